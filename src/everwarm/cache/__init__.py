@@ -1,0 +1,1 @@
+"""The tree of everything that a model has read. No MLX, no text, no sessions."""

@@ -1,0 +1,120 @@
+"""Where can a prompt be continued, and from what? One pure function, `plan`.
+
+    tokens   |------------------ n tokens ------------------|
+    path     [ A ][   B   ][      C (agrees in part)  ]
+    holder h  covers A, B                    reach(h): the end of what it and segments behind it hold
+    p         the longest restorable position <= min(reach, n - 1)
+
+A position can be restored where every layer can produce its state: cuttable layers anywhere within
+reach, the others at a checkpoint exactly there, or at the present end of a live state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from everwarm.cache.store import Piece
+from everwarm.cache.tree import Holder, Segment, Step
+
+Way = Literal["new", "move", "rewind", "fork", "join"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Continue from `at`, by this way.
+
+    `new`: nothing to continue from. `move`: the holder's state as it is. `rewind`: cut its tail
+    out, go back to `base`. `fork`: copy its first `base` tokens. `join`: a fresh state, built from
+    segments only. Then `segments` [base, at) are appended and `checkpoint` put back.
+    """
+
+    at: int
+    way: Way
+    holder: Holder | None = None
+    base: int = 0
+    segments: tuple[Segment, ...] = ()
+    checkpoint: Piece | None = None
+
+
+def plan(steps: list[Step], limit: int, *, is_cuttable: bool) -> Plan:
+    """The longest restorable position <= `limit` on a matched path, and the cheapest way to it.
+
+    Cost: the path's nodes times the holders on it.
+    """
+    best = Plan(0, "new")
+    for holder in [None, *_holders(steps)]:
+        candidate = _from(holder, steps, limit, is_cuttable)
+        if candidate is not None and _better(candidate, best):
+            best = candidate
+    return best
+
+
+def _holders(steps: list[Step]) -> list[Holder]:
+    seen: dict[int, Holder] = {id(h): h for s in steps for h in s.node.holders}
+    return list(seen.values())
+
+
+def _cost(p: Plan) -> int:
+    """Tokens' worth of rows to copy."""
+    joined = sum(s.end - s.start for s in p.segments)
+    if p.way == "rewind" and p.holder is not None:
+        return joined + p.holder.live.length - p.base
+    return joined + (p.base if p.way == "fork" else 0)
+
+
+def _better(a: Plan, b: Plan) -> bool:
+    return (a.at, -_cost(a)) > (b.at, -_cost(b))
+
+
+def _from(holder: Holder | None, steps: list[Step], limit: int, is_cuttable: bool) -> Plan | None:
+    """The best plan that stands on this holder (or on segments alone), if any."""
+    shared, segments, reach = _reach(holder, steps)
+    reach = min(reach, limit)
+    at, checkpoint = _position(holder, steps, reach, shared, is_cuttable)
+    if at == 0:
+        return None
+    base = min(shared, at)
+    used = tuple(_upto(s, at) for s in segments if s.start < at)
+    if holder is None:
+        return Plan(at, "join", None, 0, used, checkpoint)
+    if at == base == holder.live.length and not holder.busy:
+        return Plan(at, "move", holder, base)
+    way: Way = "fork" if holder.busy or base < holder.live.length - base else "rewind"
+    return Plan(at, way, holder, base, used, checkpoint)
+
+
+def _upto(s: Segment, at: int) -> Segment:
+    return s if s.end <= at else s.split(at)[0]
+
+
+def _reach(holder: Holder | None, steps: list[Step]) -> tuple[int, list[Segment], int]:
+    """How far the holder covers the path, the segments that continue it, and where they end."""
+    shared = 0
+    segments: list[Segment] = []
+    reach = 0
+    for step in steps:
+        if not segments and holder is not None and holder in step.node.holders:
+            shared = reach = step.upto
+        elif step.node.segment is not None and reach == step.node.start:
+            segments.append(step.node.segment)
+            reach = step.upto
+        else:
+            break
+    return shared, segments, reach
+
+
+def _position(
+    holder: Holder | None, steps: list[Step], reach: int, shared: int, is_cuttable: bool
+) -> tuple[int, Piece | None]:
+    """The longest position <= `reach` whose other layers can be had, with their checkpoint."""
+    if is_cuttable:
+        return reach, None
+    at, checkpoint = 0, None
+    for step in steps:
+        if step.node.checkpoint is not None and step.upto == step.node.end <= reach:
+            at, checkpoint = step.node.end, step.node.checkpoint
+    length = holder.live.length if holder is not None else 0
+    if at <= length <= reach and length == shared:
+        return length, None
+    return at, checkpoint

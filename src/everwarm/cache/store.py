@@ -1,0 +1,54 @@
+"""What the cache holds, as the cache sees it: live states and resting pieces, never their arrays.
+
+`engine/state.py` implements both; `testing.py` does with literal token ids.
+All calls happen on the engine's thread.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+
+class Piece(Protocol):
+    """Part of a state at rest: rows of the cuttable layers, or the other layers at one position."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+class Live(Protocol):
+    """What a model remembers of the first `length` tokens of a sequence; can be continued.
+
+    `is_cuttable`: every position can be come back to; else only checkpoints and `length` itself.
+    """
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def is_cuttable(self) -> bool: ...
+
+    def cut(self, start: int, end: int) -> Piece:
+        """Copy the cuttable layers' rows [start, end) out."""
+
+    def checkpoint(self) -> Piece | None:
+        """What the other layers hold at `length`; None where there are no others."""
+
+    def rewind(self, at: int, checkpoint: Piece | None) -> None:
+        """Go back to `at` <= `length`. Without a checkpoint only where every layer is cuttable."""
+
+    def extend(self, piece: Piece, start: int, end: int, piece_start: int) -> None:
+        """Write rows [start, end) of a piece that begins at `piece_start` behind `length` == start.
+
+        The other layers are left uneven; a `put_back` must follow.
+        """
+
+    def put_back(self, checkpoint: Piece | None) -> None:
+        """Set the other layers to a checkpoint taken at the present `length`."""
+
+    def fork(self, at: int, checkpoint: Piece | None) -> Self:
+        """An independent copy of the first `at` tokens' state. `at` == `length` needs none."""
+
+    def reserve(self) -> None:
+        """Make room for what will come, so that the next continuation moves no bytes."""

@@ -1,0 +1,184 @@
+"""The radix tree of all token sequences read by one model.
+
+An edge holds tokens, a node is the position behind its edge. Bytes hang on nodes:
+
+    root ──[0, 300)── A ──[300, 900)── B          holder h ends at B: it covers [0, 900)
+                       └──[300, 500)── C          C.segment: rows [300, 500) at rest
+
+- `holders`: live states whose path leads through this node's whole edge.
+- `segment`: rows of the cuttable layers for this edge; only where no holder covers it.
+- `checkpoint`: the other layers at this node's position.
+
+A node without any of them is a memory of tokens that were read once: 4 bytes each, so that we know
+what is *unseen*. Not here: what to restore (`restore.py`), what to let go (`policy.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from everwarm.cache.store import Live, Piece
+from everwarm.tokens import Mark, MarkKind, Tokens, common_length, tokens_of
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Rows [start, end) of a piece whose rows begin at `piece_start`."""
+
+    piece: Piece
+    piece_start: int
+    start: int
+    end: int
+
+    def split(self, at: int) -> tuple[Segment, Segment]:
+        return (
+            Segment(self.piece, self.piece_start, self.start, at),
+            Segment(self.piece, self.piece_start, at, self.end),
+        )
+
+
+@dataclass(eq=False, slots=True)
+class Holder:
+    """A live state and its place in the tree. Live: engine thread only.
+
+    `tokens` are exactly what the state has read; the tree may lag behind while it is busy.
+    `goal` is what a busy holder is going to read.
+    """
+
+    live: Live
+    tokens: Tokens[int]
+    node: Node
+    busy: bool = True
+    ending: bool = False
+    goal: Tokens[int] = field(default_factory=tokens_of)
+    marks: tuple[Mark, ...] = ()
+    used: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A position in the tree. Live: engine thread only."""
+
+    parent: Node | None
+    tokens: Tokens[int]
+    end: int
+    children: dict[int, Node] = field(default_factory=dict)
+    holders: list[Holder] = field(default_factory=list)
+    segment: Segment | None = None
+    checkpoint: Piece | None = None
+    kind: MarkKind | None = None
+    used: int = 0
+
+    @property
+    def start(self) -> int:
+        return self.end - len(self.tokens)
+
+    @property
+    def holds_bytes(self) -> bool:
+        return bool(self.holders) or self.segment is not None or self.checkpoint is not None
+
+    def path(self) -> list[Node]:
+        """From the first node below the root to this one."""
+        out: list[Node] = []
+        node = self
+        while node.parent is not None:
+            out.append(node)
+            node = node.parent
+        return out[::-1]
+
+    def below(self) -> Iterator[Node]:
+        """This node and everything below it."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A node on a matched path; its edge agrees up to position `upto` <= node.end."""
+
+    node: Node
+    upto: int
+
+
+def new_root() -> Node:
+    return Node(None, tokens_of(), 0)
+
+
+def match(root: Node, tokens: Tokens[int]) -> list[Step]:
+    """The nodes along `tokens`; the last one may agree only in part. Cost: one memory compare."""
+    steps: list[Step] = []
+    node, at = root, 0
+    while at < len(tokens) and (child := node.children.get(tokens[at])) is not None:
+        n = common_length(child.tokens, tokens, at)
+        steps.append(Step(child, at + n))
+        if n < len(child.tokens):
+            break
+        node, at = child, child.end
+    return steps
+
+
+def split(node: Node, at: int) -> Node:
+    """Cut a node's edge at `at`, strictly inside; give back the new upper node."""
+    assert node.parent is not None and node.start < at < node.end
+    n = at - node.start
+    upper = Node(node.parent, node.tokens[:n], at, holders=list(node.holders), used=node.used)
+    node.parent.children[upper.tokens[0]] = upper
+    node.parent, node.tokens = upper, node.tokens[n:]
+    upper.children[node.tokens[0]] = node
+    if node.segment is not None:
+        upper.segment, node.segment = node.segment.split(at)
+    return upper
+
+
+def node_at(step: Step) -> Node:
+    """The node exactly at a step's position, made by a split where it lies inside an edge."""
+    return step.node if step.upto == step.node.end else split(step.node, step.upto)
+
+
+def advance(holder: Holder) -> list[Segment]:
+    """Move a holder down to where its tokens end; give back the segments that it now covers."""
+    covered: list[Segment] = []
+    node, tokens = holder.node, holder.tokens
+    while node.end < len(tokens):
+        child = node.children.get(tokens[node.end])
+        if child is None:
+            node = _append(node, holder)
+            break
+        n = common_length(child.tokens, tokens, node.end)
+        node = child if n == len(child.tokens) else split(child, node.end + n)
+        node.holders.append(holder)
+        if node.segment is not None:
+            covered.append(node.segment)
+            node.segment = None
+    holder.node = node
+    return covered
+
+
+def _append(node: Node, holder: Holder) -> Node:
+    """Put the rest of a holder's tokens below `node`: in its own edge where that is a free leaf."""
+    rest = holder.tokens[node.end :]
+    free = not node.children and node.checkpoint is None and node.kind is None
+    if node.parent is not None and free and node.holders == [holder]:
+        node.tokens.extend(rest)
+        node.end += len(rest)
+        return node
+    child = Node(node, rest, node.end + len(rest), holders=[holder])
+    node.children[rest[0]] = child
+    return child
+
+
+def withdraw(holder: Holder, down_to: Node) -> list[Node]:
+    """Take a holder off the nodes below `down_to` on its path; give these back, lowest first."""
+    left: list[Node] = []
+    node = holder.node
+    while node is not down_to:
+        node.holders.remove(holder)
+        left.append(node)
+        assert node.parent is not None, "down_to must be on the holder's path"
+        node = node.parent
+    holder.node = down_to
+    return left

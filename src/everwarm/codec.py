@@ -1,0 +1,75 @@
+"""A model's text side, as the rest of the program sees it: text to ids and back, its template.
+
+The one implementation is `engine/text.py`, which wraps what mlx-lm loads; tests may bring others.
+All calls are thread-safe except the objects that `detokenizer()` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+
+class Detokenizer(Protocol):
+    """Turns one reply's ids into text as they come. Owned by one caller."""
+
+    def add(self, token: int) -> str:
+        """The text that this token completes; empty while a character is unfinished."""
+
+    def finish(self) -> str:
+        """What was still held back."""
+
+
+class Codec(Protocol):
+    """Text and tokens of one model."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Ids that end a turn."""
+
+    @property
+    def special_texts(self) -> tuple[str, ...]:
+        """The texts of control tokens, each of which encodes to one id wherever it stands."""
+
+    @property
+    def splits_at_specials(self) -> bool:
+        """Cutting a text directly before a special token never changes its ids (proved at load)."""
+
+    @property
+    def think_markers(self) -> tuple[str, str] | None:
+        """Texts that open and close reasoning, where the model has any."""
+
+    @property
+    def tool_markers(self) -> tuple[str, str] | None:
+        """Texts that open and close a tool call; the second may be empty (ends with the turn)."""
+
+    @property
+    def tool_format(self) -> str | None:
+        """The name of mlx-lm's parser module for this model's calls, such as `json_tools`."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text as it stands: no token is added, control tokens' texts become their ids."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, control tokens included."""
+
+    def detokenizer(self) -> Detokenizer: ...
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        *,
+        scaffold: bool,
+        args: Mapping[str, Any],
+    ) -> str:
+        """Run the chat template. `scaffold`: with the generation prompt at its end.
+
+        Raises RequestError(param="messages") with the template's own words where it refuses.
+        """
+
+    def parse_calls(
+        self, text: str, tools: Sequence[Mapping[str, Any]] | None
+    ) -> list[dict[str, Any]]:
+        """Calls in the text between the tool markers: dicts with `name`, `arguments` (a dict or
+        JSON text) and perhaps `id`. Raises ValueError where it is no call."""

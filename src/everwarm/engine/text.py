@@ -1,0 +1,124 @@
+"""Text and tokens of one model, over mlx-lm's TokenizerWrapper."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from everwarm.errors import RequestError
+
+
+class _Detokenizer:
+    """Decodes a short window; what ends in an unfinished character waits for the next token."""
+
+    def __init__(self, codec: TextCodec) -> None:
+        self._codec = codec
+        self._ids: list[int] = []
+        self._read = 0
+        self._prefix = 0
+
+    def add(self, token: int) -> str:
+        self._ids.append(token)
+        return self._take(final=False)
+
+    def finish(self) -> str:
+        return self._take(final=True)
+
+    def _take(self, *, final: bool) -> str:
+        before = self._codec.decode(self._ids[self._prefix : self._read])
+        now = self._codec.decode(self._ids[self._prefix :])
+        if len(now) <= len(before) or (now.endswith("\ufffd") and not final):
+            return ""
+        self._prefix, self._read = self._read, len(self._ids)
+        return now[len(before) :]
+
+
+class TextCodec:
+    """Implements `codec.Codec`. One lock guards the tokenizer; detokenizers share it."""
+
+    def __init__(self, wrapper: Any) -> None:
+        self._wrapper = wrapper
+        self._tokenizer = wrapper._tokenizer
+        self._lock = threading.Lock()
+        added = self._tokenizer.added_tokens_decoder.values()
+        self.special_texts: tuple[str, ...] = tuple(t.content for t in added)
+        self.eos_ids: frozenset[int] = frozenset(wrapper.eos_token_ids)
+        self.think_markers = _pair(wrapper.think_start, wrapper.think_end)
+        self.tool_markers = (
+            (wrapper.tool_call_start, wrapper.tool_call_end or "")
+            if wrapper.has_tool_calling
+            else None
+        )
+        module = getattr(wrapper.tool_parser, "__module__", None) if wrapper.tool_parser else None
+        self.tool_format: str | None = module.rsplit(".", 1)[-1] if module else None
+        plain = all(not (t.lstrip or t.rstrip or t.normalized) for t in added)
+        self.splits_at_specials: bool = plain and all(map(self._splits, self.special_texts))
+
+    def _splits(self, special: str) -> bool:
+        probes = (("a", "b"), ("a ", " b"), ("\n", "\n"), ("é", "1"), (special, special))
+        return all(
+            self.encode(left + special + right) == self.encode(left) + self.encode(special + right)
+            for left, right in probes
+        )
+
+    def encode(self, text: str) -> list[int]:
+        with self._lock:
+            return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        with self._lock:
+            text = self._tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        return str(text)
+
+    def detokenizer(self) -> _Detokenizer:
+        return _Detokenizer(self)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        *,
+        scaffold: bool,
+        args: Mapping[str, Any],
+    ) -> str:
+        # Copies: templates may write into what they are given.
+        chat = copy.deepcopy([dict(m) for m in messages])
+        try:
+            with self._lock:
+                text = self._wrapper.apply_chat_template(
+                    chat,
+                    tools=copy.deepcopy(list(tools)) if tools else None,
+                    tokenize=False,
+                    add_generation_prompt=scaffold,
+                    **args,
+                )
+        except (jinja2.TemplateError, ValueError, TypeError, KeyError) as e:
+            raise RequestError(
+                f"The model's chat template refuses these messages: {e}", param="messages"
+            ) from e
+        return str(text)
+
+    def parse_calls(
+        self, text: str, tools: Sequence[Mapping[str, Any]] | None
+    ) -> list[dict[str, Any]]:
+        if self._wrapper.tool_parser is None:
+            raise ValueError("This model has no tool call format.")
+        try:
+            found = self._wrapper.tool_parser(text, list(tools) if tools else None)
+        except (KeyError, TypeError, AttributeError, IndexError, SyntaxError) as e:
+            raise ValueError(f"no tool call: {e}") from e
+        calls = found if isinstance(found, list) else [found]
+        if not all(isinstance(c, dict) and "name" in c for c in calls):
+            raise ValueError(f"no tool call: {json.dumps(calls, default=str)[:80]}")
+        return calls
+
+
+def _pair(start: str | None, end: str | None) -> tuple[str, str] | None:
+    return (start, end) if start and end else None

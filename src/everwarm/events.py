@@ -1,0 +1,135 @@
+"""What happens while a request is answered. A reply is the fold of its events.
+
+The order of a turn's events:
+
+    Started  Progress*  (TextDelta | ReasoningDelta | CallStart CallDelta* CallEnd)*  Finished
+
+or an exception at any point. Streamed and unstreamed answers are made of the same events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Finish = Literal["stop", "length", "tool_calls", "cancelled", "error"]
+CachedFrom = Literal["nothing", "live", "rewind", "fork", "pieces"]
+"""Where cached tokens came from: the conversation's own live state, moved (`live`); a live state
+cut back (`rewind`); a copy of part of one (`fork`); pieces resting in memory (`pieces`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token of the reply with its log-probability and the likeliest alternatives."""
+
+    token: int
+    text: str
+    logprob: float
+    top: tuple[tuple[int, str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request is taken up. Sent before anything is read."""
+
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` of `total` prompt tokens are read or were cached."""
+
+    done: int
+    total: int
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More of the answer. `text` may be empty where only log-probabilities arrive."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More of what the model thinks."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallStart:
+    """A tool call begins; its name is known. `index` counts the reply's calls from 0."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallDelta:
+    """More of a call's JSON arguments; empty where they arrive only at its end: still alive."""
+
+    index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """A call is complete: all its `CallDelta`s joined are its arguments, as JSON text."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRecord:
+    """What one answered request cost. Recorded once; all counts shown anywhere come from here.
+
+    - `new_tokens`: what the client added to the conversation, counted from messages.
+    - `unseen_tokens`: positions that this model has never read, counted from the tree.
+    - `prefilled_tokens`: what was really read before the first new token (at least 1).
+    - `cached_tokens` = `prompt_tokens` - `prefilled_tokens`.
+
+    Phases are in seconds, on a monotonic clock, and follow each other: `parse_s` body to request,
+    `render_s` request to tokens, `wait_s` until the engine took it up, `restore_s` match and
+    restore, `prefill_s`, `decode_s` (first token to last), `commit_s`. `ttft_s` runs from the
+    request's arrival to its first token.
+    """
+
+    id: str
+    model: str
+    at: float
+    finish: Finish
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    prefilled_tokens: int = 0
+    new_tokens: int = 0
+    unseen_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_from: CachedFrom = "nothing"
+    parse_s: float = 0.0
+    render_s: float = 0.0
+    wait_s: float = 0.0
+    restore_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    commit_s: float = 0.0
+    ttft_s: float | None = None
+    total_s: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a turn. `reason` is honest: `length` only where the reply was cut."""
+
+    reason: Finish
+    record: TurnRecord
+
+
+Event = (
+    Started | Progress | TextDelta | ReasoningDelta | CallStart | CallDelta | CallEnd | Finished
+)

@@ -1,0 +1,119 @@
+"""What crosses between server and engine: plain values, no arrays, no text of messages.
+
+The engine will one day live in a process of its own, so everything here could be sent as bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from everwarm.errors import EverwarmError
+from everwarm.events import CachedFrom
+from everwarm.request import Sampling
+from everwarm.tokens import Mark, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A loaded model as the world sees it. `created` is unix seconds, stable across starts."""
+
+    id: str
+    context_length: int
+    vocab_size: int
+    created: int
+    nbytes: int
+    model_type: str
+    quantization: str | None = None
+    has_reasoning: bool = False
+    has_tools: bool = False
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One sequence to be read and continued. `max_tokens` is always bounded by the context.
+
+    `stop` are texts: the reply ends before the first of them. `logprobs` as in `Request`.
+    """
+
+    id: str
+    tokens: Tokens[int]
+    marks: tuple[Mark, ...]
+    sampling: Sampling
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """The job is taken up: this much of its prompt need not be read."""
+
+    cached_tokens: int
+    unseen_tokens: int
+    cached_from: CachedFrom
+    wait_s: float
+    restore_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The first `done` of `total` prompt tokens are read."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The next token of the reply. Log-probabilities only where the job asked for them."""
+
+    id: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The job is over and what it read is kept.
+
+    `stop`: the model wrote an end-of-turn token (not among the reply's tokens), or a stop text
+    completed. `prefilled_tokens` counts what was read before the first new token.
+    """
+
+    reason: Literal["stop", "length", "cancelled"]
+    prefilled_tokens: int
+    completion_tokens: int
+    prefill_s: float
+    decode_s: float
+    commit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The job is over because of an error; other jobs are not touched."""
+
+    error: EverwarmError
+
+
+Output = Leased | Prefilled | Token | Ended | Failed
+Sink = Callable[[Output], None]
+
+
+class Engine(Protocol):
+    """Runs jobs. All three calls return at once and may be made from any thread."""
+
+    @property
+    def model(self) -> ModelInfo: ...
+
+    def submit(self, job: Job, sink: Sink) -> None:
+        """Run a job. `sink` gets its outputs on the engine's thread, an `Ended` or `Failed` last."""
+
+    def cancel(self, job_id: str) -> None:
+        """End a job at its next step, with `Ended("cancelled")`. An unknown id is ignored."""
+
+    def stats(self) -> dict[str, int | float | str]:
+        """Counts for people: running and waiting jobs, bytes held, states, pieces."""

@@ -1,0 +1,1 @@
+"""Messages to tokens and tokens to events. Not here: any wire format, the model, the cache."""

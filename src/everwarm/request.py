@@ -1,0 +1,66 @@
+"""Everything that a client asked for, in no client's dialect.
+
+Values here are checked in shape and range by `wire/`; what depends on the model (context length,
+vocabulary) is checked where the model is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from everwarm.messages import Message
+
+ToolChoice = Literal["auto", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call. `parameters` is a JSON schema, as the client sent it."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn. `None` means: the server's default.
+
+    temperature 0 is greedy. `presence_penalty` and `frequency_penalty` look at the reply so far,
+    `repetition_penalty` at the last `repetition_context` tokens of the whole sequence.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    repetition_context: int = 20
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One turn to be answered.
+
+    `model` is the name that the client used. `max_tokens` None: to the end of the context.
+    `logprobs` None: not wanted; k: the chosen token's and the k likeliest ones'. `template_args`
+    go to the chat template (`enable_thinking`, …). `namespace` separates callers with different
+    keys: nothing is shared across.
+    """
+
+    model: str | None
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    namespace: str = ""

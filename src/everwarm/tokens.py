@@ -1,0 +1,62 @@
+"""Token sequences, and positions in them that are worth coming back to."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from everwarm.messages import MessageId
+
+Tokens = array  # array('i'): 4 bytes a token, comparable and sliceable at memory speed
+
+MarkKind = Literal["system", "user", "last", "prompt"]
+"""`system`: end of tools and system prompt. `user`: start of a user message. `last`: before the
+request's last message. `prompt`: end of the messages, before the generation scaffold."""
+
+
+def tokens_of(ids: Iterable[int] = ()) -> Tokens[int]:
+    """Make a token sequence."""
+    return array("i", ids)
+
+
+def common_length(a: Tokens[int], b: Tokens[int], b_from: int = 0) -> int:
+    """How many tokens `a` and `b[b_from:]` share from their start. Memory speed, no Python loop."""
+    n = min(len(a), len(b) - b_from)
+    av, bv = memoryview(a).cast("B"), memoryview(b).cast("B")
+    size, base = 4 * n, 4 * b_from
+    if bytes(av[:size]) == bytes(bv[base : base + size]):
+        return n
+    lo, hi = 0, n  # [0, lo) is equal; the first difference is in [lo, hi)
+    while hi - lo > 1:
+        mid = (lo + hi) // 2
+        if bytes(av[4 * lo : 4 * mid]) == bytes(bv[base + 4 * lo : base + 4 * mid]):
+            lo = mid
+        else:
+            hi = mid
+    return lo
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A position in a prompt worth coming back to: `at` tokens lie before it."""
+
+    at: int
+    kind: MarkKind
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The exact token ids that the model will read.
+
+    `tokens` ends with the generation scaffold; it is never changed. `marks` ascend. `new_tokens`
+    is the count that `events.TurnRecord` explains. `head` names the history that was rendered.
+    `opens_reasoning`: the scaffold already opened a reasoning section.
+    """
+
+    tokens: Tokens[int]
+    marks: tuple[Mark, ...]
+    new_tokens: int
+    head: MessageId
+    opens_reasoning: bool = False

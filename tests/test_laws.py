@@ -1,0 +1,97 @@
+"""The laws of this code base, checked by reading it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SRC = ROOT / "src" / "everwarm"
+FILES = sorted(SRC.rglob("*.py"))
+VOCABULARY = {"errors", "messages", "request", "events", "tokens", "job", "codec"}
+MAY = {
+    "wire": VOCABULARY,
+    "prompt": VOCABULARY,
+    "cache": VOCABULARY,
+    "engine": VOCABULARY | {"cache", "config"},
+    "models": VOCABULARY,
+    "config": {"errors"},
+}
+ONLY_IN = {
+    "mlx": "engine",
+    "mlx_lm": "engine",
+    "pydantic": "wire",
+    "fastapi": "server",
+    "starlette": "server",
+    "uvicorn": "server",
+}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "everwarm":
+            yield from (f"everwarm.{a.name}" for a in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def home(path: Path) -> str:
+    return path.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_imports_point_one_way(path: Path) -> None:
+    own = home(path)
+    for name in imports(ast.parse(path.read_text())):
+        top, *rest = name.split(".")
+        assert ONLY_IN.get(top, own) == own, f"{own} imports {name}"
+        if top == "everwarm" and rest:
+            allowed = VOCABULARY if own in VOCABULARY else MAY.get(own)
+            assert allowed is None or rest[0] in allowed | {own}, f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_files_and_functions_are_small(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        assert not isinstance(node, ast.Global), f"global at line {node.lineno}"
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+def broad_excepts() -> Iterator[str]:
+    for path in FILES:
+        for f in ast.walk(ast.parse(path.read_text())):
+            if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) and any(
+                isinstance(n, ast.ExceptHandler)
+                and (n.type is None or ast.unparse(n.type) in {"Exception", "BaseException"})
+                for n in ast.walk(f)
+            ):
+                yield f"{path.relative_to(ROOT)}:{f.name}"
+
+
+def test_broad_excepts_are_listed() -> None:
+    page = ROOT / "ARCHITECTURE.md"
+    text = page.read_text() if page.is_file() else ""
+    if not text:
+        pytest.skip("no ARCHITECTURE.md")
+    _, _, section = text.partition("## Broad excepts")
+    listed = set(re.findall(r"[\w/.]+\.py:\w+", section.split("\n## ")[0]))
+    assert set(broad_excepts()) == listed
+
+
+def test_every_setting_is_documented() -> None:
+    from everwarm.config import Settings
+
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(p.read_text() for p in pages if p.is_file())
+    names = [f.name for f in dataclasses.fields(Settings)]
+    assert [n for n in names if n not in text and n.replace("_", "-") not in text] == []
