@@ -1,0 +1,148 @@
+"""Layer kinds of mlx-lm's caches: cuttable, windowed, opaque. The only place that knows classes.
+
+- cuttable (KVCache, QuantizedKVCache): rows of any prefix can be taken; `trim` is exact.
+- windowed (RotatingKVCache): exact only near its end; rests as at most `max_size` rows.
+- opaque (ArraysCache): replaced as a whole at each call; its arrays may be held by reference.
+- unknown classes count as opaque and are held by `deepcopy`, which shares until written.
+
+A CacheList is flattened into its members, so a list is as cuttable as its parts.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import mlx.core as mx
+from mlx.utils import tree_map
+from mlx_lm.models.cache import (
+    ArraysCache,
+    CacheList,
+    KVCache,
+    QuantizedKVCache,
+    RotatingKVCache,
+)
+
+Kind = Literal["cuttable", "windowed", "opaque", "unknown"]
+
+
+def leaves(caches: list[Any]) -> list[Any]:
+    """The member caches of a prompt cache, lists flattened."""
+    out: list[Any] = []
+    for c in caches:
+        out.extend(leaves(list(c.caches)) if type(c) is CacheList else [c])
+    return out
+
+
+def kind(c: Any) -> Kind:
+    """By exact class: a subclass may keep its rows otherwise."""
+    if type(c) in (KVCache, QuantizedKVCache):
+        return "cuttable"
+    if type(c) is RotatingKVCache:
+        return "windowed"
+    return "opaque" if type(c) is ArraysCache else "unknown"
+
+
+def map_rows(fn: Any, c: Any) -> Any:
+    """Apply `fn` to every array of a cuttable cache's (keys, values); rows are axis -2."""
+    return tree_map(fn, (c.keys, c.values))
+
+
+def capacity(c: Any) -> int:
+    """Rows that a cuttable cache has room for."""
+    if c.keys is None:
+        return 0
+    first = c.keys[0] if isinstance(c.keys, (tuple, list)) else c.keys
+    return int(first.shape[-2])
+
+
+def copy_rows(c: Any, start: int, end: int) -> Any:
+    """Rows [start, end) of a cuttable cache as arrays of their own."""
+    return map_rows(lambda a: mx.contiguous(a[..., start:end, :]), c)
+
+
+def grow(c: Any, rows: int) -> None:
+    """Give a cuttable cache room for `rows` rows; moves its bytes once."""
+    have = capacity(c)
+    if c.keys is None or rows <= have:
+        return
+
+    def wider(a: mx.array) -> mx.array:
+        pad = mx.zeros((*a.shape[:-2], rows - have, a.shape[-1]), dtype=a.dtype)
+        return mx.concatenate([a, pad], axis=-2)
+
+    c.keys, c.values = map_rows(wider, c)
+    mx.eval(c.keys, c.values)
+
+
+def snapshot(c: Any) -> Any:
+    """What a cache that is not cuttable holds now, safe from later writes. Ring order is kept."""
+    match kind(c):
+        case "opaque":
+            return [None if a is None else mx.contiguous(a) for a in c.cache]
+        case "windowed":
+            return _window(c)
+        case _:
+            return copy.deepcopy(c)
+
+
+def _window(c: Any) -> tuple[Any, Any, int, int]:
+    """(keys, values, offset, _idx), trimmed to max_size rows exactly as the next step would."""
+    if c.keys is None:
+        return None, None, c.offset, c._idx
+    rows = c.keys.shape[2]
+    over = rows - c.max_size
+    idx = c._idx
+    keys, values = c.keys, c.values
+    if over > 0:
+        keys, values, idx = c._trim(over, keys), c._trim(over, values), c.max_size
+    elif c.offset < rows:
+        keys, values = keys[..., : c.offset, :], values[..., : c.offset, :]
+    # `copy=True` semantics: contiguous of a whole array may alias it, and rings are written in place.
+    return mx.array(mx.contiguous(keys)), mx.array(mx.contiguous(values)), c.offset, idx
+
+
+def put_back(c: Any, held: Any) -> Any:
+    """Set a cache to a snapshot; gives back the cache to use from now on."""
+    match kind(c):
+        case "opaque":
+            c.cache = list(held)
+        case "windowed":
+            keys, values, c.offset, c._idx = held
+            c.keys = None if keys is None else mx.array(keys)
+            c.values = None if values is None else mx.array(values)
+        case _:
+            fresh = copy.deepcopy(held)
+            c.__dict__.clear()
+            c.__dict__.update(fresh.__dict__)
+    return c
+
+
+def arrays(x: Any) -> list[mx.array]:
+    """All arrays inside a cache, a snapshot or rows of one."""
+    if isinstance(x, mx.array):
+        return [x]
+    if isinstance(x, (list, tuple)):
+        return [a for item in x for a in arrays(item)]
+    if isinstance(x, dict):
+        return arrays(list(x.values()))
+    if x is None or isinstance(x, (int, float, bool, str)):
+        return []
+    return arrays(x.__dict__)
+
+
+def hold(c: Any) -> Any:
+    """What `undo` will need after one more single-token step. Costs nothing."""
+    return list(c.cache) if kind(c) == "opaque" else None
+
+
+def undo(c: Any, held: Any) -> None:
+    """Take the last single-token step back; exact for rings too, also after a wrap."""
+    match kind(c):
+        case "cuttable":
+            c.trim(1)
+        case "windowed":
+            c.offset -= 1
+            c._idx -= 1
+        case _:
+            c.cache = held

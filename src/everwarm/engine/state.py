@@ -1,0 +1,127 @@
+"""A model's state over a token sequence: `cache.store.Live` in MLX. Engine thread only."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Self
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.cache import make_prompt_cache
+
+from everwarm.engine import layers
+from everwarm.tokens import Tokens
+
+RESERVE: Final = 16
+"""Room kept ahead: at most 1/16 of the length, at least 512 rows."""
+
+
+class ArrayPiece:
+    """Arrays at rest. Never written to."""
+
+    def __init__(self, held: list[Any]) -> None:
+        self.held = held
+        mx.eval(layers.arrays(held))
+        self.nbytes = sum(a.nbytes for a in layers.arrays(held))
+
+
+class State:
+    """Per-layer caches that have read exactly `length` tokens. Live: engine thread only."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.caches: list[Any] = make_prompt_cache(model)
+        self.length = 0
+        self._leaves = layers.leaves(self.caches)
+        kinds = [layers.kind(c) for c in self._leaves]
+        self._cuttable = [c for c, k in zip(self._leaves, kinds, strict=True) if k == "cuttable"]
+        self._others = [c for c, k in zip(self._leaves, kinds, strict=True) if k != "cuttable"]
+        self.is_cuttable = not self._others
+        self.can_undo = "unknown" not in kinds
+        self._held: list[Any] = []
+
+    @property
+    def nbytes(self) -> int:
+        return sum(a.nbytes for a in layers.arrays(self._leaves))
+
+    def read(self, tokens: Tokens[int] | mx.array) -> mx.array:
+        """Feed tokens; logits of shape (1, n, vocabulary), lazy."""
+        ids = tokens if isinstance(tokens, mx.array) else mx.array(list(tokens))
+        self.length += ids.size
+        out: mx.array = self.model(ids[None], cache=self.caches)
+        return out
+
+    def settle(self) -> None:
+        """Evaluate what was fed."""
+        mx.eval(layers.arrays(self._leaves))
+
+    def hold(self) -> None:
+        """Make the next single-token `read` undoable."""
+        self._held = [layers.hold(c) for c in self._leaves]
+
+    def undo(self) -> None:
+        """Take back the one token read since `hold`."""
+        for c, held in zip(self._leaves, self._held, strict=True):
+            layers.undo(c, held)
+        self.length -= 1
+
+    def cut(self, start: int, end: int) -> ArrayPiece:
+        return ArrayPiece([layers.copy_rows(c, start, end) for c in self._cuttable])
+
+    def checkpoint(self) -> ArrayPiece | None:
+        return ArrayPiece([layers.snapshot(c) for c in self._others]) if self._others else None
+
+    def rewind(self, at: int, checkpoint: ArrayPiece | None) -> None:
+        n = self.length - at
+        for c in self._cuttable:
+            assert c.trim(n) == n, "a cuttable layer trimmed less than asked"
+        self.length = at
+        if checkpoint is not None:
+            self.put_back(checkpoint)
+
+    def extend(self, piece: ArrayPiece, start: int, end: int, piece_start: int) -> None:
+        lo, hi = start - piece_start, end - piece_start
+        for c, rows in zip(self._cuttable, piece.held, strict=True):
+            part = layers.tree_map(lambda a: a[..., lo:hi, :], rows)
+            if c.keys is None:
+                c.keys, c.values = layers.tree_map(mx.contiguous, part)
+                if not isinstance(c.keys, mx.array):
+                    c.keys, c.values = list(c.keys), list(c.values)
+            else:
+                layers.grow(c, end)
+                _write(c.keys, part[0], start, end)
+                _write(c.values, part[1], start, end)
+            c.offset = end
+        self.length = end
+        mx.eval([(c.keys, c.values) for c in self._cuttable])
+
+    def put_back(self, checkpoint: ArrayPiece | None) -> None:
+        if checkpoint is not None:
+            for c, held in zip(self._others, checkpoint.held, strict=True):
+                layers.put_back(c, held)
+
+    def fork(self, at: int, checkpoint: ArrayPiece | None) -> Self:
+        other = type(self)(self.model)
+        if at and self._cuttable:
+            other.extend(self.cut(0, at), 0, at, 0)
+        other.length = at
+        other.put_back(checkpoint if checkpoint is not None else self.checkpoint())
+        return other
+
+    def reserve(self) -> None:
+        need = self.length + max(256, self.length // RESERVE // 2)
+        for c in self._cuttable:
+            if layers.capacity(c) < need:
+                layers.grow(c, self.length + max(512, self.length // RESERVE))
+
+    def reserve_to(self, rows: int) -> None:
+        """Room for a prompt whose length is known: the buffer grows once instead of per chunk."""
+        for c in self._cuttable:
+            layers.grow(c, rows)
+
+
+def _write(into: Any, rows: Any, start: int, end: int) -> None:
+    if isinstance(into, mx.array):
+        into[..., start:end, :] = rows
+        return
+    for a, r in zip(into, rows, strict=True):
+        a[..., start:end, :] = r
