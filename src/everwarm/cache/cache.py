@@ -12,10 +12,9 @@ from typing import Any, Final
 
 from everwarm.cache import policy, tree
 from everwarm.cache.restore import Plan, plan
-from everwarm.cache.store import Live
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.events import CachedFrom
-from everwarm.tokens import Mark, MarkKind, Tokens, common_length, tokens_of
+from everwarm.tokens import Mark, MarkKind, Tokens, common_length
 
 MAX_TREE_TOKENS: Final = 16_000_000
 WORTH_WAITING: Final = 64
@@ -46,6 +45,7 @@ class Cache:
         self.budget = budget
         self._keep = keep
         self._roots: dict[str, Node] = {}
+        self._busy: list[Holder] = []
         self._clock = 0
         self.is_cuttable = bool(new_live().is_cuttable)
 
@@ -88,6 +88,7 @@ class Cache:
         holder = lease.holder
         self._flush(holder)
         holder.busy = False
+        self._busy.remove(holder)
         holder.used = self._clock
         if not self._keep or holder.live.length == 0:
             self._drop(holder)
@@ -100,6 +101,7 @@ class Cache:
 
     def abandon(self, lease: Lease) -> None:
         """Drop a state that a fault has left uneven."""
+        self._busy.remove(lease.holder)
         self._drop(lease.holder)
 
     @property
@@ -138,7 +140,8 @@ class Cache:
         return [n for root in self._roots.values() for n in root.below()]
 
     def _holders(self) -> list[Holder]:
-        return list({id(h): h for n in self._nodes() for h in n.holders}.values())
+        on_nodes = {id(h): h for n in self._nodes() for h in n.holders}
+        return list((on_nodes | {id(h): h for h in self._busy}).values())
 
     def _flush(self, holder: Holder) -> None:
         assert holder.live.length == len(holder.tokens), "a state and its tokens differ in length"
@@ -147,7 +150,7 @@ class Cache:
     def _should_wait(self, tokens: Tokens[int], chosen: Plan, root: Node) -> bool:
         """A busy state is on its way to hold more of this prompt than anything holds now."""
         for h in self._holders():
-            if not h.busy or h.node.path()[0].parent is not root:
+            if not h.busy or h.root is not root:
                 continue
             if h.ending:
                 if common_length(h.tokens, tokens) > chosen.at:
@@ -168,10 +171,11 @@ class Cache:
             if holder is not None and holder.live.length == chosen.base == chosen.at:
                 at_end = None
             live = self._new_live() if holder is None else holder.live.fork(chosen.base, at_end)
-            holder = Holder(live, tokens[: chosen.base], root)
+            holder = Holder(live, tokens[: chosen.base], root, root)
         elif chosen.way == "rewind":
             self._cut_tail(holder, next(s for s in steps if s.upto >= chosen.base), chosen)
         holder.busy = True
+        self._busy.append(holder)
         holder.ending = False
         for s in chosen.segments:
             holder.live.extend(s.piece, s.start, s.end, s.piece_start)
@@ -269,5 +273,3 @@ def _below(node: Node) -> list[Node]:
 def _forget(node: Node, what: str) -> Callable[[], None]:
     return lambda: setattr(node, what, None)
 
-
-__all__ = ["Cache", "Lease", "Live", "tokens_of"]

@@ -7,7 +7,7 @@ per conversation lose a third of what thirty-two evicted oldest-first lose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from everwarm.tokens import Mark, MarkKind
@@ -27,7 +27,7 @@ def checkpoint_positions(start: int, end: int, marks: Sequence[Mark]) -> dict[in
     """
     system_end = max((m.at for m in marks if m.kind == "system"), default=0)
     grid = [*range(SYSTEM_GRID, system_end, SYSTEM_GRID), *range(GRID, end, GRID)]
-    wanted: dict[int, MarkKind | None] = {at: None for at in grid if at > system_end or at < system_end}
+    wanted: dict[int, MarkKind | None] = {at: None for at in grid}
     wanted |= {m.at: m.kind for m in marks}
     out: dict[int, MarkKind | None] = {}
     last = start
@@ -45,14 +45,13 @@ def to_drop(positions: Sequence[int], weights: Sequence[int], is_kept: Sequence[
     if len(positions) <= MAX_CHECKPOINTS:
         return None
     best: tuple[int, int] | None = None
-    for i, at in enumerate(positions[:-1]):
+    for i in range(len(positions) - 1):
         if is_kept[i]:
             continue
         before = positions[i - 1] if i else 0
         gap = (positions[i + 1] - before) * weights[i]
         if best is None or gap < best[0]:
             best = (gap, i)
-        del at
     return None if best is None else best[1]
 
 
@@ -62,17 +61,3 @@ def value(saved_tokens: int, nbytes: int, age: int) -> float:
     `age` counts requests since its last use.
     """
     return saved_tokens / (nbytes + 1) / (1 + age)
-
-
-def prefill_cuts(start: int, end: int, step: int, stops: Sequence[int]) -> Callable[[int, int], int]:
-    """The next border behind `at`, on the absolute grid of the given step and at every stop.
-
-        at ──► min(next multiple of step, next stop, end)
-    """
-    ordered = sorted(s for s in stops if start < s <= end)
-
-    def next_cut(at: int, now_step: int = step) -> int:
-        stop = next((s for s in ordered if s > at), end)
-        return min((at // now_step + 1) * now_step, stop, end)
-
-    return next_cut

@@ -49,6 +49,7 @@ class Holder:
     live: Live
     tokens: Tokens[int]
     node: Node
+    root: Node
     busy: bool = True
     ending: bool = False
     goal: Tokens[int] = field(default_factory=tokens_of)

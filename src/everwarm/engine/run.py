@@ -1,0 +1,174 @@
+"""Run one job: lease, prefill, decode, commit. A synchronous generator of steps.
+
+`run` yields after each prefill chunk and each token; its caller decides who is next. Whatever ends
+it, its `finally` files what was read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import mlx.core as mx
+
+from everwarm.cache import policy
+from everwarm.cache.cache import Cache, Lease
+from everwarm.codec import Codec
+from everwarm.engine.sampling import Sampler
+from everwarm.engine.state import State
+from everwarm.engine.stop import StopTexts
+from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
+
+Phase = Literal["wait", "prefill", "decode"]
+CLEAR_EVERY = 256
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a job has done so far."""
+
+    prefilled: int = 0
+    completion: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    reason: Literal["stop", "length", "cancelled"] = "cancelled"
+
+
+class Run:
+    """One job on its way. Live: engine thread only. `chunk` may be changed between steps."""
+
+    def __init__(
+        self, job: Job, cache: Cache, codec: Codec, sink: Callable[[Output], None], chunk: int
+    ) -> None:
+        self.job, self.cache, self.codec, self.sink = job, cache, codec, sink
+        self.chunk = chunk
+        self.phase: Phase = "wait"
+        self.cancelled = False
+        self.lease: Lease | None = None
+        self.submitted = time.perf_counter()
+        self.counts = Counts()
+
+    def try_lease(self) -> bool:
+        """Take the job up; False: what it needs is being read by somebody else."""
+        began = time.perf_counter()
+        self.lease = self.cache.lease(self.job.tokens, self.job.marks, self.job.namespace)
+        if self.lease is None:
+            return False
+        now = time.perf_counter()
+        lease = self.lease
+        self.phase = "prefill"
+        wait_s, restore_s = began - self.submitted, now - began
+        self.sink(Leased(lease.start, lease.unseen, lease.cached_from, wait_s, restore_s))
+        return True
+
+    def steps(self) -> Iterator[None]:
+        """Prefill and decode. Closing the generator cancels; what was read is kept."""
+        lease = self.lease
+        assert lease is not None
+        state: State = lease.holder.live  # type: ignore[assignment]
+        try:
+            yield from self._prefill(lease, state)
+            self.phase = "decode"
+            yield from self._decode(lease, state)
+        except GeneratorExit:
+            self.counts.reason = "cancelled"
+            raise
+        except Exception:
+            self.cache.abandon(lease)
+            self.lease = None
+            raise
+
+    def finish(self) -> None:
+        """File the state and say that the job is over."""
+        began = time.perf_counter()
+        if self.lease is not None:
+            self.cache.commit(self.lease)
+            self.lease = None
+        c = self.counts
+        commit_s = time.perf_counter() - began
+        self.sink(
+            Ended(c.reason, c.prefilled, c.completion, c.prefill_s, c.decode_s, commit_s)
+        )
+
+    def _prefill(self, lease: Lease, state: State) -> Iterator[None]:
+        """Read all but the last prompt token, cut on an absolute grid and at checkpoints."""
+        tokens, end = self.job.tokens, len(self.job.tokens) - 1
+        stops = policy.checkpoint_positions(state.length, end, self.job.marks)
+        cuts = [] if state.is_cuttable else sorted(stops)
+        system = {at: kind for at, kind in stops.items() if kind == "system"}
+        cuts = cuts or sorted(system)
+        first = True
+        while state.length < end:
+            began = time.perf_counter()
+            at = state.length
+            stop = next((c for c in cuts if c > at), end)
+            to = min((at // self.chunk + 1) * self.chunk, stop, end)
+            state.read(tokens[at:to])
+            state.settle()
+            lease.holder.tokens.extend(tokens[at:to])
+            if first and end - to > self.chunk:
+                state.reserve_to(len(tokens) + 512)
+            first = False
+            if to in stops and to in cuts:
+                self.cache.checkpoint(lease, stops[to])
+            mx.clear_cache()
+            self.counts.prefilled += to - at
+            self.counts.prefill_s += time.perf_counter() - began
+            self.sink(Prefilled(to, len(tokens)))
+            yield
+
+    def _decode(self, lease: Lease, state: State) -> Iterator[None]:
+        """Double-buffered: the next step is on its way before this one's token is looked at."""
+        job, c = self.job, self.counts
+        began = time.perf_counter()
+        sampler = Sampler(job.sampling, job.tokens)
+        stop = StopTexts(self.codec, job.stop)
+        held = lease.holder.tokens
+        y, logprobs = sampler(state.read(job.tokens[-1:]))
+        held.append(job.tokens[-1])
+        c.prefilled += 1
+        mx.async_eval(y, logprobs)
+        while True:
+            token = None if state.can_undo else int(y.item())
+            if token is None or token not in self.codec.eos_ids:
+                state.hold()
+                next_y, next_logprobs = sampler(state.read(y))
+                mx.async_eval(next_y, next_logprobs)
+                held.append(0)
+            token = int(y.item())
+            if c.completion == 0:
+                now = time.perf_counter()
+                c.prefill_s, began = c.prefill_s + now - began, now
+            if token in self.codec.eos_ids:
+                c.reason = "stop"
+                if state.can_undo:
+                    state.undo()
+                    held.pop()
+                break
+            held[-1] = token
+            c.completion += 1
+            self.sink(self._token(token, logprobs))
+            c.decode_s = time.perf_counter() - began
+            if stop.completes(token):
+                c.reason = "stop"
+                break
+            if c.completion == job.max_tokens:
+                c.reason = "length"
+                break
+            yield
+            if c.completion % CLEAR_EVERY == 0:
+                mx.clear_cache()
+            y, logprobs = next_y, next_logprobs
+
+    def _token(self, token: int, logprobs: mx.array) -> Token:
+        k = self.job.logprobs
+        if k is None:
+            return Token(token)
+        top: tuple[tuple[int, float], ...] = ()
+        if k:
+            ids = mx.argpartition(-logprobs, kth=k - 1)[:k]
+            pairs = zip(ids.tolist(), logprobs[ids].tolist(), strict=True)  # type: ignore[arg-type]
+            top = tuple(sorted(pairs, key=lambda p: -p[1]))
+        return Token(token, float(logprobs[token].item()), top)

@@ -1,0 +1,59 @@
+"""Draw the next token: mlx-lm's samplers and penalties, with a random key of each job's own."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.sample_utils import make_logits_processors, make_sampler
+
+from everwarm.request import Sampling
+from everwarm.tokens import Tokens
+
+WHOLE = 1 << 30
+
+
+class Sampler:
+    """One job's way from logits to a token. Live: engine thread only.
+
+    `past` is the whole sequence, not what was prefilled, so a hit samples as a miss does.
+    """
+
+    def __init__(self, sampling: Sampling, past: Tokens[int]) -> None:
+        s = sampling
+        self._draw: Callable[[mx.array], mx.array] = make_sampler(
+            temp=s.temperature, top_p=s.top_p, min_p=s.min_p, top_k=s.top_k
+        )
+        repetition = s.repetition_penalty if s.repetition_penalty != 1.0 else None
+        self._on_all: list[Any] = make_logits_processors(
+            dict(s.logit_bias) or None, repetition, s.repetition_context
+        )
+        self._on_reply: list[Any] = make_logits_processors(
+            presence_penalty=s.presence_penalty or None,
+            presence_context_size=WHOLE,
+            frequency_penalty=s.frequency_penalty or None,
+            frequency_context_size=WHOLE,
+        )
+        self._sees_past = bool(self._on_all or self._on_reply)
+        self._past = mx.array(list(past[-max(s.repetition_context, 1) :])) if self._on_all else None
+        self._reply: mx.array | None = None
+        self._key = mx.random.key(s.seed if s.seed is not None else secrets.randbits(32))
+
+    def __call__(self, logits: mx.array) -> tuple[mx.array, mx.array]:
+        """Logits (1, n, vocabulary) -> (token (1,), log-probabilities (vocabulary,)), both lazy."""
+        last = logits[:, -1, :]
+        for processor in self._on_all:
+            last = processor(self._past, last)
+        if self._reply is not None:
+            for processor in self._on_reply:
+                last = processor(self._reply, last)
+        logprobs = last - mx.logsumexp(last, keepdims=True)
+        mx.random.state[0], others = self._key, mx.random.state[0]
+        token = self._draw(logprobs)
+        self._key, mx.random.state[0] = mx.random.state[0], others
+        if self._sees_past:
+            self._past = None if self._past is None else mx.concatenate([self._past, token])
+            self._reply = token if self._reply is None else mx.concatenate([self._reply, token])
+        return token, logprobs.squeeze(0)

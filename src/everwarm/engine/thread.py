@@ -1,0 +1,205 @@
+"""The one thread that touches MLX. It takes one step of each running job in turn, by seconds."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, Final
+
+import mlx.core as mx
+
+from everwarm.cache.cache import Cache
+from everwarm.codec import Codec
+from everwarm.config import Settings
+from everwarm.engine.model import LoadedModel, load_model
+from everwarm.engine.run import Run
+from everwarm.engine.state import State
+from everwarm.errors import EngineError, EverwarmError, Overloaded
+from everwarm.job import Failed, Job, ModelInfo, Sink
+
+LONG_CHUNK_S: Final = 1.0
+SHARED_CHUNK_S: Final = 0.25
+LEAST_CHUNK: Final = 32
+
+
+class _Running:
+    """A run with its generator and the seconds it has used, divided by its share."""
+
+    def __init__(self, run: Run, used_s: float) -> None:
+        self.run = run
+        self.used_s = used_s
+        self.steps: Iterator[None] | None = None
+
+
+class EngineThread:
+    """`job.Engine` on a thread of its own. `submit`, `cancel` and `stats` are thread-safe."""
+
+    def __init__(self, model_path: str, settings: Settings) -> None:
+        self._settings = settings
+        self._path = model_path
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: dict[str, _Running] = {}
+        self._stopping = False
+        self._loaded: Future[LoadedModel] = Future()
+        self._thread = threading.Thread(target=self._main, name="everwarm-engine", daemon=True)
+
+    @classmethod
+    def start(cls, model_path: str, settings: Settings) -> EngineThread:
+        """Load the model and begin. Blocks while loading; raises ConfigError."""
+        engine = cls(model_path, settings)
+        engine._thread.start()
+        loaded = engine._loaded.result()
+        engine.codec = loaded.codec
+        engine.model = loaded.info
+        return engine
+
+    codec: Codec
+    model: ModelInfo
+
+    def submit(self, job: Job, sink: Sink) -> None:
+        def add() -> None:
+            if self._stopping:
+                sink(Failed(Overloaded("The server is stopping.")))
+                return
+            run = Run(job, self._cache, self.codec, sink, self._chunk)
+            least = min((r.used_s for r in self._jobs.values()), default=0.0)
+            self._jobs[job.id] = _Running(run, least)
+
+        self._inbox.put(add)
+
+    def cancel(self, job_id: str) -> None:
+        def mark() -> None:
+            if (r := self._jobs.get(job_id)) is not None:
+                r.run.cancelled = True
+                if r.run.lease is not None:
+                    r.run.lease.holder.ending = True
+
+        self._inbox.put(mark)
+
+    def call(self, fn: Callable[[], Any]) -> Future[Any]:
+        """Run a function on the engine's thread, between two steps."""
+        future: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(fn())
+            except EverwarmError as e:
+                future.set_exception(e)
+
+        self._inbox.put(work)
+        return future
+
+    def stats(self) -> dict[str, int | float | str]:
+        """Blocks until the engine is between two steps."""
+        out: dict[str, int | float | str] = dict(self.call(self._cache.stats).result(30))
+        return out | {"jobs": len(self._jobs), "memory_bytes": mx.get_active_memory()}
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Cancel what runs, file it, end the thread."""
+        self._stopping = True
+        for job_id in list(self._jobs):
+            self.cancel(job_id)
+        self._inbox.put(None)
+        self._thread.join(grace_s + LONG_CHUNK_S)
+
+    def _main(self) -> None:
+        try:
+            self._load()
+        except EverwarmError as e:
+            self._loaded.set_exception(e)
+        else:
+            while self._turn():
+                pass
+        self._jobs.clear()
+        mx.synchronize()
+        mx.clear_streams()
+
+    def _load(self) -> None:
+        s = self._settings
+        loaded = load_model(self._path, model_id=s.model_id, context_length=s.context_length)
+        on_gpu = mx.default_device() == mx.Device(mx.gpu)
+        self._chunk = s.prefill_step or (2048 if on_gpu else 512)
+        budget = s.memory_budget or int(0.7 * _free_bytes())
+        self._cache = Cache(lambda: State(loaded.model), budget=budget, keep=s.cache)
+        self.codec = loaded.codec
+        self._loaded.set_result(loaded)
+
+    def _turn(self) -> bool:
+        """Do what has arrived, then one step of whoever has had the least. False: end."""
+        while not self._inbox.empty() or not self._jobs:
+            work = self._inbox.get()
+            if work is None:
+                for r in list(self._jobs.values()):
+                    self._end(r)
+                return False
+            work()
+        ready = [r for r in self._jobs.values() if r.steps is not None or self._take_up(r)]
+        if ready:
+            self._step(min(ready, key=lambda r: r.used_s))
+        elif self._jobs:
+            time.sleep(0.001)
+        return True
+
+    def _take_up(self, r: _Running) -> bool:
+        if r.run.cancelled:
+            self._end(r)
+            return False
+        if not r.run.try_lease():
+            return False
+        r.steps = r.run.steps()
+        return True
+
+    def _step(self, r: _Running) -> None:
+        began = time.perf_counter()
+        prefilling = r.run.phase == "prefill"
+        try:
+            if r.run.cancelled or r.steps is None:
+                self._end(r)
+                return
+            next(r.steps)
+        except StopIteration:
+            self._end(r)
+            return
+        # Whatever a model or a sampler raises ends this job, never the engine.
+        except Exception as e:
+            self._jobs.pop(r.run.job.id, None)
+            known = isinstance(e, EverwarmError)
+            error = e if known else EngineError(f"The engine failed: {type(e).__name__}.")
+            r.run.sink(Failed(error))  # type: ignore[arg-type]
+            return
+        took = time.perf_counter() - began
+        shared = len(self._jobs) > 1
+        share = self._settings.prefill_share if prefilling and shared else 1.0
+        r.used_s += took / share * (1 - self._settings.prefill_share if shared and prefilling else 1)
+        if prefilling:
+            self._adapt(r.run, took, SHARED_CHUNK_S if shared else LONG_CHUNK_S)
+
+    def _adapt(self, run: Run, took: float, most_s: float) -> None:
+        """Halve the chunk where it takes too long, double it back where there is room."""
+        if took > most_s and run.chunk > LEAST_CHUNK:
+            run.chunk //= 2
+        elif took < most_s / 4 and run.chunk < self._chunk:
+            run.chunk *= 2
+
+    def _end(self, r: _Running) -> None:
+        if isinstance(r.steps, Iterator) and r.run.cancelled:
+            r.steps.close()  # type: ignore[attr-defined]
+            r.run.counts.reason = "cancelled"
+        self._jobs.pop(r.run.job.id, None)
+        r.run.finish()
+
+
+def _free_bytes() -> int:
+    """Memory that is free now, after the weights are loaded."""
+    if mx.metal.is_available():
+        total = int(mx.device_info()["max_recommended_working_set_size"])
+        return max(total - mx.get_active_memory(), 1 << 28)
+    try:
+        with open("/proc/meminfo") as f:
+            rows = dict(line.split(":", 1) for line in f)
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 4 << 30
