@@ -39,7 +39,9 @@ class Sampler:
         self._sees_past = bool(self._on_all or self._on_reply)
         self._past = mx.array(list(past[-max(s.repetition_context, 1) :])) if self._on_all else None
         self._reply: mx.array | None = None
-        self._key = mx.random.key(s.seed if s.seed is not None else secrets.randbits(32))
+        self._draws = s.temperature > 0
+        self._seed = s.seed if s.seed is not None else secrets.randbits(32)
+        self._n = 0
 
     def __call__(self, logits: mx.array) -> tuple[mx.array, mx.array]:
         """Logits (1, n, vocabulary) -> (token (1,), log-probabilities (vocabulary,)), both lazy."""
@@ -50,9 +52,11 @@ class Sampler:
             for processor in self._on_reply:
                 last = processor(self._reply, last)
         logprobs = last - mx.logsumexp(last, keepdims=True)
-        mx.random.state[0], others = self._key, mx.random.state[0]
+        if self._draws:
+            # The n-th token of a seed is always the same draw, whoever else draws in between.
+            mx.random.seed((self._seed * 1_000_003 + self._n) % (1 << 63))
+            self._n += 1
         token = self._draw(logprobs)
-        self._key, mx.random.state[0] = mx.random.state[0], others
         if self._sees_past:
             self._past = None if self._past is None else mx.concatenate([self._past, token])
             self._reply = token if self._reply is None else mx.concatenate([self._reply, token])

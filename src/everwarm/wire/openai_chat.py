@@ -1,0 +1,502 @@
+"""OpenAI's chat completions: a body becomes a `Request`, events become chunks or one response.
+
+Streamed and unstreamed answers are made of the same events by the same `Encoder`.
+
+Nothing is ignored in silence: a field that is not known here is refused by its path, as is a value
+that cannot be honoured. Two exceptions: `null` is the same as absent, everywhere; and the fields in
+`NO_EFFECT` are accepted, since an answer is right without them. A refusal never repeats input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from everwarm.errors import RequestError
+from everwarm.events import (
+    CallDelta,
+    CallEnd,
+    CallStart,
+    Event,
+    Finished,
+    Progress,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    TokenLogprob,
+    TurnRecord,
+)
+from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
+from everwarm.request import Request, Sampling, Tool
+
+NO_EFFECT = frozenset(
+    {
+        "user",
+        "metadata",
+        "store",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "service_tier",
+        "safety_identifier",
+        "verbosity",
+    }
+)
+"""Fields of the body that are accepted and change nothing."""
+
+TEMPERATURE = 1.0
+"""OpenAI's default, for a request that names none."""
+
+TINY_TOP_P = 1e-6
+"""With so small a nucleus only the likeliest token is left: the same as greedy."""
+
+LEAST_LOGPROB = -9999.0
+"""How OpenAI spells a probability of nothing; JSON has no infinity."""
+
+_MAX_DEPTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ChatBody:
+    """A parsed body: what is asked, and how the answer is to be sent."""
+
+    request: Request
+    stream: bool
+    include_usage: bool
+
+
+# --- the body as clients send it ---
+
+
+class _Object(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any) -> Any:
+        return {k: v for k, v in value.items() if v is not None} if type(value) is dict else value
+
+
+def _parts_of(value: object) -> object:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+def _texts_of(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _bias_of(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    if not all(k.isascii() and k.isdigit() and len(k) < 10 for k in value):
+        raise ValueError("must have token ids as keys")
+    return {int(k): v for k, v in value.items()}
+
+
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    level: list[object] = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [c for v in level if isinstance(v, dict | list) for c in _children(v)]
+        if not level:
+            return value
+    raise ValueError(f"must not be nested deeper than {_MAX_DEPTH} levels")
+
+
+def _children(value: dict[str, object] | list[object]) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value
+
+
+class _TextPart(_Object):
+    type: Literal["text"]
+    text: str
+    cache_control: Any = None  # a hint to cache: everything is cached
+
+
+_Content = Annotated[list[_TextPart], BeforeValidator(_parts_of)]
+_NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class _CalledFunction(_Object):
+    name: _Name
+    arguments: str
+
+
+class _Call(_Object):
+    id: str
+    type: Literal["function"] = "function"
+    function: _CalledFunction
+    index: int | None = None  # clients that join chunks send it back
+
+
+class _SystemMessage(_Object):
+    role: Literal["system", "developer"]
+    content: _Content
+
+
+class _UserMessage(_Object):
+    role: Literal["user"]
+    content: _Content
+
+
+class _AssistantMessage(_Object):
+    role: Literal["assistant"]
+    content: _Content = []
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[_Call] = []
+
+
+class _ToolMessage(_Object):
+    role: Literal["tool"]
+    content: _Content
+    tool_call_id: _NonEmpty
+    name: str | None = None  # the call is known by its id
+
+
+_AnyMessage = Annotated[
+    _SystemMessage | _UserMessage | _AssistantMessage | _ToolMessage, Field(discriminator="role")
+]
+
+
+class _Function(_Object):
+    name: _Name
+    description: str = ""
+    parameters: Annotated[dict[str, Any], AfterValidator(_shallow)] | None = None
+    strict: Literal[False] = False  # arguments are not held to the schema
+
+
+class _Tool(_Object):
+    type: Literal["function"]
+    function: _Function
+
+
+class _StreamOptions(_Object):
+    include_usage: bool = False
+
+
+class _ResponseFormat(_Object):
+    type: Literal["text"]
+
+
+_Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+
+
+class _TemplateArgs(_Object):
+    enable_thinking: bool | None = None
+    thinking: bool | None = None
+    reasoning_effort: _Effort | None = None
+
+
+_Penalty = Annotated[float, Field(ge=-2, le=2)]
+_Count = Annotated[int, Field(ge=1, le=2**53)]
+
+
+class _Body(_Object):
+    model: Annotated[str, StringConstraints(max_length=1024)] | None = None
+    messages: Annotated[list[_AnyMessage], Field(min_length=1)]
+    tools: Annotated[list[_Tool], Field(max_length=1024)] = []
+    tool_choice: Literal["none", "auto"] = "auto"
+    stop: Annotated[list[_NonEmpty], Field(max_length=16), BeforeValidator(_texts_of)] = []
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = TEMPERATURE
+    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
+    repetition_context_size: Annotated[int, Field(ge=1, le=2**20)] = 20
+    presence_penalty: _Penalty = 0.0
+    frequency_penalty: _Penalty = 0.0
+    logit_bias: Annotated[
+        dict[int, Annotated[float, Field(ge=-100, le=100)]],
+        Field(max_length=1024),
+        BeforeValidator(_bias_of),
+    ] = {}
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
+    n: Annotated[int, Field(ge=1, le=1)] = 1
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    stream: bool = False
+    stream_options: _StreamOptions = _StreamOptions()
+    chat_template_kwargs: _TemplateArgs = _TemplateArgs()
+    reasoning_effort: _Effort | None = None
+    response_format: _ResponseFormat | None = None
+
+
+# --- body -> Request ---
+
+
+def parse(body: bytes, *, namespace: str = "") -> ChatBody:
+    """Read a body. Raises RequestError with the path of the first field that is wrong."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as e:
+        raise RequestError(
+            f"The body is not valid JSON (line {e.lineno}, column {e.colno})."
+        ) from e
+    if not isinstance(value, dict):
+        raise RequestError("The body must be a JSON object.")
+    try:
+        b = _Body.model_validate({k: v for k, v in value.items() if k not in NO_EFFECT})
+    except ValidationError as e:
+        raise _refusal(e) from None
+    return ChatBody(_request(b, namespace), b.stream, b.stream_options.include_usage)
+
+
+def _request(b: _Body, namespace: str) -> Request:
+    return Request(
+        model=b.model,
+        messages=tuple(_message(m) for m in b.messages),
+        tools=tuple(
+            Tool(t.function.name, t.function.description, t.function.parameters) for t in b.tools
+        ),
+        tool_choice=b.tool_choice,
+        sampling=_sampling(b),
+        max_tokens=_max_tokens(b),
+        stop=tuple(b.stop),
+        logprobs=_logprobs(b),
+        template_args=_template_args(b),
+        namespace=namespace,
+    )
+
+
+def _message(
+    m: _SystemMessage | _UserMessage | _AssistantMessage | _ToolMessage,
+) -> Message:
+    texts: tuple[Part, ...] = tuple(Text(p.text) for p in m.content if p.text)
+    match m:
+        case _SystemMessage():
+            return Message("system", texts)
+        case _ToolMessage():
+            return Message("tool", texts, tool_call_id=m.tool_call_id)
+        case _AssistantMessage():
+            thought = m.reasoning_content or m.reasoning
+            thoughts = (Reasoning(thought),) if thought else ()
+            calls = (ToolCall(c.id, c.function.name, c.function.arguments) for c in m.tool_calls)
+            return Message("assistant", (*thoughts, *texts, *calls))
+        case _UserMessage():
+            return Message("user", texts)
+
+
+def _sampling(b: _Body) -> Sampling:
+    greedy = b.top_p <= TINY_TOP_P
+    return Sampling(
+        temperature=0.0 if greedy else b.temperature,
+        top_p=1.0 if greedy else b.top_p,
+        top_k=b.top_k,
+        min_p=b.min_p,
+        repetition_penalty=b.repetition_penalty,
+        repetition_context=b.repetition_context_size,
+        presence_penalty=b.presence_penalty,
+        frequency_penalty=b.frequency_penalty,
+        logit_bias=b.logit_bias,
+        seed=None if b.seed is None else b.seed % 2**64,
+    )
+
+
+def _max_tokens(b: _Body) -> int | None:
+    if b.max_tokens is None or b.max_completion_tokens in (None, b.max_tokens):
+        return b.max_tokens or b.max_completion_tokens
+    raise RequestError(
+        "max_tokens and max_completion_tokens differ. Send one of them.", param="max_tokens"
+    )
+
+
+def _logprobs(b: _Body) -> int | None:
+    if b.top_logprobs and not b.logprobs:
+        raise RequestError("top_logprobs needs logprobs: true.", param="top_logprobs")
+    return b.top_logprobs or 0 if b.logprobs else None
+
+
+def _template_args(b: _Body) -> Mapping[str, Any]:
+    args: dict[str, Any] = {}
+    if b.reasoning_effort == "none":
+        args["enable_thinking"] = False
+    elif b.reasoning_effort is not None:
+        args["reasoning_effort"] = b.reasoning_effort
+    return args | b.chat_template_kwargs.model_dump(exclude_none=True)
+
+
+# --- what is wrong with a body ---
+
+_WORDS = {
+    "missing": "is required",
+    "extra_forbidden": "is not supported",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
+    "union_tag_invalid": "must be system, developer, user, assistant or tool",
+    "union_tag_not_found": "must be system, developer, user, assistant or tool",
+}
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+
+
+def _refusal(invalid: ValidationError) -> RequestError:
+    """Say the first fault. Names are repeated only where they look like a parameter's name."""
+    fault = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
+    kind, path = fault["type"], _path(fault["loc"])
+    if kind.startswith("union_tag"):
+        path += ".role"
+    words = _WORDS.get(kind) or fault["msg"].removeprefix("Value error, ").replace(
+        "Input should be", "must be"
+    )
+    return RequestError(f"{path or 'A field of the body'}: {words}.", param=path or None)
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    if loc[0] == "logit_bias":
+        return "logit_bias"
+    if loc[0] == "messages" and len(loc) > 2:
+        loc = loc[:2] + loc[3:]  # behind the index stands the role that chose the model
+    names: list[str] = []
+    for part in loc:
+        if isinstance(part, str) and not _PLAIN_NAME.fullmatch(part):
+            break
+        names.append(str(part))
+    return ".".join(names)
+
+
+# --- events -> chunks, or one response ---
+
+
+class Encoder:
+    """Says one turn's events in OpenAI's words. Holds no state between calls.
+
+    `id`, `model` and `created` (unix seconds) stand in everything that it makes.
+    """
+
+    def __init__(self, id: str, model: str, created: int, *, include_usage: bool) -> None:
+        self._head = {"id": id, "created": created, "model": model}
+        self._include_usage = include_usage
+
+    def chunks(self, event: Event) -> list[dict[str, Any]]:
+        """The chunks that an event becomes: mostly one, two at the end, none for `Progress`."""
+        match event:
+            case Started():
+                return [self._chunk({"role": "assistant", "content": ""})]
+            case TextDelta("", ()) | ReasoningDelta("") | Progress() | CallEnd():
+                return []
+            case TextDelta(text, logprobs):
+                return [self._chunk({"content": text}, logprobs=logprobs)]
+            case ReasoningDelta(text):
+                return [self._chunk({"reasoning_content": text})]
+            case CallStart(index, id, name):
+                return [self._chunk({"tool_calls": [{"index": index, **_call(id, name, "")}]})]
+            case CallDelta(index, arguments):
+                call = {"index": index, "function": {"arguments": arguments}}
+                return [self._chunk({"tool_calls": [call]})]
+            case Finished(reason, record):
+                last = [self._chunk({}, finish_reason=reason)]
+                if self._include_usage:
+                    last.append(self._object([], {"usage": _usage(record)}))
+                return last
+
+    def keepalive(self) -> dict[str, Any]:
+        """A chunk that says nothing: the connection and the answer are still alive."""
+        return self._chunk({})
+
+    def fold(self, events: Iterable[Event]) -> dict[str, Any]:
+        """Make the one response of a whole turn's events, which end with `Finished`."""
+        texts: list[str] = []
+        thoughts: list[str] = []
+        logprobs: list[TokenLogprob] = []
+        calls: list[tuple[str, str, list[str]]] = []
+        end: Finished | None = None
+        for event in events:
+            match event:
+                case TextDelta(text, some):
+                    texts.append(text)
+                    logprobs.extend(some)
+                case ReasoningDelta(text):
+                    thoughts.append(text)
+                case CallStart(_, id, name):
+                    calls.append((id, name, []))
+                case CallDelta(index, arguments):
+                    calls[index][2].append(arguments)
+                case Finished():
+                    end = event
+        assert end is not None, "a turn ends with Finished or an exception"
+        said = "".join(texts)
+        message: dict[str, Any] = {"role": "assistant", "content": said, "refusal": None}
+        if calls:
+            message["content"] = said or None
+            message["tool_calls"] = [_call(id, name, "".join(a)) for id, name, a in calls]
+        if any(thoughts):
+            message["reasoning_content"] = "".join(thoughts)
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": _logprobs_of(logprobs),
+            "finish_reason": end.reason,
+        }
+        return {
+            **self._head,
+            "object": "chat.completion",
+            "choices": [choice],
+            "usage": _usage(end.record),
+        }
+
+    def _chunk(
+        self,
+        delta: dict[str, Any],
+        *,
+        logprobs: Iterable[TokenLogprob] = (),
+        finish_reason: str | None = None,
+    ) -> dict[str, Any]:
+        choice = {
+            "index": 0,
+            "delta": delta,
+            "logprobs": _logprobs_of(logprobs),
+            "finish_reason": finish_reason,
+        }
+        return self._object([choice], {"usage": None} if self._include_usage else {})
+
+    def _object(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
+        return {**self._head, "object": "chat.completion.chunk", "choices": choices, **more}
+
+
+def _call(id: str, name: str, arguments: str) -> dict[str, Any]:
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _logprobs_of(tokens: Iterable[TokenLogprob]) -> dict[str, Any] | None:
+    content = [
+        {
+            **_token(t.text, t.logprob),
+            "top_logprobs": [_token(text, logprob) for _, text, logprob in t.top],
+        }
+        for t in tokens
+    ]
+    return {"content": content, "refusal": None} if content else None
+
+
+def _token(text: str, logprob: float) -> dict[str, Any]:
+    spelled = list(text.encode("utf-8", "replace"))
+    shown = logprob if logprob > LEAST_LOGPROB else LEAST_LOGPROB  # also where it is no number
+    return {"token": text, "logprob": shown, "bytes": spelled}
+
+
+def _usage(record: TurnRecord) -> dict[str, Any]:
+    return {
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+        "total_tokens": record.prompt_tokens + record.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": record.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": record.reasoning_tokens},
+    }
