@@ -1,7 +1,8 @@
 """Settings: frozen, checked once at start, from flags > `EVERWARM_*` > TOML > defaults.
 
 A setting is what a person decides; what the program finds out (free memory, a model's limits) is
-not here. `None` means: everwarm decides. Every field is described in `docs/settings.md`.
+not here. `None` means: everwarm decides. A field's description lives in its metadata; the help of
+`serve` and `docs/settings.md` are made from it.
 """
 
 from __future__ import annotations
@@ -11,32 +12,126 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from everwarm.errors import ConfigError
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
+def _setting(default: Any, doc: str, expects: str, flag: str = "", **kind: Any) -> Any:
+    """A field with its description, what its value must be, and the flag of `serve`, if any."""
+    about = {"doc": doc, "expects": expects, "flag": flag}
+    made = {"default_factory": default} if callable(default) else {"default": default}
+    return field(metadata=about, **made, **kind)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that a person can set. Build one with `load_settings`, which checks it."""
 
-    model: str | None = None
-    model_id: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 8642
-    home: Path = field(default_factory=lambda: Path.home() / ".everwarm")
-    api_key: str | None = field(default=None, repr=False)
-    cache: bool = True
-    memory_budget: int | None = None
-    prefill_step: int | None = None
-    prefill_share: float = 0.5
-    context_length: int | None = None
-    max_queue: int = 32
-    max_body: int = 32 * 2**20
-    allowed_hosts: tuple[str, ...] = ()
-    allowed_origins: tuple[str, ...] = ()
-    log_level: str = "info"
+    model: str | None = _setting(
+        None,
+        "The model to serve. Unset: the default model, fetched once.",
+        "a directory or a Hugging Face id",
+        "MODEL",
+    )
+    model_id: str | None = _setting(
+        None, "The name under which the model is served. Unset: the model's own.", "text"
+    )
+    host: str = _setting(
+        "127.0.0.1",
+        "The address to listen on. Beyond this computer only together with an API key.",
+        "an address",
+        "--host",
+    )
+    port: int = _setting(
+        8642, "The port; 0 takes a free one.", "a whole number from 0 to 65535", "--port"
+    )
+    home: Path = _setting(
+        lambda: Path.home() / ".everwarm",
+        "Where everwarm keeps its files: models and config.toml.",
+        "a directory",
+    )
+    api_key: str | None = _setting(
+        None,
+        "The key that callers must send. Unset: none is asked for.",
+        "text",
+        "--api-key",
+        repr=False,
+    )
+    cache: bool = _setting(
+        True,
+        "Whether conversations stay warm. Off is for comparisons: every turn is read anew.",
+        "true or false",
+        "--no-cache",
+    )
+    memory_budget: int | None = _setting(
+        None,
+        "Bytes for conversations. Unset: 70% of what is free once the model is loaded.",
+        "a size such as 8GB or 512MiB",
+        "--memory-budget",
+    )
+    prefill_step: int | None = _setting(
+        None,
+        "Tokens read in one step of prefill. Unset: 2048 with a GPU, 512 without.",
+        "a whole number from 1 to 65536",
+        "--prefill-step",
+    )
+    prefill_share: float = _setting(
+        0.5,
+        "Part of the engine's time that a prefill may take while other replies are written.",
+        "a number from 0.05 to 1",
+        "--prefill-share",
+    )
+    context_length: int | None = _setting(
+        None,
+        "The longest sequence in tokens. Unset: what the model was made for.",
+        "a whole number from 1 to 16777216",
+        "--context-length",
+    )
+    max_queue: int = _setting(
+        32,
+        "Requests that may wait or run; one more is answered with 503.",
+        "a whole number from 1 to 65536",
+    )
+    max_body: int = _setting(
+        32 * 2**20, "The largest request body in bytes.", "a size such as 32MiB"
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), "Host names accepted besides this computer's own.", "names, separated by commas"
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        (), "Web origins accepted besides the server's own.", "origins, separated by commas"
+    )
+    log_level: str = _setting(
+        "info", "How much is logged.", f"one of {', '.join(LOG_LEVELS)}", "--log-level"
+    )
+
+
+def describe(name: str) -> str:
+    """What a setting is, in one or two sentences: the text of help and reference alike."""
+    return str(_ABOUT[name]["doc"])
+
+
+def reference() -> str:
+    """All settings as a Markdown table: the body of `docs/settings.md`."""
+    rows = ["| Setting | Flag of `serve` | Variable | Default | What it is | Value |"]
+    rows.append("|---|---|---|---|---|---|")
+    for f in fields(Settings):
+        flag = f"`{f.metadata['flag']}`" if f.metadata["flag"] else ""
+        default = _spell(f.name, f.default)
+        about = f"{f.metadata['doc']} | {f.metadata['expects']}"
+        rows.append(f"| `{f.name}` | {flag} | `EVERWARM_{f.name.upper()}` | {default} | {about} |")
+    return "\n".join(rows) + "\n"
+
+
+def _spell(name: str, default: object) -> str:
+    if name == "home":
+        return "`~/.everwarm`"
+    if default is None or default == ():
+        return ""
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
 def load_settings(
@@ -92,11 +187,10 @@ def _home(merged: _Sourced) -> Path:
 
 
 def _read(name: str, value: object, source: str) -> object:
-    expected, reader = _READERS[name]
     try:
-        return reader(value)
+        return _READERS[name](value)
     except (ValueError, TypeError):
-        raise ConfigError(f"{source} must be {expected}.") from None
+        raise ConfigError(f"{source} must be {_ABOUT[name]['expects']}.") from None
 
 
 def _dash(name: str) -> str:
@@ -175,21 +269,22 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(_text(part) for part in parts)
 
 
-_READERS: dict[str, tuple[str, Callable[[object], object]]] = {
-    "model": ("a directory or a Hugging Face id", _text),
-    "model_id": ("text", _text),
-    "host": ("an address", _text),
-    "port": ("a whole number from 0 to 65535", _between(0, 65535)),
-    "home": ("a directory", _path),
-    "api_key": ("text", _text),
-    "cache": ("true or false", _flag),
-    "memory_budget": ("a size such as 8GB or 512MiB", _nbytes),
-    "prefill_step": ("a whole number from 1 to 65536", _between(1, 65536)),
-    "prefill_share": ("a number from 0.05 to 1", _share),
-    "context_length": ("a whole number from 1 to 16777216", _between(1, 2**24)),
-    "max_queue": ("a whole number from 1 to 65536", _between(1, 65536)),
-    "max_body": ("a size such as 32MiB", _nbytes),
-    "allowed_hosts": ("names, separated by commas", _texts),
-    "allowed_origins": ("origins, separated by commas", _texts),
-    "log_level": ("one of debug, info, warning, error", _level),
+_ABOUT = {f.name: f.metadata for f in fields(Settings)}
+_READERS: dict[str, Callable[[object], object]] = {
+    "model": _text,
+    "model_id": _text,
+    "host": _text,
+    "port": _between(0, 65535),
+    "home": _path,
+    "api_key": _text,
+    "cache": _flag,
+    "memory_budget": _nbytes,
+    "prefill_step": _between(1, 65536),
+    "prefill_share": _share,
+    "context_length": _between(1, 2**24),
+    "max_queue": _between(1, 65536),
+    "max_body": _nbytes,
+    "allowed_hosts": _texts,
+    "allowed_origins": _texts,
+    "log_level": _level,
 }

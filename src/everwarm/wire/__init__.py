@@ -1,1 +1,1 @@
-"""Client APIs on one side, `Request` and events on the other. Knows no engine and no HTTP server."""
+"""Client APIs on one side, `Request` and events on the other. Knows no engine, serves no HTTP."""

@@ -6,7 +6,10 @@ layer, becomes one fixed sentence.
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+from pydantic import ValidationError
 
 from everwarm.errors import Cancelled, EngineError, Forbidden, Overloaded, RequestError
 
@@ -46,3 +49,42 @@ def _body(
     message: str, kind: str, param: str | None = None, code: str | None = None
 ) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+_WORDS = {
+    "missing": "is required",
+    "extra_forbidden": "is not supported",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
+    "union_tag_invalid": "must be system, developer, user, assistant or tool",
+    "union_tag_not_found": "must be system, developer, user, assistant or tool",
+}
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+
+
+def refusal(invalid: ValidationError) -> RequestError:
+    """Say the first fault of a body, by its path; a wrong `role` is the only union there is.
+
+    Never repeats input: names stand in the path only where they look like a parameter's name.
+    """
+    fault = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
+    kind, path = fault["type"], _path(fault["loc"])
+    if kind.startswith("union_tag"):
+        path += ".role"
+    said = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    words = _WORDS.get(kind, said)
+    return RequestError(f"{path or 'A field of the body'}: {words}.", param=path or None)
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    if loc[0] == "logit_bias":
+        return "logit_bias"
+    if loc[0] == "messages" and len(loc) > 2:
+        loc = loc[:2] + loc[3:]  # behind the index stands the role that chose the model
+    names: list[str] = []
+    for part in loc:
+        if isinstance(part, str) and not _PLAIN_NAME.fullmatch(part):
+            break
+        names.append(str(part))
+    return ".".join(names)

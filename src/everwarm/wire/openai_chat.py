@@ -9,51 +9,23 @@ that cannot be honoured. Two exceptions: `null` is the same as absent, everywher
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from everwarm import events as ev
 from everwarm.errors import RequestError
-from everwarm.events import (
-    CallDelta,
-    CallEnd,
-    CallStart,
-    Event,
-    Finished,
-    Progress,
-    ReasoningDelta,
-    Started,
-    TextDelta,
-    TokenLogprob,
-    TurnRecord,
-)
+from everwarm.events import Event, TokenLogprob, TurnRecord
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request, Sampling, Tool
+from everwarm.wire.errors import refusal
 
 NO_EFFECT = frozenset(
-    {
-        "user",
-        "metadata",
-        "store",
-        "parallel_tool_calls",
-        "prompt_cache_key",
-        "service_tier",
-        "safety_identifier",
-        "verbosity",
-    }
+    {"user", "safety_identifier", "metadata", "store", "service_tier"}  # for OpenAI's own books
+    | {"prompt_cache_key", "parallel_tool_calls", "verbosity"}  # hints
 )
 """Fields of the body that are accepted and change nothing."""
 
@@ -108,17 +80,14 @@ def _bias_of(value: object) -> object:
     return {int(k): v for k, v in value.items()}
 
 
-def _shallow(value: dict[str, Any]) -> dict[str, Any]:
-    level: list[object] = [value]
+def _shallow(value: object) -> object:
+    level: list[Any] = [[value]]
     for _ in range(_MAX_DEPTH):
-        level = [c for v in level if isinstance(v, dict | list) for c in _children(v)]
+        nests = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [v for nest in nests for v in nest if isinstance(v, dict | list)]
         if not level:
             return value
     raise ValueError(f"must not be nested deeper than {_MAX_DEPTH} levels")
-
-
-def _children(value: dict[str, object] | list[object]) -> Iterable[object]:
-    return value.values() if isinstance(value, dict) else value
 
 
 class _TextPart(_Object):
@@ -128,8 +97,8 @@ class _TextPart(_Object):
 
 
 _Content = Annotated[list[_TextPart], BeforeValidator(_parts_of)]
-_NonEmpty = Annotated[str, StringConstraints(min_length=1)]
-_Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+_NonEmpty = Annotated[str, Field(min_length=1)]
+_Name = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class _CalledFunction(_Object):
@@ -144,13 +113,8 @@ class _Call(_Object):
     index: int | None = None  # clients that join chunks send it back
 
 
-class _SystemMessage(_Object):
-    role: Literal["system", "developer"]
-    content: _Content
-
-
-class _UserMessage(_Object):
-    role: Literal["user"]
+class _PlainMessage(_Object):
+    role: Literal["system", "developer", "user"]
     content: _Content
 
 
@@ -169,15 +133,13 @@ class _ToolMessage(_Object):
     name: str | None = None  # the call is known by its id
 
 
-_AnyMessage = Annotated[
-    _SystemMessage | _UserMessage | _AssistantMessage | _ToolMessage, Field(discriminator="role")
-]
+_AnyMessage = _PlainMessage | _AssistantMessage | _ToolMessage
 
 
 class _Function(_Object):
     name: _Name
     description: str = ""
-    parameters: Annotated[dict[str, Any], AfterValidator(_shallow)] | None = None
+    parameters: Annotated[dict[str, Any], BeforeValidator(_shallow)] | None = None
     strict: Literal[False] = False  # arguments are not held to the schema
 
 
@@ -208,8 +170,10 @@ _Count = Annotated[int, Field(ge=1, le=2**53)]
 
 
 class _Body(_Object):
-    model: Annotated[str, StringConstraints(max_length=1024)] | None = None
-    messages: Annotated[list[_AnyMessage], Field(min_length=1)]
+    model: Annotated[str, Field(max_length=1024)] | None = None
+    messages: Annotated[
+        list[Annotated[_AnyMessage, Field(discriminator="role")]], Field(min_length=1)
+    ]
     tools: Annotated[list[_Tool], Field(max_length=1024)] = []
     tool_choice: Literal["none", "auto"] = "auto"
     stop: Annotated[list[_NonEmpty], Field(max_length=16), BeforeValidator(_texts_of)] = []
@@ -255,7 +219,7 @@ def parse(body: bytes, *, namespace: str = "") -> ChatBody:
     try:
         b = _Body.model_validate({k: v for k, v in value.items() if k not in NO_EFFECT})
     except ValidationError as e:
-        raise _refusal(e) from None
+        raise refusal(e) from None
     return ChatBody(_request(b, namespace), b.stream, b.stream_options.include_usage)
 
 
@@ -276,13 +240,11 @@ def _request(b: _Body, namespace: str) -> Request:
     )
 
 
-def _message(
-    m: _SystemMessage | _UserMessage | _AssistantMessage | _ToolMessage,
-) -> Message:
+def _message(m: _AnyMessage) -> Message:
     texts: tuple[Part, ...] = tuple(Text(p.text) for p in m.content if p.text)
     match m:
-        case _SystemMessage():
-            return Message("system", texts)
+        case _PlainMessage():
+            return Message("user" if m.role == "user" else "system", texts)
         case _ToolMessage():
             return Message("tool", texts, tool_call_id=m.tool_call_id)
         case _AssistantMessage():
@@ -290,8 +252,6 @@ def _message(
             thoughts = (Reasoning(thought),) if thought else ()
             calls = (ToolCall(c.id, c.function.name, c.function.arguments) for c in m.tool_calls)
             return Message("assistant", (*thoughts, *texts, *calls))
-        case _UserMessage():
-            return Message("user", texts)
 
 
 def _sampling(b: _Body) -> Sampling:
@@ -333,45 +293,6 @@ def _template_args(b: _Body) -> Mapping[str, Any]:
     return args | b.chat_template_kwargs.model_dump(exclude_none=True)
 
 
-# --- what is wrong with a body ---
-
-_WORDS = {
-    "missing": "is required",
-    "extra_forbidden": "is not supported",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-    "dict_type": "must be an object",
-    "union_tag_invalid": "must be system, developer, user, assistant or tool",
-    "union_tag_not_found": "must be system, developer, user, assistant or tool",
-}
-_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
-
-
-def _refusal(invalid: ValidationError) -> RequestError:
-    """Say the first fault. Names are repeated only where they look like a parameter's name."""
-    fault = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
-    kind, path = fault["type"], _path(fault["loc"])
-    if kind.startswith("union_tag"):
-        path += ".role"
-    words = _WORDS.get(kind) or fault["msg"].removeprefix("Value error, ").replace(
-        "Input should be", "must be"
-    )
-    return RequestError(f"{path or 'A field of the body'}: {words}.", param=path or None)
-
-
-def _path(loc: tuple[int | str, ...]) -> str:
-    if loc[0] == "logit_bias":
-        return "logit_bias"
-    if loc[0] == "messages" and len(loc) > 2:
-        loc = loc[:2] + loc[3:]  # behind the index stands the role that chose the model
-    names: list[str] = []
-    for part in loc:
-        if isinstance(part, str) and not _PLAIN_NAME.fullmatch(part):
-            break
-        names.append(str(part))
-    return ".".join(names)
-
-
 # --- events -> chunks, or one response ---
 
 
@@ -388,20 +309,20 @@ class Encoder:
     def chunks(self, event: Event) -> list[dict[str, Any]]:
         """The chunks that an event becomes: mostly one, two at the end, none for `Progress`."""
         match event:
-            case Started():
+            case ev.Started():
                 return [self._chunk({"role": "assistant", "content": ""})]
-            case TextDelta("", ()) | ReasoningDelta("") | Progress() | CallEnd():
+            case ev.TextDelta("", ()) | ev.ReasoningDelta("") | ev.Progress() | ev.CallEnd():
                 return []
-            case TextDelta(text, logprobs):
+            case ev.TextDelta(text, logprobs):
                 return [self._chunk({"content": text}, logprobs=logprobs)]
-            case ReasoningDelta(text):
+            case ev.ReasoningDelta(text):
                 return [self._chunk({"reasoning_content": text})]
-            case CallStart(index, id, name):
+            case ev.CallStart(index, id, name):
                 return [self._chunk({"tool_calls": [{"index": index, **_call(id, name, "")}]})]
-            case CallDelta(index, arguments):
+            case ev.CallDelta(index, arguments):
                 call = {"index": index, "function": {"arguments": arguments}}
                 return [self._chunk({"tool_calls": [call]})]
-            case Finished(reason, record):
+            case ev.Finished(reason, record):
                 last = [self._chunk({}, finish_reason=reason)]
                 if self._include_usage:
                     last.append(self._object([], {"usage": _usage(record)}))
@@ -417,19 +338,19 @@ class Encoder:
         thoughts: list[str] = []
         logprobs: list[TokenLogprob] = []
         calls: list[tuple[str, str, list[str]]] = []
-        end: Finished | None = None
+        end: ev.Finished | None = None
         for event in events:
             match event:
-                case TextDelta(text, some):
+                case ev.TextDelta(text, some):
                     texts.append(text)
                     logprobs.extend(some)
-                case ReasoningDelta(text):
+                case ev.ReasoningDelta(text):
                     thoughts.append(text)
-                case CallStart(_, id, name):
+                case ev.CallStart(_, id, name):
                     calls.append((id, name, []))
-                case CallDelta(index, arguments):
+                case ev.CallDelta(index, arguments):
                     calls[index][2].append(arguments)
-                case Finished():
+                case ev.Finished():
                     end = event
         assert end is not None, "a turn ends with Finished or an exception"
         said = "".join(texts)
@@ -439,36 +360,31 @@ class Encoder:
             message["tool_calls"] = [_call(id, name, "".join(a)) for id, name, a in calls]
         if any(thoughts):
             message["reasoning_content"] = "".join(thoughts)
-        choice = {
-            "index": 0,
-            "message": message,
-            "logprobs": _logprobs_of(logprobs),
-            "finish_reason": end.reason,
-        }
-        return {
-            **self._head,
-            "object": "chat.completion",
-            "choices": [choice],
-            "usage": _usage(end.record),
-        }
+        choice = _choice("message", message, logprobs, end.reason)
+        usage = {"usage": _usage(end.record)}
+        return {**self._head, "object": "chat.completion", "choices": [choice], **usage}
 
     def _chunk(
         self,
         delta: dict[str, Any],
-        *,
         logprobs: Iterable[TokenLogprob] = (),
         finish_reason: str | None = None,
     ) -> dict[str, Any]:
-        choice = {
-            "index": 0,
-            "delta": delta,
-            "logprobs": _logprobs_of(logprobs),
-            "finish_reason": finish_reason,
-        }
+        choice = _choice("delta", delta, logprobs, finish_reason)
         return self._object([choice], {"usage": None} if self._include_usage else {})
 
     def _object(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
         return {**self._head, "object": "chat.completion.chunk", "choices": choices, **more}
+
+
+def _choice(
+    key: Literal["delta", "message"],
+    said: dict[str, Any],
+    logprobs: Iterable[TokenLogprob],
+    finish_reason: str | None,
+) -> dict[str, Any]:
+    shown = _logprobs_of(logprobs)
+    return {"index": 0, key: said, "logprobs": shown, "finish_reason": finish_reason}
 
 
 def _call(id: str, name: str, arguments: str) -> dict[str, Any]:
@@ -477,10 +393,7 @@ def _call(id: str, name: str, arguments: str) -> dict[str, Any]:
 
 def _logprobs_of(tokens: Iterable[TokenLogprob]) -> dict[str, Any] | None:
     content = [
-        {
-            **_token(t.text, t.logprob),
-            "top_logprobs": [_token(text, logprob) for _, text, logprob in t.top],
-        }
+        _token(t.text, t.logprob) | {"top_logprobs": [_token(text, lp) for _, text, lp in t.top]}
         for t in tokens
     ]
     return {"content": content, "refusal": None} if content else None

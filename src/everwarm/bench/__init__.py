@@ -1,0 +1,1 @@
+"""What measures a server, ours or another: it speaks HTTP and nothing else."""

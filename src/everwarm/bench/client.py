@@ -1,0 +1,189 @@
+"""A small streaming client of the OpenAI chat API that measures what a person waits for.
+
+It knows nothing of the server's inside, so it can measure any server. Times are in seconds on a
+monotonic clock, from the moment the request is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx2
+
+from everwarm.errors import EngineError, EverwarmError, RequestError
+
+ChatMessage = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More of the reply, as it arrives."""
+
+    kind: Literal["text", "reasoning"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A whole reply: what was said, the server's counts, and the times measured here."""
+
+    text: str
+    finish: str | None
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    ttft_s: float | None
+    total_s: float
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """Prompt tokens that the server had to read."""
+        return self.prompt_tokens - self.cached_tokens
+
+    @property
+    def decode_tps(self) -> float | None:
+        """Tokens a second behind the first one; None where there was no second token."""
+        if self.ttft_s is None or self.completion_tokens < 2 or self.total_s <= self.ttft_s:
+            return None
+        return (self.completion_tokens - 1) / (self.total_s - self.ttft_s)
+
+
+class ChatClient:
+    """Talks to one server. Owned by one thread; close it, or use it in a `with` block.
+
+    Raises RequestError or EngineError with the server's own words, and EngineError where no server
+    answers. `transport` takes the network's place in tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        # No read timeout: a cold prefill of a long prompt may take minutes before the first byte.
+        timeout = httpx2.Timeout(None, connect=5.0)
+        self._http = httpx2.Client(
+            base_url=self.url, headers=headers, timeout=timeout, transport=transport
+        )
+
+    def __enter__(self) -> ChatClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def get(self, path: str) -> Any:
+        """The JSON value behind a path."""
+        try:
+            response = self._http.get(path)
+        except httpx2.TransportError as error:
+            raise self._unreachable() from error
+        if not response.is_success:
+            raise _refusal(response.status_code, response.content)
+        try:
+            return response.json()
+        except ValueError:
+            raise EngineError(f"{self.url}{path} did not answer with JSON.") from None
+
+    def models(self) -> list[str]:
+        """The ids of the models that are served."""
+        return [str(m["id"]) for m in self.get("/v1/models")["data"]]
+
+    def chat(self, messages: Sequence[ChatMessage], **params: Any) -> Iterator[Delta | Reply]:
+        """Ask for a streamed reply: its deltas as they come, the whole `Reply` last.
+
+        Closing the iterator closes the connection, which tells the server to stop.
+        """
+        options = {"include_usage": True}
+        body = {"messages": list(messages), "stream": True, "stream_options": options, **params}
+        sent = time.perf_counter()
+        try:
+            with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+                if not response.is_success:
+                    raise _refusal(response.status_code, response.read())
+                yield from _fold(_chunks(response), sent)
+        except httpx2.ConnectError as error:
+            raise self._unreachable() from error
+        except httpx2.TransportError as error:
+            raise EngineError("The connection to the server broke in mid-reply.") from error
+
+    def ask(self, messages: Sequence[ChatMessage], **params: Any) -> Reply:
+        """Ask, and wait for the whole reply."""
+        *_, reply = self.chat(messages, **params)
+        assert isinstance(reply, Reply)
+        return reply
+
+    def _unreachable(self) -> EngineError:
+        return EngineError(
+            f"No server answers at {self.url}; start one with `everwarm serve`, or name it "
+            "with --url."
+        )
+
+
+def _chunks(response: httpx2.Response) -> Iterator[dict[str, Any]]:
+    """The JSON values of the `data:` lines, up to `[DONE]`."""
+    for line in response.iter_lines():
+        if not line.startswith("data:"):
+            continue
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        chunk = json.loads(data)
+        if "error" in chunk:
+            raise _refusal(500, data.encode())
+        yield chunk
+
+
+def _fold(chunks: Iterator[dict[str, Any]], sent: float) -> Iterator[Delta | Reply]:
+    said: list[str] = []
+    first: float | None = None
+    finish: str | None = None
+    usage: Mapping[str, Any] = {}
+    for chunk in chunks:
+        usage = chunk.get("usage") or usage
+        for choice in chunk.get("choices", ()):
+            finish = choice.get("finish_reason") or finish
+            for delta in _deltas(choice.get("delta") or {}):
+                first = first or time.perf_counter()
+                if delta.kind == "text":
+                    said.append(delta.text)
+                yield delta
+    yield Reply(
+        text="".join(said),
+        finish=finish,
+        prompt_tokens=usage.get("prompt_tokens", 0),
+        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        completion_tokens=usage.get("completion_tokens", 0),
+        ttft_s=None if first is None else first - sent,
+        total_s=time.perf_counter() - sent,
+    )
+
+
+def _deltas(delta: Mapping[str, Any]) -> Iterator[Delta]:
+    thought = delta.get("reasoning_content") or delta.get("reasoning")
+    if thought:
+        yield Delta("reasoning", thought)
+    if delta.get("content"):
+        yield Delta("text", delta["content"])
+
+
+def _refusal(status: int, body: bytes) -> EverwarmError:
+    """The server's error as one of ours, in its words where it sent OpenAI's error shape."""
+    try:
+        error = json.loads(body)["error"]
+        message, param = str(error["message"]), error.get("param")
+    except (ValueError, KeyError, TypeError):
+        message, param = f"The server answered with status {status}.", None
+    return RequestError(message, param=param) if status < 500 else EngineError(message)

@@ -1,0 +1,117 @@
+"""The commands and their flags. What a command does lives in a module of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from everwarm.config import Settings, describe, load_settings
+
+app = typer.Typer(
+    help="A local model server on MLX whose conversations stay warm.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DEFAULT_URL = "http://127.0.0.1:8642"
+Url = Annotated[str, typer.Option(envvar="EVERWARM_URL", help="The server to talk to.")]
+Key = Annotated[
+    str | None, typer.Option("--api-key", envvar="EVERWARM_API_KEY", help="The server's key.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _flag(name: str, *spellings: str, **kind: Any) -> Any:
+    """An option of `serve` whose help is its setting's description."""
+    return typer.Option(*spellings, help=describe(name), show_default=False, **kind)
+
+
+def settings(**flags: object) -> Settings:
+    """Settings of this process, with these flags on top."""
+    path = flags.pop("config", None)
+    return load_settings(flags, os.environ, path if isinstance(path, Path) else None)
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str | None, typer.Argument(help=describe("model"), show_default=False)
+    ] = None,
+    host: Annotated[str | None, _flag("host", "--host")] = None,
+    port: Annotated[int | None, _flag("port", "--port")] = None,
+    api_key: Annotated[str | None, _flag("api_key", "--api-key")] = None,
+    cache: Annotated[bool | None, _flag("cache", "--cache/--no-cache")] = None,
+    memory_budget: Annotated[str | None, _flag("memory_budget", "--memory-budget")] = None,
+    prefill_step: Annotated[int | None, _flag("prefill_step", "--prefill-step")] = None,
+    prefill_share: Annotated[float | None, _flag("prefill_share", "--prefill-share")] = None,
+    context_length: Annotated[int | None, _flag("context_length", "--context-length")] = None,
+    log_level: Annotated[str | None, _flag("log_level", "--log-level")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file of settings.", show_default=False)
+    ] = None,
+) -> None:
+    """Serve a model over the OpenAI chat API."""
+    chosen = settings(**locals())
+    from everwarm.cli.models import model_path
+
+    path = model_path(chosen)
+    from everwarm.server.run import serve as run
+
+    raise typer.Exit(run(chosen, path))
+
+
+@app.command()
+def chat(
+    url: Url = DEFAULT_URL,
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    model: Annotated[str | None, typer.Option(help="The served model's id.")] = None,
+    api_key: Key = None,
+) -> None:
+    """Talk to a running server in the terminal."""
+    from everwarm.bench.client import ChatClient
+    from everwarm.cli.chat import Chat
+
+    with ChatClient(url, api_key=api_key) as client:
+        Chat(client, model=model or client.models()[0], system=system).run()
+
+
+@app.command()
+def demo(as_json: AsJson = False) -> None:
+    """Hold one conversation twice, warm and cold, and show what each turn cost."""
+    from everwarm.cli.demo import run
+
+    run(settings(), as_json=as_json)
+
+
+@app.command()
+def ps(url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False) -> None:
+    """Show what a running server serves and does."""
+    from everwarm.bench.client import ChatClient
+    from everwarm.cli.status import show
+
+    with ChatClient(url, api_key=api_key) as client:
+        show(client, as_json=as_json)
+
+
+@app.command()
+def pull(
+    model: Annotated[
+        str | None, typer.Argument(help="A Hugging Face id. Unset: the default model.")
+    ] = None,
+) -> None:
+    """Fetch a model, so that serving it starts at once."""
+    from everwarm.cli.models import fetch
+
+    print(fetch(settings(), model))
+
+
+@app.command()
+def ls(as_json: AsJson = False) -> None:
+    """List the models on this computer."""
+    from everwarm.cli.models import show
+
+    show(settings(), as_json=as_json)

@@ -1,0 +1,1 @@
+"""The HTTP side: routes, guard, the straight line of a turn."""

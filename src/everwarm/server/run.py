@@ -1,0 +1,70 @@
+"""Start the engine and the HTTP server, and end both cleanly."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+
+from everwarm.config import Settings
+from everwarm.errors import ConfigError
+from everwarm.server.app import create_app
+from everwarm.server.guard import is_loopback
+
+
+def serve(settings: Settings, model_path: str) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code. Raises ConfigError before it listens."""
+    if not is_loopback(settings.host) and not settings.api_key:
+        raise ConfigError(
+            f"--host {settings.host} is reachable by others: set an --api-key, or use 127.0.0.1."
+        )
+    logging.basicConfig(level=settings.log_level.upper(), format="%(message)s", stream=sys.stderr)
+    listening = _listen(settings)
+    if listening is None:
+        return 1
+    # Imported here: it loads MLX, which nothing before needs.
+    from everwarm.engine.thread import EngineThread
+
+    engine = EngineThread.start(model_path, settings)
+    app = create_app(engine, engine.codec, settings)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=3
+    )
+    server = _Server(config)
+    host, port = listening.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    print(f"everwarm serves {engine.model.id} at http://{name}:{port}/v1", flush=True)
+    try:
+        server.run(sockets=[listening])
+    finally:
+        engine.stop()
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn re-raises the signal that ended it; a clean stop here is exit code 0."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+def _listen(settings: Settings) -> socket.socket | None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((settings.host.strip("[]"), settings.port))
+    except OSError as e:
+        print(
+            f"Port {settings.port} on {settings.host} cannot be used ({e.strerror}). "
+            "Another server may hold it; choose one with --port.",
+            file=sys.stderr,
+        )
+        return None
+    sock.listen(128)
+    return sock

@@ -1,0 +1,238 @@
+"""The straight line of a turn: request -> prompt -> job -> tokens -> events -> record."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
+
+from everwarm.codec import Codec
+from everwarm.config import Settings
+from everwarm.errors import EverwarmError, NotFound, Overloaded, RequestError
+from everwarm.events import Event, Finish, Finished, Progress, Started, TurnRecord
+from everwarm.job import Ended, Engine, Failed, Job, Leased, Output, Prefilled, Token
+from everwarm.prompt.parse import ReplyParser
+from everwarm.prompt.render import Renderer
+from everwarm.request import Request
+from everwarm.server.outbox import Outbox
+from everwarm.tokens import Prompt
+
+T = TypeVar("T")
+log = logging.getLogger("everwarm.turn")
+
+
+def new_call_id() -> str:
+    """Alphanumeric only (one client strips the rest) and unguessable: it finds remembered replies."""
+    return "call" + secrets.token_hex(12)
+
+
+@dataclass(slots=True)
+class Live:
+    """A turn on its way, for `ps`."""
+
+    id: str
+    done: int = 0
+    total: int = 0
+    completion: int = 0
+
+
+@dataclass(slots=True)
+class Turns:
+    """Answers requests with one engine. Lives on the event loop."""
+
+    engine: Engine
+    codec: Codec
+    settings: Settings
+    running: dict[str, Live] = field(default_factory=dict)
+    records: deque[TurnRecord] = field(default_factory=lambda: deque(maxlen=1000))
+    _worker: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="everwarm-render")
+    )
+    _renderer: Renderer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._renderer = Renderer(self.codec)
+
+    async def answer(
+        self, request: Request, *, turn_id: str, arrived: float, parse_s: float
+    ) -> AsyncIterator[Event]:
+        """The events of one turn. Closing the generator cancels the job; what was read is kept."""
+        self._check(request)
+        live = self.running[turn_id] = Live(turn_id)
+        draft = _Draft(turn_id, self.engine.model.id, arrived, parse_s)
+        try:
+            async for event in self._events(request, draft, live):
+                yield event
+        except EverwarmError as e:
+            draft.finish("error", error=e.message)
+            raise
+        finally:
+            self.running.pop(turn_id, None)
+            self._file(draft.record)
+
+    async def _events(self, request: Request, draft: _Draft, live: Live) -> AsyncIterator[Event]:
+        began = time.perf_counter()
+        prompt = await self._work(lambda: self._renderer.prompt(request))
+        draft.set(render_s=time.perf_counter() - began)
+        job = self._job(request, prompt, draft.record.id)
+        draft.set(prompt_tokens=len(prompt.tokens), new_tokens=prompt.new_tokens)
+        yield Started(len(prompt.tokens))
+        parser = ReplyParser(
+            self.codec,
+            tools=request.tools,
+            tools_allowed=request.tool_choice == "auto",
+            opens_reasoning=prompt.opens_reasoning,
+            stop=request.stop,
+            new_call_id=new_call_id,
+        )
+        outbox = Outbox()
+        self.engine.submit(job, outbox.put)
+        try:
+            async for event in self._read(outbox, parser, draft, live):
+                yield event
+        except (GeneratorExit, asyncio.CancelledError):
+            draft.finish("cancelled")
+            raise
+        finally:
+            self.engine.cancel(job.id)
+            draft.set(completion_tokens=len(parser.ids), reasoning_tokens=parser.n_reasoning)
+            ids, reply = list(parser.ids), parser.message
+            if ids:
+                remembered = self._worker.submit(self._renderer.remember, prompt, ids, reply)
+        if ids:
+            await asyncio.wrap_future(remembered)
+        draft.finish(draft.record.finish)
+        yield Finished(draft.record.finish, draft.record)
+
+    async def _read(
+        self, outbox: Outbox, parser: ReplyParser, draft: _Draft, live: Live
+    ) -> AsyncIterator[Event]:
+        """Outputs to events until the job is over."""
+        cached = 0
+        while True:
+            out: Output = await outbox.get()
+            match out:
+                case Leased():
+                    cached = out.cached_tokens
+                    draft.leased(out)
+                case Prefilled():
+                    live.done, live.total = out.done, out.total
+                    yield Progress(out.done, out.total, cached)
+                case Token():
+                    draft.first_token()
+                    live.completion += 1
+                    if not parser.stopped:
+                        for event in parser.feed(out):
+                            yield event
+                case Ended():
+                    for event in parser.finish():
+                        yield event
+                    draft.ended(out, parser)
+                    return
+                case Failed():
+                    raise out.error
+
+    async def _work(self, fn: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, fn)
+
+    def _check(self, request: Request) -> None:
+        info = self.engine.model
+        names = {info.id, info.id.rsplit("/", 1)[-1], "default", *info.aliases, None, ""}
+        if request.model not in names:
+            raise NotFound(
+                f"This server has the model '{info.id}' only; ask for that.",
+                param="model",
+                code="model_not_found",
+            )
+        if request.sampling.top_k > info.vocab_size:
+            raise RequestError(f"top_k may be at most {info.vocab_size:,}.", param="top_k")
+        if any(not 0 <= t < info.vocab_size for t in request.sampling.logit_bias):
+            raise RequestError(
+                f"logit_bias: token ids go from 0 to {info.vocab_size - 1:,}.", param="logit_bias"
+            )
+        if len(self.running) >= self.settings.max_queue:
+            raise Overloaded(f"{len(self.running)} requests are already waiting.")
+
+    def _job(self, request: Request, prompt: Prompt, turn_id: str) -> Job:
+        info, n = self.engine.model, len(prompt.tokens)
+        room = info.context_length - n
+        if room < 1:
+            raise RequestError(
+                f"The prompt has {n:,} tokens; '{info.id}' reads {info.context_length:,} with "
+                "the reply. Shorten it.",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        sampling = request.sampling
+        if sampling.top_k >= info.vocab_size:
+            sampling = replace(sampling, top_k=0)
+        return Job(
+            id=turn_id,
+            tokens=prompt.tokens,
+            marks=prompt.marks,
+            sampling=sampling,
+            max_tokens=min(request.max_tokens or room, room),
+            stop=request.stop,
+            logprobs=request.logprobs,
+            namespace=request.namespace,
+        )
+
+    def _file(self, record: TurnRecord) -> None:
+        self.records.appendleft(record)
+        shown = {k: v for k, v in asdict(record).items() if v is not None}
+        log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
+
+
+def _short(value: Any) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f'"{text}"' if " " in text else text
+
+
+class _Draft:
+    """A TurnRecord in the making."""
+
+    def __init__(self, turn_id: str, model: str, arrived: float, parse_s: float) -> None:
+        self._arrived = arrived
+        self.record = TurnRecord(
+            id=turn_id, model=model, at=time.time(), finish="cancelled", parse_s=parse_s
+        )
+
+    def set(self, **changes: Any) -> None:
+        self.record = replace(self.record, **changes)
+
+    def leased(self, out: Leased) -> None:
+        self.set(
+            cached_tokens=out.cached_tokens,
+            prefilled_tokens=self.record.prompt_tokens - out.cached_tokens,
+            unseen_tokens=out.unseen_tokens,
+            cached_from=out.cached_from,
+            wait_s=out.wait_s,
+            restore_s=out.restore_s,
+        )
+
+    def first_token(self) -> None:
+        if self.record.ttft_s is None:
+            self.set(ttft_s=time.perf_counter() - self._arrived)
+
+    def ended(self, out: Ended, parser: ReplyParser) -> None:
+        finish: Finish = out.reason
+        if parser.stopped:
+            finish = "stop"
+        if finish == "stop" and parser.has_calls:
+            finish = "tool_calls"
+        self.set(
+            finish=finish,
+            prefilled_tokens=out.prefilled_tokens,
+            prefill_s=out.prefill_s,
+            decode_s=out.decode_s,
+            commit_s=out.commit_s,
+        )
+
+    def finish(self, reason: Finish, error: str | None = None) -> None:
+        self.set(finish=reason, error=error, total_s=time.perf_counter() - self._arrived)
