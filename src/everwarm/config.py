@@ -48,7 +48,7 @@ class Settings:
     port: int = _setting(
         8642, "The port; 0 takes a free one.", "a whole number from 0 to 65535", "--port"
     )
-    home: Path = _setting(
+    home: Path = _setting(  # noqa: RUF009 - it returns a field
         lambda: Path.home() / ".everwarm",
         "Where everwarm keeps its files: models and config.toml.",
         "a directory",

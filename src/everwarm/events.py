@@ -130,6 +130,4 @@ class Finished:
     record: TurnRecord
 
 
-Event = (
-    Started | Progress | TextDelta | ReasoningDelta | CallStart | CallDelta | CallEnd | Finished
-)
+Event = Started | Progress | TextDelta | ReasoningDelta | CallStart | CallDelta | CallEnd | Finished

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -101,7 +101,9 @@ class ChatClient:
         """The ids of the models that are served."""
         return [str(m["id"]) for m in self.get("/v1/models")["data"]]
 
-    def chat(self, messages: Sequence[ChatMessage], **params: Any) -> Iterator[Delta | Reply]:
+    def chat(
+        self, messages: Sequence[ChatMessage], **params: Any
+    ) -> Generator[Delta | Reply, None, None]:
         """Ask for a streamed reply: its deltas as they come, the whole `Reply` last.
 
         Closing the iterator closes the connection, which tells the server to stop.

@@ -235,7 +235,9 @@ class Cache:
                 gap = node.end - max(
                     (n.end for n in node.path()[:-1] if n.checkpoint is not None), default=0
                 )
-                out.append((policy.value(gap, node.checkpoint.nbytes, age), _forget(node, "checkpoint")))
+                out.append(
+                    (policy.value(gap, node.checkpoint.nbytes, age), _forget(node, "checkpoint"))
+                )
         for h in self._holders():
             if not h.busy:
                 worth = policy.value(h.live.length, h.live.nbytes, self._clock - h.used)
@@ -272,4 +274,3 @@ def _below(node: Node) -> list[Node]:
 
 def _forget(node: Node, what: str) -> Callable[[], None]:
     return lambda: setattr(node, what, None)
-

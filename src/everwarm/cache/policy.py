@@ -27,17 +27,21 @@ def checkpoint_positions(start: int, end: int, marks: Sequence[Mark]) -> dict[in
     """
     system_end = max((m.at for m in marks if m.kind == "system"), default=0)
     grid = [*range(SYSTEM_GRID, system_end, SYSTEM_GRID), *range(GRID, end, GRID)]
-    wanted: dict[int, MarkKind | None] = {at: None for at in grid}
+    wanted: dict[int, MarkKind | None] = dict.fromkeys(grid)
     wanted |= {m.at: m.kind for m in marks}
     out: dict[int, MarkKind | None] = {}
     last = start
     for at in sorted(wanted):
-        if start < at <= end and (at - last >= LEAST_DISTANCE or wanted[at] in ("system", "prompt")):
+        if start < at <= end and (
+            at - last >= LEAST_DISTANCE or wanted[at] in ("system", "prompt")
+        ):
             out[at], last = wanted[at], at
     return out
 
 
-def to_drop(positions: Sequence[int], weights: Sequence[int], is_kept: Sequence[bool]) -> int | None:
+def to_drop(
+    positions: Sequence[int], weights: Sequence[int], is_kept: Sequence[bool]
+) -> int | None:
     """The index of the checkpoint whose removal leaves the smallest weighted gap; None: keep all.
 
     `positions` ascend. A gap is the distance between the neighbours of what is removed.

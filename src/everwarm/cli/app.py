@@ -38,9 +38,7 @@ def settings(**flags: object) -> Settings:
 
 @app.command()
 def serve(
-    model: Annotated[
-        str | None, typer.Argument(help=describe("model"), show_default=False)
-    ] = None,
+    model: Annotated[str | None, typer.Argument(help=describe("model"), show_default=False)] = None,
     host: Annotated[str | None, _flag("host", "--host")] = None,
     port: Annotated[int | None, _flag("port", "--port")] = None,
     api_key: Annotated[str | None, _flag("api_key", "--api-key")] = None,

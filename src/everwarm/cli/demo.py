@@ -1,196 +1,164 @@
-"""`everwarm demo`: the same ten turns with the cache on and with it off, side by side.
+"""One conversation held twice, with the cache and without, and what each turn cost.
 
-It speaks HTTP to servers of its own, as any client would, and ends them.
+The second server is sent exactly the messages of the first run, the first run's replies included,
+so that both read the same prompts and only the cache differs.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import IO
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 
 from rich.console import Console
 from rich.table import Table
 
-from everwarm.cli.client import Client, Json, Reply
+from everwarm.bench.client import ChatClient, Reply
+from everwarm.cli.child import running_server
+from everwarm.cli.models import model_path
 from everwarm.config import Settings
-from everwarm.errors import EngineError
 
-_START_S = 300.0
-_STOP_S = 15.0
-_SYSTEM = "You are a patient guide for people who travel by train. Answer in one short sentence."
-_TURNS = (
-    "Hello! Next month I want to travel from Lisbon to Helsinki by train, mostly in daylight, "
-    "with two friends, one large suitcase each and a folding bicycle. Which city should be the "
-    "first longer stop on the way?",
-    "That sounds good. We like small museums, old bridges and bakeries more than famous sights, "
-    "and we would rather walk than take a bus. How many nights should we plan for a stop of "
-    "that kind?",
-    "One of my friends gets tired in crowded trains. Is it wiser to leave very early in the "
-    "morning or to wait until the middle of the day, when people who commute are already at "
-    "work?",
-    "Let us talk about the bicycle. It folds to the size of a suitcase and weighs eleven "
-    "kilograms. Do we need to book a place for it, or may it travel with us as ordinary "
-    "luggage?",
-    "We would like to spend no more than ninety euros a day for each of us, meals and beds "
-    "included, tickets not counted. Is that possible in the larger cities, or should we stay "
-    "outside of them?",
-    "In the middle of the journey there is a weekend with a public holiday, when many shops "
-    "close. What should we buy before it begins, and where may we still find something warm to "
-    "eat?",
-    "My other friend wants to draw what she sees and needs a table by the window. Which side of "
-    "the train would you choose for the part along the coast, when we are going towards the "
-    "north?",
-    "If we miss a connection in the evening, we could sleep near the station or take a night "
-    "bus. Which of the two would you prefer with all this luggage, and what should we ask the "
-    "staff for?",
-    "For the last part there is a ferry across the sea that takes a whole night. Would you book "
-    "a cabin for the three of us, or are the chairs on the upper deck good enough for a few "
-    "hours?",
-    "Thank you, this helps a lot. Please think again about everything that I told you about our "
-    "plans, our luggage and our budget, and name the one thing that we should not forget to do.",
+MAX_TOKENS = 16
+SYSTEM = """\
+You are the assistant of a small mountain lodge. The lodge has eleven rooms, a wood-fired \
+kitchen and a library with a view of the lake. Breakfast is served from seven to ten, dinner \
+at half past six. The last bus to the valley leaves at nine in the evening, and the first one \
+comes up at six. Guests ask you about walks, the weather, meals and the history of the house. \
+Answer in one short and friendly sentence. If you do not know something, say so, and send the \
+guest to the front desk, where somebody is awake at all hours. Never promise a room, a price \
+or a table: only the front desk does that. The house was built in 1911 by two sisters who had \
+walked here from the coast."""
+QUESTIONS = (
+    "Good evening. We have just come in from the long ridge walk, the four of us, quite wet and "
+    "very hungry, and we would like to know whether there is anything warm to eat at this hour. "
+    "One of us does not eat meat, and another cannot have nuts. What would you suggest that we "
+    "do first?",
+    "Thank you. Tomorrow we hope to walk around the lake, but my father is seventy-eight and "
+    "his knee is not what it was. Is there a part of the path that is flat, with a bench here "
+    "and there, where he could turn back whenever he likes without climbing over stones or wet "
+    "roots?",
+    "He also loves old books. You mentioned a library with a view. Are guests allowed to take a "
+    "book to their room for the night, and is there perhaps something about the two sisters who "
+    "built this house? He would be glad to read about the winter in which they first came here.",
+    "About the weather: the clouds over the pass looked heavy when we came down, and the wind "
+    "had turned to the north. We have good jackets but only light shoes. Should we plan "
+    "something indoors for the morning, and what do people usually do here when it rains until "
+    "noon?",
+    "My sister would like to come up and join us for a day. She works in the valley until half "
+    "past five and does not drive. Which bus could she take, and would she still be in time for "
+    "dinner if the road is slow? She could also come early on the next morning if that were "
+    "wiser.",
+    "The children next door were asking about the boats at the jetty. They can both swim, and "
+    "they are nine and twelve years old. Do they need a grown-up with them in the boat, and is "
+    "there a place where the water is shallow enough to stand, away from the stream that feeds "
+    "the lake?",
+    "We noticed that the stove in the kitchen is fired with wood. My wife bakes bread at home "
+    "and she would love to see how it is done with such an oven. Is the cook the sort of person "
+    "who would let somebody watch quietly from the corner at five in the morning, before "
+    "breakfast?",
+    "One of us left a grey scarf on a bench near the upper hut, at the place where the path "
+    "turns towards the pass. It was a present, so we would like to have it back. Does somebody "
+    "walk there every day who could look for it, or should we go up again ourselves after "
+    "breakfast tomorrow?",
+    "For the last evening we would like to celebrate a birthday, nothing large, perhaps a cake "
+    "and some candles in the library after dinner, if that does not disturb the other guests. "
+    "Whom do we ask about it, and how many days before should we say so, in order that it is no "
+    "trouble?",
+    "You have been very patient with us. Before we go to bed, please tell us once more in a few "
+    "words what we should remember for tomorrow: when breakfast begins, when the last bus "
+    "leaves, and where we can find somebody in the night if my father does not feel well. Good "
+    "night!",
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One turn, answered warm and cold from the same messages."""
+    """One turn of both runs."""
 
-    warm: Reply
-    cold: Reply
+    turn: int
+    prompt_tokens: int
+    cached_tokens: int
+    prefilled_tokens: int
+    ttft_warm_s: float
+    ttft_cold_s: float
+    same_reply: bool
 
-    def row(self) -> dict[str, float | int | bool]:
-        return {
-            "prompt_tokens": self.warm.prompt_tokens,
-            "cached_tokens": self.warm.cached_tokens,
-            "prefilled_tokens": self.warm.prefilled_tokens,
-            "ttft_warm_s": round(self.warm.ttft_s, 4),
-            "ttft_cold_s": round(self.cold.ttft_s, 4),
-            "ratio": round(self.cold.ttft_s / self.warm.ttft_s, 2),
-            "same_answer": self.warm.text == self.cold.text,
-        }
+    @property
+    def ratio(self) -> float:
+        """How many times faster the first token came."""
+        return self.ttft_cold_s / self.ttft_warm_s
 
 
-def run_demo(model: Path, home: Path, *, as_json: bool) -> None:
-    """Hold the conversation twice and print the comparison."""
-    console = Console(stderr=True)
-    with console.status("Ten turns with the cache on ..."), _server(model, home) as client:
-        warm = _converse(client)
-    with (
-        console.status("The same turns with the cache off ..."),
-        _server(model, home, "--no-cache") as client,
-    ):
-        cold = _converse(client, replies=[r.text for r in warm])
-    rows = [Turn(*pair).row() for pair in zip(warm, cold, strict=True)]
+def run(settings: Settings, *, as_json: bool) -> None:
+    """Hold the conversation twice and print the table, or JSON."""
+    say = Console(stderr=True)
+    flags = [model_path(settings)]
+    with running_server([*flags, "--cache"]) as url, _client(url, settings) as client:
+        warm = list(_told(hold(client), "warm", say))
+    with running_server([*flags, "--no-cache"]) as url, _client(url, settings) as client:
+        cold = list(_told(hold(client, [r.text for r in warm]), "cold", say))
+    turns = [compare(i, w, c) for i, (w, c) in enumerate(zip(warm, cold, strict=True), 1)]
     if as_json:
-        print(json.dumps({"model": model.name, "turns": rows}))
+        print(json.dumps([asdict(t) | {"ratio": t.ratio} for t in turns], indent=2))
     else:
-        _print(model.name, rows)
+        Console().print(table(turns))
+        print(verdict(turns))
 
 
-def _print(name: str, rows: Sequence[dict[str, float | int | bool]]) -> None:
-    heads = ("turn", "prompt", "cached", "prefilled", "TTFT warm", "TTFT cold", "ratio")
-    table = Table(title=f"{name}: ten turns, cache on and off")
-    for head in heads:
-        table.add_column(head, justify="right")
-    for i, row in enumerate(rows, 1):
-        table.add_row(
-            str(i),
-            f"{row['prompt_tokens']:,}",
-            f"{row['cached_tokens']:,}",
-            f"{row['prefilled_tokens']:,}",
-            f"{row['ttft_warm_s'] * 1000:,.0f} ms",
-            f"{row['ttft_cold_s'] * 1000:,.0f} ms",
-            f"{row['ratio']:.1f}x",
-        )
-    console = Console()
-    console.print(table)
-    n_same = sum(bool(row["same_answer"]) for row in rows)
-    read = sum(row["prefilled_tokens"] for row in rows)
-    asked = sum(row["prompt_tokens"] for row in rows)
-    console.print(
-        f"Read {read:,} of {asked:,} prompt tokens; {n_same} of {len(rows)} answers equal."
+def hold(client: ChatClient, replies: Iterable[str] | None = None) -> Iterator[Reply]:
+    """Hold the conversation, putting `replies` in place of the server's own where given."""
+    model = client.models()[0]
+    given = iter(replies) if replies is not None else None
+    messages = [{"role": "system", "content": SYSTEM}]
+    for question in QUESTIONS:
+        messages.append({"role": "user", "content": question})
+        reply = client.ask(messages, model=model, max_tokens=MAX_TOKENS, temperature=0)
+        yield reply
+        said = reply.text if given is None else next(given)
+        messages.append({"role": "assistant", "content": said})
+
+
+def compare(turn: int, warm: Reply, cold: Reply) -> Turn:
+    """Put one turn of the two runs side by side."""
+    return Turn(
+        turn=turn,
+        prompt_tokens=warm.prompt_tokens,
+        cached_tokens=warm.cached_tokens,
+        prefilled_tokens=warm.prefilled_tokens,
+        ttft_warm_s=warm.ttft_s or warm.total_s,
+        ttft_cold_s=cold.ttft_s or cold.total_s,
+        same_reply=warm.text == cold.text,
     )
 
 
-def _converse(client: Client, replies: Sequence[str] | None = None) -> list[Reply]:
-    """Ten turns. `replies` are put into the history in place of the answers, where given."""
-    model = client.model()
-    client.chat([{"role": "user", "content": "Hi"}], model=model, max_tokens=2, temperature=0)
-    messages: list[Json] = [{"role": "system", "content": _SYSTEM}]
-    answers: list[Reply] = []
-    for i, text in enumerate(_TURNS):
-        messages.append({"role": "user", "content": text})
-        reply = client.chat(messages, model=model, max_tokens=16, temperature=0)
-        answers.append(reply)
-        said = reply.text if replies is None else replies[i]
-        messages.append({"role": "assistant", "content": said})
-    return answers
-
-
-@contextmanager
-def _server(model: Path, home: Path, *flags: str) -> Iterator[Client]:
-    """A server of our own on a free port, and a client of it; ended on the way out."""
-    command = [sys.executable, "-m", "everwarm", "serve", str(model), "--port", "0", *flags]
-    command += ["--host", "127.0.0.1", "--config", os.devnull]  # none of the user's own settings
-    with tempfile.TemporaryFile("w+") as log:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=_environment(home),
+def table(turns: Iterable[Turn]) -> Table:
+    """One row a turn."""
+    made = Table(title="The same conversation, warm and cold")
+    for name in ("turn", "prompt", "cached", "prefilled", "TTFT warm", "TTFT cold", "ratio"):
+        made.add_column(name, justify="right")
+    for t in turns:
+        made.add_row(
+            *(f"{n:,}" for n in (t.turn, t.prompt_tokens, t.cached_tokens, t.prefilled_tokens)),
+            *(f"{s:.2f} s" for s in (t.ttft_warm_s, t.ttft_cold_s)),
+            f"{t.ratio:.1f}x",
         )
-        try:
-            client = Client(_wait_ready(child, log), None)
-            try:
-                yield client
-            finally:
-                client.close()
-        finally:
-            _end(child)
+    return made
 
 
-def _environment(home: Path) -> dict[str, str]:
-    """Ours less the user's own settings, which would change what the demo shows."""
-    settings = {f"EVERWARM_{f.name.upper()}" for f in fields(Settings)}
-    env = {name: value for name, value in os.environ.items() if name not in settings}
-    return env | {"EVERWARM_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+def verdict(turns: list[Turn]) -> str:
+    """Say whether warm and cold gave the same answers."""
+    differing = [str(t.turn) for t in turns if not t.same_reply]
+    if not differing:
+        return f"All {len(turns)} greedy replies are the same, warm and cold."
+    return f"Greedy replies differ between warm and cold in turns {', '.join(differing)}."
 
 
-def _wait_ready(child: subprocess.Popen[str], log: IO[str]) -> str:
-    """The address that the child prints when it is ready."""
-    assert child.stdout is not None
-    timer = threading.Timer(_START_S, child.kill)
-    timer.start()
-    try:
-        for line in child.stdout:
-            if found := re.search(r" at (http://\S+?)/v1\b", line):
-                return found[1]
-    finally:
-        timer.cancel()
-    child.wait(_STOP_S)
-    log.seek(0)
-    why = (log.read().strip().splitlines() or ["it printed nothing"])[-1]
-    raise EngineError(f"The demo's server did not start: {why}")
+def _client(url: str, settings: Settings) -> ChatClient:
+    return ChatClient(url, api_key=settings.api_key)
 
 
-def _end(child: subprocess.Popen[str]) -> None:
-    child.terminate()
-    try:
-        child.wait(_STOP_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-    if child.stdout is not None:
-        child.stdout.close()
+def _told(replies: Iterator[Reply], which: str, say: Console) -> Iterator[Reply]:
+    with say.status(f"{which}: starting") as status:
+        for n, reply in enumerate(replies, 1):
+            status.update(f"{which}: turn {n} of {len(QUESTIONS)}")
+            yield reply

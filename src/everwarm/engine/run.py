@@ -88,9 +88,7 @@ class Run:
             self.lease = None
         c = self.counts
         commit_s = time.perf_counter() - began
-        self.sink(
-            Ended(c.reason, c.prefilled, c.completion, c.prefill_s, c.decode_s, commit_s)
-        )
+        self.sink(Ended(c.reason, c.prefilled, c.completion, c.prefill_s, c.decode_s, commit_s))
 
     def _prefill(self, lease: Lease, state: State) -> Iterator[None]:
         """Read all but the last prompt token, cut on an absolute grid and at checkpoints."""

@@ -173,7 +173,9 @@ class EngineThread:
         took = time.perf_counter() - began
         shared = len(self._jobs) > 1
         share = self._settings.prefill_share if prefilling and shared else 1.0
-        r.used_s += took / share * (1 - self._settings.prefill_share if shared and prefilling else 1)
+        r.used_s += (
+            took / share * (1 - self._settings.prefill_share if shared and prefilling else 1)
+        )
         if prefilling:
             self._adapt(r.run, took, SHARED_CHUNK_S if shared else LONG_CHUNK_S)
 

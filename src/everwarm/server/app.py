@@ -101,7 +101,9 @@ class _Routes:
     async def ps(self, _: HttpRequest) -> Response:
         stats = await asyncio.to_thread(self._turns.engine.stats)
         running = [asdict(live) for live in self._turns.running.values()]
-        return _json({"model": _model(self._turns.engine.model), "engine": stats, "running": running})
+        return _json(
+            {"model": _model(self._turns.engine.model), "engine": stats, "running": running}
+        )
 
 
 class _Chat:
@@ -180,5 +182,3 @@ class _Chat:
 def _echo(http: HttpRequest) -> dict[str, str]:
     given = http.headers.get("x-request-id", "")
     return {"x-request-id": given} if _REQUEST_ID.fullmatch(given) else {}
-
-

@@ -66,7 +66,9 @@ class Guard:
 
     def _check_key(self, headers: list[tuple[bytes, bytes]]) -> None:
         given = [v for k, v in headers if k == b"x-api-key"]
-        given += [v[7:] for k, v in headers if k == b"authorization" and v[:7].lower() == b"bearer "]
+        given += [
+            v[7:] for k, v in headers if k == b"authorization" and v[:7].lower() == b"bearer "
+        ]
         key = (self._key or "").encode()
         if not any(hmac.compare_digest(g.strip(), key) for g in given):
             raise Forbidden("The API key is missing or wrong.", status=401, code="invalid_api_key")

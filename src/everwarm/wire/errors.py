@@ -57,9 +57,13 @@ _WORDS = {
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
     "dict_type": "must be an object",
+    "list_type": "must be a list",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
     "union_tag_invalid": "must be system, developer, user, assistant or tool",
     "union_tag_not_found": "must be system, developer, user, assistant or tool",
 }
+_TEXT_TOO = {"content", "stop"}
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 
@@ -73,7 +77,9 @@ def refusal(invalid: ValidationError) -> RequestError:
     if kind.startswith("union_tag"):
         path += ".role"
     said = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    words = _WORDS.get(kind, said)
+    words = _WORDS.get(kind, said.replace("False", "false"))
+    if kind == "list_type" and path.rpartition(".")[2] in _TEXT_TOO:
+        words = "must be text or a list of texts"
     return RequestError(f"{path or 'A field of the body'}: {words}.", param=path or None)
 
 

@@ -29,9 +29,6 @@ NO_EFFECT = frozenset(
 )
 """Fields of the body that are accepted and change nothing."""
 
-TEMPERATURE = 1.0
-"""OpenAI's default, for a request that names none."""
-
 TINY_TOP_P = 1e-6
 """With so small a nucleus only the likeliest token is left: the same as greedy."""
 
@@ -54,9 +51,7 @@ class ChatBody:
 
 
 class _Object(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -166,6 +161,7 @@ class _TemplateArgs(_Object):
 
 
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
+_Bias = Annotated[float, Field(ge=-100, le=100)]
 _Count = Annotated[int, Field(ge=1, le=2**53)]
 
 
@@ -178,7 +174,7 @@ class _Body(_Object):
     tool_choice: Literal["none", "auto"] = "auto"
     stop: Annotated[list[_NonEmpty], Field(max_length=16), BeforeValidator(_texts_of)] = []
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = TEMPERATURE
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0  # OpenAI's default
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -186,11 +182,7 @@ class _Body(_Object):
     repetition_context_size: Annotated[int, Field(ge=1, le=2**20)] = 20
     presence_penalty: _Penalty = 0.0
     frequency_penalty: _Penalty = 0.0
-    logit_bias: Annotated[
-        dict[int, Annotated[float, Field(ge=-100, le=100)]],
-        Field(max_length=1024),
-        BeforeValidator(_bias_of),
-    ] = {}
+    logit_bias: Annotated[dict[int, _Bias], Field(max_length=1024), BeforeValidator(_bias_of)] = {}
     max_tokens: _Count | None = None
     max_completion_tokens: _Count | None = None
     n: Annotated[int, Field(ge=1, le=1)] = 1
@@ -203,17 +195,13 @@ class _Body(_Object):
     response_format: _ResponseFormat | None = None
 
 
-# --- body -> Request ---
-
-
 def parse(body: bytes, *, namespace: str = "") -> ChatBody:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as e:
-        raise RequestError(
-            f"The body is not valid JSON (line {e.lineno}, column {e.colno})."
-        ) from e
+        where = f"line {e.lineno}, column {e.colno}"
+        raise RequestError(f"The body is not valid JSON ({where}).") from None
     if not isinstance(value, dict):
         raise RequestError("The body must be a JSON object.")
     try:
@@ -228,7 +216,7 @@ def _request(b: _Body, namespace: str) -> Request:
         model=b.model,
         messages=tuple(_message(m) for m in b.messages),
         tools=tuple(
-            Tool(t.function.name, t.function.description, t.function.parameters) for t in b.tools
+            Tool(f.name, f.description, f.parameters) for f in (t.function for t in b.tools)
         ),
         tool_choice=b.tool_choice,
         sampling=_sampling(b),
@@ -273,9 +261,7 @@ def _sampling(b: _Body) -> Sampling:
 def _max_tokens(b: _Body) -> int | None:
     if b.max_tokens is None or b.max_completion_tokens in (None, b.max_tokens):
         return b.max_tokens or b.max_completion_tokens
-    raise RequestError(
-        "max_tokens and max_completion_tokens differ. Send one of them.", param="max_tokens"
-    )
+    raise RequestError("max_tokens and max_completion_tokens differ: send one.", param="max_tokens")
 
 
 def _logprobs(b: _Body) -> int | None:
@@ -360,7 +346,7 @@ class Encoder:
             message["tool_calls"] = [_call(id, name, "".join(a)) for id, name, a in calls]
         if any(thoughts):
             message["reasoning_content"] = "".join(thoughts)
-        choice = _choice("message", message, logprobs, end.reason)
+        choice = _choice({"message": message}, logprobs, end.reason)
         usage = {"usage": _usage(end.record)}
         return {**self._head, "object": "chat.completion", "choices": [choice], **usage}
 
@@ -370,7 +356,7 @@ class Encoder:
         logprobs: Iterable[TokenLogprob] = (),
         finish_reason: str | None = None,
     ) -> dict[str, Any]:
-        choice = _choice("delta", delta, logprobs, finish_reason)
+        choice = _choice({"delta": delta}, logprobs, finish_reason)
         return self._object([choice], {"usage": None} if self._include_usage else {})
 
     def _object(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
@@ -378,13 +364,10 @@ class Encoder:
 
 
 def _choice(
-    key: Literal["delta", "message"],
-    said: dict[str, Any],
-    logprobs: Iterable[TokenLogprob],
-    finish_reason: str | None,
+    said: dict[str, Any], logprobs: Iterable[TokenLogprob], finish_reason: str | None
 ) -> dict[str, Any]:
     shown = _logprobs_of(logprobs)
-    return {"index": 0, key: said, "logprobs": shown, "finish_reason": finish_reason}
+    return {"index": 0, **said, "logprobs": shown, "finish_reason": finish_reason}
 
 
 def _call(id: str, name: str, arguments: str) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""A server as a child process: started on a free port, ended by its pid with SIGTERM."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from queue import Empty, Queue
+
+from everwarm.errors import EngineError
+
+_URL = re.compile(r"http://127\.0\.0\.1:[1-9][0-9]*")
+START_S = 120.0
+STOP_S = 20.0
+
+
+@contextmanager
+def running_server(flags: Sequence[str]) -> Iterator[str]:
+    """Run `everwarm serve` with these flags and give its URL; it ends with the block.
+
+    The URL is read from what the server prints once it listens. Raises EngineError with the
+    server's last words if it ends before that, or says nothing for `START_S`.
+    """
+    command = [sys.executable, "-m", "everwarm", "serve", "--host", "127.0.0.1", "--port", "0"]
+    server = subprocess.Popen(
+        [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        yield _wait_for_url(server)
+    finally:
+        server.terminate()
+        try:
+            server.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait_for_url(server: subprocess.Popen[str]) -> str:
+    """Read the output to its end on a thread, so that the server never blocks on a full pipe."""
+    found: Queue[str | None] = Queue()
+    tail: deque[str] = deque(maxlen=5)
+
+    def read() -> None:
+        assert server.stdout is not None
+        with server.stdout:
+            for line in server.stdout:
+                tail.append(line.strip())
+                if match := _URL.search(line):
+                    found.put(match[0])
+        found.put(None)
+
+    threading.Thread(target=read, daemon=True, name="child-output").start()
+    try:
+        url = found.get(timeout=START_S)
+    except Empty:
+        raise EngineError(f"The server did not start within {START_S:.0f} s.") from None
+    if url is None:
+        raise EngineError(f"The server ended before it was ready: {' '.join(tail)}")
+    return url

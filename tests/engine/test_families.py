@@ -1,0 +1,168 @@
+"""Every cache family answers a warm conversation as a cold one, and reads only what is new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import zoo
+
+from everwarm.cache.cache import Cache
+from everwarm.engine.run import Run
+from everwarm.engine.state import State
+from everwarm.job import Ended, Job, Leased, Output, Token
+from everwarm.request import Sampling
+from everwarm.tokens import Mark, tokens_of
+
+CUTTABLE = ["llama", "deepseek_v32"]
+OTHERS = ["gemma3_text", "qwen3_5", "gpt_oss", "mamba2"]
+
+
+class NoText:
+    """The only part of a codec that a run without stop texts uses."""
+
+    eos_ids = frozenset({2})
+
+
+@dataclass
+class Turn:
+    reply: list[int]
+    cached: int
+    cached_from: str
+    unseen: int
+    prefilled: int
+
+
+def words(seed: int, n: int) -> list[int]:
+    return [10 + (seed * 7919 + i * 104729) % 3989 for i in range(n)]
+
+
+def turn(cache: Cache, tokens: list[int], marks: list[Mark] | None = None, steps: int = 0) -> Turn:
+    """Answer one prompt with six tokens, or cancel it after `steps` steps."""
+    out: list[Output] = []
+    job = Job("j", tokens_of(tokens), tuple(marks or ()), Sampling(), 6)
+    run = Run(job, cache, NoText(), out.append, 32)  # type: ignore[arg-type]
+    assert run.try_lease()
+    generator = run.steps()
+    for n, _ in enumerate(generator, 1):
+        if n == steps:
+            generator.close()  # type: ignore[attr-defined]
+            break
+    run.finish()
+    leased, ended = out[0], out[-1]
+    assert isinstance(leased, Leased) and isinstance(ended, Ended)
+    reply = [o.id for o in out if isinstance(o, Token)]
+    return Turn(
+        reply,
+        leased.cached_tokens,
+        leased.cached_from,
+        leased.unseen_tokens,
+        ended.prefilled_tokens,
+    )
+
+
+def caches(family: str) -> tuple[Cache, Cache]:
+    model: Any = zoo.build(family)[0]
+    return tuple(  # type: ignore[return-value]
+        Cache(lambda: State(model), budget=1 << 34, keep=keep) for keep in (True, False)
+    )
+
+
+def marks_of(tokens: list[int]) -> list[Mark]:
+    return [Mark(40, "system"), Mark(len(tokens) - 3, "prompt")]
+
+
+@pytest.mark.parametrize("family", CUTTABLE + OTHERS)
+def test_five_turns_read_only_what_is_new(family: str) -> None:
+    warm, cold = caches(family)
+    history = words(0, 100)
+    for n in range(5):
+        a = turn(warm, history, marks_of(history))
+        assert a.reply == turn(cold, history).reply
+        assert a.prefilled == a.unseen == (100 if n == 0 else 30)
+        history = history + a.reply + words(n + 1, 30)
+
+
+@pytest.mark.parametrize("family", CUTTABLE + OTHERS)
+def test_regenerate_edit_and_return_stay_warm(family: str) -> None:
+    warm, cold = caches(family)
+    first = words(0, 100)
+    reply = turn(warm, first, marks_of(first)).reply
+    second = first + reply + words(1, 30)
+    kept = turn(warm, second, marks_of(second)).reply
+    again = turn(warm, second, marks_of(second))
+    edited = first + reply + words(2, 30)
+    branch = turn(warm, edited, marks_of(edited))
+    back = second + kept + words(3, 30)
+    returned = turn(warm, back, marks_of(back))
+    assert again.reply == kept
+    assert again.prefilled == (1 if family in CUTTABLE else 3)
+    assert branch.reply == turn(cold, edited).reply
+    assert branch.prefilled == branch.unseen == 30
+    assert returned.reply == turn(cold, back).reply
+    assert returned.prefilled == returned.unseen == 30
+
+
+@pytest.mark.parametrize("family", CUTTABLE + OTHERS)
+def test_new_conversation_starts_from_a_shared_system_prompt(family: str) -> None:
+    warm, cold = caches(family)
+    first = words(0, 300)
+    turn(warm, first, marks_of(first))
+    other = first[:40] + words(5, 30)
+    shared = turn(warm, other, marks_of(other))
+    assert shared.reply == turn(cold, other).reply
+    assert shared.cached_from == "fork"
+    assert shared.prefilled == 30
+
+
+@pytest.mark.parametrize("family", CUTTABLE + OTHERS)
+def test_cancelled_prefill_is_continued(family: str) -> None:
+    warm, cold = caches(family)
+    prompt = words(0, 200)
+    turn(warm, prompt, marks_of(prompt), steps=3)
+    again = turn(warm, prompt, marks_of(prompt))
+    assert again.cached == (64 if family in CUTTABLE else 40)  # read: [0, 32) [32, 40) [40, 64)
+    assert again.reply == turn(cold, prompt).reply
+
+
+@pytest.mark.parametrize("family", CUTTABLE + OTHERS)
+def test_cancelled_decode_keeps_what_was_read(family: str) -> None:
+    warm, cold = caches(family)
+    prompt = words(0, 100)
+    half = turn(warm, prompt, marks_of(prompt), steps=8).reply
+    follow = prompt + half + words(1, 20)
+    again = turn(warm, follow, marks_of(follow))
+    assert again.reply == turn(cold, follow).reply
+    assert again.prefilled == 20
+
+
+def test_hit_moves_no_bytes() -> None:
+    warm, _ = caches("llama")
+    first = words(0, 400)
+    reply = turn(warm, first).reply
+    before = addresses(warm)
+    turn(warm, first + reply + words(1, 20))
+    assert addresses(warm) == before
+
+
+def addresses(cache: Cache) -> list[int]:
+    """Where the cuttable layers' buffers lie; the views are released at once."""
+    import numpy as np
+
+    (holder,) = cache._holders()
+    return [
+        np.array(a, copy=False).__array_interface__["data"][0]
+        for c in holder.live._cuttable  # type: ignore[attr-defined]
+        for a in (c.keys, c.values)
+    ]
+
+
+def test_budget_holds_and_answers_stay_right() -> None:
+    model: Any = zoo.build("qwen3_5")[0]
+    warm = Cache(lambda: State(model), budget=1_500_000)
+    cold = Cache(lambda: State(model), budget=1 << 34, keep=False)
+    for n in range(12):
+        prompt = words(n % 7, 150)
+        assert turn(warm, prompt, marks_of(prompt)).reply == turn(cold, prompt).reply
+        assert warm.nbytes <= warm.budget
