@@ -110,7 +110,7 @@ class Engine(Protocol):
     def model(self) -> ModelInfo: ...
 
     def submit(self, job: Job, sink: Sink) -> None:
-        """Run a job. `sink` gets its outputs on the engine's thread, an `Ended` or `Failed` last."""
+        """Run a job. `sink` gets outputs on the engine's thread, `Ended` or `Failed` last."""
 
     def cancel(self, job_id: str) -> None:
         """End a job at its next step, with `Ended("cancelled")`. An unknown id is ignored."""

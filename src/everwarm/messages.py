@@ -74,7 +74,7 @@ def json_value(text: str) -> object:
     """Parse JSON text, or give the text itself back where it is not JSON."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -92,7 +92,7 @@ def canonical(message: Message) -> bytes:
 
 
 def root_id(parts: Iterable[bytes]) -> MessageId:
-    """The id that a conversation starts from: a hash of all that shapes its head besides messages."""
+    """The id a conversation starts from: a hash of what shapes its head besides messages."""
     h = hashlib.blake2b(digest_size=16)
     for part in parts:
         h.update(len(part).to_bytes(8, "little"))

@@ -17,10 +17,10 @@ import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 from tokenizers import Tokenizer
 
-FRAME = 10
+FRAME = 11
 """Tokens of SmolLM2's ChatML frame around one new user message: the closer behind our reply
 (`<|im_end|>`, newline), `<|im_start|>` `user` newline, `<|im_end|>` newline, and the scaffold
-(`<|im_start|>` `assistant` newline)."""
+(`<|im_start|>`, `assistant` as two tokens, newline)."""
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
     tokens   |------------------ n tokens ------------------|
     path     [ A ][   B   ][      C (agrees in part)  ]
-    holder h  covers A, B                    reach(h): the end of what it and segments behind it hold
+    holder h  covers A, B                    reach(h): where h and the segments behind end
     p         the longest restorable position <= min(reach, n - 1)
 
 A position can be restored where every layer can produce its state: cuttable layers anywhere within

@@ -23,7 +23,7 @@ def show(client: ChatClient, *, as_json: bool) -> None:
     for model in models:
         table.add_row("model", str(model["id"]))
     for name, value in _flat(counts):
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+        table.add_row(name, f"{value:,}" if type(value) is int else str(value))
     Console().print(table)
 
 

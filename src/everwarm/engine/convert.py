@@ -31,7 +31,8 @@ _TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output
 def convert(gguf: Path, out: Path) -> None:
     """Write the model directory `out` from the file `gguf`."""
     packed = bool(mx.metal.is_available() or mx.cuda.is_available())
-    weights, raw = mx.load(str(gguf), return_metadata=True)  # type: ignore[misc]
+    loaded: Any = mx.load(str(gguf), return_metadata=True)
+    weights, raw = loaded
     meta: dict[str, Any] = {
         k: v.item() if isinstance(v, mx.array) and v.size == 1 else v for k, v in raw.items()
     }
@@ -86,8 +87,8 @@ def _bits(tensors: dict[str, mx.array]) -> dict[str, int]:
 
 def _unpack(tensors: dict[str, mx.array], bits: dict[str, int]) -> None:
     for base, n in bits.items():
-        parts = [tensors.pop(f"{base}.{p}") for p in ("weight", "scales", "biases")]
-        tensors[f"{base}.weight"] = mx.dequantize(*parts, group_size=GROUP, bits=n)
+        w, s, b = (tensors.pop(f"{base}.{p}") for p in ("weight", "scales", "biases"))
+        tensors[f"{base}.weight"] = mx.dequantize(w, s, b, group_size=GROUP, bits=n)
 
 
 def _config(meta: dict[str, Any], *, tied: bool) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def _window(c: Any) -> tuple[Any, Any, int, int]:
         keys, values, idx = c._trim(over, keys), c._trim(over, values), c.max_size
     elif c.offset < rows:
         keys, values = keys[..., : c.offset, :], values[..., : c.offset, :]
-    # `copy=True` semantics: contiguous of a whole array may alias it, and rings are written in place.
+    # mx.array copies: contiguous of a whole array aliases it, and rings are written in place.
     return mx.array(mx.contiguous(keys)), mx.array(mx.contiguous(values)), c.offset, idx
 
 

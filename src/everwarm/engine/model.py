@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import mlx.nn as nn
 import mlx_lm
 from huggingface_hub import hf_hub_download
 from mlx.utils import tree_flatten
@@ -21,7 +20,7 @@ from everwarm.job import ModelInfo
 class LoadedModel:
     """A model ready to run, with its text side."""
 
-    model: nn.Module
+    model: Any
     codec: Codec
     info: ModelInfo
     config: dict[str, Any]
@@ -37,7 +36,8 @@ def load_model(path_or_id: str, *, model_id: str | None, context_length: int | N
         )
     source = str(path) if local else path_or_id
     try:
-        model, wrapper, config = mlx_lm.load(source, return_config=True)
+        loaded: Any = mlx_lm.load(source, return_config=True)
+        model, wrapper, config = loaded
     # Model files are foreign data: loaders raise anything, from JSON errors to RuntimeError.
     except Exception as e:
         detail = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no detail'}"
@@ -48,7 +48,8 @@ def load_model(path_or_id: str, *, model_id: str | None, context_length: int | N
     codec = TextCodec(wrapper)
     directory = path if local else _snapshot(path_or_id)
     info = _info(model_id or (path.resolve().name if local else path_or_id), directory, config)
-    nbytes = sum(v.nbytes for _, v in tree_flatten(model.parameters()))
+    flat: Any = tree_flatten(model.parameters())
+    nbytes = sum(v.nbytes for _, v in flat)
     info = replace(
         info,
         context_length=context_length or info.context_length,

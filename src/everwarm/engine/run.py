@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import mlx.core as mx
 
@@ -75,6 +75,7 @@ class Run:
         except GeneratorExit:
             self.counts.reason = "cancelled"
             raise
+        # Whatever a model raises has left its layers uneven: they must not be filed.
         except Exception:
             self.cache.abandon(lease)
             self.lease = None
@@ -127,15 +128,15 @@ class Run:
         y, logprobs = sampler(state.read(job.tokens[-1:]))
         held.append(job.tokens[-1])
         c.prefilled += 1
-        mx.async_eval(y, logprobs)
+        _async_eval(y, logprobs)
         while True:
-            token = None if state.can_undo else int(y.item())
+            token = None if state.can_undo else _int(y)
             if token is None or token not in self.codec.eos_ids:
                 state.hold()
                 next_y, next_logprobs = sampler(state.read(y))
-                mx.async_eval(next_y, next_logprobs)
+                _async_eval(next_y, next_logprobs)
                 held.append(0)
-            token = int(y.item())
+            token = _int(y)
             if c.completion == 0:
                 now = time.perf_counter()
                 c.prefill_s, began = c.prefill_s + now - began, now
@@ -167,6 +168,17 @@ class Run:
         top: tuple[tuple[int, float], ...] = ()
         if k:
             ids = mx.argpartition(-logprobs, kth=k - 1)[:k]
-            pairs = zip(ids.tolist(), logprobs[ids].tolist(), strict=True)  # type: ignore[arg-type]
+            pairs: Any = zip(ids.tolist(), logprobs[ids].tolist(), strict=True)  # type: ignore
             top = tuple(sorted(pairs, key=lambda p: -p[1]))
-        return Token(token, float(logprobs[token].item()), top)
+        chosen: Any = logprobs[token].item()
+        return Token(token, float(chosen), top)
+
+
+def _int(token: mx.array) -> int:
+    value: Any = token.item()
+    return int(value)
+
+
+def _async_eval(*arrays: mx.array) -> None:
+    start: Any = mx.async_eval
+    start(*arrays)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, Self
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.utils import tree_map
 from mlx_lm.models.cache import make_prompt_cache
 
 from everwarm.engine import layers
@@ -27,7 +27,7 @@ class ArrayPiece:
 class State:
     """Per-layer caches that have read exactly `length` tokens. Live: engine thread only."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
         self.caches: list[Any] = make_prompt_cache(model)
         self.length = 0
@@ -81,9 +81,9 @@ class State:
     def extend(self, piece: ArrayPiece, start: int, end: int, piece_start: int) -> None:
         lo, hi = start - piece_start, end - piece_start
         for c, rows in zip(self._cuttable, piece.held, strict=True):
-            part = layers.tree_map(lambda a: a[..., lo:hi, :], rows)
+            part = tree_map(lambda a: a[..., lo:hi, :], rows)
             if c.keys is None:
-                c.keys, c.values = layers.tree_map(mx.contiguous, part)
+                c.keys, c.values = tree_map(mx.contiguous, part)
                 if not isinstance(c.keys, mx.array):
                     c.keys, c.values = list(c.keys), list(c.values)
             else:

@@ -51,9 +51,12 @@ class JsonObject:
         self._depth = 0
         self._escaped = False
 
-    def advance(self, text: str, end: int) -> None:
-        """Read `text[at:end]`, at most to the object's end."""
-        while self.at < end and not self.closed:
+    def advance(self, text: str, close: str) -> None:
+        """Read on, at most to the object's end or, outside strings, to what may be `close`."""
+        while self.at < len(text) and not self.closed:
+            rest = text[self.at : self.at + len(close)]
+            if rest and not self.in_string and close.startswith(rest):
+                return
             self._read(text[self.at])
             self.at += 1
 

@@ -74,7 +74,7 @@ class ReplyParser:
         self._tools, self._stop, self._new_id = tool_dicts(tools), stop, new_call_id
         self._mode: Mode = "reasoning" if opens_reasoning else "text"
         self._buf, self._taken, self._seen = "", 0, 0
-        self._trim = False
+        self._trim, self._gap, self._final = False, "", False
         self._ids: list[int] = []
         self._ends: list[int] = []
         self._out: list[Event] = []
@@ -103,6 +103,7 @@ class ReplyParser:
     def finish(self) -> list[Event]:
         """Give what was held back: no token follows."""
         if not self.stopped:
+            self._final = True
             self._add(self._detok.finish())
             if self._mode == "call":
                 self._end_call(self._buf, "")
@@ -151,9 +152,10 @@ class ReplyParser:
             self._trim = not self._buf
         opens = [m[0] for m in (self._think, self._tool) if m]
         found = [(self._buf.find(m), -len(m), m) for m in (*opens, *self._stop) if m in self._buf]
-        if not found:
-            held = partial(self._buf, (*opens, *self._stop))
-            body = self._buf[: len(self._buf) - held]
+        held = partial(self._buf, (*opens, *self._stop))
+        end = len(self._buf) - held
+        if not found or (not self._final and end < min(found)[0]):
+            body = self._buf[:end]
             self._text(self._take(len(body.rstrip() if self._tool else body)))
             return False
         at, _, marker = min(found)
@@ -163,7 +165,9 @@ class ReplyParser:
             return False
         text = self._take(at)
         is_call = bool(self._tool) and marker == (self._tool or ("",))[0]
-        self._text(text.rstrip() if is_call else text)
+        body = text.rstrip() if is_call else text
+        self._gap = text[len(body) :]
+        self._text(body)
         self._take(len(marker))
         self._mode = "call" if is_call else "reasoning"
         return True
@@ -192,8 +196,10 @@ class ReplyParser:
             return False
         body = self._take(at)
         self._take(len(close))
+        n_before = self._n_calls
+        started = self._started is not None
         self._end_call(body, close)
-        self._mode, self._trim = "text", True
+        self._mode, self._trim = "text", started or self._n_calls > n_before
         return True
 
     def _show_call(self, end: int) -> None:
@@ -207,7 +213,7 @@ class ReplyParser:
             self._json = JsonObject(at) if at is not None else None
         if self._json and not self._json.closed:
             at = self._json.at
-            self._json.advance(self._buf, len(self._buf))
+            self._json.advance(self._buf, self._tool[1] if self._tool else "")
             self._arguments(self._buf[at : self._json.at])
 
     def _start(self, name: str) -> None:
@@ -223,7 +229,7 @@ class ReplyParser:
     def _end_call(self, body: str, close: str) -> None:
         calls = [] if self._json else self._parsed(body)
         if not calls and not self._started:
-            self._text((self._tool[0] if self._tool else "") + body + close)
+            self._text(self._gap + (self._tool[0] if self._tool else "") + body + close)
         for call in calls or [{}]:
             if not self._started and call:
                 self._start(str(call["name"]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -77,14 +78,16 @@ class Renderer:
         self._records: Bounded[MessageId, Record] = Bounded(_RECORDS)
         self._prompts: Bounded[MessageId, Prompt] = Bounded(64)
         self._calls: Bounded[tuple[MessageId, str], MessageId] = Bounded(_RECORDS)
-        self._known: Bounded[MessageId, set[MessageId]] = Bounded(_CONVERSATIONS)
+        self._known: Bounded[MessageId, Counter[bytes]] = Bounded(_CONVERSATIONS)
+        self._asked: Bounded[MessageId, tuple[MessageId, tuple[Message, ...]]] = Bounded(64)
         self._canonical: Bounded[Message, bytes] = Bounded(_RECORDS)
         self.verbatim = self._probe()
 
     def prompt(self, request: Request) -> Prompt:
         """The tokens to read for this request. Raises RequestError where the template refuses."""
         ids = self._chain(request)
-        known = self._conversation(ids)
+        key = self._conversation(ids[0], request.messages)
+        self._asked.put(ids[-1], (key, request.messages))
         done = self._prompts.use(ids[-1])
         if done:
             return Prompt(done.tokens, done.marks, 0, done.head, done.opens_reasoning)
@@ -92,8 +95,11 @@ class Renderer:
         dicts = message_dicts(request.messages)
         made = self._spliced(request, ids, dicts, tools) or self._whole(request, dicts, tools)
         record, start, spans = made
-        old = sum(b - max(a, start) for i, a, b in spans if ids[i + 1] in known and b > start)
-        known.update(ids[1:])
+        seen = self._seen(key, ids, request.messages)
+        old = sum(b - max(a, start) for i, a, b in spans if seen[i] and b > start)
+        if not start and spans and any(seen):
+            old += spans[0][1]  # what the template writes before the first message
+        self._note(key, request.messages)
         tail = self._codec.decode(record.path.tokens[-16:]).rstrip()
         think = self._codec.think_markers
         prompt = Prompt(
@@ -115,11 +121,11 @@ class Renderer:
         grown = record.extend(reply_ids)
         reply_id = child_id(prompt.head, canonical(reply))
         self._records.put(_reply_key(reply_id), grown)
-        for call in reply.tool_calls[-1:]:
-            self._calls.put((prompt.head, call_key(call.id)), reply_id)
-        for known in self._known.values():
-            if prompt.head in known:
-                known.add(reply_id)
+        if reply.tool_calls:
+            self._calls.put((prompt.head, _calls_key(reply)), reply_id)
+        asked = self._asked.use(prompt.head)
+        if asked:
+            self._note(asked[0], (*asked[1], reply))
 
     def _chain(self, request: Request) -> list[MessageId]:
         """The id of the conversation's root, then of each history that ends with a message."""
@@ -127,8 +133,7 @@ class Renderer:
         form = json.dumps(head, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
         ids = [root_id([form, request.namespace.encode()])]
         for m in request.messages:
-            calls = m.tool_calls
-            known = self._calls.use((ids[-1], call_key(calls[-1].id))) if calls else None
+            known = self._calls.use((ids[-1], _calls_key(m))) if m.tool_calls else None
             ids.append(known or child_id(ids[-1], self._spelled(m)))
         return ids
 
@@ -139,13 +144,28 @@ class Renderer:
             self._canonical.put(message, found)
         return found
 
-    def _conversation(self, ids: Sequence[MessageId]) -> set[MessageId]:
-        key = ids[min(2, len(ids) - 1)]
-        found = self._known.use(key)
-        if found is None:
-            found = set()
-            self._known.put(key, found)
-        return found
+    def _conversation(self, root: MessageId, messages: Sequence[Message]) -> MessageId:
+        """What stays the same through a conversation: its root and its first user message."""
+        first = next((m for m in messages if m.role == "user"), messages[0])
+        return child_id(root, self._spelled(first))
+
+    def _seen(
+        self, key: MessageId, ids: Sequence[MessageId], messages: Sequence[Message]
+    ) -> list[bool]:
+        """Whether each message was in the conversation before. Said again is new again."""
+        known, counts = self._known.use(key) or Counter(), Counter[bytes]()
+        seen = []
+        for m, history in zip(messages, ids[1:], strict=True):
+            content = self._spelled(m)
+            counts[content] += 1
+            ours = _reply_key(history) in self._records
+            seen.append(ours or counts[content] <= known[content])
+        return seen
+
+    def _note(self, key: MessageId, messages: Sequence[Message]) -> None:
+        """Keep what the conversation holds: for each content the most times it stood there."""
+        known = self._known.use(key) or Counter()
+        self._known.put(key, known | Counter(map(self._spelled, messages)))
 
     def _whole(
         self, request: Request, dicts: Dicts, tools: Dicts | None
@@ -219,7 +239,7 @@ class Renderer:
         at, piece = 0, 0
         for i in range(first, len(dicts)):
             content = str(dicts[i]["content"]).strip()
-            here = text.find(content, at) if content else -1
+            here = self._find(content, text, at)
             if here < 0:
                 continue
             snapped = None
@@ -233,6 +253,18 @@ class Renderer:
         last = base + starts[-1][1] if starts else base
         stops = [a for _, a in found[1:]] + [max(last, found[-1][1])] if found else []
         return [(i, a, b) for (i, a), b in zip(found, stops, strict=True)]
+
+    def _find(self, content: str, text: str, at: int) -> int:
+        """Where a message's content stands, which is never inside a control token's text."""
+        here = text.find(content, at) if content else -1
+        if here < 0 or self._cut is None:
+            return here
+        for special in self._cut.finditer(text, at):
+            if special.start() >= here or here < 0:
+                break
+            if here < special.end():
+                here = text.find(content, special.end())
+        return here
 
     def _marks(
         self,
@@ -309,11 +341,19 @@ def _reply_key(reply_id: MessageId) -> MessageId:
     return MessageId("reply:" + reply_id)
 
 
+def _calls_key(message: Message) -> str:
+    """The ids of all calls of a message, as clients bring them back."""
+    return "/".join(call_key(c.id) for c in message.tool_calls)
+
+
 def _marked(reply: Mapping[str, Any]) -> dict[str, Any]:
-    """A reply with nothing in it but the sentinel."""
+    """A reply with nothing in it but the sentinel, behind which its turn ends.
+
+    Calls stay, since templates may look up what a tool message answers.
+    """
     calls = reply.get("tool_calls")
     if not calls:
         return {"role": "assistant", "content": SENTINEL}
     last = calls[-1]
     call = _call_dict(last["id"], last["function"]["name"], {"value": SENTINEL})
-    return {"role": "assistant", "content": "", "tool_calls": [call]}
+    return {"role": "assistant", "content": "", "tool_calls": [*calls[:-1], call]}

@@ -17,7 +17,7 @@ from everwarm.server.guard import is_loopback
 
 
 def serve(settings: Settings, model_path: str) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code. Raises ConfigError before it listens."""
+    """Serve until SIGTERM or SIGINT; the exit code. Raises ConfigError before it listens."""
     if not is_loopback(settings.host) and not settings.api_key:
         raise ConfigError(
             f"--host {settings.host} is reachable by others: set an --api-key, or use 127.0.0.1."

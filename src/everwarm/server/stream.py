@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import Receive, Send
 
@@ -21,8 +21,8 @@ async def watched(
     events: AsyncIterator[Event], receive: Receive, *, every_s: float = KEEPALIVE_S
 ) -> AsyncIterator[Event | None]:
     """Events as they come; None after each silent `every_s`. Raises ClientGone at a disconnect."""
-    gone = asyncio.ensure_future(_disconnect(receive))
-    upcoming: asyncio.Future[Event] | None = None
+    gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnect(receive))
+    upcoming: asyncio.Future[Any] | None = None
     try:
         while True:
             upcoming = upcoming or asyncio.ensure_future(anext(events))

@@ -28,7 +28,7 @@ log = logging.getLogger("everwarm.turn")
 
 
 def new_call_id() -> str:
-    """Alphanumeric only (one client strips the rest) and unguessable: it finds remembered replies."""
+    """Alphanumeric only (one client strips the rest) and unguessable: it finds replies again."""
     return "call" + secrets.token_hex(12)
 
 

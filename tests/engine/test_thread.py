@@ -1,0 +1,92 @@
+"""The engine's thread: fair turns, cancellation, errors that end one job only."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zoo
+
+from everwarm.config import Settings
+from everwarm.engine.thread import EngineThread
+from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
+from everwarm.request import Sampling
+from everwarm.tokens import tokens_of
+
+WAIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[EngineThread]:
+    path = tmp_path_factory.mktemp("models") / "llama"
+    zoo.save("llama", path, smollm2)
+    thread = EngineThread.start(str(path), Settings(prefill_step=64))
+    yield thread
+    thread.stop()
+    shutil.rmtree(path)
+
+
+def job(name: str, start: int, n: int, max_tokens: int = 4) -> Job:
+    tokens = tokens_of(10 + (start + i * 7) % 4000 for i in range(n))
+    return Job(name, tokens, (), Sampling(), max_tokens)
+
+
+def until(outputs: queue.SimpleQueue[Output], kind: type[Output]) -> list[Output]:
+    got: list[Output] = []
+    while not got or not isinstance(got[-1], (kind, Ended)):
+        got.append(outputs.get(timeout=WAIT_S))
+    return got
+
+
+def test_short_request_is_answered_during_a_long_prefill(engine: EngineThread) -> None:
+    order: list[str] = []
+    done: queue.SimpleQueue[Output] = queue.SimpleQueue()
+
+    def note(name: str, output: Output) -> None:
+        order.append(f"{name} {type(output).__name__}")
+        if isinstance(output, Ended):
+            done.put(output)
+
+    engine.submit(job("long", 1, 4000), lambda o: note("long", o))
+    engine.submit(job("short", 2, 20), lambda o: note("short", o))
+    done.get(timeout=WAIT_S)
+    done.get(timeout=WAIT_S)
+    assert order.index("short Token") < order.index("long Token")
+
+
+def test_cancelled_prefill_is_continued(engine: EngineThread) -> None:
+    outputs: queue.SimpleQueue[Output] = queue.SimpleQueue()
+    engine.submit(job("first", 3, 6000), outputs.put)
+    until(outputs, Prefilled)
+    engine.cancel("first")
+    ended = until(outputs, Ended)[-1]
+    assert isinstance(ended, Ended) and ended.reason == "cancelled"
+    engine.submit(job("again", 3, 6000), outputs.put)
+    leased = until(outputs, Leased)[-1]
+    assert isinstance(leased, Leased)
+    assert leased.cached_tokens == ended.prefilled_tokens > 0
+    until(outputs, Ended)
+
+
+def test_cancelled_decode_stops_within_a_token(engine: EngineThread) -> None:
+    outputs: queue.SimpleQueue[Output] = queue.SimpleQueue()
+    engine.submit(job("talk", 5, 30, max_tokens=100_000), outputs.put)
+    until(outputs, Token)
+    engine.cancel("talk")
+    rest = until(outputs, Ended)
+    assert isinstance(rest[-1], Ended) and rest[-1].completion_tokens < 1000
+
+
+def test_one_job_fails_and_the_engine_lives_on(engine: EngineThread) -> None:
+    outputs: queue.SimpleQueue[Output] = queue.SimpleQueue()
+    broken = Job("broken", tokens_of([1, 2, 3]), (), Sampling(temperature=1, min_p=7), 4)
+    engine.submit(broken, outputs.put)
+    first = outputs.get(timeout=WAIT_S)
+    while type(first).__name__ != "Failed":
+        first = outputs.get(timeout=WAIT_S)
+    engine.submit(job("fine", 8, 20), outputs.put)
+    assert isinstance(until(outputs, Ended)[-1], Ended)
+    assert engine.stats()["jobs"] == 0

@@ -1,0 +1,59 @@
+"""A real tokenizer with small chat templates of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.tool_parsers import json_tools
+from transformers import AutoTokenizer
+
+from everwarm.engine.text import TextCodec
+
+PLAIN = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Drops the reasoning of all old turns and spells tool arguments in its own way.
+FORGETFUL = (
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>"
+    '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
+    "</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+
+
+@pytest.fixture
+def codec(smollm2: Path) -> Callable[[str], TextCodec]:
+    """Makes the codec of SmolLM2's tokenizer, with markers for reasoning and calls, by template."""
+
+    def make(template: str) -> TextCodec:
+        tokenizer = AutoTokenizer.from_pretrained(smollm2)
+        tokenizer.add_tokens(["<think>", "</think>", "<tool_call>", "</tool_call>"], True)
+        tokenizer.chat_template = template
+        return TextCodec(
+            TokenizerWrapper(
+                tokenizer,
+                tool_call_start=json_tools.tool_call_start,
+                tool_call_end=json_tools.tool_call_end,
+                tool_parser=json_tools.parse_tool_call,
+            )
+        )
+
+    return make
+
+
+@pytest.fixture
+def plain(codec: Callable[[str], TextCodec]) -> TextCodec:
+    """ChatML as it is."""
+    return codec(PLAIN)
+
+
+@pytest.fixture
+def forgetful(codec: Callable[[str], TextCodec]) -> TextCodec:
+    """A template that writes old replies in another way than the model did."""
+    return codec(FORGETFUL)

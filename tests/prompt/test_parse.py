@@ -1,0 +1,169 @@
+"""A reply's tokens to events: however they are cut, the same reply."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from itertools import count
+
+import pytest
+
+from everwarm.engine.text import TextCodec
+from everwarm.events import CallDelta, CallEnd, CallStart, Event, ReasoningDelta, TextDelta
+from everwarm.job import Token
+from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
+from everwarm.prompt.parse import ReplyParser
+from everwarm.request import Tool
+
+TOOLS = (Tool("look"), Tool("jump"))
+CALL = '<tool_call>\n{"name": "look", "arguments": {"at": "</tool_call> \\"é\\" {"}}\n</tool_call>'
+REPLIES = [
+    "plain text, 中文 and 🙂.",
+    "<think>\nhm </thin\n</think>\n\nyes <thin>",
+    f"<think>a</think>I look.\n{CALL}\n{CALL}\n\nDone.",
+    'before \n <tool_call>{"name" "broken"}</tool_call> \n after',
+    '<tool_call>{"arguments": {"a": [1, 2]}, "name": "jump"}</tool_call>',
+    '<tool_call>{"name": "look", "arguments": {"a": 1</tool_call> after',
+    f"cut {CALL[:40]}",
+]
+
+
+@pytest.fixture
+def parser(plain: TextCodec) -> Callable[..., ReplyParser]:
+    def make(*stop: str, allowed: bool = True, opens_reasoning: bool = False) -> ReplyParser:
+        names = count()
+        return ReplyParser(
+            plain,
+            tools=TOOLS,
+            tools_allowed=allowed,
+            opens_reasoning=opens_reasoning,
+            stop=stop,
+            new_call_id=lambda: f"id{next(names)}",
+        )
+
+    return make
+
+
+def run(parser: ReplyParser, ids: Iterable[int]) -> list[Event]:
+    events = [e for i in ids for e in parser.feed(Token(i))]
+    return events + parser.finish()
+
+
+def fold(events: Iterable[Event]) -> Message:
+    """The reply that a client puts together."""
+    parts: list[Part] = []
+    for e in events:
+        last = parts[-1] if parts else None
+        match e:
+            case TextDelta(text) if isinstance(last, Text):
+                parts[-1] = Text(last.text + text)
+            case TextDelta(text) if text:
+                parts.append(Text(text))
+            case ReasoningDelta(text) if isinstance(last, Reasoning):
+                parts[-1] = Reasoning(last.text + text)
+            case ReasoningDelta(text):
+                parts.append(Reasoning(text))
+            case CallStart(_, call_id, name):
+                parts.append(ToolCall(call_id, name, ""))
+            case CallDelta(_, arguments):
+                assert isinstance(last, ToolCall)
+                parts[-1] = ToolCall(last.id, last.name, last.arguments + arguments)
+            case CallEnd():
+                assert isinstance(last, ToolCall)
+    return Message("assistant", tuple(parts))
+
+
+def cut(codec: TextCodec, text: str, seed: int) -> list[int]:
+    """Ids of a text cut at random places."""
+    dice, ids = random.Random(seed), list[int]()
+    while text:
+        n = dice.choice([1, 2, 3, 7, 30])
+        ids += codec.encode(text[:n])
+        text = text[n:]
+    return ids
+
+
+@pytest.mark.parametrize("text", REPLIES)
+@pytest.mark.parametrize("stop", [(), ("é",), ("t, 中", "x"), ("lookout", "ok")])
+def test_a_reply_folds_the_same_however_it_is_cut(
+    plain: TextCodec, parser: Callable[..., ReplyParser], text: str, stop: tuple[str, ...]
+) -> None:
+    whole = parser(*stop)
+    expected = fold(run(whole, plain.encode(text)))
+    assert expected == whole.message
+    for seed in range(12):
+        streamed = parser(*stop)
+        assert fold(run(streamed, cut(plain, text, seed))) == expected == streamed.message
+        assert streamed.stopped == whole.stopped
+
+
+def test_text_reasoning_and_calls_are_told_apart(
+    plain: TextCodec, parser: Callable[..., ReplyParser]
+) -> None:
+    p = parser()
+    run(p, plain.encode(f"<think>a</think>\n\nI look.\n{CALL}\n{CALL}"))
+    arguments = '{"at": "</tool_call> \\"é\\" {"}'
+    calls = [ToolCall(f"id{i}", "look", arguments) for i in range(2)]
+    assert p.message.parts == (Reasoning("a"), Text("I look."), *calls)
+    assert p.has_calls and p.n_reasoning == 2
+
+
+def test_a_scaffold_may_have_opened_the_reasoning(
+    plain: TextCodec, parser: Callable[..., ReplyParser]
+) -> None:
+    p = parser(opens_reasoning=True)
+    run(p, plain.encode("hm</think>\nyes"))
+    assert p.message.parts == (Reasoning("hm"), Text("yes"))
+
+
+def test_a_calls_name_is_shown_before_its_end(
+    plain: TextCodec, parser: Callable[..., ReplyParser]
+) -> None:
+    p = parser()
+    ids = plain.encode('<tool_call>{"name": "look", "arguments": {"at": "he')
+    events = [e for i in ids for e in p.feed(Token(i))]
+    assert events[0] == CallStart(0, "id0", "look")
+    assert "".join(e.arguments for e in events[1:] if isinstance(e, CallDelta)) == '{"at": "he'
+
+
+@pytest.mark.parametrize("call", ["{no json}", '{"name" "look"}', '{"arguments": {}}', "[1]"])
+def test_a_call_that_cannot_be_read_is_text(
+    plain: TextCodec, parser: Callable[..., ReplyParser], call: str
+) -> None:
+    text = f"so \n<tool_call>{call}</tool_call>\n and"
+    p = parser()
+    run(p, plain.encode(text))
+    assert p.message.parts == (Text(text),)
+    assert not p.has_calls
+
+
+def test_calls_are_text_where_none_are_allowed(
+    plain: TextCodec, parser: Callable[..., ReplyParser]
+) -> None:
+    p = parser(allowed=False)
+    run(p, plain.encode(CALL))
+    assert p.message.parts == (Text(CALL),)
+
+
+def test_a_stop_text_ends_the_reply_before_it(
+    plain: TextCodec, parser: Callable[..., ReplyParser]
+) -> None:
+    p, ids = parser("\nUser:"), plain.encode("One, two.\nUser: three")
+    run(p, ids)
+    assert p.stopped and p.message.text == "One, two."
+    assert p.ids == ids[: len(p.ids)]
+    assert plain.decode(p.ids) == "One, two."
+
+
+def test_half_a_stop_text_is_text(plain: TextCodec, parser: Callable[..., ReplyParser]) -> None:
+    p = parser("END OF ALL")
+    run(p, plain.encode("It is the END OF"))
+    assert not p.stopped and p.message.text == "It is the END OF"
+
+
+def test_the_earlier_of_two_stop_texts_counts(
+    plain: TextCodec, parser: Callable[..., ReplyParser]
+) -> None:
+    p = parser("b c d", "c")
+    run(p, [i for c in "a b c d" for i in plain.encode(c)])
+    assert p.message.text == "a "
