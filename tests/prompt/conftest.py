@@ -27,7 +27,7 @@ FORGETFUL = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def codec(smollm2: Path) -> Callable[[str], TextCodec]:
     """Makes the codec of SmolLM2's tokenizer, with markers for reasoning and calls, by template."""
 
@@ -47,13 +47,13 @@ def codec(smollm2: Path) -> Callable[[str], TextCodec]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plain(codec: Callable[[str], TextCodec]) -> TextCodec:
     """ChatML as it is."""
     return codec(PLAIN)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def forgetful(codec: Callable[[str], TextCodec]) -> TextCodec:
     """A template that writes old replies in another way than the model did."""
     return codec(FORGETFUL)

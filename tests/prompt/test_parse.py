@@ -137,6 +137,14 @@ def test_a_call_that_cannot_be_read_is_text(
     assert not p.has_calls
 
 
+def test_arguments_that_never_close_end_with_the_call(
+    plain: TextCodec, parser: Callable[..., ReplyParser]
+) -> None:
+    p = parser()
+    run(p, plain.encode('<tool_call>{"name": "look", "arguments": {"a": 1</tool_call> after'))
+    assert p.message.parts == (ToolCall("id0", "look", '{"a": 1'), Text("after"))
+
+
 def test_calls_are_text_where_none_are_allowed(
     plain: TextCodec, parser: Callable[..., ReplyParser]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -143,6 +143,26 @@ def test_calls_with_respelled_arguments_come_back(forgetful: TextCodec, n_calls:
     tail = "".join(f"<|im_start|>tool\nseen {i}<|im_end|>\n" for i in range(n_calls))
     end = "<|im_start|>assistant\n<think>\n"
     assert forgetful.decode(second.tokens[len(before) :]) == "<|im_end|>\n" + tail + end
+
+
+def test_templates_may_look_up_what_a_tool_message_answers(
+    codec: Callable[[str], TextCodec], forgetful: TextCodec
+) -> None:
+    strict = codec(
+        "{% set ns = namespace(ids=[]) %}"
+        "{% for m in messages %}{% for c in m.tool_calls or [] %}"
+        "{% set ns.ids = ns.ids + [c.id] %}{% endfor %}"
+        "{% if m.role == 'tool' and m.tool_call_id not in ns.ids %}"
+        "{{ raise_exception('no such call') }}{% endif %}{% endfor %}"
+        + forgetful._tokenizer.chat_template
+    )
+    renderer = Renderer(strict)
+    first = renderer.prompt(ask(user("look"), tools=TOOLS))
+    call = '<tool_call>{"name":"look","arguments":{}}</tool_call>'
+    before, message = reply(strict, renderer, first, "so</think>" + call + call)
+    results = [result(c, "seen") for c in message.tool_calls]
+    second = renderer.prompt(ask(user("look"), answer_of(message), *results, tools=TOOLS))
+    assert is_continued(second, before)
 
 
 def test_a_dropped_parallel_call_is_another_message(forgetful: TextCodec) -> None:

@@ -103,6 +103,7 @@ def run(settings: Settings, *, as_json: bool) -> None:
     else:
         Console().print(table(turns))
         print(verdict(turns))
+        print(f"The last answer began: {warm[-1].text.strip()}")
 
 
 def hold(client: ChatClient, replies: Iterable[str] | None = None) -> Iterator[Reply]:

@@ -70,13 +70,18 @@ def show(settings: Settings, *, as_json: bool) -> None:
 def _default(home: Path) -> Path:
     """The default model's directory. Progress goes to stderr, and only where there is work."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    bar = Progress(*columns, console=Console(stderr=True))
 
-        def show_step(what: str, done: int, total: int) -> None:
-            task = bar.task_ids[0] if bar.task_ids else bar.add_task(what)
-            bar.update(task, description=f"{what} the default model", completed=done, total=total)
+    def show_step(what: str, done: int, total: int) -> None:
+        bar.start()
+        task = bar.task_ids[0] if bar.task_ids else bar.add_task(what)
+        bar.update(task, description=f"{what}: the default model", completed=done, total=total)
 
+    try:
         return ensure_default(home, convert=_convert, progress=show_step)
+    finally:
+        if bar.task_ids:  # a bar that never started would still print an empty line
+            bar.stop()
 
 
 def _convert(gguf: Path, out: Path) -> None:
