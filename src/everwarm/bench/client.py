@@ -71,7 +71,11 @@ class ChatClient:
         # No read timeout: a cold prefill of a long prompt may take minutes before the first byte.
         timeout = httpx2.Timeout(None, connect=5.0)
         self._http = httpx2.Client(
-            base_url=self.url, headers=headers, timeout=timeout, transport=transport
+            trust_env=False,  # a local server is never behind the proxy of the environment
+            base_url=self.url,
+            headers=headers,
+            timeout=timeout,
+            transport=transport,
         )
 
     def __enter__(self) -> ChatClient:
