@@ -51,7 +51,11 @@ class EngineThread:
         """Load the model and begin. Blocks while loading; raises ConfigError."""
         engine = cls(model_path, settings)
         engine._thread.start()
-        loaded = engine._loaded.result()
+        try:
+            loaded = engine._loaded.result()
+        except EverwarmError:
+            engine._thread.join()  # a process that exits while MLX's thread ends is aborted
+            raise
         engine.codec = loaded.codec
         engine.model = loaded.info
         return engine

@@ -34,10 +34,9 @@ def serve(settings: Settings, model_path: str) -> int:
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=3
     )
-    server = _Server(config)
     host, port = listening.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
-    print(f"everwarm serves {engine.model.id} at http://{name}:{port}/v1", flush=True)
+    server = _Server(config, f"everwarm serves {engine.model.id} at http://{name}:{port}/v1")
     try:
         server.run(sockets=[listening])
     finally:
@@ -47,6 +46,15 @@ def serve(settings: Settings, model_path: str) -> int:
 
 class _Server(uvicorn.Server):
     """uvicorn re-raises the signal that ended it; a clean stop here is exit code 0."""
+
+    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say that we are ready only when signals are already ours."""
+        await super().startup(sockets)
+        print(self._ready, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit and sig == signal.SIGINT
