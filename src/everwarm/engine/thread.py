@@ -176,10 +176,9 @@ class EngineThread:
             return
         took = time.perf_counter() - began
         shared = len(self._jobs) > 1
-        share = self._settings.prefill_share if prefilling and shared else 1.0
-        r.used_s += (
-            took / share * (1 - self._settings.prefill_share if shared and prefilling else 1)
-        )
+        share = self._settings.prefill_share
+        # Against one decoding job, a prefill charged like this gets `share` of the seconds.
+        r.used_s += took * (1 - share) / share if prefilling and shared else took
         if prefilling:
             self._adapt(r.run, took, SHARED_CHUNK_S if shared else LONG_CHUNK_S)
 
