@@ -148,17 +148,13 @@ def medians(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def run(shape: str, n_messages: int, turns: int) -> dict[str, Any]:
     home = Settings().home
-    tokenizer = ensure_default(home, convert=_no_convert)
+    tokenizer = ensure_default(home, convert=shapes.no_convert)
     with tempfile.TemporaryDirectory() as tmp:
         path = shapes.make_model(shape, Path(tmp) / shape, tokenizer)
         ours_command = ["-m", "everwarm", "serve", str(path)]
         theirs_command = ["-c", PEER, "--model", str(path), "--prefill-step-size", "512"]
         with server(ours_command) as a, server(theirs_command) as b:
             return _measure(path, Ours(a, shape, n_messages), Side(b, str(path), n_messages), turns)
-
-
-def _no_convert(source: Path, target: Path) -> None:
-    raise SystemExit("run `everwarm pull` first: this benchmark uses the default model's tokenizer")
 
 
 def _measure(path: Path, ours: Ours, theirs: Side, turns: int) -> dict[str, Any]:

@@ -82,6 +82,11 @@ def make_model(shape: str, out_dir: Path, tokenizer_dir: Path) -> Path:
     return out_dir
 
 
+def no_convert(source: Path, target: Path) -> None:
+    """For `ensure_default`: a benchmark does not fetch the model whose tokenizer it uses."""
+    raise SystemExit("run `everwarm pull` first: benchmarks use the default model's tokenizer")
+
+
 def _weight(path: str, value: mx.array) -> mx.array:
     """Weights that are neither zero nor huge, so that a state depends on every token."""
     if value.size > 1 and mx.all(value == 0).item():
