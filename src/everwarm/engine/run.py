@@ -16,7 +16,7 @@ import mlx.core as mx
 from everwarm.cache import policy
 from everwarm.cache.cache import Cache, Lease
 from everwarm.codec import Codec
-from everwarm.engine.sampling import Sampler
+from everwarm.engine.sampling import Forced, Sampler
 from everwarm.engine.state import State
 from everwarm.engine.stop import StopTexts
 from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
@@ -74,6 +74,9 @@ class Run:
         state: State = lease.holder.live  # type: ignore[assignment]
         try:
             yield from self._prefill(lease, state)
+            if self.job.max_tokens == 0:
+                self.counts.reason = "length"
+                return
             self.phase = "decode"
             yield from self._decode(lease, state)
         except GeneratorExit:
@@ -130,7 +133,7 @@ class Run:
         """
         job, c = self.job, self.counts
         began = time.perf_counter()
-        sampler = Sampler(job.sampling, job.tokens)
+        sampler = self._sampler()
         stop = StopTexts(self.codec, job.stop)
         held = lease.holder.tokens
         y, logprobs = sampler(state.read(job.tokens[-1:]))
@@ -165,7 +168,13 @@ class Run:
                 mx.clear_cache()
             y, logprobs = next_y, next_logprobs
 
-    def _ahead(self, sampler: Sampler, y: mx.array) -> tuple[mx.array, mx.array]:
+    def _sampler(self) -> Sampler | Forced:
+        job = self.job
+        if job.forced is not None:
+            return Forced(job.forced, min(self.codec.eos_ids))
+        return Sampler(job.sampling, job.tokens)
+
+    def _ahead(self, sampler: Sampler | Forced, y: mx.array) -> tuple[mx.array, mx.array]:
         """Send the step behind `y` on its way. Its place in the tokens is kept, `y` unread."""
         assert self.lease is not None
         state: State = self.lease.holder.live  # type: ignore[assignment]
