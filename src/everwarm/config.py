@@ -199,6 +199,11 @@ def _read(name: str, value: object, source: str) -> object:
         raise ConfigError(f"{source} must be {_ABOUT[name]['expects']}.") from None
 
 
+def nbytes_of(value: object, source: str) -> int:
+    """A size such as 8GB in bytes. Raises ConfigError, which names the source."""
+    return int(str(_read("max_body", value, source)))
+
+
 def _dash(name: str) -> str:
     return name.replace("_", "-")
 
