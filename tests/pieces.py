@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
+from typing import Any
 
 from everwarm.cache.blob import Array, Layer, Record, arrays_of
+from everwarm.cache.disk import DiskStore
+from everwarm.cache.health import GB, Limits
 from everwarm.cache.identity import Trail
+from everwarm.cache.index import Stored
 from everwarm.tokens import Tokens, tokens_of
 
 MODEL = hashlib.sha256(b"a model").digest()
 OTHER = hashlib.sha256(b"another model").digest()
-ROW = Array("BF16", (1, 2, 1, 8))
+ROOMY = Limits(budget_bytes=GB, keep_free_bytes=0)
+Open = Callable[..., DiskStore]
+
+
+def files_in(store: DiskStore) -> list[str]:
+    return sorted(p.name for p in (store.root / "pieces").iterdir())
 
 
 def segment_layers(rows: int, width: int = 8, n_layers: int = 2) -> tuple[Layer, ...]:
@@ -63,3 +73,35 @@ def record(
 def sequence(n: int, seed: object = 0) -> Tokens[int]:
     rng = random.Random(f"tokens {seed}")
     return tokens_of(rng.randrange(50_000) for _ in range(n))
+
+
+def keep(
+    store: DiskStore,
+    tokens: Tokens[int],
+    start: int,
+    end: int,
+    *,
+    layers: tuple[Layer, ...] | None = None,
+    **about: Any,
+) -> str | None:
+    """Write the piece of [start, end) and wait: its id, or None."""
+    r = record(tokens, start, end, **about)
+    layers = layers or (
+        segment_layers(end - start) if r.kind == "segment" else checkpoint_layers(end)
+    )
+    return store.write(r, layers, bytes_for(layers, r.position)).result(30)
+
+
+def fetch(store: DiskStore, file_id: str) -> list[bytes]:
+    """A piece's bytes, the way the engine gets them."""
+    found = store.head(file_id).result(30)
+    into = blank_for(found.layers)
+    store.read(file_id, into).result(30)
+    return [bytes(b) for b in into]
+
+
+def is_right(store: DiskStore, stored: Stored) -> bool:
+    """Whether a piece holds what `keep` wrote for its position. CacheFault: it cannot be read."""
+    found = store.head(stored.file_id).result(30)
+    assert found.record == stored.record
+    return fetch(store, stored.file_id) == bytes_for(found.layers, stored.record.position)

@@ -139,9 +139,11 @@ def test_a_huge_header_length_is_refused_before_it_is_used(n: int) -> None:
 def test_a_newer_format_is_told_from_damage() -> None:
     file = sample()
     newer = file[:8] + struct.pack("<I", 2) + file[12:]
-    assert blob.is_newer(newer) and not blob.is_newer(file) and not blob.is_newer(b"\0" * 88)
-    with pytest.raises(CacheFault, match="format version 2"):
+    with pytest.raises(blob.NewerFormat, match="format version 2"):
         read(newer)
+    with pytest.raises(CacheFault, match="format version 0") as older:
+        read(file[:8] + bytes(4) + file[12:])
+    assert older.type is CacheFault
 
 
 def with_header(change: Any) -> bytes:

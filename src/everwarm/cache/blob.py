@@ -47,6 +47,12 @@ DTYPES: Final = {
 """Bytes of one number, by safetensors' names."""
 
 Kind = Literal["segment", "checkpoint"]
+
+
+class NewerFormat(CacheFault):
+    """Written by a later version of this program: not ours to judge."""
+
+
 _WORD: Final = re.compile(r"[\w.:-]{0,128}", re.ASCII)
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -130,6 +136,17 @@ def flat(arrays: Sequence[Array], buffers: Sequence[Any]) -> list[memoryview]:
     return out
 
 
+def check_names(r: Record, layers: Sequence[Layer]) -> None:
+    """ValueError: something could be written that `parse` would refuse."""
+    for word in (r.namespace, r.mark or "", *(x.kind for x in layers)):
+        _match(word, _WORD)
+    for position in (r.parent, r.position):
+        _match(position, _ID)
+    fits = 0 <= r.start <= r.end and len(r.tokens) == r.end - r.start
+    if not fits or len(r.fingerprint) != FINGERPRINT_BYTES:
+        raise ValueError("range, tokens and fingerprint do not agree")
+
+
 def chunks(view: memoryview) -> Iterator[memoryview]:
     """One array's bytes in the parts that are checked one by one."""
     return (view[at : at + CHUNK] for at in range(0, len(view), CHUNK))
@@ -204,13 +221,15 @@ def _little(tokens: Tokens[int]) -> Tokens[int]:
     return swapped
 
 
-def head_length(first: bytes, file_length: int) -> int:
+def head_length(first: bytes | bytearray, file_length: int) -> int:
     """How many bytes the head has, from a file's first `FIRST_BYTES` and its real length."""
     if len(first) < FIRST_BYTES:
         raise CacheFault(f"the file is too short: {file_length} bytes")
     magic, version, chunk, length, zero, _, _ = _PREAMBLE.unpack_from(first)
     if magic != MAGIC:
         raise CacheFault("the file is not a piece of cache")
+    if version > VERSION:
+        raise NewerFormat(f"format version {version}; this program reads {VERSION}")
     if version != VERSION:
         raise CacheFault(f"format version {version}; this program reads {VERSION}")
     if length != file_length:
@@ -219,14 +238,6 @@ def head_length(first: bytes, file_length: int) -> int:
     if chunk != CHUNK or any(zero) or n > min(MAX_HEADER, file_length - FIRST_BYTES):
         raise CacheFault("the preamble cannot be right")
     return FIRST_BYTES + int(n)
-
-
-def is_newer(first: bytes) -> bool:
-    """Whether a file was written by a later version of this program: not ours to judge."""
-    if len(first) < FIRST_BYTES:
-        return False
-    magic, version, *_ = _PREAMBLE.unpack_from(first)
-    return bool(magic == MAGIC and version > VERSION)
 
 
 def parse(head: bytes, file_length: int) -> Blob:
