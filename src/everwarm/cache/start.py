@@ -109,11 +109,11 @@ def _take_up(
     made = Start(lock, index, Shelf(), 0, 0, 0, 0)
     found = _clean(directory, files)
     rows = {s.file_id: s for s in index.all()}
-    wrong = [x for x, s in rows.items() if found.get(x) != s.nbytes]
-    bad = [x for x in wrong if x in found]
-    adopted = [s for x in found.keys() - rows.keys() if (s := _adopt(x, reader, made, found, bad))]
-    known = [s for x, s in rows.items() if x not in wrong]
-    for s in sorted([*known, *adopted], key=_parents_first):
+    known = {x: s for x, s in rows.items() if found.get(x) == s.nbytes}
+    wrong = list(rows.keys() - known.keys())
+    bad: list[str] = []
+    adopted = [s for x in found.keys() - known.keys() if (s := _adopt(x, reader, made, found, bad))]
+    for s in sorted([*known.values(), *adopted], key=_parents_first):
         if not made.shelf.add(s):
             bad.append(s.file_id)
             wrong.append(s.file_id)
