@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sqlite3
 from pathlib import Path
@@ -12,14 +13,20 @@ from pieces import (
     MODEL,
     Open,
     blank_for,
+    bytes_for,
+    checkpoint_layers,
     fetch,
     files_in,
     is_right,
     keep,
+    record,
     segment_layers,
     sequence,
 )
 
+from everwarm.cache import blob
+from everwarm.cache.files import OsFiles
+from everwarm.cache.reader import Reader
 from everwarm.errors import CacheFault
 
 
@@ -177,3 +184,118 @@ def test_a_row_that_says_something_else_than_its_file_is_no_way_in(open_store: O
         db.execute("UPDATE pieces SET tokens = ? WHERE file_id = ?", (wrong, ids[1]))
     db.close()
     assert [s.file_id for s in open_store().pieces(MODEL)] == ids[:1]
+
+
+# Random damage
+
+
+def mutate(data: bytes, rng: random.Random, other: bytes) -> bytes:
+    """One random change: a bit, some bytes, a block, a length, a part of the header, the size."""
+    out = bytearray(data)
+    at, n = rng.randrange(len(out)), rng.choice([1, 2, 4, 8, 64, 512])
+    match rng.randrange(10):
+        case 0:
+            out[at] ^= 1 << rng.randrange(8)
+        case 1:
+            out[at : at + n] = rng.randbytes(len(out[at : at + n]))
+        case 2:
+            out[at : at + n] = bytes(len(out[at : at + n]))
+        case 3:
+            del out[at:]
+        case 4:
+            out += rng.randbytes(n)
+        case 5:
+            del out[at : at + n]
+        case 6:  # a length or a version
+            where, size = rng.choice([(8, 4), (12, 4), (16, 8), (24, 8), (80, 8)])
+            value = rng.choice([0, 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1, len(out)])
+            out[where : where + size] = (value % 2 ** (8 * size)).to_bytes(size, "little")
+        case 7:
+            at = rng.randrange(64, 600)
+            out[at : at + 1] = rng.choice([b"9", b'"', b"{", b"}", b"-", b"\\", b"\xff"])
+        case 8:  # part of another piece
+            out[at : at + n] = other[at : at + n]
+        case 9:
+            a, b = sorted(rng.randrange(len(out)) for _ in range(2))
+            out[a : a + n], out[b : b + n] = out[b : b + n], out[a : a + n]
+    return bytes(out)
+
+
+def test_2000_random_mutations_of_a_file_are_detected_or_harmless(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    layers = (*segment_layers(10), *checkpoint_layers(10))
+    data, other = bytes_for(layers, 1), bytes_for(layers, 2)
+    file_id = "0123456789abcdef" * 2
+    r = record(sequence(10), 0, 10)
+    file, another = (
+        blob.encode(file_id, r, layers, [memoryview(b) for b in d]) + b"".join(d)
+        for d in (data, other)
+    )
+    path, damaged = tmp_path / f"{file_id}.kv", []
+    reader = Reader(OsFiles(), tmp_path, damaged.append)
+    n_detected = n_harmless = 0
+    for _ in range(2000):
+        mutated = mutate(file, rng, another)
+        path.write_bytes(mutated)
+        into = blank_for(layers)
+        try:
+            reader.read(file_id, into).result(30)
+        except CacheFault:
+            n_detected += 1
+            continue
+        assert mutated == file and [bytes(b) for b in into] == data
+        n_harmless += 1
+    reader.close()
+    assert n_detected == len(damaged) > 1800 and n_detected + n_harmless == 2000
+
+
+def test_random_mutations_of_a_whole_store_never_give_a_wrong_byte(
+    open_store: Open, tmp_path: Path
+) -> None:
+    pieces, ids = _stored(open_store, 4)
+    good = tmp_path / "good"
+    shutil.copytree(pieces.parent, good)
+    rng, n_lost = random.Random(8), 0
+    for _ in range(150):
+        names = rng.sample(ids, 2)
+        data = (pieces / f"{names[0]}.kv").read_bytes()
+        other = (pieces / f"{names[1]}.kv").read_bytes()
+        (pieces / f"{names[0]}.kv").write_bytes(mutate(data, rng, other))
+        store = open_store()
+        for s in store.pieces(MODEL):
+            try:
+                assert is_right(store, s)
+            except CacheFault:
+                n_lost += 1
+        store.flush(30)
+        assert all(is_right(store, s) for s in store.pieces(MODEL)), "damage was offered again"
+        assert keep(store, sequence(10, "new"), 0, 10)
+        store.close()
+        shutil.rmtree(pieces.parent)
+        shutil.copytree(good, pieces.parent)
+    assert n_lost > 20
+
+
+def test_random_mutations_of_the_index_lose_no_piece_and_make_none_wrong(
+    open_store: Open, tmp_path: Path
+) -> None:
+    pieces, ids = _stored(open_store, 4)
+    good = tmp_path / "good"
+    shutil.copytree(pieces.parent, good)
+    rng, n_rebuilt = random.Random(9), 0
+    for _ in range(200):
+        path = pieces.parent / "index.db"
+        data = path.read_bytes()
+        mutated = mutate(data, rng, bytes(len(data)))
+        for _ in range(rng.randrange(40)):
+            mutated = mutate(mutated or data, rng, bytes(len(data)))
+        path.write_bytes(mutated)
+        store = open_store()
+        for s in store.pieces(MODEL):
+            assert fetch(store, s.file_id) == bytes_for(segment_layers(10), s.record.position)
+        n_rebuilt += [s.file_id for s in store.pieces(MODEL)] == ids
+        assert keep(store, sequence(10, "new"), 0, 10)
+        store.close()
+        shutil.rmtree(pieces.parent)
+        shutil.copytree(good, pieces.parent)
+    assert n_rebuilt > 150

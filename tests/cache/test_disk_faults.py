@@ -168,6 +168,7 @@ def test_an_error_at_any_operation_of_a_save_loses_no_more_than_that_save(
                 clock.now += 60
                 save(store, saved)
                 assert all(is_right(store, s) for s in store.pieces(MODEL))
+                assert files_in(store) == sorted(f"{s.file_id}.kv" for s in store.pieces(MODEL))
         finally:
             store.close()
             files.fail_at = 0
