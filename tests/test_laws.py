@@ -29,6 +29,7 @@ ONLY_IN = {
     "fastapi": "server",
     "starlette": "server",
     "uvicorn": "server",
+    "xxhash": "cache",
 }
 
 

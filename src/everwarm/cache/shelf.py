@@ -1,0 +1,274 @@
+"""Which piece on disk stands on which, and what goes first. In memory only; no files.
+
+    root ─ [0, 4096) ─┬─ [4096, 5000) ─ [5000, 8192)        a segment stands on the segment that
+                      │       └ checkpoint at 4800          holds the row before its start, a
+                      └─ [4096, 4700) ...                   checkpoint on the one that holds its
+
+A piece whose path from the root is not all there is *adrift*: of no use, until what is missing is
+written again under the same ids. Live; I/O thread only.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Final
+
+from everwarm.cache import policy
+from everwarm.cache.blob import Record
+from everwarm.cache.identity import PositionId, Trail
+from everwarm.cache.index import Stored
+
+CELL: Final = 4096
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A piece and what it stands on. `trail` stands at its start. Live."""
+
+    stored: Stored
+    trail: Trail | None = None
+    above: Place | None = None
+    is_adrift: bool = False
+    on_it: set[str] = field(default_factory=set)
+
+
+class Group:
+    """The pieces of one model and namespace."""
+
+    def __init__(self, fingerprint: bytes, namespace: str) -> None:
+        self.root = Trail(fingerprint, namespace)
+        self.cells: dict[int, dict[str, Place]] = defaultdict(dict)
+        self.adrift: dict[int, dict[str, Place]] = defaultdict(dict)
+        self.n_checkpoints = 0
+
+    def at(self, position: PositionId, at: int, kind: str) -> tuple[Place, Trail] | None:
+        """The piece of this kind that holds the last token before a position, and a trail there."""
+        for place in self.cells[(at - 1) // CELL].values():
+            r = place.stored.record
+            if r.kind == kind and r.start < at <= r.end and place.trail is not None:
+                trail = place.trail.fork()
+                if trail.feed(r.tokens[: at - r.start]) == position:
+                    return place, trail
+        return None
+
+    def support(self, r: Record) -> tuple[Place | None, Trail] | None:
+        """What a piece stands on (None: the root) and a trail at its start; None: nothing."""
+        if r.kind == "checkpoint" and r.end:
+            found = self.at(r.position, r.end, "segment")
+            if found is not None:
+                return found
+        if r.start == 0:
+            return None, self.root.fork()
+        return self.at(r.parent, r.start, "segment") or self.at(r.parent, r.start, "checkpoint")
+
+
+class Shelf:
+    """All pieces on disk."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Place] = {}
+        self._groups: dict[tuple[bytes, str], Group] = {}
+        self.nbytes = 0
+        self.n_adrift = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, file_id: str) -> bool:
+        return file_id in self._places
+
+    def get(self, file_id: str) -> Stored:
+        return self._places[file_id].stored
+
+    def _group(self, r: Record) -> Group:
+        key = (r.fingerprint, r.namespace)
+        if key not in self._groups:
+            self._groups[key] = Group(*key)
+        return self._groups[key]
+
+    def same(self, r: Record) -> str | None:
+        """The id of a piece that holds exactly this already."""
+        for place in self._group(r).cells[max(r.end - 1, 0) // CELL].values():
+            s = place.stored.record
+            if (s.kind, s.position, s.start, s.end) == (r.kind, r.position, r.start, r.end):
+                return place.stored.file_id
+        return None
+
+    def stands_on(self, r: Record) -> tuple[bool, str | None]:
+        """Whether everything above a piece is here, and the piece it stands on, if any."""
+        found = self._group(r).support(r)
+        if found is None or (found[0] is not None and not self._reaches_root(found[0])):
+            return False, None
+        return True, None if found[0] is None else found[0].stored.file_id
+
+    def _reaches_root(self, place: Place) -> bool:
+        at: Place | None = place
+        while at is not None:
+            if at.is_adrift:
+                return False
+            at = at.above
+        return True
+
+    def add(self, stored: Stored) -> bool:
+        """Shelve a piece. False: its ids and tokens do not agree, so it is not what it says."""
+        r = stored.record
+        group, place = self._group(r), Place(stored)
+        if not self._settle(group, place):
+            return False
+        self._places[stored.file_id] = place
+        self.nbytes += stored.nbytes
+        group.n_checkpoints += r.kind == "checkpoint"
+        for cell in _cells(r):
+            group.cells[cell][stored.file_id] = place
+        self._moor(group, place)
+        return True
+
+    def _settle(self, group: Group, place: Place) -> bool:
+        """Find what a piece stands on, or leave it adrift. False: its position's id is wrong."""
+        r = place.stored.record
+        found = group.support(r)
+        if found is None:
+            self._set_adrift(group, place, True)
+            return True
+        above, trail = found
+        if trail.at == r.start and trail.fork().feed(r.tokens) != r.position:
+            return False
+        # A checkpoint that was found by its end has no trail at its start: nothing stands on it.
+        place.trail = trail if trail.at == r.start else None
+        place.above = above
+        self._set_adrift(group, place, False)
+        if above is not None:
+            above.on_it.add(place.stored.file_id)
+        return True
+
+    def _set_adrift(self, group: Group, place: Place, is_adrift: bool) -> None:
+        """File an adrift piece under the cells whose pieces might carry it."""
+        r, file_id = place.stored.record, place.stored.file_id
+        for at in (r.start, r.end):
+            if is_adrift:
+                group.adrift[(at - 1) // CELL][file_id] = place
+            else:
+                group.adrift[(at - 1) // CELL].pop(file_id, None)
+        self.n_adrift += is_adrift - place.is_adrift
+        place.is_adrift = is_adrift
+
+    def _moor(self, group: Group, place: Place) -> None:
+        """Try again for those that a new piece may carry, and those that they carry."""
+        fresh = [place]
+        while fresh:
+            for cell in _cells(fresh.pop().stored.record):
+                for other in list(group.adrift[cell].values()):
+                    self._settle(group, other)
+                    if not other.is_adrift:
+                        fresh.append(other)
+
+    def remove(self, file_id: str) -> None:
+        """Take a piece off; what stood on it finds another place to stand, or is adrift."""
+        place = self._places.pop(file_id)
+        r = place.stored.record
+        group = self._group(r)
+        self.nbytes -= place.stored.nbytes
+        group.n_checkpoints -= r.kind == "checkpoint"
+        self._set_adrift(group, place, False)
+        for cell in _cells(r):
+            group.cells[cell].pop(file_id, None)
+        if place.above is not None:
+            place.above.on_it.discard(file_id)
+        for other in [self._places[x] for x in place.on_it]:
+            other.above = None
+            self._set_adrift(group, other, True)
+            self._settle(group, other)
+
+    def touch(self, file_ids: Iterable[str], used: int) -> list[str]:
+        """Note a use; gives back those that are here."""
+        return self._change(file_ids, used=used)
+
+    def pin(self, file_ids: Iterable[str], is_pinned: bool) -> list[str]:
+        return self._change(file_ids, is_pinned=is_pinned)
+
+    def _change(self, file_ids: Iterable[str], **changes: int) -> list[str]:
+        here = [x for x in file_ids if x in self._places]
+        for file_id in here:
+            place = self._places[file_id]
+            place.stored = replace(place.stored, **changes)  # type: ignore[arg-type]
+        return here
+
+    def ids(self) -> list[str]:
+        return list(self._places)
+
+    def usable(self, fingerprint: bytes) -> list[Stored]:
+        """A model's pieces whose whole path is here, by their start: parents before children."""
+        out = [
+            p.stored
+            for p in self._places.values()
+            if p.stored.record.fingerprint == fingerprint and self._reaches_root(p)
+        ]
+        return sorted(out, key=lambda s: (s.record.start, s.record.end))
+
+    def adrift(self) -> list[str]:
+        """Pieces of no use, lowest first."""
+        lost = [x for x, p in self._places.items() if not self._reaches_root(p)]
+        return sorted(lost, key=lambda x: -self.get(x).record.start)
+
+    def free_to_go(self, file_ids: Iterable[str]) -> list[str]:
+        """Of these, lowest first, the pieces on which nothing else stands."""
+        out: list[str] = []
+        here = [x for x in set(file_ids) if x in self._places]
+        for file_id in sorted(here, key=self._depth, reverse=True):
+            if self._places[file_id].on_it <= set(out):
+                out.append(file_id)
+        return out
+
+    def _depth(self, file_id: str) -> int:
+        n, place = 0, self._places[file_id].above
+        while place is not None:
+            n, place = n + 1, place.above
+        return n
+
+    def to_free(self, nbytes: int, clock: int, keep: str | None = None) -> list[str] | None:
+        """What to let go for so many bytes: least worth per byte, leaves before what they stand on.
+
+        Never pinned pieces, nor `keep` and what it stands on. None: there is not so much.
+        """
+        left = {x: len(p.on_it) + (x == keep) for x, p in self._places.items()}
+        heap = [
+            (self._worth(p, clock), x)
+            for x, p in self._places.items()
+            if left[x] == 0 and not p.stored.is_pinned
+        ]
+        heapq.heapify(heap)
+        out: list[str] = []
+        while nbytes > 0 and heap:
+            _, file_id = heapq.heappop(heap)
+            place = self._places[file_id]
+            out.append(file_id)
+            nbytes -= place.stored.nbytes
+            if (up := place.above) is not None:
+                left[up.stored.file_id] -= 1
+                if left[up.stored.file_id] == 0 and not up.stored.is_pinned:
+                    heapq.heappush(heap, (self._worth(up, clock), up.stored.file_id))
+        return out if nbytes <= 0 else None
+
+    def _worth(self, place: Place, clock: int) -> float:
+        """Of a piece on which nothing stands. Rows behind a model's last checkpoint save nothing,
+        but the checkpoint of a segment just written may still be on its way."""
+        s, age = place.stored, max(clock - place.stored.used, 0)
+        is_tail = s.record.kind == "segment" and self._group(s.record).n_checkpoints > 0
+        if place.is_adrift or (is_tail and age > 1):
+            return 0.0
+        return policy.value(max(s.record.end - s.record.start, 1), s.nbytes, age)
+
+
+def _cells(r: Record) -> Iterator[int]:
+    last = max(r.end - 1, 0)
+    return iter(range(min(r.start, last) // CELL, last // CELL + 1))
+
+
+def ranges(start: int, end: int, cap: int = CELL) -> list[tuple[int, int]]:
+    """Cut [start, end) at the absolute multiples of `cap`."""
+    cuts = [start, *range((start // cap + 1) * cap, end, cap), end]
+    return [(a, b) for a, b in pairwise(cuts) if a < b]
