@@ -37,13 +37,17 @@ _ALL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A piece on disk. `nbytes`: the file's length. `used`: a count of uses, not a time."""
+    """A piece on disk. `nbytes`: the file's length. `used`: a count of uses, not a time.
+
+    `above`: the piece that it stands on, where that is known.
+    """
 
     file_id: str
     record: Record
     nbytes: int
     used: int = 0
     is_pinned: bool = False
+    above: str | None = None
 
 
 class Index:

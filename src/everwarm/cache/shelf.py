@@ -201,9 +201,9 @@ class Shelf:
         return list(self._places)
 
     def usable(self, fingerprint: bytes) -> list[Stored]:
-        """A model's pieces whose whole path is here, by their start: parents before children."""
+        """A model's pieces whose whole path is here; what others stand on comes first."""
         out = [
-            p.stored
+            replace(p.stored, above=None if p.above is None else p.above.stored.file_id)
             for p in self._places.values()
             if p.stored.record.fingerprint == fingerprint and self._reaches_root(p)
         ]
