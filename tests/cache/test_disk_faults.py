@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import random
 import shutil
+import subprocess
+import sys
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -261,3 +264,39 @@ def test_power_lost_at_any_moment_loses_nothing_that_was_acknowledged(
             (root / "index.db").unlink()
             (root / "index.db-wal").unlink(missing_ok=True)
     check(root, saved)
+
+
+WRITER = """
+import pathlib, sys
+from pieces import keep, sequence
+from everwarm.cache.disk import DiskStore
+store = DiskStore.open(pathlib.Path(sys.argv[1]))
+n = int(sys.argv[2])
+while True:
+    n += 1
+    for at in (0, 10, 20):
+        print(keep(store, sequence(30, n), at, at + 10), flush=True)
+"""
+
+
+def test_a_real_kill_at_any_moment_leaves_what_was_acknowledged(tmp_path: Path) -> None:
+    rng, root = random.Random(5), tmp_path / "cache"
+    known: set[str] = set()
+    for round_ in range(8):
+        run = [sys.executable, "-c", WRITER, str(root), str(1000 * round_)]
+        path = os.pathsep.join(sys.path)
+        child = subprocess.Popen(
+            run, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+        )
+        assert child.stdout is not None
+        for _ in range(rng.randrange(1, 40)):
+            known.add(child.stdout.readline().strip())
+        child.kill()  # at once: it is somewhere in the next save
+        known |= {x.strip() for x in child.stdout if x.endswith("\n")}
+        child.stdout.close()
+        child.wait()
+        with closing(DiskStore.open(root)) as store:
+            found = {s.file_id: s for s in store.pieces(MODEL)}
+            assert known <= found.keys()
+            assert all(is_right(store, s) for s in found.values())
+            assert sorted(f"{x}.kv" for x in found) == files_in(store)

@@ -27,7 +27,7 @@ CELL: Final = 4096
 
 @dataclass(eq=False, slots=True)
 class Place:
-    """A piece and what it stands on. `trail` stands at its start. Live."""
+    """A piece and what it stands on (None: the root). `trail` stands at its start. Live."""
 
     stored: Stored
     trail: Trail | None = None
@@ -35,28 +35,35 @@ class Place:
     is_adrift: bool = False
     on_it: set[str] = field(default_factory=set)
 
+    def carries(self, position: PositionId, at: int) -> Trail | None:
+        """A trail at this position if the token before it is one of this piece's."""
+        r = self.stored.record
+        if self.trail is None or not r.start < at <= r.end:
+            return None
+        trail = self.trail.fork()
+        return trail if trail.feed(r.tokens[: at - r.start]) == position else None
+
 
 class Group:
-    """The pieces of one model and namespace."""
+    """The pieces of one model and namespace: those that stand, and those that wait."""
 
     def __init__(self, fingerprint: bytes, namespace: str) -> None:
         self.root = Trail(fingerprint, namespace)
         self.cells: dict[int, dict[str, Place]] = defaultdict(dict)
-        self.adrift: dict[int, dict[str, Place]] = defaultdict(dict)
+        self.ends: dict[PositionId, dict[str, Place]] = defaultdict(dict)
+        self.waiting: dict[int, dict[str, Place]] = defaultdict(dict)
         self.n_checkpoints = 0
 
     def at(self, position: PositionId, at: int, kind: str) -> tuple[Place, Trail] | None:
-        """The piece of this kind that holds the last token before a position, and a trail there."""
-        for place in self.cells[(at - 1) // CELL].values():
-            r = place.stored.record
-            if r.kind == kind and r.start < at <= r.end and place.trail is not None:
-                trail = place.trail.fork()
-                if trail.feed(r.tokens[: at - r.start]) == position:
-                    return place, trail
+        """The piece of this kind that carries a position, and a trail there."""
+        exact = self.ends.get(position, {})  # nearly always: where a turn ended
+        for place in (*exact.values(), *self.cells[(at - 1) // CELL].values()):
+            if place.stored.record.kind == kind and (trail := place.carries(position, at)):
+                return place, trail
         return None
 
     def support(self, r: Record) -> tuple[Place | None, Trail] | None:
-        """What a piece stands on (None: the root) and a trail at its start; None: nothing."""
+        """What a piece stands on (None: the root) and a trail there; None: nothing."""
         if r.kind == "checkpoint" and r.end:
             found = self.at(r.position, r.end, "segment")
             if found is not None:
@@ -64,6 +71,33 @@ class Group:
         if r.start == 0:
             return None, self.root.fork()
         return self.at(r.parent, r.start, "segment") or self.at(r.parent, r.start, "checkpoint")
+
+    def put(self, place: Place) -> None:
+        """Enter a piece that stands."""
+        r, file_id = place.stored.record, place.stored.file_id
+        self.n_checkpoints += r.kind == "checkpoint"
+        self.ends[r.position][file_id] = place
+        for cell in _cells(r):
+            self.cells[cell][file_id] = place
+
+    def take(self, place: Place) -> None:
+        """Undo `put`."""
+        r, file_id = place.stored.record, place.stored.file_id
+        self.n_checkpoints -= r.kind == "checkpoint"
+        del self.ends[r.position][file_id]
+        if not self.ends[r.position]:
+            del self.ends[r.position]
+        for cell in _cells(r):
+            del self.cells[cell][file_id]
+
+    def wait(self, place: Place) -> None:
+        """Enter a piece that is adrift under the cells of those that could carry it."""
+        for _, at in _needs(place.stored.record):
+            self.waiting[(at - 1) // CELL][place.stored.file_id] = place
+
+    def wait_no_more(self, place: Place) -> None:
+        for _, at in _needs(place.stored.record):
+            self.waiting[(at - 1) // CELL].pop(place.stored.file_id, None)
 
 
 class Shelf:
@@ -92,39 +126,27 @@ class Shelf:
 
     def same(self, r: Record) -> str | None:
         """The id of a piece that holds exactly this already."""
-        for place in self._group(r).cells[max(r.end - 1, 0) // CELL].values():
+        for file_id, place in self._group(r).ends.get(r.position, {}).items():
             s = place.stored.record
-            if (s.kind, s.position, s.start, s.end) == (r.kind, r.position, r.start, r.end):
-                return place.stored.file_id
+            if (s.kind, s.start, s.end) == (r.kind, r.start, r.end):
+                return file_id
         return None
 
     def stands_on(self, r: Record) -> tuple[bool, str | None]:
         """Whether everything above a piece is here, and the piece it stands on, if any."""
         found = self._group(r).support(r)
-        if found is None or (found[0] is not None and not self._reaches_root(found[0])):
+        if found is None:
             return False, None
         return True, None if found[0] is None else found[0].stored.file_id
 
-    def _reaches_root(self, place: Place) -> bool:
-        at: Place | None = place
-        while at is not None:
-            if at.is_adrift:
-                return False
-            at = at.above
-        return True
-
     def add(self, stored: Stored) -> bool:
         """Shelve a piece. False: its ids and tokens do not agree, so it is not what it says."""
-        r = stored.record
-        group, place = self._group(r), Place(stored)
+        group, place = self._group(stored.record), Place(stored)
         if not self._settle(group, place):
             return False
         self._places[stored.file_id] = place
         self.nbytes += stored.nbytes
-        group.n_checkpoints += r.kind == "checkpoint"
-        for cell in _cells(r):
-            group.cells[cell][stored.file_id] = place
-        self._moor(group, place)
+        self._carry(group, place)
         return True
 
     def _settle(self, group: Group, place: Place) -> bool:
@@ -132,7 +154,7 @@ class Shelf:
         r = place.stored.record
         found = group.support(r)
         if found is None:
-            self._set_adrift(group, place, True)
+            self._set_adrift(group, place)
             return True
         above, trail = found
         if trail.at == r.start and trail.fork().feed(r.tokens) != r.position:
@@ -140,28 +162,30 @@ class Shelf:
         # A checkpoint that was found by its end has no trail at its start: nothing stands on it.
         place.trail = trail if trail.at == r.start else None
         place.above = above
-        self._set_adrift(group, place, False)
         if above is not None:
             above.on_it.add(place.stored.file_id)
+        if place.is_adrift:
+            place.is_adrift = False
+            self.n_adrift -= 1
+            group.wait_no_more(place)
+        group.put(place)
         return True
 
-    def _set_adrift(self, group: Group, place: Place, is_adrift: bool) -> None:
-        """File an adrift piece under the cells whose pieces might carry it."""
-        r, file_id = place.stored.record, place.stored.file_id
-        for at in (r.start, r.end):
-            if is_adrift:
-                group.adrift[(at - 1) // CELL][file_id] = place
-            else:
-                group.adrift[(at - 1) // CELL].pop(file_id, None)
-        self.n_adrift += is_adrift - place.is_adrift
-        place.is_adrift = is_adrift
+    def _set_adrift(self, group: Group, place: Place) -> None:
+        if not place.is_adrift:
+            place.is_adrift = True
+            self.n_adrift += 1
+            group.wait(place)
 
-    def _moor(self, group: Group, place: Place) -> None:
-        """Try again for those that a new piece may carry, and those that they carry."""
-        fresh = [place]
+    def _carry(self, group: Group, place: Place) -> None:
+        """Let those that waited for a piece stand on it, and those that waited for them."""
+        fresh = [] if place.is_adrift else [place]
         while fresh:
-            for cell in _cells(fresh.pop().stored.record):
-                for other in list(group.adrift[cell].values()):
+            new = fresh.pop()
+            near = [p for c in _cells(new.stored.record) for p in group.waiting[c].values()]
+            for other in near:
+                needs = _needs(other.stored.record)
+                if other.is_adrift and any(new.carries(*n) for n in needs):
                     self._settle(group, other)
                     if not other.is_adrift:
                         fresh.append(other)
@@ -169,19 +193,32 @@ class Shelf:
     def remove(self, file_id: str) -> None:
         """Take a piece off; what stood on it finds another place to stand, or is adrift."""
         place = self._places.pop(file_id)
-        r = place.stored.record
-        group = self._group(r)
+        group = self._group(place.stored.record)
         self.nbytes -= place.stored.nbytes
-        group.n_checkpoints -= r.kind == "checkpoint"
-        self._set_adrift(group, place, False)
-        for cell in _cells(r):
-            group.cells[cell].pop(file_id, None)
+        if place.is_adrift:
+            self.n_adrift -= 1
+            group.wait_no_more(place)
+            return
+        lost = self._cast_off(group, place)[1:]
         if place.above is not None:
             place.above.on_it.discard(file_id)
-        for other in [self._places[x] for x in place.on_it]:
-            other.above = None
-            self._set_adrift(group, other, True)
-            self._settle(group, other)
+        for other in lost:
+            self._set_adrift(group, other)
+        for other in lost:
+            if other.is_adrift:
+                self._settle(group, other)
+                self._carry(group, other)
+
+    def _cast_off(self, group: Group, place: Place) -> list[Place]:
+        """Take a piece and all that stands on it out of the group; they, upper ones first."""
+        out = [place]
+        for p in out:
+            out.extend(self._places[x] for x in p.on_it)
+            group.take(p)
+            p.on_it, p.trail = set(), None
+        for p in out[1:]:
+            p.above = None
+        return out
 
     def touch(self, file_ids: Iterable[str], used: int) -> list[str]:
         """Note a use; gives back those that are here."""
@@ -205,23 +242,22 @@ class Shelf:
         out = [
             replace(p.stored, above=None if p.above is None else p.above.stored.file_id)
             for p in self._places.values()
-            if p.stored.record.fingerprint == fingerprint and self._reaches_root(p)
+            if p.stored.record.fingerprint == fingerprint and not p.is_adrift
         ]
         return sorted(out, key=lambda s: (s.record.start, s.record.end))
 
     def adrift(self) -> list[str]:
-        """Pieces of no use, lowest first."""
-        lost = [x for x, p in self._places.items() if not self._reaches_root(p)]
-        return sorted(lost, key=lambda x: -self.get(x).record.start)
+        """Pieces of no use now."""
+        return [x for x, p in self._places.items() if p.is_adrift]
 
     def free_to_go(self, file_ids: Iterable[str]) -> list[str]:
         """Of these, lowest first, the pieces on which nothing else stands."""
-        out: list[str] = []
+        out: dict[str, None] = {}
         here = [x for x in set(file_ids) if x in self._places]
         for file_id in sorted(here, key=self._depth, reverse=True):
-            if self._places[file_id].on_it <= set(out):
-                out.append(file_id)
-        return out
+            if self._places[file_id].on_it <= out.keys():
+                out[file_id] = None
+        return list(out)
 
     def _depth(self, file_id: str) -> int:
         n, place = 0, self._places[file_id].above
@@ -261,6 +297,11 @@ class Shelf:
         if place.is_adrift or (is_tail and age > 1):
             return 0.0
         return policy.value(max(s.record.end - s.record.start, 1), s.nbytes, age)
+
+
+def _needs(r: Record) -> list[tuple[PositionId, int]]:
+    """The positions of which one must be carried by another piece."""
+    return [(r.parent, r.start), *([(r.position, r.end)] if r.kind == "checkpoint" else [])]
 
 
 def _cells(r: Record) -> Iterator[int]:

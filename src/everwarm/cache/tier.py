@@ -12,6 +12,7 @@ A fault is a miss: the piece is forgotten, and its tokens are read again. Engine
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -132,6 +133,28 @@ class DiskTier:
             node.shelved = [s for s in node.shelved if _file_of(s) != file_id]
             if node.shelved_checkpoint and node.shelved_checkpoint.file_id == file_id:
                 node.shelved_checkpoint = None
+
+    def stats(self) -> dict[str, int | float | str]:
+        """Counts and the state, for people."""
+        s = self.store.stats()
+        return {
+            "disk_state": s.state,
+            "disk_why": s.why,
+            "disk_pieces": s.pieces,
+            "disk_bytes": s.nbytes,
+            "disk_budget_bytes": s.budget_bytes,
+            "disk_written_today_bytes": s.written_today_bytes,
+        }
+
+    def close(self, grace_s: float) -> None:
+        """Write what is left, for so long; then give the directory back."""
+        until = time.monotonic() + grace_s
+        self.step()
+        while not self.is_idle and time.monotonic() < until:
+            time.sleep(0.002)
+            self.step()
+        self.store.flush(max(until - time.monotonic(), 0.1))
+        self.store.close()
 
     def _next(self, holder: Holder, namespace: str) -> _Write | None:
         path = holder.node.path()

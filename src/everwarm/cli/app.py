@@ -50,6 +50,8 @@ def serve(
     prefill_step: Annotated[int | None, _flag("prefill_step", "--prefill-step")] = None,
     prefill_share: Annotated[float | None, _flag("prefill_share", "--prefill-share")] = None,
     context_length: Annotated[int | None, _flag("context_length", "--context-length")] = None,
+    disk: Annotated[bool | None, _flag("disk", "--disk/--no-disk")] = None,
+    disk_budget: Annotated[str | None, _flag("disk_budget", "--disk-budget")] = None,
     forced_replies: Annotated[bool | None, _flag("forced_replies", "--forced-replies")] = None,
     log_level: Annotated[str | None, _flag("log_level", "--log-level")] = None,
     config: Annotated[

@@ -23,6 +23,7 @@ from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
 Phase = Literal["wait", "prefill", "decode"]
 CLEAR_EVERY = 256
 SPILL_EVERY = 4096
+TELLING_PREFILL = 256
 LIKELY_REPLY = 4096
 """Room set aside for a reply: without max_tokens one may run on, but hardly any does."""
 
@@ -61,12 +62,12 @@ class Run:
             self.lease = self.cache.lease(job.tokens, job.marks, job.namespace, rows=rows)
         if self.lease is None:
             return False
-        state = self.cache.resume(self.lease)
+        lease = self.lease
+        state = self.cache.resume(lease)
         if state == "lost":
             self.lease = None
         if state != "whole":
             return False
-        lease = self.lease
         self.phase = "prefill"
         wait_s, restore_s = self.leasing - self.submitted, time.perf_counter() - self.leasing
         self.sink(Leased(lease.start, lease.unseen, lease.cached_from, wait_s, restore_s))
@@ -102,6 +103,8 @@ class Run:
             self.cache.commit(self.lease)
         self.lease = None
         c = self.counts
+        if c.prefilled >= TELLING_PREFILL:
+            self.cache.prefill_tps = c.prefilled / c.prefill_s
         commit_s = time.perf_counter() - began
         self.sink(Ended(c.reason, c.prefilled, c.completion, c.prefill_s, c.decode_s, commit_s))
 

@@ -1,8 +1,8 @@
 """Bytes of layers, out of MLX and back: what the disk tier writes and reads. Engine thread only.
 
-Buffers leave as numpy arrays of their own, so that nothing written later can reach them, and no view
-of a live buffer is held (the next step would copy the whole of it). They come back either straight
-into a live state's rows or as arrays of a checkpoint.
+Buffers leave as numpy arrays of their own, so that nothing written later can reach them, and no
+view of a live buffer is held (the next step would copy the whole of it). They come back either
+straight into a live state's rows or as arrays of a checkpoint.
 """
 
 from __future__ import annotations
