@@ -31,7 +31,7 @@ from everwarm.errors import CacheFault
 from everwarm.tokens import MarkKind, Tokens
 
 KEPT: Final = frozenset(("system", "prompt", None))
-"""Kinds of checkpoints worth a file. A reply's end (no mark) serves the next message's edits too."""
+"""Kinds of checkpoints worth a file. A reply's end has no mark."""
 AHEAD: Final = 2
 FILE_S: Final = 0.003
 FIRST_READ_RATE: Final = 500e6
