@@ -38,7 +38,17 @@ class Server:
 
 
 def start(model: Path, *flags: str) -> Server:
-    command = [sys.executable, "-m", "everwarm", "serve", str(model), "--port", "0", *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "everwarm",
+        "serve",
+        str(model),
+        "--port",
+        "0",
+        "--no-disk",
+        *flags,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
     assert process.stdout is not None
     line = process.stdout.readline()

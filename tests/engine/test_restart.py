@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,6 @@ def test_a_turn_writes_its_own_tokens_and_nothing_again(tmp_path: Path) -> None:
             cache.tier.step()
         written.append(cache.tier.store.stats().nbytes)
     row = 3 * 2 * 2 * 16 * 4  # layers, keys and values, heads, width, bytes
-    for before, after in zip(written, written[1:], strict=False):
+    for before, after in pairwise(written):
         assert after - before < 1.15 * 86 * row + 8192
     closed(cache)

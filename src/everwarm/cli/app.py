@@ -174,3 +174,39 @@ def policy(
         token_bytes=token_bytes, checkpoint_bytes=checkpoint_bytes,
     )  # fmt: skip
     run(trial, n_synthetic=synthetic, seed=seed, as_json=as_json)
+
+
+disk = typer.Typer(help="Conversations that rest on disk, while no server is running on them.")
+app.add_typer(disk, name="cache", no_args_is_help=True)
+
+
+@disk.command("stats")
+def cache_stats(as_json: AsJson = False) -> None:
+    """Show what rests on disk, and its limits. Of a running server: `everwarm ps`."""
+    from everwarm.cli.disk import stats
+
+    stats(settings(), as_json=as_json)
+
+
+@disk.command("verify")
+def cache_verify() -> None:
+    """Read every piece and its checksums; what is damaged is removed."""
+    from everwarm.cli.disk import verify
+
+    raise typer.Exit(verify(settings()))
+
+
+@disk.command("prune")
+def cache_prune() -> None:
+    """Remove what is of no use, or over the budget."""
+    from everwarm.cli.disk import prune
+
+    prune(settings())
+
+
+@disk.command("clear")
+def cache_clear() -> None:
+    """Remove every conversation from disk. Answers stay right; they are read again."""
+    from everwarm.cli.disk import clear
+
+    clear(settings())

@@ -40,7 +40,7 @@ def create_app(engine: Engine, codec: Codec, settings: Settings) -> ASGIApp:
             Route("/v1/models", routes.models),
             Route("/v1/models/{name:path}", routes.model),
             Route("/health", routes.health),
-            Route("/ready", routes.health),
+            Route("/ready", routes.ready),
             Route("/api/turns", routes.recent),
             Route("/api/ps", routes.ps),
         ]
@@ -91,6 +91,12 @@ class _Routes:
 
     async def health(self, _: HttpRequest) -> Response:
         return _json({"status": "ok", "model": self._turns.engine.model.id})
+
+    async def ready(self, _: HttpRequest) -> Response:
+        """As `health`, with the disk tier's state: it never keeps an answer from being given."""
+        stats = await asyncio.to_thread(self._turns.engine.stats)
+        disk = {k: v for k, v in stats.items() if k in ("disk_state", "disk_why")}
+        return _json({"status": "ok", "model": self._turns.engine.model.id, **disk})
 
     async def recent(self, http: HttpRequest) -> Response:
         limit = http.query_params.get("limit", "20")
