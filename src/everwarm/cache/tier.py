@@ -32,7 +32,9 @@ from everwarm.tokens import MarkKind, Tokens
 
 KEPT: Final = frozenset(("system", "prompt", None))
 """Kinds of checkpoints worth a file. A reply's end has no mark."""
-AHEAD: Final = 2
+AHEAD: Final = 4
+MOST_AT_ONCE: Final = 64 << 20
+"""Bytes taken between two steps of other jobs."""
 FILE_S: Final = 0.003
 FIRST_READ_RATE: Final = 500e6
 WORTH_READING: Final = 64
@@ -219,7 +221,7 @@ class DiskTier:
 
 
 class Restoring:
-    """A state on its way back. `step` takes one file that has arrived; True: it is whole.
+    """A state on its way back. `step` takes what has arrived; True: it is whole.
 
     `made`: the checkpoint that was read, now in memory.
     """
@@ -237,7 +239,8 @@ class Restoring:
 
     def step(self) -> bool:
         """Raises Lost where a file is gone, damaged or not what it should be."""
-        if self._left:
+        taken = 0
+        while self._left and taken < MOST_AT_ONCE:
             s = self._left[0]
             if isinstance(s.piece, OnDisk):
                 loaded = self._arrived(s.piece)
@@ -246,6 +249,7 @@ class Restoring:
                 self._put_rows(s, s.piece, loaded)
             else:
                 self._holder.live.extend(s.piece, s.start, s.end, s.piece_start)
+            taken += s.piece.nbytes
             self._left.popleft()
             self._holder.tokens = self._tokens[: s.end]
         return not self._left and self._put_back()
