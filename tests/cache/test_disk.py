@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from pieces import (
     sequence,
 )
 
+from everwarm.cache.blob import CHUNK, DTYPES, Array, Layer
 from everwarm.cache.disk import DiskStore
 from everwarm.cache.files import OsFiles
 from everwarm.cache.health import GB, Limits
@@ -158,6 +160,10 @@ def test_wrong_buffers_and_names_are_refused_at_once(open_store: Open) -> None:
     assert file_id is not None
     with pytest.raises(ValueError):
         store.read(file_id, blank_for(segment_layers(9))).result(30)
+    with pytest.raises(ValueError, match="cannot be written"):
+        store.read(file_id, bytes_for(layers)).result(30)
+    with pytest.raises(TypeError):
+        store.read(file_id, [1, 2, 3, 4]).result(30)
     assert store.stats().damaged == 0 and fetch(store, file_id)
 
 
@@ -179,6 +185,47 @@ def test_buffers_are_filled_in_place(open_store: Open) -> None:
         at += len(b)
     store.read(file_id, parts).result(30)
     assert bytes(whole[7:]) == b"".join(fetch(store, file_id))
+
+
+def test_arrays_of_any_type_and_shape_come_back(open_store: Open) -> None:
+    rng = random.Random(11)
+    for n in range(60):
+        shapes = [
+            tuple(rng.choice([0, 1, 2, 7, 64]) for _ in range(rng.randrange(5)))
+            for _ in range(rng.randrange(8))
+        ]
+        held = [Array(rng.choice(sorted(DTYPES)), shape) for shape in shapes]
+        layers = (Layer("windowed", n, (*held[:2], n, None)), Layer("opaque", n, tuple(held[2:])))
+        store = open_store()
+        file_id = keep(store, sequence(10, n), 0, 10, layers=layers)
+        assert file_id and store.head(file_id).result(30).layers == layers
+        assert is_right(store, next(s for s in store.pieces(MODEL) if s.file_id == file_id))
+        store.close()
+
+
+def test_an_array_of_several_chunks_comes_back(open_store: Open) -> None:
+    a = Array("U8", (2 * CHUNK + 5,))
+    layers = (Layer("opaque", 1, (a, Array("F32", (3,)), a)),)
+    store = open_store()
+    assert keep(store, sequence(10), 0, 10, layers=layers)
+    assert is_right(store, store.pieces(MODEL)[0])
+
+
+def test_a_piece_that_goes_while_it_is_read_is_whole_or_a_fault(open_store: Open) -> None:
+    store, layers = open_store(), segment_layers(2000, width=64)
+    for n in range(20):
+        file_id = keep(store, sequence(2000, n), 0, 2000, layers=layers)
+        assert file_id is not None
+        into = blank_for(layers)
+        reading = store.read(file_id, into)
+        store.delete([file_id])
+        try:
+            reading.result(30)
+        except CacheFault:
+            continue
+        assert [bytes(b) for b in into] == bytes_for(
+            layers, record(sequence(2000, n), 0, 2000).position
+        )
 
 
 # What goes, and what stays

@@ -29,6 +29,7 @@ CREATE TABLE pieces (
 ) STRICT;
 CREATE TABLE written (day INTEGER PRIMARY KEY, nbytes INTEGER) STRICT
 """
+_MOST_USES: Final = 2**53
 _ALL: Final = (
     'SELECT file_id, fingerprint, namespace, kind, parent, position, start, "end", tokens, mark,'
     " nbytes, used, is_pinned FROM pieces"
@@ -155,5 +156,6 @@ def _stored(row: tuple[Any, ...]) -> Stored | None:
     if len(ids) != end - start or kind not in ("segment", "checkpoint"):
         return None
     parent, position = PositionId(parent), PositionId(position)
+    used = used if 0 <= used < _MOST_USES else 0  # a damaged count must not become the clock
     record = Record(kind, fingerprint, namespace, parent, position, start, end, ids, mark)
     return Stored(file_id, record, nbytes, used, bool(is_pinned))

@@ -126,8 +126,11 @@ class Reader:
             self._settle(done, self._judge(file_id, e))
             return
         try:
-            parts = list(_batches(found, blob.flat(found.arrays, into)))
-        except ValueError as e:
+            views = blob.flat(found.arrays, into)
+            if any(v.readonly for v in views if len(v)):
+                raise ValueError("a buffer that cannot be written to")
+            parts = list(_batches(found, views))
+        except (ValueError, TypeError) as e:
             self.give_back(fd)
             self._settle(done, e)
             return

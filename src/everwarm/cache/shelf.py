@@ -271,22 +271,23 @@ class Shelf:
         Never pinned pieces, nor `keep` and what it stands on. None: there is not so much.
         """
         left = {x: len(p.on_it) + (x == keep) for x, p in self._places.items()}
-        heap = [
-            (self._worth(p, clock), x)
-            for x, p in self._places.items()
-            if left[x] == 0 and not p.stored.is_pinned
-        ]
+        order = {x: n for n, x in enumerate(self._places)}  # of equals, what came first goes first
+
+        def entry(place: Place) -> tuple[float, int, Place]:
+            return self._worth(place, clock), order[place.stored.file_id], place
+
+        leaves = [p for x, p in self._places.items() if left[x] == 0]
+        heap = [entry(p) for p in leaves if not p.stored.is_pinned]
         heapq.heapify(heap)
         out: list[str] = []
         while nbytes > 0 and heap:
-            _, file_id = heapq.heappop(heap)
-            place = self._places[file_id]
-            out.append(file_id)
+            *_, place = heapq.heappop(heap)
+            out.append(place.stored.file_id)
             nbytes -= place.stored.nbytes
             if (up := place.above) is not None:
                 left[up.stored.file_id] -= 1
                 if left[up.stored.file_id] == 0 and not up.stored.is_pinned:
-                    heapq.heappush(heap, (self._worth(up, clock), up.stored.file_id))
+                    heapq.heappush(heap, entry(up))
         return out if nbytes <= 0 else None
 
     def _worth(self, place: Place, clock: int) -> float:
