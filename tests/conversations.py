@@ -212,7 +212,8 @@ class Conversations(RuleBasedStateMachine):
 
     def finish(self) -> None:
         while getattr(self, "jobs", None):
-            assert any([self.step(j) for j in list(self.jobs)]), "every job waits for another"
+            moved = [self.step(j) for j in list(self.jobs)]
+            assert any(moved), "every job waits for another"
 
     def step(self, job: Job) -> bool:
         """One step, or the end of a job whose cancel is known."""
