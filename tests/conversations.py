@@ -8,12 +8,21 @@ the oracle's reply to the literal context.
 from __future__ import annotations
 
 import collections
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from everwarm.cache.cache import Cache, Lease
 from everwarm.cache.tree import Holder, Node
@@ -29,8 +38,13 @@ TEXT = st.tuples(st.integers(0, 2), st.sampled_from([1, 4, 20, 75, 160]))
 BUDGET = st.sampled_from([1 << 30, 40_000, 15_000, 8000, 5000, 2500, 0])
 LENGTH = st.integers(1, 9)
 
+SEED = int(os.environ.get("EVERWARM_MACHINE_SEED", 0))
+SHRINK = (Phase.shrink,) if os.environ.get("EVERWARM_MACHINE_SHRINK") else ()
+RULES = ("begins", "goes on", "edits", "regenerates", "forks", "steps", "runs", "cancels", "fails",
+         "evicts")  # fmt: skip
+
 steps: collections.Counter[str] = collections.Counter()
-"""How often each rule was carried out in this process, and what it met."""
+"""How often each rule was carried out since `explore` began, and what it met."""
 
 
 def words(kind: int, n: int) -> tuple[int, ...]:
@@ -80,7 +94,11 @@ class Conversations(RuleBasedStateMachine):
     families: Sequence[str] = tuple(ORACLES)
 
     def new_cache(self, layers: Sequence[Layer], budget: int) -> Cache:
-        return Cache(lambda: OracleState(layers), budget=budget)
+        return Cache(lambda: OracleState(layers), budget=budget, bytes_at=self.bytes_at)
+
+    @staticmethod
+    def bytes_at(rows: int) -> int:
+        return 10 * rows + 200
 
     def new_run(self, cache: Cache, talk: Talk, n: int, chunk: int) -> OracleRun:
         tokens, marks = talk.prompt()
@@ -283,9 +301,13 @@ class Conversations(RuleBasedStateMachine):
     @invariant()
     def trees_are_sound(self) -> None:
         for cache in getattr(self, "caches", ()):
+            found: dict[int, Holder] = {}
             for root in cache._roots.values():
                 for node in root.below():
                     check_node(node)
+                    found |= {id(h): h for h in node.holders}
+            states = {id(h) for h in cache._states if h.node.parent is not None}
+            assert states == set(found), "a state that nobody can find, or that nobody counts"
 
 
 def check_node(node: Node) -> None:
@@ -305,3 +327,24 @@ def check_holder(h: Holder, node: Node) -> None:
     assert h.node.end >= node.end
     assert h.tokens[node.start : node.end] == node.tokens
     assert node.parent is None or node.parent.parent is None or h in node.parent.holders
+
+
+def explore(
+    machine: type[Conversations], n: int, *, examples: int = 50
+) -> collections.Counter[str]:
+    """Carry out at least `n` rules; gives back how often what happened."""
+    steps.clear()
+    few = settings(
+        max_examples=examples,
+        stateful_step_count=60,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, *SHRINK),
+        suppress_health_check=list(HealthCheck),
+    )
+    run = SEED
+    while sum(steps[name] for name in RULES) < n:
+        run_state_machine_as_test(seed(run)(machine), settings=few)
+        run += 1
+    assert all(steps[name] for name in RULES), f"a rule was never carried out: {dict(steps)}"
+    return steps

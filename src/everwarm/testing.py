@@ -206,7 +206,8 @@ class OracleRun:
     def step(self) -> bool:
         """Take up the job, or read a chunk or a token. False: it has to wait for another."""
         if self.lease is None:
-            self.lease = self.cache.lease(self.tokens, self.marks, self.namespace)
+            rows = len(self.tokens) + self.max_tokens
+            self.lease = self.cache.lease(self.tokens, self.marks, self.namespace, rows=rows)
             self.start = self.lease.start if self.lease is not None else 0
             return self.lease is not None
         try:

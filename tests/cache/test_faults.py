@@ -8,22 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from conversations import Conversations
-from hypothesis import HealthCheck, Phase, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
+from conversations import Conversations, explore
 
 from everwarm.cache.cache import Cache
 from everwarm.testing import Layer, OraclePiece, OracleState
 from everwarm.tokens import Tokens
-
-FEW = settings(
-    max_examples=60,
-    stateful_step_count=60,
-    deadline=None,
-    database=None,
-    phases=(Phase.generate,),
-    suppress_health_check=list(HealthCheck),
-)
 
 
 class LosesAToken(OracleState):
@@ -112,7 +101,7 @@ def test_the_machine_finds(state: type[OracleState], family: str) -> None:
         families = (family,)
 
         def new_cache(self, layers: Sequence[Layer], budget: int) -> Cache:
-            return Cache(lambda: state(layers), budget=budget)
+            return Cache(lambda: state(layers), budget=budget, bytes_at=self.bytes_at)
 
     with pytest.raises(AssertionError, match="a warm reply is not the cold one"):
-        run_state_machine_as_test(seed(0)(Faulty), settings=FEW)
+        explore(Faulty, 3000)
