@@ -47,9 +47,6 @@ class ChatBody:
     include_usage: bool
 
 
-# --- the body as clients send it ---
-
-
 class _Object(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -195,6 +192,7 @@ class _Body(_Object):
     chat_template_kwargs: _TemplateArgs = _TemplateArgs()
     reasoning_effort: _Effort | None = None
     response_format: _ResponseFormat | None = None
+    everwarm: dict[Literal["reply"], str] = {}  # what the model is made to say, for tests
 
 
 def parse(body: bytes, *, namespace: str = "") -> ChatBody:
@@ -227,6 +225,7 @@ def _request(b: _Body, namespace: str) -> Request:
         logprobs=_logprobs(b),
         template_args=_template_args(b),
         namespace=namespace,
+        forced_reply=b.everwarm.get("reply"),
     )
 
 
@@ -279,9 +278,6 @@ def _template_args(b: _Body) -> Mapping[str, Any]:
     elif b.reasoning_effort is not None:
         args["reasoning_effort"] = b.reasoning_effort
     return args | b.chat_template_kwargs.model_dump(exclude_none=True)
-
-
-# --- events -> chunks, or one response ---
 
 
 class Encoder:
