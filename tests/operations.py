@@ -62,6 +62,14 @@ def regenerates(warm: Warm) -> None:
         assert again.reply == turn.reply
 
 
+def goes_on_by_single_tokens(warm: Warm) -> None:
+    """Calls of one token write into rings in place, right behind a checkpoint."""
+    history = first_turn(warm)
+    for seed in (1, 2, 3):
+        turn = warm.turn(history + words(seed, 1), SYSTEM, USER)
+        warm_at(turn, len(history))
+
+
 def rewinds_to_each_checkpoint(warm: Warm) -> None:
     history = first_turn(warm)
     long = next_turn(warm, next_turn_history(warm, history, 1), 2)
@@ -130,6 +138,7 @@ OPERATIONS: Final[dict[str, Callable[[Warm], None]]] = {
     "continue": goes_on,
     "branch": branches_and_comes_back,
     "regenerate": regenerates,
+    "single tokens": goes_on_by_single_tokens,
     "rewind": rewinds_to_each_checkpoint,
     "resume prefill": resumes_a_cancelled_prefill,
     "resume reply": resumes_a_cancelled_reply,

@@ -109,10 +109,10 @@ class Turn:
 class Warm:
     """A cache of a real model, with all calls that its states were made of."""
 
-    def __init__(self, model: Any, budget: int = 1 << 34) -> None:
+    def __init__(self, model: Any, state: type[State] = State) -> None:
         self.model = model
         self.recorder = Recorder(model)
-        self.cache = Cache(lambda: State(self.recorder), budget=budget)
+        self.cache = Cache(lambda: state(self.recorder), budget=1 << 34)
         self.difference = 0.0
         self.compared = 0
         self._cold: Any = make_prompt_cache(model)
