@@ -27,6 +27,17 @@ SMALL = {
 }
 """What `small` puts in place: 60 tokens then wrap windows and leave sparse selection a choice."""
 
+FEWER_LAYERS: dict[str, dict[str, Any]] = {
+    "gemma3_text": {"num_hidden_layers": 3},
+    "deepseek_v41": {
+        "num_hidden_layers": 2,
+        "compress_ratios": [1, 4],
+        "kv_source_layer_ids": [1],
+        "index_source_layer_ids": [1],
+    },
+}
+"""One of each kind where a family is slow."""
+
 
 def config(name: str) -> dict[str, Any]:
     """A family's whole config."""
@@ -45,7 +56,7 @@ def small(name: str) -> dict[str, Any]:
         c = {k: shrink(v) if isinstance(v, dict) else v for k, v in c.items()}
         return {k: SMALL.get(k, v) for k, v in c.items()}
 
-    return shrink(config(name))
+    return shrink({**config(name), **FEWER_LAYERS.get(name, {})})
 
 
 def build(name: str, **over: Any) -> tuple[Any, dict[str, Any]]:
