@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
-from everwarm.cache import policy
 from everwarm.cache.cache import Cache, Lease
 from everwarm.errors import EngineError
 from everwarm.tokens import Mark, Tokens, tokens_of
@@ -234,15 +233,14 @@ class OracleRun:
         lease, state = self.lease, self.state
         assert lease is not None and state is not None
         end = len(self.tokens) - 1
-        stops = policy.checkpoint_positions(state.length, end, self.marks)
-        cuts = sorted(a for a, k in stops.items() if k == "system" or not state.is_cuttable)
+        stops = self.cache.stops(lease, end)
         while state.length < end:
             at = state.length
-            stop = next((c for c in cuts if c > at), end)
+            stop = next((c for c in stops if c > at), end)
             to = min((at // self.chunk + 1) * self.chunk, stop, end)
             self._read(lease, state, self.tokens[at:to])
             self.prefilled += to - at
-            if to in cuts:
+            if to in stops:
                 self.cache.checkpoint(lease, stops[to])
             yield
         self._read(lease, state, self.tokens[end:])
