@@ -19,7 +19,7 @@ from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 from everwarm.cache.cache import Cache
 from everwarm.engine import layers
 from everwarm.engine.run import Run
-from everwarm.engine.state import State
+from everwarm.engine.state import ArrayPiece, State
 from everwarm.job import Job, Leased, Output, Token
 from everwarm.request import Sampling
 from everwarm.tokens import Mark, tokens_of
@@ -45,6 +45,61 @@ class Recorder:
         mx.eval(logits)
         self.calls.append((cache, ids[0].tolist(), logits[0]))  # type: ignore[arg-type]
         return logits
+
+
+Calls = list[tuple[int, list[int], int]]
+"""(begin, ids, end): a call read ids at `begin`; of its rows those up to `end` are still there."""
+
+
+def upto(calls: Calls, at: int) -> Calls:
+    """What is left of calls where all behind `at` is taken away."""
+    return [(begin, ids, min(end, at)) for begin, ids, end in calls if begin < at]
+
+
+class Trace(State):
+    """Goes before a state's class: notes the calls that a state and its pieces were made of."""
+
+    calls: Calls
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.calls = []
+
+    def read(self, tokens: Any) -> mx.array:
+        begin = self.length
+        out = super().read(tokens)
+        ids = tokens.tolist()
+        self.calls = [*self.calls, (begin, ids, self.length)]
+        return out
+
+    def undo(self) -> None:
+        super().undo()
+        self.calls = self.calls[:-1]
+
+    def cut(self, start: int, end: int) -> ArrayPiece:
+        return self._named(super().cut(start, end))
+
+    def checkpoint(self) -> ArrayPiece | None:
+        piece = super().checkpoint()
+        return piece if piece is None else self._named(piece)
+
+    def _named(self, piece: ArrayPiece) -> ArrayPiece:
+        piece.calls = self.calls  # type: ignore[attr-defined]
+        return piece
+
+    def rewind(self, at: int, checkpoint: ArrayPiece | None) -> None:
+        self.calls = upto(self.calls, at)
+        super().rewind(at, checkpoint)
+
+    def put_back(self, checkpoint: ArrayPiece | None) -> None:
+        if checkpoint is not None:
+            self.calls = checkpoint.calls  # type: ignore[attr-defined]
+        super().put_back(checkpoint)
+
+    def extend(self, piece: ArrayPiece, start: int, end: int, piece_start: int) -> None:
+        super().extend(piece, start, end, piece_start)
+        theirs = [c for c in upto(piece.calls, end) if c[2] > start]  # type: ignore[attr-defined]
+        self.calls = upto(self.calls, theirs[0][0]) + theirs
 
 
 def feed(model: Any, cache: Any, ids: list[int]) -> mx.array:
@@ -73,6 +128,7 @@ class Turn:
         assert self._run.try_lease() and self._run.lease is not None
         self._holder = self._run.lease.holder
         self._caches = self._holder.live.caches  # type: ignore[attr-defined]
+        self.made: Calls = self._holder.live.calls  # type: ignore[attr-defined]
         self._first = len(warm.recorder.calls)
         self._steps: Iterator[None] = self._run.steps()
 
@@ -90,9 +146,8 @@ class Turn:
     def _end(self) -> Turn:
         self.over = True
         self._run.finish()
-        kept = list(self._holder.tokens)
         own = [c for c in self.warm.recorder.calls[self._first :] if c[0] is self._caches]
-        self.warm.judge(self, [(ids, logits) for _, ids, logits in own], kept)
+        self.warm.judge(self, [(ids, logits) for _, ids, logits in own])
         return self
 
     @property
@@ -112,13 +167,12 @@ class Warm:
     def __init__(self, model: Any, state: type[State] = State) -> None:
         self.model = model
         self.recorder = Recorder(model)
-        self.cache = Cache(lambda: state(self.recorder), budget=1 << 34)
+        traced: Any = type("Traced", (Trace, state), {})
+        self.cache = Cache(lambda: traced(self.recorder), budget=1 << 34)
         self.difference = 0.0
         self.compared = 0
         self._cold: Any = make_prompt_cache(model)
-        self._fed: list[tuple[int, list[int], int]] = []
-        self._began: dict[tuple[int, ...], int] = {}
-        """Where the call began that ended behind exactly these tokens."""
+        self._fed: Calls = []
 
     def turn(
         self, tokens: list[int], *marks: int, eos: frozenset[int] = frozenset(), cancel: int = 0
@@ -131,40 +185,23 @@ class Warm:
         kinds = [Mark(at, "user" if i else "system") for i, at in enumerate(marks)]
         return Turn(self, tokens, [*kinds, Mark(len(tokens) - 3, "prompt")], eos)
 
-    def judge(self, turn: Turn, calls: list[tuple[list[int], mx.array]], kept: list[int]) -> None:
+    def judge(self, turn: Turn, calls: list[tuple[list[int], mx.array]]) -> None:
         """Feed what made the restored part, then the turn's calls, to a fresh cache; compare."""
         at = turn.leased.cached_tokens
-        cold = self._restored(turn.tokens, at)
+        cold = self._restored(turn.made)
         for ids, logits in calls:
             again = feed(self.model, cold, ids)
             self.difference = max(self.difference, distance(again, logits))
             self.compared += len(ids)
             self._fed.append((at, ids, at + len(ids)))
             at += len(ids)
-            if at <= len(kept):  # else the one step that was taken back
-                self._began.setdefault(tuple(kept[:at]), at - len(ids))
 
-    def _restored(self, tokens: list[int], at: int) -> Any:
-        """A plain cache that was fed what made the state behind tokens[:at]."""
-        made = self._made_by(tokens, at)
+    def _restored(self, made: Calls) -> Any:
+        """A plain cache that was fed these calls; a cut inside one is a trim."""
         if made != self._fed:  # else the last one has just that behind it
-            self._cold, self._fed = make_prompt_cache(self.model), made
+            self._cold, self._fed = make_prompt_cache(self.model), [*made]
             for begin, ids, end in made:
                 feed(self.model, self._cold, ids)
                 if begin + len(ids) > end:
                     trim_prompt_cache(self._cold, begin + len(ids) - end)
         return self._cold
-
-    def _made_by(self, tokens: list[int], at: int) -> list[tuple[int, list[int], int]]:
-        """(begin, ids, end) of the calls that made the state behind tokens[:at].
-
-        Behind a cut inside a call, as only cuttable layers allow it, `end` comes before its end.
-        """
-        calls: list[tuple[int, list[int], int]] = []
-        while at > 0:
-            key = tuple(tokens[:at])
-            if key not in self._began:
-                key = next(k for k, s in self._began.items() if s < at < len(k) and k[:at] == key)
-            calls.insert(0, (self._began[key], list(key[self._began[key] :]), at))
-            at = self._began[key]
-        return calls
