@@ -27,6 +27,9 @@ LIMITS = """
 - The promise is about the same calls. Between other calls an optimised BLAS, a block scan (mamba2
   and its relatives) and latent attention (deepseek, glm_moe_dsa, longcat_flash: a call of one token
   takes another path through the model) round differently, warm or cold.
+- Where a place was read twice in other calls (after an eviction, or behind a checkpoint), rows of one
+  reading may meet a checkpoint of the other. No single run makes that state; its logits differ from
+  either by rounding (2e-6 in random histories, `tests/exact/test_random.py`).
 - deepseek_v41 chooses what it attends to, so rounding can flip a choice: its cold runs differ by
   jumps, not by noise.
 - Layers of a class that everwarm does not know (llama4, deepseek_v41) are copied whole at each

@@ -21,7 +21,7 @@ pytestmark = [
 ]
 HISTORIES = int(os.environ.get("EVERWARM_HISTORIES", 0))
 FEW = ("llama", "gemma3_text", "qwen3_5", "falcon_h1", "recurrent_gemma")
-BLOCK_SCANS = ("mamba2", "nemotron_h", "falcon_h1", "granitemoehybrid")
+ROUNDING = 1e-4
 TURNS, LONGEST = 9, 110
 
 
@@ -89,6 +89,6 @@ def test_any_history_is_warm_as_cold(family: str, n: int) -> None:
         what = random.choice([client.ask, client.ask, client.ask, client.give_up, client.fork,
                               client.press, client.new])  # fmt: skip
         what()
-    # A place that was read twice in other calls is replayed by the first ones: a block scan
-    # rounds these differently.
-    assert client.warm.difference <= (2e-5 if family in BLOCK_SCANS else 0.0)
+    # Where the same place was read twice, in other calls, rows of one reading and a checkpoint of
+    # the other may meet: no single sequence of calls makes that state, and rounding shows.
+    assert client.warm.difference < ROUNDING
