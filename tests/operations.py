@@ -72,16 +72,11 @@ def goes_on_by_single_tokens(warm: Warm) -> None:
 
 def rewinds_to_each_checkpoint(warm: Warm) -> None:
     history = first_turn(warm)
-    long = next_turn(warm, next_turn_history(warm, history, 1), 2)
+    long = next_turn(warm, history, 1)
     stops = [SYSTEM, USER, PROMPT - 3, len(history), len(long.tokens) - 3]
     for seed, at in enumerate(reversed(stops), 5):
         turn = warm.turn(long.tokens[:at] + words(seed, 14), SYSTEM, *[s for s in stops if s < at])
         warm_at(turn, at)
-
-
-def next_turn_history(warm: Warm, history: list[int], seed: int) -> list[int]:
-    turn = next_turn(warm, history, seed)
-    return turn.tokens + turn.reply
 
 
 def resumes_a_cancelled_prefill(warm: Warm) -> None:
