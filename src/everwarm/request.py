@@ -13,6 +13,8 @@ from typing import Any, Literal
 from everwarm.messages import Message
 
 ToolChoice = Literal["auto", "none"]
+HistoryMode = Literal["verbatim", "template"]
+"""How past replies are written into a prompt: as the model wrote them, or as its template does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Request:
     `model` is the name that the client used. `max_tokens` None: to the end of the context.
     `logprobs` None: not wanted; k: the chosen token's and the k likeliest ones'. `template_args`
     go to the chat template (`enable_thinking`, …). `namespace` separates callers with different
-    keys: nothing is shared across.
+    keys: nothing is shared across. `history` None: as the server is set.
     """
 
     model: str | None
@@ -64,3 +66,4 @@ class Request:
     logprobs: int | None = None
     template_args: Mapping[str, Any] = field(default_factory=dict)
     namespace: str = ""
+    history: HistoryMode | None = None

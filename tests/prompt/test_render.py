@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from itertools import count
 from typing import Any
 
@@ -36,9 +37,10 @@ class CountingCodec:
         *,
         scaffold: bool,
         args: Mapping[str, Any],
+        now: datetime | None = None,
     ) -> str:
         self.rendered += 1
-        return self.codec.render(messages, tools, scaffold=scaffold, args=args)
+        return self.codec.render(messages, tools, scaffold=scaffold, args=args, now=now)
 
 
 def user(text: str) -> Message:

@@ -42,7 +42,7 @@ def _check_name(name: object) -> None:
 class _Namespace(jinja2.utils.Namespace):
     """Refuses underscored names, through which a template could reach Python's insides."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805 - `namespace(self=…)` must work
+    def __init__(*args: Any, **kwargs: Any) -> None:
         attrs = dict(*args[1:], **kwargs)
         for name in attrs:
             _check_name(name)

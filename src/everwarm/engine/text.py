@@ -73,7 +73,9 @@ class TextCodec:
             backend = getattr(self._tokenizer, "backend_tokenizer", None)
             spelled = backend.to_str() if backend else json.dumps(self._tokenizer.get_vocab())
             parts = [spelled, json.dumps(self._tokenizer.chat_template, default=str)]
-            self._fingerprint = hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+            self._fingerprint = hashlib.blake2b(
+                "\0".join(parts).encode(), digest_size=16
+            ).hexdigest()
         return self._fingerprint
 
     def _splits(self, special: str) -> bool:
