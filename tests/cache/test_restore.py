@@ -70,6 +70,12 @@ class Literal:
         other.put_back(checkpoint if checkpoint is not None else Rows(list(self.other)))
         return other
 
+    def recover(self, at: int, checkpoint: Rows | None) -> bool:
+        if not self.is_cuttable and checkpoint is None:
+            return False
+        self.rewind(at, checkpoint)
+        return True
+
     def reserve(self) -> None:
         pass
 
@@ -184,3 +190,20 @@ def _tree_of(tokens: Tokens[int]) -> tree.Node:
     root = tree.new_root()
     root.children[tokens[0]] = tree.Node(root, tokens, len(tokens))
     return root
+
+
+def test_a_second_state_waits_until_both_fit() -> None:
+    cache = Cache(lambda: Literal(True), budget=3000, bytes_at=lambda rows: 10 * rows)
+    busy = cache.lease(seq((1, 100)), rows=200)
+    assert busy is not None
+    assert cache.lease(seq((2, 100)), rows=150) is None  # 2000 + 1500
+    beside = cache.lease(seq((3, 50)), rows=100)
+    assert beside is not None
+    cache.abandon(busy)
+    cache.abandon(beside)
+    assert cache.lease(seq((2, 100)), rows=150) is not None
+
+
+def test_a_state_larger_than_the_budget_runs_alone() -> None:
+    cache = Cache(lambda: Literal(True), budget=3000, bytes_at=lambda rows: 10 * rows)
+    assert cache.lease(seq((1, 100)), rows=9000) is not None

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from everwarm.cache import policy, tree
 from everwarm.cache.restore import Plan, plan
+from everwarm.cache.store import Piece
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.events import CachedFrom
 from everwarm.tokens import Mark, MarkKind, Tokens, common_length
@@ -40,21 +41,43 @@ class Lease:
 class Cache:
     """Everything one model has read. `budget` in bytes; `keep` False files token edges only."""
 
-    def __init__(self, new_live: Callable[[], Any], *, budget: int, keep: bool = True) -> None:
+    def __init__(
+        self,
+        new_live: Callable[[], Any],
+        *,
+        budget: int,
+        keep: bool = True,
+        bytes_at: Callable[[int], int] = lambda rows: 0,
+    ) -> None:
         self._new_live = new_live
         self.budget = budget
         self._keep = keep
+        self._bytes_at = bytes_at
         self._roots: dict[str, Node] = {}
-        self._busy: list[Holder] = []
+        self._states: list[Holder] = []
         self._clock = 0
+        # Upper bounds, made exact by a walk only where they reach a limit: a hit walks no tree.
+        self._piece_bytes = 0
+        self._tree_tokens = 0
         self.is_cuttable = bool(new_live().is_cuttable)
 
     def lease(
-        self, tokens: Tokens[int], marks: Sequence[Mark] = (), namespace: str = ""
+        self,
+        tokens: Tokens[int],
+        marks: Sequence[Mark] = (),
+        namespace: str = "",
+        *,
+        rows: int = 0,
     ) -> Lease | None:
-        """Take up a prompt; None: wait, a busy state is about to hold what this one needs."""
+        """Take up a prompt whose state may grow to `rows` tokens.
+
+        None: wait. A busy state is about to hold what this one needs, or there is no room beside
+        those that are busy. A prompt that is alone is never refused.
+        """
+        if not self._has_room(rows):
+            return None
         root = self._roots.setdefault(namespace, tree.new_root())
-        for h in self._holders():
+        for h in self._states:
             if h.busy:
                 self._flush(h)
         steps = tree.match(root, tokens)
@@ -65,8 +88,9 @@ class Cache:
         seen = steps[-1].upto if steps else 0
         for step in steps:
             step.node.used = self._clock
-        holder = self._restore(root, tokens, chosen)
+        holder = self._restore(root, tokens, steps, chosen)
         holder.goal, holder.marks, holder.used = tokens, tuple(marks), self._clock
+        holder.rows = rows
         self.evict()
         return Lease(holder, chosen.at, len(tokens) - seen, _NAMES[chosen.way])
 
@@ -78,7 +102,7 @@ class Cache:
         self._flush(holder)
         node = holder.node
         if node.checkpoint is None:
-            node.checkpoint = holder.live.checkpoint()
+            node.checkpoint = self._weighed(holder.live.checkpoint())
         node.kind = node.kind or kind
         node.used = self._clock
         self._thin(node)
@@ -88,8 +112,8 @@ class Cache:
         holder = lease.holder
         self._flush(holder)
         holder.busy = False
-        self._busy.remove(holder)
         holder.used = self._clock
+        self._tree_tokens += len(holder.tokens) - lease.start
         if not self._keep or holder.live.length == 0:
             self._drop(holder)
             return
@@ -100,20 +124,30 @@ class Cache:
         self.evict()
 
     def abandon(self, lease: Lease) -> None:
-        """Drop a state that a fault has left uneven."""
-        self._busy.remove(lease.holder)
-        self._drop(lease.holder)
+        """After a fault: go back to where the lease began and keep that; drop it if that fails."""
+        holder, at = lease.holder, lease.start
+        holder.busy = False
+        path = [n for n in holder.node.path() if n.start < at]
+        step = tree.Step(path[-1], at) if path and path[-1].end >= at else None
+        checkpoint = path[-1].checkpoint if step and path[-1].end == at else None
+        if step is None or not self._keep or not holder.live.recover(at, checkpoint):
+            self._drop(holder)
+            return
+        tree.withdraw(holder, tree.node_at(step))
+        holder.tokens = holder.tokens[:at]
+        self._remove_doubles(holder)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by live states and resting pieces, each counted once."""
+        """Bytes held by live states and resting pieces, each counted once. Walks the tree."""
         pieces: dict[int, int] = {}
         for node in self._nodes():
             if node.segment is not None:
                 pieces[id(node.segment.piece)] = node.segment.piece.nbytes
             if node.checkpoint is not None:
                 pieces[id(node.checkpoint)] = node.checkpoint.nbytes
-        return sum(pieces.values()) + sum(h.live.nbytes for h in self._holders())
+        self._piece_bytes = sum(pieces.values())
+        return self._piece_bytes + self._live_bytes()
 
     def stats(self) -> dict[str, int]:
         """Counts for people."""
@@ -121,7 +155,7 @@ class Cache:
         return {
             "cache_bytes": self.nbytes,
             "cache_budget_bytes": self.budget,
-            "states": len(self._holders()),
+            "states": len(self._states),
             "segments": sum(n.segment is not None for n in nodes),
             "checkpoints": sum(n.checkpoint is not None for n in nodes),
             "tree_tokens": sum(len(n.tokens) for n in nodes),
@@ -129,19 +163,30 @@ class Cache:
 
     def evict(self) -> None:
         """Let the least valuable go until the budget holds. Busy states are never touched."""
-        while self.nbytes > self.budget:
-            candidates = [*self._droppable()]
-            if not candidates:
-                break
-            min(candidates, key=lambda c: c[0])[1]()
-        self._forget_tokens()
+        if self._piece_bytes + self._live_bytes() > self.budget:
+            while self.nbytes > self.budget:
+                candidates = self._droppable()
+                if not candidates:
+                    break
+                min(candidates, key=lambda c: c[0])[1]()
+        if self._tree_tokens > MAX_TREE_TOKENS:
+            self._forget_tokens()
 
     def _nodes(self) -> list[Node]:
         return [n for root in self._roots.values() for n in root.below()]
 
-    def _holders(self) -> list[Holder]:
-        on_nodes = {id(h): h for n in self._nodes() for h in n.holders}
-        return list((on_nodes | {id(h): h for h in self._busy}).values())
+    def _live_bytes(self) -> int:
+        return sum(h.live.nbytes for h in self._states)
+
+    def _weighed(self, piece: Any) -> Any:
+        """Count a new piece."""
+        self._piece_bytes += piece.nbytes if piece is not None else 0
+        return piece
+
+    def _has_room(self, rows: int) -> bool:
+        """Whether a state of `rows` tokens fits beside the busy ones at their longest."""
+        busy = [self._bytes_at(h.rows) for h in self._states if h.busy]
+        return not busy or self._bytes_at(rows) + sum(busy) <= self.budget
 
     def _flush(self, holder: Holder) -> None:
         assert holder.live.length == len(holder.tokens), "a state and its tokens differ in length"
@@ -149,7 +194,7 @@ class Cache:
 
     def _should_wait(self, tokens: Tokens[int], chosen: Plan, root: Node) -> bool:
         """A busy state is on its way to hold more of this prompt than anything holds now."""
-        for h in self._holders():
+        for h in self._states:
             if not h.busy or h.root is not root:
                 continue
             if h.ending:
@@ -163,8 +208,9 @@ class Cache:
                 return True
         return False
 
-    def _restore(self, root: Node, tokens: Tokens[int], chosen: Plan) -> Holder:
-        steps = tree.match(root, tokens)
+    def _restore(
+        self, root: Node, tokens: Tokens[int], steps: list[tree.Step], chosen: Plan
+    ) -> Holder:
         holder = chosen.holder
         if holder is None or chosen.way == "fork":
             at_end = chosen.checkpoint
@@ -172,10 +218,10 @@ class Cache:
                 at_end = None
             live = self._new_live() if holder is None else holder.live.fork(chosen.base, at_end)
             holder = Holder(live, tokens[: chosen.base], root, root)
+            self._states.append(holder)
         elif chosen.way == "rewind":
             self._cut_tail(holder, next(s for s in steps if s.upto >= chosen.base), chosen)
         holder.busy = True
-        self._busy.append(holder)
         holder.ending = False
         for s in chosen.segments:
             holder.live.extend(s.piece, s.start, s.end, s.piece_start)
@@ -191,9 +237,12 @@ class Cache:
         at = tree.node_at(tree.Step(step.node, chosen.base))
         for node in tree.withdraw(holder, at):
             if not node.holders:
-                piece = holder.live.cut(node.start, node.end)
-                node.segment = Segment(piece, node.start, node.start, node.end)
+                node.segment = self._cut(holder, node)
         holder.live.rewind(chosen.base, chosen.checkpoint if not chosen.segments else None)
+
+    def _cut(self, holder: Holder, node: Node) -> Segment:
+        piece = self._weighed(holder.live.cut(node.start, node.end))
+        return Segment(piece, node.start, node.start, node.end)
 
     def _remove_doubles(self, holder: Holder) -> None:
         """Drop idle states whose whole path another state's path contains."""
@@ -201,10 +250,11 @@ class Cache:
             for other in [h for h in node.holders if h is not holder and not h.busy]:
                 if other.node is node:
                     if node.checkpoint is None:
-                        node.checkpoint = other.live.checkpoint()
+                        node.checkpoint = self._weighed(other.live.checkpoint())
                     self._drop(other)
 
     def _drop(self, holder: Holder) -> None:
+        self._states.remove(holder)
         node: Node | None = holder.node
         while node is not None and node.parent is not None:
             if holder in node.holders:
@@ -225,24 +275,35 @@ class Cache:
             held[index].checkpoint = None
 
     def _droppable(self) -> list[tuple[float, Callable[[], None]]]:
+        """(worth, what lets it go) of all that may go now: one walk of the tree."""
         out: list[tuple[float, Callable[[], None]]] = []
-        for node in self._nodes():
-            age = self._clock - node.used
-            if node.segment is not None and not any(n.holds_bytes for n in _below(node)):
-                worth = policy.value(node.end - node.start, node.segment.piece.nbytes, age)
-                out.append((worth, _forget(node, "segment")))
+        nodes = self._nodes()  # parents stand before their children
+        covered: dict[int, int] = {}  # node -> the last checkpoint at or above it
+        for node in nodes:
+            before = covered.get(id(node.parent), 0)
+            covered[id(node)] = before if node.checkpoint is None else node.end
             if node.checkpoint is not None and node.kind != "system":
-                gap = node.end - max(
-                    (n.end for n in node.path()[:-1] if n.checkpoint is not None), default=0
-                )
                 out.append(
-                    (policy.value(gap, node.checkpoint.nbytes, age), _forget(node, "checkpoint"))
+                    (
+                        self._worth(node, node.end - before, node.checkpoint),
+                        _forget_checkpoint(node),
+                    )
                 )
-        for h in self._holders():
+        bearing: set[int] = set()  # nodes with bytes below them
+        for node in reversed(nodes):
+            if id(node) in bearing or node.holds_bytes:
+                bearing.add(id(node.parent))
+            if node.segment is not None and id(node) not in bearing:
+                length = node.end - node.start
+                out.append((self._worth(node, length, node.segment.piece), _forget_segment(node)))
+        for h in self._states:
             if not h.busy:
                 worth = policy.value(h.live.length, h.live.nbytes, self._clock - h.used)
                 out.append((worth, lambda h=h: self._let_go(h)))  # type: ignore[misc]
         return out
+
+    def _worth(self, node: Node, saved_tokens: int, piece: Piece) -> float:
+        return policy.value(saved_tokens, piece.nbytes, self._clock - node.used)
 
     def _let_go(self, holder: Holder) -> None:
         """Drop a state, but leave the part that others share as a resting piece."""
@@ -251,12 +312,13 @@ class Cache:
         if top is not None and 2 * top.end <= holder.live.length:
             for n in top.path():
                 if n.holders == [holder]:
-                    n.segment = Segment(holder.live.cut(n.start, n.end), n.start, n.start, n.end)
+                    n.segment = self._cut(holder, n)
         self._drop(holder)
 
     def _forget_tokens(self) -> None:
         """Bound the memory of what was read: the longest unused leaves go first."""
         total = sum(len(n.tokens) for n in self._nodes())
+        self._tree_tokens = total
         if total <= MAX_TREE_TOKENS:
             return
         ghosts = [n for n in self._nodes() if not n.children and not n.holds_bytes and n.parent]
@@ -266,11 +328,12 @@ class Cache:
             total -= len(node.tokens)
             if total <= MAX_TREE_TOKENS * 9 // 10:
                 break
+        self._tree_tokens = total
 
 
-def _below(node: Node) -> list[Node]:
-    return [n for n in node.below() if n is not node]
+def _forget_checkpoint(node: Node) -> Callable[[], None]:
+    return lambda: setattr(node, "checkpoint", None)
 
 
-def _forget(node: Node, what: str) -> Callable[[], None]:
-    return lambda: setattr(node, what, None)
+def _forget_segment(node: Node) -> Callable[[], None]:
+    return lambda: setattr(node, "segment", None)

@@ -38,6 +38,12 @@ class Live(Protocol):
     def rewind(self, at: int, checkpoint: Piece | None) -> None:
         """Go back to `at` <= `length`. Without a checkpoint only where every layer is cuttable."""
 
+    def recover(self, at: int, checkpoint: Piece | None) -> bool:
+        """Go back to `at` after a failed step, which may have left layers uneven.
+
+        False: it cannot be done, and the state is of no more use.
+        """
+
     def extend(self, piece: Piece, start: int, end: int, piece_start: int) -> None:
         """Write rows [start, end) of a piece that begins at `piece_start` behind `length` == start.
 

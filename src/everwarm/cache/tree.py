@@ -43,7 +43,7 @@ class Holder:
     """A live state and its place in the tree. Live: engine thread only.
 
     `tokens` are exactly what the state has read; the tree may lag behind while it is busy.
-    `goal` is what a busy holder is going to read.
+    `goal` is what a busy holder is going to read, `rows` what its state may grow to.
     """
 
     live: Live
@@ -55,6 +55,7 @@ class Holder:
     goal: Tokens[int] = field(default_factory=tokens_of)
     marks: tuple[Mark, ...] = ()
     used: int = 0
+    rows: int = 0
 
 
 @dataclass(eq=False, slots=True)

@@ -131,6 +131,14 @@ def arrays(x: Any) -> list[mx.array]:
     return arrays(x.__dict__)
 
 
+def bytes_at_rest(c: Any) -> int:
+    """Bytes of a cache that is not cuttable once it is full."""
+    held = arrays(c)
+    if kind(c) == "windowed":
+        return sum(a.nbytes // a.shape[2] * c.max_size for a in held)
+    return sum(a.nbytes for a in held)
+
+
 def hold(c: Any) -> Any:
     """What `undo` will need after one more single-token step. Costs nothing."""
     return list(c.cache) if kind(c) == "opaque" else None

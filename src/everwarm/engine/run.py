@@ -23,6 +23,8 @@ from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
 
 Phase = Literal["wait", "prefill", "decode"]
 CLEAR_EVERY = 256
+LIKELY_REPLY = 4096
+"""Room set aside for a reply: without max_tokens one may run on, but hardly any does."""
 
 
 @dataclass(slots=True)
@@ -53,7 +55,9 @@ class Run:
     def try_lease(self) -> bool:
         """Take the job up; False: what it needs is being read by somebody else."""
         began = time.perf_counter()
-        self.lease = self.cache.lease(self.job.tokens, self.job.marks, self.job.namespace)
+        job = self.job
+        rows = len(job.tokens) + min(job.max_tokens, LIKELY_REPLY)
+        self.lease = self.cache.lease(job.tokens, job.marks, job.namespace, rows=rows)
         if self.lease is None:
             return False
         now = time.perf_counter()
@@ -75,7 +79,7 @@ class Run:
         except GeneratorExit:
             self.counts.reason = "cancelled"
             raise
-        # Whatever a model raises has left its layers uneven: they must not be filed.
+        # Whatever a model raises has left its layers uneven: back to where the lease began.
         except Exception:
             self.cache.abandon(lease)
             self.lease = None
@@ -112,14 +116,18 @@ class Run:
             first = False
             if to in stops and to in cuts:
                 self.cache.checkpoint(lease, stops[to])
-            mx.clear_cache()
+            if to - at >= self.chunk:  # a hit's few tokens leave nothing worth giving back
+                mx.clear_cache()
             self.counts.prefilled += to - at
             self.counts.prefill_s += time.perf_counter() - began
             self.sink(Prefilled(to, len(tokens)))
             yield
 
     def _decode(self, lease: Lease, state: State) -> Iterator[None]:
-        """Double-buffered: the next step is on its way before this one's token is looked at."""
+        """Double-buffered: the next step is on its way before this one's token is looked at.
+
+        The first token is told at once, with nothing else on its way before it.
+        """
         job, c = self.job, self.counts
         began = time.perf_counter()
         sampler = Sampler(job.sampling, job.tokens)
@@ -130,25 +138,21 @@ class Run:
         c.prefilled += 1
         _async_eval(y, logprobs)
         while True:
-            token = None if state.can_undo else _int(y)
-            if token is None or token not in self.codec.eos_ids:
-                state.hold()
-                next_y, next_logprobs = sampler(state.read(y))
-                _async_eval(next_y, next_logprobs)
-                held.append(0)
+            ahead = None if c.completion == 0 or not state.can_undo else self._ahead(sampler, y)
             token = _int(y)
             if c.completion == 0:
                 now = time.perf_counter()
                 c.prefill_s, began = c.prefill_s + now - began, now
             if token in self.codec.eos_ids:
                 c.reason = "stop"
-                if state.can_undo:
+                if ahead is not None:
                     state.undo()
                     held.pop()
                 break
-            held[-1] = token
             c.completion += 1
             self.sink(self._token(token, logprobs))
+            next_y, next_logprobs = ahead or self._ahead(sampler, y)
+            held[-1] = token
             c.decode_s = time.perf_counter() - began
             if stop.completes(token):
                 c.reason = "stop"
@@ -160,6 +164,16 @@ class Run:
             if c.completion % CLEAR_EVERY == 0:
                 mx.clear_cache()
             y, logprobs = next_y, next_logprobs
+
+    def _ahead(self, sampler: Sampler, y: mx.array) -> tuple[mx.array, mx.array]:
+        """Send the step behind `y` on its way. Its place in the tokens is kept, `y` unread."""
+        assert self.lease is not None
+        state: State = self.lease.holder.live  # type: ignore[assignment]
+        state.hold()
+        after, logprobs = sampler(state.read(y))
+        _async_eval(after, logprobs)
+        self.lease.holder.tokens.append(0)
+        return after, logprobs
 
     def _token(self, token: int, logprobs: mx.array) -> Token:
         k = self.job.logprobs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Self
 
 import mlx.core as mx
@@ -9,7 +10,7 @@ from mlx.utils import tree_map
 from mlx_lm.models.cache import make_prompt_cache
 
 from everwarm.engine import layers
-from everwarm.tokens import Tokens
+from everwarm.tokens import Tokens, tokens_of
 
 RESERVE: Final = 16
 """Room kept ahead: at most 1/16 of the length, at least 512 rows."""
@@ -78,6 +79,19 @@ class State:
         if checkpoint is not None:
             self.put_back(checkpoint)
 
+    def recover(self, at: int, checkpoint: ArrayPiece | None) -> bool:
+        if self._others and checkpoint is None:
+            return False
+        for c in self._cuttable:
+            c.trim(c.offset - at)
+        self.length = at
+        self.put_back(checkpoint)
+        try:
+            self.settle()
+        except RuntimeError:  # a device fault: what MLX raises when arrays cannot be computed
+            return False
+        return all(c.offset == at for c in self._cuttable)
+
     def extend(self, piece: ArrayPiece, start: int, end: int, piece_start: int) -> None:
         lo, hi = start - piece_start, end - piece_start
         for c, rows in zip(self._cuttable, piece.held, strict=True):
@@ -117,6 +131,16 @@ class State:
         """Room for a prompt whose length is known: the buffer grows once instead of per chunk."""
         for c in self._cuttable:
             layers.grow(c, rows)
+
+
+def bytes_at(model: Any) -> Callable[[int], int]:
+    """How many bytes a state of n tokens takes, from a trial with one token."""
+    state = State(model)
+    state.read(tokens_of([0]))
+    state.settle()
+    per_row = sum(a.nbytes // a.shape[-2] for a in layers.arrays(state._cuttable))
+    fixed = sum(layers.bytes_at_rest(c) for c in state._others)
+    return lambda rows: per_row * rows + fixed
 
 
 def _write(into: Any, rows: Any, start: int, end: int) -> None:

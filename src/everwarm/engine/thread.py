@@ -16,7 +16,8 @@ from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.engine.model import LoadedModel, load_model
 from everwarm.engine.run import Run
-from everwarm.engine.state import State
+from everwarm.engine.schedule import Schedule
+from everwarm.engine.state import State, bytes_at
 from everwarm.errors import EngineError, EverwarmError, Overloaded
 from everwarm.job import Failed, Job, ModelInfo, Sink
 
@@ -26,11 +27,10 @@ LEAST_CHUNK: Final = 32
 
 
 class _Running:
-    """A run with its generator and the seconds it has used, divided by its share."""
+    """A run with its generator."""
 
-    def __init__(self, run: Run, used_s: float) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
-        self.used_s = used_s
         self.steps: Iterator[None] | None = None
 
 
@@ -42,6 +42,7 @@ class EngineThread:
         self._path = model_path
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._jobs: dict[str, _Running] = {}
+        self._schedule = Schedule(settings.prefill_share)
         self._stopping = False
         self._loaded: Future[LoadedModel] = Future()
         self._thread = threading.Thread(target=self._main, name="everwarm-engine", daemon=True)
@@ -69,8 +70,8 @@ class EngineThread:
                 sink(Failed(Overloaded("The server is stopping.")))
                 return
             run = Run(job, self._cache, self.codec, sink, self._chunk)
-            least = min((r.used_s for r in self._jobs.values()), default=0.0)
-            self._jobs[job.id] = _Running(run, least)
+            self._jobs[job.id] = _Running(run)
+            self._schedule.add(job.id)
 
         self._inbox.put(add)
 
@@ -127,7 +128,12 @@ class EngineThread:
         on_gpu = mx.default_device() == mx.Device(mx.gpu)
         self._chunk = s.prefill_step or (2048 if on_gpu else 512)
         budget = s.memory_budget or int(0.7 * _free_bytes())
-        self._cache = Cache(lambda: State(loaded.model), budget=budget, keep=s.cache)
+        self._cache = Cache(
+            lambda: State(loaded.model),
+            budget=budget,
+            keep=s.cache,
+            bytes_at=bytes_at(loaded.model),
+        )
         self.codec = loaded.codec
         self._loaded.set_result(loaded)
 
@@ -140,9 +146,9 @@ class EngineThread:
                     self._end(r)
                 return False
             work()
-        ready = [r for r in self._jobs.values() if r.steps is not None or self._take_up(r)]
+        ready = [k for k, r in list(self._jobs.items()) if r.steps is not None or self._take_up(r)]
         if ready:
-            self._step(min(ready, key=lambda r: r.used_s))
+            self._step(self._jobs[self._schedule.next(ready)])
         elif self._jobs:
             time.sleep(0.001)
         return True
@@ -169,18 +175,15 @@ class EngineThread:
             return
         # Whatever a model or a sampler raises ends this job, never the engine.
         except Exception as e:
-            self._jobs.pop(r.run.job.id, None)
+            self._forget(r)
             known = isinstance(e, EverwarmError)
             error = e if known else EngineError(f"The engine failed: {type(e).__name__}.")
             r.run.sink(Failed(error))  # type: ignore[arg-type]
             return
         took = time.perf_counter() - began
-        shared = len(self._jobs) > 1
-        share = self._settings.prefill_share
-        # Against one decoding job, a prefill charged like this gets `share` of the seconds.
-        r.used_s += took * (1 - share) / share if prefilling and shared else took
+        self._schedule.charge(r.run.job.id, took, prefilling=prefilling)
         if prefilling:
-            self._adapt(r.run, took, SHARED_CHUNK_S if shared else LONG_CHUNK_S)
+            self._adapt(r.run, took, SHARED_CHUNK_S if len(self._jobs) > 1 else LONG_CHUNK_S)
 
     def _adapt(self, run: Run, took: float, most_s: float) -> None:
         """Halve the chunk where it takes too long, double it back where there is room."""
@@ -193,8 +196,12 @@ class EngineThread:
         if isinstance(r.steps, Iterator) and r.run.cancelled:
             r.steps.close()  # type: ignore[attr-defined]
             r.run.counts.reason = "cancelled"
-        self._jobs.pop(r.run.job.id, None)
+        self._forget(r)
         r.run.finish()
+
+    def _forget(self, r: _Running) -> None:
+        self._jobs.pop(r.run.job.id, None)
+        self._schedule.remove(r.run.job.id)
 
 
 def _free_bytes() -> int:

@@ -56,7 +56,9 @@ class _Object(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, value: Any) -> Any:
-        return {k: v for k, v in value.items() if v is not None} if type(value) is dict else value
+        if type(value) is not dict or all(v is not None for v in value.values()):
+            return value
+        return {k: v for k, v in value.items() if v is not None}
 
 
 def _parts_of(value: object) -> object:

@@ -1,0 +1,36 @@
+"""Who is next on the engine's thread: by seconds used, not by steps taken. No MLX here.
+
+A step of a long prefill takes many times a decode step, so turns counted in steps would starve
+whoever decodes. Each job is charged the seconds of its steps; the least charged one is next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class Schedule:
+    """Charges per job, in seconds. Live: engine thread only.
+
+    `prefill_share`: the part of the time that a prefill may take while another job decodes.
+    """
+
+    def __init__(self, prefill_share: float) -> None:
+        self._prefill_weight = (1 - prefill_share) / prefill_share
+        self._used_s: dict[str, float] = {}
+
+    def add(self, job_id: str) -> None:
+        """A new job starts level with the least charged one: it neither waits nor hogs."""
+        self._used_s[job_id] = min(self._used_s.values(), default=0.0)
+
+    def remove(self, job_id: str) -> None:
+        self._used_s.pop(job_id, None)
+
+    def next(self, ready: Iterable[str]) -> str:
+        """The least charged of the jobs that can take a step."""
+        return min(ready, key=self._used_s.__getitem__)
+
+    def charge(self, job_id: str, took_s: float, *, prefilling: bool) -> None:
+        """Book a step. Only a prefill that has company is weighed."""
+        weighed = prefilling and len(self._used_s) > 1
+        self._used_s[job_id] += took_s * (self._prefill_weight if weighed else 1.0)
