@@ -13,7 +13,8 @@ from everwarm.prompt.pieces import Encoded, Pieces
 from everwarm.prompt.probe import Proof
 from everwarm.prompt.spans import Span, marks_of, spans_of
 from everwarm.prompt.splice import Frame, Splicer
-from everwarm.prompt.verbatim import Bounded, Path, Record, Replies, Reply
+from everwarm.prompt.verbatim import Bounded, Path, Record, Replies
+from everwarm.replies import Reply
 from everwarm.tokens import Tokens
 
 

@@ -12,23 +12,25 @@ In any doubt the whole template is rendered. Not here: the cache, the model, any
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
+from everwarm.events import Miss
 from everwarm.messages import Message, MessageId, Text, child_id, content_id
 from everwarm.prompt.build import Builder, Built
 from everwarm.prompt.chain import Chains, History
-from everwarm.prompt.keep import Kept, ReplyStore
 from everwarm.prompt.pieces import Pieces
 from everwarm.prompt.probe import habits_of, prove
 from everwarm.prompt.shape import tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
-from everwarm.prompt.verbatim import Bounded, Path, Record, Replies, Reply, calls_key
+from everwarm.prompt.verbatim import Bounded, Path, Record, Replies, calls_key
+from everwarm.prompt.why import Before, compare
+from everwarm.replies import Kept, Reply, ReplyStore
 from everwarm.request import HistoryMode, Request, Tool
 from everwarm.tokens import Prompt, tokens_of
 
@@ -53,11 +55,13 @@ class Renderer:
         self._splicer = splicer
         self._replies = Replies(_CONVERSATIONS)
         self._records: Bounded[MessageId, Record] = Bounded(_RECORDS)
-        self._builder = Builder(splicer, Pieces(codec), self._records, self._replies, self.proof)
+        self._pieces = Pieces(codec)
+        self._builder = Builder(splicer, self._pieces, self._records, self._replies, self.proof)
         self._chains = Chains(self._head, self._called)
         self._prompts: Bounded[object, Prompt] = Bounded(64)
         self._known: Bounded[MessageId, Counter[bytes]] = Bounded(_CONVERSATIONS)
-        self._asked: Bounded[MessageId, tuple[History, Frame, Built]] = Bounded(64)
+        self._asked: Bounded[MessageId, _Asked] = Bounded(64)
+        self._answered: deque[Before] = deque(maxlen=64)
         self._times: Bounded[MessageId, datetime] = Bounded(_CONVERSATIONS)
         self._tools: Bounded[MessageId, tuple[Tool, ...]] = Bounded(_CONVERSATIONS)
         self._unknown: Bounded[MessageId, bool] = Bounded(4 * _CONVERSATIONS)
@@ -93,8 +97,10 @@ class Renderer:
         )
         self._prompts.put(key, prompt)
         self._records.put(history.head, built.record)
-        self._asked.put(history.head, (history, frame, built))
-        self._keep_rebuilt(history, frame, built)
+        asked = _Asked(history, frame, built, mode)
+        self._asked.put(history.head, asked)
+        for r in built.rebuilt:  # replies behind an edited message: others will build on them
+            self._keep(asked, r.id, r.base, r.base_end, r.record, r.reply)
         return prompt
 
     def remember(self, prompt: Prompt, reply_ids: Sequence[int], reply: Message) -> None:
@@ -109,14 +115,52 @@ class Renderer:
         asked = self._asked.use(prompt.head)
         if asked is None:
             return
-        history, frame, built = asked
+        history, frame, built = asked.history, asked.frame, asked.built
         said = Reply(
             tokens_of(reply_ids), content, history.contents[-1], len(history.messages),
             reply.text.strip(), calls_key(reply), dict(frame.args),
         )  # fmt: skip
         self._replies.add(history.namespace, history.thread, said)
         self._note(history.key, (*history.contents, content))
-        self._keep(history, frame, reply_id, built.base, built.base_end, grown, said)
+        self._answered.append(Before(history, reply, frame.tools or [], grown))
+        self._keep(asked, reply_id, built.base, built.base_end, grown, said)
+
+    def explain(self, prompt: Prompt) -> Miss | None:
+        """Where and why this prompt is not what was read before. Decodes it: not for a hit."""
+        asked = self._asked.use(prompt.head)
+        if asked is None:
+            return None
+        return compare(
+            self._codec,
+            self._pieces,
+            asked.history,
+            asked.frame.tools or [],
+            prompt.tokens,
+            [b for b in self._answered if b.history.head != prompt.head] or list(self._answered),
+            self._rewrites(asked),
+        )
+
+    def unknown(self, prompt: Prompt) -> str:
+        """Why no reply in this history is known; empty where one is, or none is there."""
+        asked = self._asked.use(prompt.head)
+        if asked is None or all(m.role != "assistant" for m in asked.history.messages):
+            return ""
+        if asked.built.base or self._extends(asked.history):
+            return ""
+        others = self._store.others(asked.history.thread) if self._store else 0
+        if others:
+            return "another model, or this one with another template, held this conversation"
+        return (
+            "" if any(self._seen(asked.history)[:-1]) else "this conversation is new to the server"
+        )
+
+    def _rewrites(self, asked: _Asked) -> str:
+        """Why past replies may stand in a prompt in other words than the model's."""
+        if asked.mode == "template":
+            return "history is set to template, which writes past replies in its own words"
+        if self.proof.reason:
+            return f"replies cannot be put back into this template: {self.proof.reason}"
+        return ""
 
     def _history(self, request: Request) -> tuple[History, tuple[Tool, ...]]:
         """The request's history and its tools; without any, those of what it extends."""
@@ -204,23 +248,18 @@ class Renderer:
                 self._tools.put(thread, tuple(Tool(*t) for t in json.loads(k.tools)))
         return bool(kept)
 
-    def _keep_rebuilt(self, history: History, frame: Frame, built: Built) -> None:
-        """Keep the replies that were put behind an edited message: others build on them."""
-        for r in built.rebuilt:
-            self._keep(history, frame, r.id, r.base, r.base_end, r.record, r.reply)
-
     def _keep(
         self,
-        history: History,
-        frame: Frame,
+        asked: _Asked,
         reply_id: MessageId,
         base: MessageId | None,
         base_end: int,
         record: Record,
         reply: Reply,
     ) -> None:
-        if self._store is None:
+        if self._store is None or asked.mode == "template" or not self.verbatim:
             return
+        history, frame = asked.history, asked.frame
         self._unknown.pop(history.thread, None)
         tools = self._tools.get(history.thread, ()) if frame.tools else ()
         self._store.keep(
@@ -237,6 +276,16 @@ class Renderer:
                 else "",
             )
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A prompt that was made, and of what."""
+
+    history: History
+    frame: Frame
+    built: Built
+    mode: HistoryMode
 
 
 def reply_key(reply_id: MessageId) -> MessageId:

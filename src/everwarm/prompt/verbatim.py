@@ -11,11 +11,12 @@ are: they are found by their calls' ids or by their content, in order, and read 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from everwarm.messages import Message, MessageId, call_key
+from everwarm.replies import Reply
 from everwarm.tokens import Mark, Tokens, tokens_of
 
 K = TypeVar("K")
@@ -77,24 +78,6 @@ class Bounded(OrderedDict[K, V]):
             return None
         self.move_to_end(key)
         return self[key]
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One reply as the model wrote it, in `tokens`, without the token that ended it.
-
-    `content` is its message's `content_id`, `before` that of the message before it, `index` the
-    number of messages before it; `text` is what clients show, trimmed; `calls` as `calls_key`.
-    `args` are the template's arguments with which it was asked for.
-    """
-
-    tokens: Tokens[int]
-    content: bytes
-    before: bytes
-    index: int
-    text: str = ""
-    calls: str = ""
-    args: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Replies:

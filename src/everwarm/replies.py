@@ -1,13 +1,31 @@
-"""What is kept of a reply beyond this process, and the door to where it is kept."""
+"""Replies as the model wrote them, and the door to where they outlive this process."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from everwarm.messages import MessageId
-from everwarm.prompt.verbatim import Reply
 from everwarm.tokens import Mark, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply as the model wrote it, in `tokens`, without the token that ended it.
+
+    `content` is its message's `content_id`, `before` that of the message before it, `index` the
+    number of messages before it; `text` is what clients show, trimmed; `calls` as `calls_key`.
+    `args` are the template's arguments with which it was asked for.
+    """
+
+    tokens: Tokens[int]
+    content: bytes
+    before: bytes
+    index: int
+    text: str = ""
+    calls: str = ""
+    args: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +52,9 @@ class ReplyStore(Protocol):
 
     def load(self, thread: MessageId) -> list[Kept]:
         """A conversation's replies in the order in which they were kept. May read files."""
+
+    def others(self, thread: MessageId) -> int:
+        """How many replies of this conversation other models gave. May read files."""
 
     def keep(self, kept: Kept) -> None:
         """Keep a reply; returns at once."""
