@@ -15,7 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from everwarm.messages import Message, MessageId, child_id, content_id, root_id, tidied
+from everwarm.messages import (
+    Message,
+    MessageId,
+    child_id,
+    content_id,
+    root_id,
+    tidied,
+    without_markers,
+)
 from everwarm.prompt.shape import tool_dicts
 from everwarm.prompt.verbatim import Bounded
 from everwarm.request import Request, Tool
@@ -25,6 +33,7 @@ from everwarm.request import Request, Tool
 class History:
     """A request's messages and their ids. `ids[i]` is the history of `i` messages.
 
+    A system message that holds only a marker that moves has no content, and leaves no trace.
     `key`: the conversation by root and first user message. `thread`: by the latter alone, so that
     it survives other tools and another system prompt.
     """
@@ -57,15 +66,18 @@ class Chains:
         """The history that a request brings. A reply known by its calls keeps its own content."""
         messages = tidied(request.messages)
         namespace = request.namespace
-        contents = tuple(
-            (m.tool_calls and self._called(namespace, m)) or content_id(m) for m in messages
-        )
+        contents = tuple(self._content(namespace, m) for m in messages)
         first = next((i for i, m in enumerate(messages) if m.role == "user"), 0)
         start = contents[first] if contents else b""
         root = self._root(request)
         thread = child_id(root_id([namespace.encode()]), start)
         ids = _chain(root, contents)
         return History(messages, contents, ids, child_id(root, start), thread, namespace)
+
+    def _content(self, namespace: str, message: Message) -> bytes:
+        if message.role == "system" and not without_markers(message.text).strip():
+            return b""
+        return (message.tool_calls and self._called(namespace, message)) or content_id(message)
 
     def with_tools(self, history: History, request: Request, tools: tuple[Tool, ...]) -> History:
         """The same messages under these tools."""
@@ -92,5 +104,5 @@ class Chains:
 def _chain(root: MessageId, contents: Sequence[bytes]) -> tuple[MessageId, ...]:
     ids = [root]
     for content in contents:
-        ids.append(child_id(ids[-1], content))
+        ids.append(child_id(ids[-1], content) if content else ids[-1])
     return tuple(ids)

@@ -116,8 +116,9 @@ class Renderer:
         if asked is None:
             return
         history, frame, built = asked.history, asked.frame, asked.built
+        before = next((c for c in reversed(history.contents) if c), b"")
         said = Reply(
-            tokens_of(reply_ids), content, history.contents[-1], len(history.messages),
+            tokens_of(reply_ids), content, before, len(history.messages),
             reply.text.strip(), calls_key(reply), dict(frame.args),
         )  # fmt: skip
         self._replies.add(history.namespace, history.thread, said)
@@ -212,7 +213,8 @@ class Renderer:
         seen = []
         for content, end in zip(history.contents, history.ids[1:], strict=True):
             counts[content] += 1
-            seen.append(counts[content] <= known[content] or reply_key(end) in self._records)
+            ours = reply_key(end) in self._records
+            seen.append(bool(content) and (counts[content] <= known[content] or ours))
         return seen
 
     def _note(self, key: MessageId, contents: Sequence[bytes]) -> None:
