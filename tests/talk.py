@@ -68,11 +68,11 @@ class Talk:
         self.read = tokens_of([*prompt.tokens, *ids])
         self.messages.append(message)
 
-    def turn(self, text: str, answer: str, **changes: Any) -> Prompt:
-        """A user's message and a plain answer."""
+    def turn(self, text: str, answer: str, thought: str = "", **changes: Any) -> Prompt:
+        """A user's message and an answer; reasoning is written, and never sent back."""
         self.messages.append(user(text))
         prompt = self.ask(**changes)
-        self.answer(prompt, self.codec.encode(answer), said(answer))
+        self.answer(prompt, self.codec.encode(thought + answer), said(answer))
         return prompt
 
     @property

@@ -98,6 +98,13 @@ class Settings:
         f"one of {', '.join(HISTORY_MODES)}",
         "--history",
     )
+    remember: bool = _setting(
+        True,
+        "Whether replies are kept in history.db, so that a restarted server knows them word for "
+        "word.",
+        "true or false",
+        "--no-remember",
+    )
     max_queue: int = _setting(
         32,
         "Requests that may wait or run; one more is answered with 503.",
@@ -298,6 +305,7 @@ _READERS: dict[str, Callable[[object], object]] = {
     "prefill_share": _share,
     "context_length": _between(1, 2**24),
     "history": _history,
+    "remember": _flag,
     "max_queue": _between(1, 65536),
     "max_body": _nbytes,
     "allowed_hosts": _texts,

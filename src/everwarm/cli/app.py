@@ -48,6 +48,7 @@ def serve(
     prefill_share: Annotated[float | None, _flag("prefill_share", "--prefill-share")] = None,
     context_length: Annotated[int | None, _flag("context_length", "--context-length")] = None,
     history: Annotated[str | None, _flag("history", "--history")] = None,
+    remember: Annotated[bool | None, _flag("remember", "--remember/--no-remember")] = None,
     log_level: Annotated[str | None, _flag("log_level", "--log-level")] = None,
     config: Annotated[
         Path | None, typer.Option(help="A TOML file of settings.", show_default=False)

@@ -137,7 +137,7 @@ class Renderer:
             asked.history,
             asked.frame.tools or [],
             prompt.tokens,
-            [b for b in self._answered if b.history.head != prompt.head] or list(self._answered),
+            self._answered,
             self._rewrites(asked),
         )
 
@@ -151,9 +151,8 @@ class Renderer:
         others = self._store.others(asked.history.thread) if self._store else 0
         if others:
             return "another model, or this one with another template, held this conversation"
-        return (
-            "" if any(self._seen(asked.history)[:-1]) else "this conversation is new to the server"
-        )
+        all_new = asked.built.new_tokens == len(prompt.tokens)
+        return "the server does not know this conversation" if all_new else ""
 
     def _rewrites(self, asked: _Asked) -> str:
         """Why past replies may stand in a prompt in other words than the model's."""

@@ -7,7 +7,7 @@ only where a turn read more than was new, and costs a decoding of the prompt.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from everwarm.codec import Codec
@@ -44,7 +44,7 @@ def compare(
     history: History,
     tools: Dicts,
     tokens: Tokens[int],
-    before: Sequence[Before],
+    before: Iterable[Before],
     rewrites: str,
 ) -> Miss:
     """Say where these tokens leave those of earlier turns, and why.

@@ -32,9 +32,9 @@ def serve(settings: Settings, model_path: str) -> int:
     # Imported here: it loads MLX, which nothing before needs.
     from everwarm.engine.thread import EngineThread
 
-    history = Database(settings.home / "history.db")
+    history = Database(settings.home / "history.db") if settings.remember else None
     engine = EngineThread.start(model_path, settings)
-    store = ReplyTable(history, engine.codec.fingerprint)
+    store = ReplyTable(history, engine.codec.fingerprint) if history else None
     app = create_app(engine, engine.codec, settings, store)
     _settle_interpreter()
     config = uvicorn.Config(
@@ -47,7 +47,8 @@ def serve(settings: Settings, model_path: str) -> int:
         server.run(sockets=[listening])
     finally:
         engine.stop()
-        history.close()
+        if history:
+            history.close()
     return 0
 
 
