@@ -183,7 +183,7 @@ def test_a_restarted_server_knows_its_replies_word_for_word(smollm2: Path, tmp_p
 
 def test_every_turn_that_reads_more_than_is_new_says_why(warm: Server) -> None:
     head = {"role": "system", "content": "Be brief. Today is Monday."}
-    messages: list[Any] = [head, {"role": "user", "content": "Name a colour."}]
+    messages: list[Any] = [head, {"role": "user", "content": "Which green is darkest?"}]
     ask = warm.client.chat.completions.create
     said = ask(model="default", messages=messages, max_tokens=4).choices[0].message.content
     assert warm.turns()[0]["miss"] is None
