@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 import time
+from typing import Any
 
 from everwarm.history.database import Database
 from everwarm.messages import MessageId
 from everwarm.replies import Kept, Reply
 from everwarm.tokens import Mark, Tokens
 
+log = logging.getLogger("everwarm.history")
 LIMIT_BYTES = 256 * 2**20
 _COLUMNS = """reply, base, tokens, said, marks, content, before, position, text, calls, args, began,
     (SELECT json FROM tools WHERE id = replies.tools)"""
@@ -31,18 +34,21 @@ class ReplyTable:
         self._nbytes: float | None = None  # of all tokens in the table; the writer's
 
     def load(self, thread: MessageId) -> list[Kept]:
-        """A conversation's replies in the order in which they were kept."""
-        rows = self._reads.execute(
-            f"SELECT {_COLUMNS} FROM replies WHERE model = ? AND thread = ? ORDER BY n",
-            (self._model, thread),
-        )
-        return [_kept(thread, row) for row in rows]
+        """A conversation's replies in the order in which they were kept; none if unreadable."""
+        query = f"SELECT {_COLUMNS} FROM replies WHERE model = ? AND thread = ? ORDER BY n"
+        return [_kept(thread, row) for row in self._rows(query, thread)]
 
     def others(self, thread: MessageId) -> int:
         """How many replies of this conversation other models gave."""
-        query = "SELECT count(*) FROM replies WHERE model != ? AND thread = ?"
-        (n,) = self._reads.execute(query, (self._model, thread)).fetchone()
-        return int(n)
+        return len(self._rows("SELECT n FROM replies WHERE model != ? AND thread = ?", thread))
+
+    def _rows(self, query: str, thread: MessageId) -> list[tuple[Any, ...]]:
+        """A reply that cannot be read is only rendered afresh: it fails no request."""
+        try:
+            return self._reads.execute(query, (self._model, thread)).fetchall()
+        except sqlite3.Error as e:
+            log.error("history_read_failed=%r", str(e))
+            return []
 
     def keep(self, kept: Kept) -> None:
         """Keep a reply; one with the same history is replaced."""
@@ -96,27 +102,27 @@ def _tools_id(tools: str) -> str | None:
     return hashlib.blake2b(tools.encode(), digest_size=16).hexdigest() if tools else None
 
 
-def _kept(thread: MessageId, row: tuple[object, ...]) -> Kept:
+def _kept(thread: MessageId, row: tuple[Any, ...]) -> Kept:
     (reply, base, tokens, said, marks, content, before, index, text, calls, args, began, tools) = (
         row
     )
     path = Tokens("i")
-    path.frombytes(bytes(tokens))  # type: ignore[call-overload]
+    path.frombytes(tokens)
     return Kept(
         thread=thread,
-        id=MessageId(str(reply)),
-        base=MessageId(str(base)) if base else None,
+        id=MessageId(reply),
+        base=MessageId(base) if base else None,
         tokens=path,
-        marks=tuple(Mark(at, kind) for at, kind in json.loads(str(marks))),
+        marks=tuple(Mark(at, kind) for at, kind in json.loads(marks)),
         reply=Reply(
-            tokens=path[len(path) - int(str(said)) :],
-            content=bytes(content),  # type: ignore[call-overload]
-            before=bytes(before),  # type: ignore[call-overload]
-            index=int(str(index)),
-            text=str(text),
-            calls=str(calls),
-            args=json.loads(str(args)),
+            tokens=path[len(path) - said :],
+            content=content,
+            before=before,
+            index=index,
+            text=text,
+            calls=calls,
+            args=json.loads(args),
         ),
-        at=float(str(began)),
-        tools=str(tools or ""),
+        at=began,
+        tools=tools or "",
     )

@@ -13,7 +13,7 @@ from everwarm.prompt.pieces import Encoded, Pieces
 from everwarm.prompt.probe import Proof
 from everwarm.prompt.spans import Span, marks_of, spans_of
 from everwarm.prompt.splice import Frame, Splicer
-from everwarm.prompt.verbatim import Bounded, Path, Record, Replies
+from everwarm.prompt.verbatim import Bounded, Path, Record, Records, Replies
 from everwarm.replies import Reply
 from everwarm.tokens import Tokens
 
@@ -61,7 +61,7 @@ class Builder:
         self,
         splicer: Splicer,
         pieces: Pieces,
-        records: Bounded[MessageId, Record],
+        records: Records,
         replies: Replies,
         proof: Proof,
     ) -> None:
@@ -85,7 +85,7 @@ class Builder:
         """Remembered histories that this one continues, longest first; at last, none."""
         for k in range(len(history.messages) - 1, -1, -1):
             if self._can(history.messages[k]):
-                record = self._records.use(MessageId("reply:" + history.ids[k + 1]))
+                record = self._records.get(MessageId("reply:" + history.ids[k + 1]))
                 if record:
                     yield _Draft(k, record)
         yield _Draft()

@@ -28,13 +28,13 @@ from everwarm.prompt.pieces import Pieces
 from everwarm.prompt.probe import habits_of, prove
 from everwarm.prompt.shape import tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
-from everwarm.prompt.verbatim import Bounded, Path, Record, Replies, calls_key
+from everwarm.prompt.verbatim import Bounded, Path, Record, Records, Replies, calls_key
 from everwarm.prompt.why import Before, compare
 from everwarm.replies import Kept, Reply, ReplyStore
 from everwarm.request import HistoryMode, Request, Tool
 from everwarm.tokens import Prompt, tokens_of
 
-_RECORDS, _CONVERSATIONS = 4096, 256
+_CONVERSATIONS = 256
 
 
 class Renderer:
@@ -54,13 +54,13 @@ class Renderer:
         self.proof = prove(splicer)
         self._splicer = splicer
         self._replies = Replies(_CONVERSATIONS)
-        self._records: Bounded[MessageId, Record] = Bounded(_RECORDS)
+        self._records = Records()
         self._pieces = Pieces(codec)
         self._builder = Builder(splicer, self._pieces, self._records, self._replies, self.proof)
         self._chains = Chains(self._head, self._called)
         self._prompts: Bounded[object, Prompt] = Bounded(64)
         self._known: Bounded[MessageId, Counter[bytes]] = Bounded(_CONVERSATIONS)
-        self._asked: Bounded[MessageId, _Asked] = Bounded(64)
+        self._asked: Bounded[MessageId, _Asked] = Bounded(256)
         self._answered: deque[Before] = deque(maxlen=64)
         self._times: Bounded[MessageId, datetime] = Bounded(_CONVERSATIONS)
         self._tools: Bounded[MessageId, tuple[Tool, ...]] = Bounded(_CONVERSATIONS)
@@ -105,7 +105,7 @@ class Renderer:
 
     def remember(self, prompt: Prompt, reply_ids: Sequence[int], reply: Message) -> None:
         """Keep what the model wrote, so that it comes back word for word."""
-        record = self._records.use(prompt.head)
+        record = self._records.get(prompt.head)
         if record is None or record.tokens != prompt.tokens:
             record = Record(Path(prompt.tokens[:], list(prompt.marks)), len(prompt.tokens))
         grown = record.extend(reply_ids)

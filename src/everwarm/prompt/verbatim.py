@@ -80,6 +80,47 @@ class Bounded(OrderedDict[K, V]):
         return self[key]
 
 
+class Records:
+    """Records of histories, the least recently used forgotten. Live: the renderer's thread's.
+
+    Bounded by number and by the tokens of all their paths, each counted once.
+    """
+
+    def __init__(self, limit: int = 4096, max_tokens: int = 64 * 2**20) -> None:
+        self._limit, self._max_tokens = limit, max_tokens
+        self._records: OrderedDict[MessageId, Record] = OrderedDict()
+        self._paths: dict[int, tuple[Path, int]] = {}  # by identity: the path, its records
+
+    def __contains__(self, key: MessageId) -> bool:
+        return key in self._records
+
+    def get(self, key: MessageId) -> Record | None:
+        """What is remembered, now as the most recent."""
+        if key in self._records:
+            self._records.move_to_end(key)
+        return self._records.get(key)
+
+    def put(self, key: MessageId, record: Record) -> None:
+        """Remember a history; may forget others."""
+        if key in self._records:
+            self._drop(self._records.pop(key).path)
+        self._records[key] = record
+        path, n = self._paths.get(id(record.path), (record.path, 0))
+        self._paths[id(path)] = (path, n + 1)
+        while len(self._records) > 1 and (len(self._records) > self._limit or self._is_full()):
+            self._drop(self._records.popitem(last=False)[1].path)
+
+    def _is_full(self) -> bool:
+        return sum(len(path.tokens) for path, _ in self._paths.values()) > self._max_tokens
+
+    def _drop(self, path: Path) -> None:
+        n = self._paths[id(path)][1] - 1
+        if n:
+            self._paths[id(path)] = (path, n)
+        else:
+            del self._paths[id(path)]
+
+
 class Replies:
     """Replies by call ids and by conversation. Live: owned by the renderer's thread."""
 
