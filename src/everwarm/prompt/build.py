@@ -125,9 +125,8 @@ class Builder:
         if part is None or tokens is None:
             return
         record, spans, _ = part
-        new = [s for s in spans if not seen[s.index]]
-        draft.new_tokens += sum(s.end - s.start for s in new)
-        if new and new[0] is spans[0]:
+        draft.new_tokens += sum(s.end - s.start for s in spans if not seen[s.index])
+        if spans and not _lead_is_seen(draft, spans, seen):
             draft.new_tokens += spans[0].start - draft.end
         base, base_end = self._base(history, draft)
         record = record.extend(tokens)
@@ -150,8 +149,8 @@ class Builder:
         record, spans, _ = part
         start = draft.end
         old = sum(s.end - max(s.start, start) for s in spans if seen[s.index] and s.end > start)
-        if spans and (seen[spans[0].index] if draft.record else any(seen)):
-            old += spans[0].start - start  # what the template writes before it
+        if spans and _lead_is_seen(draft, spans, seen):
+            old += spans[0].start - start
         new = draft.new_tokens + max(0, record.end - start - old)
         base, base_end = self._base(history, draft)
         return Built(record, new, base, base_end, tuple(draft.rebuilt))
@@ -214,3 +213,8 @@ class Builder:
         except RequestError:
             return ""
         return full[len(bare) :] if full.startswith(bare) else ""
+
+
+def _lead_is_seen(draft: _Draft, spans: Sequence[Span], seen: Sequence[bool]) -> bool:
+    """Whether what stands before the first message was read before: a head, or a turn's end."""
+    return seen[spans[0].index] if draft.record else any(seen)
