@@ -144,6 +144,17 @@ def test_a_user_may_break_into_a_tool_loop_where_roles_alternate(codec: MakeCode
     assert "stop that" in made.decode(talk.ask().tokens)
 
 
+def test_two_replies_in_a_row_are_one_where_roles_alternate(codec: MakeCodec) -> None:
+    made = make(codec, STRICT)
+    call = look("callabc", at="here")
+    talk = Talk(Renderer(made), made)
+    talk.messages += [user("go"), said("I will"), said("", call), result(call, "seen")]
+    talk.messages += [said("done"), user("good")]
+    text = made.decode(talk.ask().tokens)
+    places = [text.index(w) for w in ("go", "I will", "here", "seen", "done", "good")]
+    assert places == sorted(places)
+
+
 def test_parallel_calls_of_another_model_are_shown_one_by_one(codec: MakeCodec) -> None:
     made = make(codec, ONE_CALL_AND_DATE)
     a, b = look("calla", at="x-one"), look("callb", at="x-two")

@@ -48,6 +48,9 @@ def habits_of(splicer: Splicer) -> Habits:
         found = short if keeps(*one, habits=short) else found
     return replace(
         found,
+        replies_in_a_row=keeps(
+            user("u1w"), said("a1w"), *one[1:], said("a2w"), user("u2w"), habits=found
+        ),
         user_after_tool=keeps(*one, user("u2w"), habits=found),
         parallel_calls=keeps(
             user("u1w"), _calls("", "c1w", "c2w"), _result("c1w", "t1w"), _result("c2w", "t2w"),

@@ -26,6 +26,7 @@ class Habits:
     system_anywhere: bool = True
     users_in_a_row: bool = True
     user_after_tool: bool = True
+    replies_in_a_row: bool = True
     parallel_calls: bool = True
     text_arguments: bool = True
     text_beside_thinking: bool = True
@@ -57,7 +58,7 @@ def shaped(messages: Sequence[Message], habits: Habits) -> Dicts:
             out += waiting
             names.update((call_key(c.id), c.name) for c in m.tool_calls)
             first, *waiting = _assistant(m, habits)
-            out.append(first)
+            _reply(out, first, habits)
         elif m.role == "tool":
             out.append(_result(m, names, habits))
             if waiting:
@@ -86,6 +87,19 @@ def _say(out: Dicts, m: Message, habits: Habits) -> None:
     if role == "user" and last and last["role"] == "tool" and not habits.user_after_tool:
         out.append({"role": "assistant", "content": ""})
     out.append({"role": role, "content": m.text})
+
+
+def _reply(out: Dicts, entry: dict[str, Any], habits: Habits) -> None:
+    """Add an assistant message; where roles alternate, to the one right before it."""
+    last = out[-1] if out else None
+    if last is None or last["role"] != "assistant" or habits.replies_in_a_row:
+        out.append(entry)
+        return
+    texts = [t for t in (last["content"], entry["content"]) if t.strip()]
+    calls = [*last.get("tool_calls", ()), *entry.get("tool_calls", ())]
+    out[-1] = last | entry | {"content": "\n\n".join(texts)}
+    if calls:
+        out[-1]["tool_calls"] = calls
 
 
 def _assistant(m: Message, habits: Habits) -> Dicts:
