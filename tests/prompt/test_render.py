@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from codec_fixtures import FORGETFUL
 
 from everwarm.engine.text import TextCodec
 from everwarm.job import Token
@@ -246,3 +247,17 @@ def test_marks_stand_before_special_tokens(plain: TextCodec) -> None:
     assert [m.kind for m in second.marks] == ["system", "prompt", "last", "prompt"]
     last = next(m.at for m in second.marks if m.kind == "last")
     assert plain.decode(second.tokens[last:]).startswith("<|im_start|>user\nend<|im_end|>")
+
+
+def test_a_result_that_is_written_as_json_is_counted(codec: Callable[[str], TextCodec]) -> None:
+    quoted = codec(FORGETFUL.replace("{{ m.content | trim }}", "{{ m.content | tojson }}"))
+    renderer = Renderer(quoted)
+    call = '<tool_call>{"name":"look","arguments":{}}</tool_call>'
+    first = renderer.prompt(ask(user("go"), user("now"), tools=TOOLS))
+    _, message = reply(quoted, renderer, first, "so</think>" + call)
+    seen = result(message.tool_calls[0], "line one\nline two")
+    # The last message of the first request is not in this one, but comes again behind the result.
+    second = renderer.prompt(ask(user("go"), answer_of(message), seen, user("now"), tools=TOOLS))
+    added = '<|im_end|>\n<|im_start|>tool\n"line one\\nline two"<|im_end|>\n'
+    scaffold = "<|im_start|>assistant\n<think>\n"
+    assert second.new_tokens == len(quoted.encode(added)) + len(quoted.encode(scaffold))

@@ -144,6 +144,16 @@ def test_a_user_may_break_into_a_tool_loop_where_roles_alternate(codec: MakeCode
     assert "stop that" in made.decode(talk.ask().tokens)
 
 
+def test_tools_are_written_once_where_the_template_moves_them(codec: MakeCodec) -> None:
+    made = make(codec, STRICT)
+    talk = Talk(Renderer(made), made)
+    for n in range(3):
+        prompt = talk.turn(f"question {n}", f"answer {n}")
+    text = made.decode(prompt.tokens)
+    assert text.count("<|tools|>") == 1
+    assert text.index("<|tools|>") < text.index("question 0")
+
+
 def test_two_replies_in_a_row_are_one_where_roles_alternate(codec: MakeCodec) -> None:
     made = make(codec, STRICT)
     call = look("callabc", at="here")

@@ -125,9 +125,8 @@ class Builder:
         if part is None or tokens is None:
             return
         record, spans, _ = part
-        draft.new_tokens += sum(s.end - s.start for s in spans if not seen[s.index])
-        if spans and not _lead_is_seen(draft, spans, seen):
-            draft.new_tokens += spans[0].start - draft.end
+        if spans:
+            draft.new_tokens += spans[-1].end - draft.end - _old(draft, spans, seen, i)
         base, base_end = self._base(history, draft)
         record = record.extend(tokens)
         draft.rebuilt.append(Rebuilt(history.ids[i + 1], base, base_end, record, reply))
@@ -148,10 +147,8 @@ class Builder:
             return None
         record, spans, _ = part
         start = draft.end
-        old = sum(s.end - max(s.start, start) for s in spans if seen[s.index] and s.end > start)
-        if spans and _lead_is_seen(draft, spans, seen):
-            old += spans[0].start - start
-        new = draft.new_tokens + max(0, record.end - start - old)
+        new = record.end - start - _old(draft, spans, seen, len(seen))
+        new = draft.new_tokens + max(0, new)
         base, base_end = self._base(history, draft)
         return Built(record, new, base, base_end, tuple(draft.rebuilt))
 
@@ -171,8 +168,8 @@ class Builder:
             return None
         encoded = self._pieces.encode(text)
         base = draft.record or Record(Path(), 0)
-        spans = spans_of(messages, draft.k + 1, text, encoded, base.end, self._pieces)
         end = self._before_scaffold(text, encoded, frame)
+        spans = spans_of(messages, draft.k + 1, text, encoded, base.end, self._pieces, end)
         marks = marks_of(messages, spans, None if end is None else base.end + end)
         return base.extend(encoded.tokens, marks), spans, encoded
 
@@ -215,6 +212,15 @@ class Builder:
         return full[len(bare) :] if full.startswith(bare) else ""
 
 
-def _lead_is_seen(draft: _Draft, spans: Sequence[Span], seen: Sequence[bool]) -> bool:
-    """Whether what stands before the first message was read before: a head, or a turn's end."""
-    return seen[spans[0].index] if draft.record else any(seen)
+def _old(draft: _Draft, spans: Sequence[Span], seen: Sequence[bool], stop: int) -> int:
+    """How many tokens of a part, up to message `stop`, were in the conversation before.
+
+    A message that was not found stands in the span before it, which is old only if both are. What
+    stands before the first span is a head, or the end of a turn and what was not found.
+    """
+    if not spans:
+        return 0
+    nexts = [*(s.index for s in spans[1:]), stop]
+    old = sum(s.end - s.start for s, n in zip(spans, nexts, strict=True) if all(seen[s.index : n]))
+    lead = all(seen[draft.k + 1 : spans[0].index + 1]) if draft.record else any(seen)
+    return old + (spans[0].start - draft.end if lead else 0)

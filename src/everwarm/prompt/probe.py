@@ -112,7 +112,19 @@ def prove(splicer: Splicer) -> Proof:
                 whole = splicer.behind(talk[:end], k, _FRAME, short=False)
                 short = whole == splicer.behind(talk[:end], k, _FRAME, short=True)
     splicer.short = short and not failed
+    splicer.tools_once = not failed and _moves_tools(splicer, talk)
     return Proof(False not in failed, True not in failed, "; ".join(failed.values()))
+
+
+def _moves_tools(splicer: Splicer, talk: Sequence[Message]) -> bool:
+    """Whether the template writes the tools, in one place, again behind a reply."""
+    k = max(i for i, m in enumerate(talk) if m.role == "assistant")
+    told = splicer.behind(talk, k, _FRAME, short=False)
+    bare = splicer.behind(talk, k, replace(_FRAME, tools=None), short=False)
+    if not told or not bare or told == bare or len(told) <= len(bare):
+        return False
+    n = next((i for i, (a, b) in enumerate(zip(told, bare, strict=False)) if a != b), len(bare))
+    return told.endswith(bare[n:]) and _TOOL.description in told[n : len(told) - len(bare) + n]
 
 
 def _moments(talk: Sequence[Message], k: int) -> list[int]:

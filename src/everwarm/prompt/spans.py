@@ -6,6 +6,7 @@ before it on.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,15 +27,27 @@ class Span:
 
 
 def spans_of(
-    messages: Sequence[Message], first: int, text: str, encoded: Encoded, base: int, pieces: Pieces
+    messages: Sequence[Message],
+    first: int,
+    text: str,
+    encoded: Encoded,
+    base: int,
+    pieces: Pieces,
+    end: int | None = None,
 ) -> list[Span]:
-    """The messages from `first` on that are found in the text, whose tokens start at `base`."""
+    """The messages from `first` on that are found in the text, whose tokens start at `base`.
+
+    `end`: the token of the text at which the messages end; unset, the last special one.
+    """
     starts = encoded.starts
     found: list[tuple[int, int]] = []
     at, piece = 0, 0
     for i in range(first, len(messages)):
         content = messages[i].text.strip()
         here = pieces.find(content, text, at)
+        if here < 0 and content:  # some templates write results as JSON strings
+            content = json.dumps(content, ensure_ascii=False)[1:-1]
+            here = pieces.find(content, text, at)
         if here < 0:
             continue
         snapped = None
@@ -45,7 +58,7 @@ def spans_of(
         at = here + len(content)
         if snapped is not None:
             found.append((i, base + snapped))
-    last = base + starts[-1][1] if starts else base
+    last = base + (end if end is not None else starts[-1][1] if starts else 0)
     stops = [a for _, a in found[1:]] + [max(last, found[-1][1])] if found else []
     return [Span(i, a, b) for (i, a), b in zip(found, stops, strict=True)]
 

@@ -35,12 +35,17 @@ class Frame:
 
 
 class Splicer:
-    """Renders with one template. Live only in what `probe.py` finds out when it is loaded."""
+    """Renders with one template.
+
+    `habits`, `short` (a shortened history gives the same text) and `tools_once` are what `probe.py`
+    finds out when the template is loaded; then nothing changes any more.
+    """
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self.habits = Habits()
         self.short = False
+        self.tools_once = False
         ends = {codec.decode([i]) for i in codec.eos_ids}
         self._ends = sorted(ends | {t for t in _TURN_ENDS if t in codec.special_texts})
 
@@ -54,7 +59,12 @@ class Splicer:
     def behind(
         self, messages: Sequence[Message], k: int, frame: Frame, *, short: bool | None = None
     ) -> str | None:
-        """The text from the end of reply k's turn on, or None where that is not certain."""
+        """The text from the end of reply k's turn on, or None where that is not certain.
+
+        A template that writes the tools anew before each user message is not shown them again.
+        """
+        if self.tools_once:
+            frame = replace(frame, tools=None)
         if short if short is not None else self.short and k > LONG:
             messages, k = _shortened(messages, k)
         for marked in self._marked(messages[k]):
