@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import everwarm.engine  # isort: skip  # noqa: F401  (chooses the BLAS before mlx)
 import mlx.core as mx
 from mlx_lm.generate import generate_step
 
-import everwarm.engine  # noqa: F401  (chooses the BLAS before MLX is imported)
 from everwarm.cache import tree
 from everwarm.cache.cache import Cache
 from everwarm.engine.model import LoadedModel, load_model

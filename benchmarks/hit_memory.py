@@ -52,7 +52,7 @@ def addresses(caches: list[Any]) -> list[int]:
 
 
 def ours(model: Any, length: int, turns: int) -> tuple[list[int], int]:
-    """Peak bytes of each hit less what rested before, and how many of them moved a cuttable buffer."""
+    """Peak bytes of each hit less what rested before, and how many hits moved a buffer."""
     cache = Cache(lambda: State(model), budget=1 << 40)
     tokens = ids(0, length)
     _turn(cache, tokens)

@@ -24,9 +24,28 @@ class NoText:
     eos_ids = frozenset({2})
 
 
+class Reply(list[int]):
+    """A reply's tokens. Two agree if they are equal up to a tie, which rounding may decide.
+
+    Warm and cold cut their calls differently, and a BLAS rounds by shape and by address: a token
+    whose lead over the next one is below `TIE` may fall either way, and all behind it with it.
+    """
+
+    leads: list[float]
+
+    def agrees(self, other: Reply) -> bool:
+        for a, b, lead in zip(self, other, other.leads, strict=False):
+            if a != b:
+                return lead < TIE
+        return len(self) == len(other)
+
+
+TIE = 1e-3
+
+
 @dataclass
 class Turn:
-    reply: list[int]
+    reply: Reply
     cached: int
     cached_from: str
     unseen: int
@@ -37,10 +56,16 @@ def words(seed: int, n: int) -> list[int]:
     return [10 + (seed * 7919 + i * 104729) % 3989 for i in range(n)]
 
 
-def turn(cache: Cache, tokens: list[int], marks: list[Mark] | None = None, steps: int = 0) -> Turn:
+def turn(
+    cache: Cache,
+    tokens: list[int],
+    marks: list[Mark] | None = None,
+    steps: int = 0,
+    max_tokens: int = 6,
+) -> Turn:
     """Answer one prompt with six tokens, or cancel it after `steps` steps."""
     out: list[Output] = []
-    job = Job("j", tokens_of(tokens), tuple(marks or ()), Sampling(), 6)
+    job = Job("j", tokens_of(tokens), tuple(marks or ()), Sampling(), max_tokens, logprobs=2)
     run = Run(job, cache, NoText(), out.append, 32)  # type: ignore[arg-type]
     assert run.try_lease()
     generator = run.steps()
@@ -51,7 +76,9 @@ def turn(cache: Cache, tokens: list[int], marks: list[Mark] | None = None, steps
     run.finish()
     leased, ended = out[0], out[-1]
     assert isinstance(leased, Leased) and isinstance(ended, Ended)
-    reply = [o.id for o in out if isinstance(o, Token)]
+    said = [o for o in out if isinstance(o, Token)]
+    reply = Reply(o.id for o in said)
+    reply.leads = [o.top[0][1] - o.top[1][1] for o in said]
     return Turn(
         reply,
         leased.cached_tokens,

@@ -105,6 +105,12 @@ class Settings:
         "true or false",
         "--no-remember",
     )
+    forced_replies: bool = _setting(
+        False,
+        "Let requests dictate the reply (field everwarm.reply). For benchmarks and tests.",
+        "true or false",
+        "--forced-replies",
+    )
     max_queue: int = _setting(
         32,
         "Requests that may wait or run; one more is answered with 503.",
@@ -208,6 +214,11 @@ def _read(name: str, value: object, source: str) -> object:
         raise ConfigError(f"{source} must be {_ABOUT[name]['expects']}.") from None
 
 
+def nbytes_of(value: object, source: str) -> int:
+    """A size such as 8GB in bytes. Raises ConfigError, which names the source."""
+    return int(str(_read("max_body", value, source)))
+
+
 def _dash(name: str) -> str:
     return name.replace("_", "-")
 
@@ -300,6 +311,7 @@ _READERS: dict[str, Callable[[object], object]] = {
     "home": _path,
     "api_key": _text,
     "cache": _flag,
+    "forced_replies": _flag,
     "memory_budget": _nbytes,
     "prefill_step": _between(1, 65536),
     "prefill_share": _share,

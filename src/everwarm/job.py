@@ -36,6 +36,8 @@ class Job:
     """One sequence to be read and continued. `max_tokens` is always bounded by the context.
 
     `stop` are texts: the reply ends before the first of them. `logprobs` as in `Request`.
+    `max_tokens` 0: the prompt is read and kept, nothing is written. `forced`: the reply's tokens,
+    run over as if they had been sampled; the turn ends behind them.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Job:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     namespace: str = ""
+    forced: Tokens[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ def test_a_turn_is_shown_with_its_cost_and_remembered_without_reasoning(screen: 
     assert chat.take("hello")
     assert [m["content"] for m in chat.messages] == ["Be kind.", "hello", "Good day"]
     assert "hmGood day" in shown(screen)
-    assert "s to first token · 1,024 cached · 31 new" in shown(screen)
+    assert "s to first token · 1,024 cached · 31 read" in shown(screen)
 
 
 def test_regenerate_sends_the_same_messages_again(screen: Console) -> None:
@@ -144,4 +144,4 @@ def test_the_cost_line() -> None:
         ttft_s=0.52,
         total_s=1.52,
     )
-    assert cost(reply) == "0.52 s to first token · 1,024 cached · 31 new · 42 tok/s"
+    assert cost(reply) == "0.52 s to first token · 1,024 cached · 31 read · 42 tok/s"

@@ -58,6 +58,7 @@ def chat(port: int, **fields: Any) -> tuple[int, Any]:
         ({"max_tokens": -3}, "max_tokens"),
         ({"temperature": "hot"}, "temperature"),
         ({"n": 2}, "n"),
+        ({"everwarm": {"reply": "Hi"}}, "everwarm.reply"),
         ({"logit_bias": {"60000": 1}}, "logit_bias"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"mystery": 1}, "mystery"),

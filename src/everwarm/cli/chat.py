@@ -98,7 +98,7 @@ class Chat:
 
 def cost(reply: Reply) -> str:
     """What a turn cost, in one line."""
-    parts = [f"{reply.cached_tokens:,} cached", f"{reply.prefilled_tokens:,} new"]
+    parts = [f"{reply.cached_tokens:,} cached", f"{reply.prefilled_tokens:,} read"]
     if reply.ttft_s is not None:
         parts.insert(0, f"{reply.ttft_s:.2f} s to first token")
     if reply.decode_tps is not None:

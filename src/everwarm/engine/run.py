@@ -13,10 +13,9 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
-from everwarm.cache import policy
 from everwarm.cache.cache import Cache, Lease
 from everwarm.codec import Codec
-from everwarm.engine.sampling import Sampler
+from everwarm.engine.sampling import Forced, Sampler
 from everwarm.engine.state import State
 from everwarm.engine.stop import StopTexts
 from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
@@ -74,6 +73,9 @@ class Run:
         state: State = lease.holder.live  # type: ignore[assignment]
         try:
             yield from self._prefill(lease, state)
+            if self.job.max_tokens == 0:
+                self.counts.reason = "length"
+                return
             self.phase = "decode"
             yield from self._decode(lease, state)
         except GeneratorExit:
@@ -98,15 +100,12 @@ class Run:
     def _prefill(self, lease: Lease, state: State) -> Iterator[None]:
         """Read all but the last prompt token, cut on an absolute grid and at checkpoints."""
         tokens, end = self.job.tokens, len(self.job.tokens) - 1
-        stops = policy.checkpoint_positions(state.length, end, self.job.marks)
-        cuts = [] if state.is_cuttable else sorted(stops)
-        system = {at: kind for at, kind in stops.items() if kind == "system"}
-        cuts = cuts or sorted(system)
+        stops = self.cache.stops(lease, end)
         first = True
         while state.length < end:
             began = time.perf_counter()
             at = state.length
-            stop = next((c for c in cuts if c > at), end)
+            stop = next((c for c in stops if c > at), end)
             to = min((at // self.chunk + 1) * self.chunk, stop, end)
             state.read(tokens[at:to])
             state.settle()
@@ -114,7 +113,7 @@ class Run:
             if first and end - to > self.chunk:
                 state.reserve_to(len(tokens) + 512)
             first = False
-            if to in stops and to in cuts:
+            if to in stops:
                 self.cache.checkpoint(lease, stops[to])
             if to - at >= self.chunk:  # a hit's few tokens leave nothing worth giving back
                 mx.clear_cache()
@@ -130,7 +129,7 @@ class Run:
         """
         job, c = self.job, self.counts
         began = time.perf_counter()
-        sampler = Sampler(job.sampling, job.tokens)
+        sampler = self._sampler()
         stop = StopTexts(self.codec, job.stop)
         held = lease.holder.tokens
         y, logprobs = sampler(state.read(job.tokens[-1:]))
@@ -165,7 +164,13 @@ class Run:
                 mx.clear_cache()
             y, logprobs = next_y, next_logprobs
 
-    def _ahead(self, sampler: Sampler, y: mx.array) -> tuple[mx.array, mx.array]:
+    def _sampler(self) -> Sampler | Forced:
+        job = self.job
+        if job.forced is not None:
+            return Forced(job.forced, min(self.codec.eos_ids))
+        return Sampler(job.sampling, job.tokens)
+
+    def _ahead(self, sampler: Sampler | Forced, y: mx.array) -> tuple[mx.array, mx.array]:
         """Send the step behind `y` on its way. Its place in the tokens is kept, `y` unread."""
         assert self.lease is not None
         state: State = self.lease.holder.live  # type: ignore[assignment]

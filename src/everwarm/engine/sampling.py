@@ -15,6 +15,19 @@ from everwarm.tokens import Tokens
 WHOLE = 1 << 30
 
 
+class Forced:
+    """Says given tokens, then an end of turn, whatever the logits are. As `Sampler` otherwise."""
+
+    def __init__(self, tokens: Tokens[int], end: int) -> None:
+        self._left = iter([*tokens, end])
+        self._end = end
+
+    def __call__(self, logits: mx.array) -> tuple[mx.array, mx.array]:
+        last = logits[:, -1, :]
+        token = next(self._left, self._end)
+        return mx.array([token]), (last - mx.logsumexp(last, keepdims=True)).squeeze(0)
+
+
 class Sampler:
     """One job's way from logits to a token. Live: engine thread only.
 

@@ -22,7 +22,7 @@ from everwarm.prompt.render import Renderer
 from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request
 from everwarm.server.outbox import Outbox
-from everwarm.tokens import Prompt
+from everwarm.tokens import Prompt, Tokens, tokens_of
 
 T = TypeVar("T")
 log = logging.getLogger("everwarm.turn")
@@ -87,8 +87,9 @@ class Turns:
     async def _events(self, request: Request, draft: _Draft, live: Live) -> AsyncIterator[Event]:
         began = time.perf_counter()
         prompt = await self._work(lambda: self._renderer.prompt(request))
+        forced = await self._work(lambda: self._forced(request))
         draft.set(render_s=time.perf_counter() - began)
-        job = self._job(request, prompt, draft.record.id)
+        job = replace(self._job(request, prompt, draft.record.id), forced=forced)
         draft.set(prompt_tokens=len(prompt.tokens), new_tokens=prompt.new_tokens)
         may_call = request.tool_choice == "auto" and not prompt.kept_tools
         if prompt.kept_tools:
@@ -178,6 +179,10 @@ class Turns:
             found = Miss(at=at, part="cache", cause=_lost(record, self.settings))
         return replace(found, by_text=by_text, by_cache=by_cache)
 
+    def _forced(self, request: Request) -> Tokens[int] | None:
+        text = request.forced_reply
+        return None if text is None else tokens_of(self.codec.encode(text))
+
     def _check(self, request: Request) -> None:
         info = self.engine.model
         names = {info.id, info.id.rsplit("/", 1)[-1], "default", *info.aliases, None, ""}
@@ -192,6 +197,11 @@ class Turns:
         if any(not 0 <= t < info.vocab_size for t in request.sampling.logit_bias):
             raise RequestError(
                 f"logit_bias: token ids go from 0 to {info.vocab_size - 1:,}.", param="logit_bias"
+            )
+        if request.forced_reply is not None and not self.settings.forced_replies:
+            raise RequestError(
+                "everwarm.reply is for servers started with --forced-replies.",
+                param="everwarm.reply",
             )
         if len(self.running) >= self.settings.max_queue:
             raise Overloaded(f"{len(self.running)} requests are already waiting.")
@@ -216,7 +226,7 @@ class Turns:
             tokens=prompt.tokens,
             marks=prompt.marks,
             sampling=sampling,
-            max_tokens=min(request.max_tokens or room, room),
+            max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             stop=request.stop,
             logprobs=request.logprobs,
             namespace=request.namespace,

@@ -23,9 +23,13 @@ class TemplateArgs(StrictObject):
 
 
 class Everwarm(StrictObject):
-    """`everwarm`: how this one request is to be answered."""
+    """`everwarm`: how this one request is to be answered.
+
+    `reply` is what the model is made to say, for tests; a server allows it only where it is told.
+    """
 
     history: HistoryMode | None = None
+    reply: str | None = None
 
 
 def template_args(effort: Effort | None, given: TemplateArgs) -> Mapping[str, Any]:

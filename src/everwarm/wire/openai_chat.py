@@ -211,6 +211,7 @@ def _request(b: _Body, namespace: str) -> Request:
         template_args=template_args(b.reasoning_effort, b.chat_template_kwargs),
         namespace=namespace,
         history=history_mode(b.everwarm, b.chat_template_kwargs),
+        forced_reply=b.everwarm.reply,
     )
 
 
