@@ -93,10 +93,10 @@ def run(shape: str) -> dict[str, Any]:
         path = make_model(shape, Path(tmp), tokenizer)
         for mode in ("template", "verbatim"):
             flags = ["--history", mode, "--forced-replies", "--no-remember"]
-            with server(["-m", "everwarm", "serve", str(path), *flags]) as url:
-                with ChatClient(url) as client:
-                    session = Session(client)
-                    session.run()
+            command = ["-m", "everwarm", "serve", str(path), *flags]
+            with server(command) as url, ChatClient(url) as client:
+                session = Session(client)
+                session.run()
             rows = session.rows
             read, new = (sum(r[k] for r in rows) for k in ("prefilled_tokens", "new_tokens"))
             first = [r["prefilled_tokens"] for r in rows if r["step"] == 0]

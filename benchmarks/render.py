@@ -74,7 +74,7 @@ class Talk:
         chains, splicer = self.renderer._chains, self.renderer._splicer
         history = self._timed("hit: ids of all messages", lambda: chains.history(request))
         asked = self.renderer._asked[history.ids[-3]]
-        frame: Frame = asked[1]
+        frame: Frame = asked.frame
         k = len(history.messages) - 2
         for short in (True, False):
             name = f"hit: template, {'shortened' if short else 'whole'} history"

@@ -15,11 +15,13 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, NewType
 
 Role = Literal["system", "user", "assistant", "tool"]
 MessageId = NewType("MessageId", str)
 
+_SHORT = 2048  # characters of arguments up to which their spelling is remembered
 _BILLING = "x-anthropic-billing-header:"
 _MARKER = re.compile(r"\n*<total_tokens>[^<]*</total_tokens>\n*")
 
@@ -100,10 +102,20 @@ def canonical(message: Message) -> bytes:
 
 
 def _spelled_calls(calls: Iterable[ToolCall]) -> bytes:
-    form = [[c.name, arguments_value(c.arguments)] for c in calls]
+    return b"\0".join(
+        (_spelled_short if len(c.arguments) < _SHORT else _spelled)(c.name, c.arguments)
+        for c in calls
+    )
+
+
+def _spelled(name: str, arguments: str) -> bytes:
+    form = [name, arguments_value(arguments)]
     return json.dumps(form, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode(
         "utf-8", "surrogatepass"
     )
+
+
+_spelled_short = lru_cache(4096)(_spelled)
 
 
 def without_markers(text: str) -> str:

@@ -261,3 +261,15 @@ def test_a_result_that_is_written_as_json_is_counted(codec: Callable[[str], Text
     added = '<|im_end|>\n<|im_start|>tool\n"line one\\nline two"<|im_end|>\n'
     scaffold = "<|im_start|>assistant\n<think>\n"
     assert second.new_tokens == len(quoted.encode(added)) + len(quoted.encode(scaffold))
+
+
+@pytest.mark.parametrize("content", ["<", "<|", "im_start", "<|im_end|> is a token", "s"])
+def test_a_message_that_looks_like_a_control_token_is_found_where_it_stands(
+    plain: TextCodec, content: str
+) -> None:
+    renderer = Renderer(plain)
+    before, message = reply(plain, renderer, renderer.prompt(ask(user("hello"))), "hi there")
+    prompt = renderer.prompt(ask(user("hello"), message, user(content)))
+    last = next(m.at for m in prompt.marks if m.kind == "last")
+    assert last == len(before) + 2
+    assert plain.decode(prompt.tokens[last:]).startswith(f"<|im_start|>user\n{content}")

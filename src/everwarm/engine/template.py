@@ -21,6 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 from everwarm.errors import RequestError
 
 _WRITES = re.compile(r"\.(append|extend|insert|pop|remove|clear|update|setdefault|sort|reverse)\(")
+_OF_DICT = frozenset(dir(dict))
 
 
 class _Generation(Extension):
@@ -73,13 +74,35 @@ def _tojson(
     )
 
 
+class _DictsFirst:
+    """`message.role` of a dict without asking for an attribute first, which most of a run would be.
+
+    The same as jinja's own rule, since no name of `dict` itself is looked up here.
+    """
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """What the template writes as `obj.attribute`."""
+        if type(obj) is dict and attribute not in _OF_DICT:
+            found = obj.get(attribute, self)
+            return self.undefined(obj=obj, name=attribute) if found is self else found
+        return super().getattr(obj, attribute)  # type: ignore[misc]
+
+
+class _Sandbox(_DictsFirst, ImmutableSandboxedEnvironment):
+    pass
+
+
+class _WritableSandbox(_DictsFirst, SandboxedEnvironment):
+    pass
+
+
 class ChatTemplate:
     """One template's source, ready to run. Not thread-safe: the caller holds a lock."""
 
     def __init__(self, source: str, specials: Mapping[str, Any]) -> None:
         self._specials = dict(specials)
         self._copies = bool(_WRITES.search(source))
-        kind = SandboxedEnvironment if self._copies else ImmutableSandboxedEnvironment
+        kind = _WritableSandbox if self._copies else _Sandbox
         env = kind(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         env.filters.update(tojson=_tojson, from_json=json.loads)
         env.globals.update(

@@ -21,10 +21,14 @@ _PIECES = 16384
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Tokens of a text; `starts` are (character, token) of each piece's start, ascending."""
+    """Tokens of a text; `starts` are (character, token) of each piece's start, ascending.
+
+    `specials` are (start, end) of the control tokens' texts, in characters, ascending.
+    """
 
     tokens: Tokens[int]
     starts: list[tuple[int, int]]
+    specials: list[tuple[int, int]]
 
 
 class Pieces:
@@ -32,15 +36,16 @@ class Pieces:
 
     def __init__(self, codec: Codec) -> None:
         specials = sorted((s for s in codec.special_texts if s), key=len, reverse=True)
-        self.special = re.compile("|".join(map(re.escape, specials))) if specials else None
+        self._special = re.compile("|".join(map(re.escape, specials))) if specials else None
         self._codec = codec
         self._known: Bounded[str, Tokens[int]] = Bounded(_PIECES)
 
     def encode(self, text: str) -> Encoded:
         """Tokens of a text and where its pieces start."""
+        specials = self.specials_in(text)
         cuts = [0]
-        if self.special and self._codec.splits_at_specials:
-            cuts += [m.start() for m in self.special.finditer(text) if m.start()]
+        if self._codec.splits_at_specials:
+            cuts += [start for start, _ in specials if start]
         tokens, starts = tokens_of(), []
         for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True):
             piece = text[a:b]
@@ -50,19 +55,11 @@ class Pieces:
                 self._known.put(piece, ids)
             starts.append((a, len(tokens)))
             tokens.extend(ids)
-        return Encoded(tokens, starts)
+        return Encoded(tokens, starts, specials)
 
-    def find(self, content: str, text: str, at: int) -> int:
-        """Where `content` stands from `at` on, never inside a special token's text; or -1."""
-        here = text.find(content, at) if content else -1
-        if here < 0 or self.special is None:
-            return here
-        for special in self.special.finditer(text, at):
-            if special.start() >= here or here < 0:
-                break
-            if here < special.end():
-                here = text.find(content, special.end())
-        return here
+    def specials_in(self, text: str) -> list[tuple[int, int]]:
+        """Where control tokens' texts stand: (start, end) in characters."""
+        return [m.span() for m in self._special.finditer(text)] if self._special else []
 
     def cut(self, tokens: Tokens[int], text: str, begin: str) -> Tokens[int] | None:
         """Tokens of a reply whose text is `text`, up to where `begin` ends in it.

@@ -7,11 +7,12 @@ before it on.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from everwarm.messages import Message
-from everwarm.prompt.pieces import Encoded, Pieces
+from everwarm.prompt.pieces import Encoded
 from everwarm.tokens import Mark
 
 _USERS = 8
@@ -32,7 +33,6 @@ def spans_of(
     text: str,
     encoded: Encoded,
     base: int,
-    pieces: Pieces,
     end: int | None = None,
 ) -> list[Span]:
     """The messages from `first` on that are found in the text, whose tokens start at `base`.
@@ -44,14 +44,14 @@ def spans_of(
     at, piece = 0, 0
     for i in range(first, len(messages)):
         content = messages[i].text.strip()
-        here = pieces.find(content, text, at)
+        here = _find(content, text, at, encoded.specials)
         if here < 0 and content:  # some templates write results as JSON strings
             content = json.dumps(content, ensure_ascii=False)[1:-1]
-            here = pieces.find(content, text, at)
+            here = _find(content, text, at, encoded.specials)
         if here < 0:
             continue
         snapped = None
-        while piece < len(starts) and starts[piece][0] <= here:
+        while piece < len(starts) and (starts[piece][0] < here or here == 0):
             if starts[piece][0] >= at:
                 snapped = starts[piece][1]
             piece += 1
@@ -61,6 +61,23 @@ def spans_of(
     last = base + (end if end is not None else starts[-1][1] if starts else 0)
     stops = [a for _, a in found[1:]] + [max(last, found[-1][1])] if found else []
     return [Span(i, a, b) for (i, a), b in zip(found, stops, strict=True)]
+
+
+def _find(content: str, text: str, at: int, specials: Sequence[tuple[int, int]]) -> int:
+    """Where `content` stands from `at` on, never inside a special token's text; or -1."""
+    here = text.find(content, at) if content else -1
+    while here >= 0:
+        before = bisect_left(specials, (here, 0)) - 1
+        end = specials[before][1] if before >= 0 else 0
+        if end <= here and not _is_part(here, len(content), specials, before + 1):
+            return here
+        here = text.find(content, max(end, here + 1))
+    return -1
+
+
+def _is_part(here: int, size: int, specials: Sequence[tuple[int, int]], n: int) -> bool:
+    """Whether so short a text at a special token's start is only the beginning of it."""
+    return n < len(specials) and specials[n][0] == here and here + size < specials[n][1]
 
 
 def marks_of(messages: Sequence[Message], spans: Sequence[Span], end: int | None) -> list[Mark]:

@@ -76,9 +76,9 @@ def compare(
 def _part(codec: Codec, pieces: Pieces, history: History, tokens: Tokens[int], at: int) -> str:
     """What stands at this token: the head, or a message by its number from 1."""
     text, here = codec.decode(tokens), len(codec.decode(tokens[:at]))
-    found = pieces.special.finditer(text) if pieces.special else ()
-    starts = [(0, 0), *((m.start(), m.start()) for m in found)]
-    spans = spans_of(history.messages, 0, text, Encoded(tokens_of(), starts), 0, pieces)
+    specials = pieces.specials_in(text)
+    starts = [(0, 0), *((start, start) for start, _ in specials)]
+    spans = spans_of(history.messages, 0, text, Encoded(tokens_of(), starts, specials), 0)
     inside = [s for s in spans if s.start <= here]
     if not inside:
         return "head"
