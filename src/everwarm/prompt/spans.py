@@ -51,7 +51,7 @@ def spans_of(
         if here < 0:
             continue
         snapped = None
-        while piece < len(starts) and (starts[piece][0] < here or here == 0):
+        while piece < len(starts) and starts[piece][0] < max(here, 1):
             if starts[piece][0] >= at:
                 snapped = starts[piece][1]
             piece += 1
