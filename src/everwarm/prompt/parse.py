@@ -102,8 +102,10 @@ class ReplyParser:
 
     @property
     def message(self) -> Message:
-        """The reply so far."""
-        return Message("assistant", tuple(self._parts))
+        """The reply so far; a call that is not finished yet belongs to it as far as it came."""
+        started = self._started
+        open_call = (ToolCall(started.id, started.name, self._args),) if started else ()
+        return Message("assistant", (*self._parts, *open_call))
 
     @property
     def ids(self) -> list[int]:
