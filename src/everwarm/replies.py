@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,13 +30,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """One reply and how its history got to it.
+    """One reply of a caller (`namespace`) and how its history got to it.
 
     `tokens` are those from the end of the reply `base` (from the start where there is none) to
     this reply's end; `marks` lie in them, counted from the history's start. `at`: the time that
     the conversation's template sees, unix seconds. `tools`: the conversation's, as JSON.
     """
 
+    namespace: str
     thread: MessageId
     id: MessageId
     base: MessageId | None
@@ -52,6 +53,9 @@ class ReplyStore(Protocol):
 
     def load(self, thread: MessageId) -> list[Kept]:
         """A conversation's replies in the order in which they were kept. May read files."""
+
+    def called(self, namespace: str, calls: Sequence[str]) -> list[Kept]:
+        """A caller's replies with these `Reply.calls`, of any conversation. May read files."""
 
     def others(self, thread: MessageId) -> int:
         """How many replies of this conversation other models gave. May read files."""

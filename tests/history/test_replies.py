@@ -90,9 +90,28 @@ def test_a_restarted_server_knows_a_conversations_tools(
     assert again.reprocessed == 1.0
 
 
+def test_calls_are_found_after_a_restart_though_the_conversation_begins_anew(
+    codec: Callable[..., Codec], path: Path
+) -> None:
+    made = codec(DROPS_REASONING)
+    db = Database(path)
+    talk = Talk(Renderer(made, store=ReplyTable(db, made.fingerprint)), made)
+    call = look("call_a1", at="x")
+    talk.messages.append(user("look"))
+    ids = made.encode('so\n</think>\n\n<tool_call>{"name":"look" }</tool_call>')
+    talk.answer(talk.ask(), ids, said("", call, thought="so"))
+    db.close()
+    again = restarted(talk, path)
+    again.messages = [user("What was done so far?"), said("", call), result(call, "seen")]
+    assert made.decode(ids) in made.decode(again.ask(drops_reasoning).tokens)
+    other = again.ask(drops_reasoning, namespace="another key")
+    assert made.decode(ids) not in made.decode(other.tokens)
+
+
 def kept(n: int, thread: str, base: str | None = None, size: int = 4) -> Kept:
     reply = Reply(tokens_of([n, n + 1]), b"c%d" % n, b"b", n, f"text {n}", "", {"x": True})
     return Kept(
+        namespace="key",
         thread=MessageId(thread),
         id=MessageId(f"{thread}{n}"),
         base=MessageId(base) if base else None,

@@ -24,6 +24,7 @@ MIGRATIONS = (
     CREATE TABLE replies (
         n INTEGER PRIMARY KEY,
         model TEXT NOT NULL,      -- fingerprint of tokenizer and template
+        caller TEXT NOT NULL,     -- hash of the API key; empty without one
         thread TEXT NOT NULL,     -- the conversation: caller and first user message
         reply TEXT NOT NULL,      -- id of the history that ends with this reply
         base TEXT,                -- the reply that its tokens build on
@@ -42,6 +43,7 @@ MIGRATIONS = (
         UNIQUE (model, reply)
     );
     CREATE INDEX replies_of_thread ON replies (model, thread, n);
+    CREATE INDEX replies_by_calls ON replies (model, caller, calls) WHERE calls != '';
     """,
 )
 """Each script brings the file from the version that is its index to the next."""

@@ -11,6 +11,7 @@ import json
 import logging
 import sqlite3
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from everwarm.history.database import Database
@@ -20,8 +21,13 @@ from everwarm.tokens import Mark, Tokens
 
 log = logging.getLogger("everwarm.history")
 LIMIT_BYTES = 256 * 2**20
-_COLUMNS = """reply, base, tokens, said, marks, content, before, position, text, calls, args, began,
-    (SELECT json FROM tools WHERE id = replies.tools)"""
+_COLUMNS = """caller, thread, reply, base, tokens, said, marks, content, before, position, text,
+    calls, args, began, (SELECT json FROM tools WHERE id = replies.tools)"""
+_WRITE = """INSERT INTO replies (model, caller, thread, reply, base, tokens, said, marks, content,
+    before, position, text, calls, args, began, kept, tools)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (model, reply) DO UPDATE
+    SET base = excluded.base, tokens = excluded.tokens, said = excluded.said,
+    marks = excluded.marks, kept = excluded.kept"""
 
 
 class ReplyTable:
@@ -35,17 +41,27 @@ class ReplyTable:
 
     def load(self, thread: MessageId) -> list[Kept]:
         """A conversation's replies in the order in which they were kept; none if unreadable."""
-        query = f"SELECT {_COLUMNS} FROM replies WHERE model = ? AND thread = ? ORDER BY n"
-        return [_kept(thread, row) for row in self._rows(query, thread)]
+        where = "model = ? AND thread = ? ORDER BY n"
+        return self._rows(where, (self._model, thread))
+
+    def called(self, namespace: str, calls: Sequence[str]) -> list[Kept]:
+        """A caller's replies that made these calls, of any conversation."""
+        out: list[Kept] = []
+        for some in (calls[i : i + 500] for i in range(0, len(calls), 500)):
+            marks = ",".join("?" * len(some))
+            where = f"model = ? AND caller = ? AND calls != '' AND calls IN ({marks})"
+            out += self._rows(where, (self._model, namespace, *some))
+        return out
 
     def others(self, thread: MessageId) -> int:
         """How many replies of this conversation other models gave."""
-        return len(self._rows("SELECT n FROM replies WHERE model != ? AND thread = ?", thread))
+        return len(self._rows("model != ? AND thread = ?", (self._model, thread)))
 
-    def _rows(self, query: str, thread: MessageId) -> list[tuple[Any, ...]]:
+    def _rows(self, where: str, values: Sequence[str]) -> list[Kept]:
         """A reply that cannot be read is only rendered afresh: it fails no request."""
         try:
-            return self._reads.execute(query, (self._model, thread)).fetchall()
+            found = self._reads.execute(f"SELECT {_COLUMNS} FROM replies WHERE {where}", values)
+            return [_kept(row) for row in found]
         except sqlite3.Error as e:
             log.error("history_read_failed=%r", str(e))
             return []
@@ -61,17 +77,12 @@ class ReplyTable:
             self._tools.add(tools)
         r = kept.reply
         values = (
-            self._model, kept.thread, kept.id, kept.base, kept.tokens.tobytes(), len(r.tokens),
+            self._model, kept.namespace, kept.thread, kept.id, kept.base,
+            kept.tokens.tobytes(), len(r.tokens),
             json.dumps([[m.at, m.kind] for m in kept.marks]), r.content, r.before, r.index,
             r.text, r.calls, json.dumps(dict(r.args)), kept.at, time.time(), tools,
         )  # fmt: skip
-        db.execute(
-            "INSERT INTO replies (model, thread, reply, base, tokens, said, marks, content, before,"
-            " position, text, calls, args, began, kept, tools) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
-            "?,?) ON CONFLICT (model, reply) DO UPDATE SET base = excluded.base, tokens ="
-            " excluded.tokens, said = excluded.said, marks = excluded.marks, kept = excluded.kept",
-            values,
-        )
+        db.execute(_WRITE, values)
         if self._nbytes is None:
             self._nbytes = self._count(db)
         else:
@@ -102,14 +113,14 @@ def _tools_id(tools: str) -> str | None:
     return hashlib.blake2b(tools.encode(), digest_size=16).hexdigest() if tools else None
 
 
-def _kept(thread: MessageId, row: tuple[Any, ...]) -> Kept:
-    (reply, base, tokens, said, marks, content, before, index, text, calls, args, began, tools) = (
-        row
-    )
+def _kept(row: tuple[Any, ...]) -> Kept:
+    (caller, thread, reply, base, tokens, said, marks, *rest) = row
+    (content, before, index, text, calls, args, began, tools) = rest
     path = Tokens("i")
     path.frombytes(tokens)
     return Kept(
-        thread=thread,
+        namespace=caller,
+        thread=MessageId(thread),
         id=MessageId(reply),
         base=MessageId(base) if base else None,
         tokens=path,

@@ -233,6 +233,10 @@ class Renderer:
         thread = history.thread
         if self._store is None or thread in self._replies or thread in self._unknown:
             return False
+        called = [calls_key(m) for m in history.messages if m.tool_calls]
+        elsewhere = self._store.called(history.namespace, called)
+        for k in elsewhere:  # a compacted conversation begins with another message
+            self._replies.add(history.namespace, k.thread, k.reply)
         kept = self._store.load(thread)
         if not kept:
             self._unknown.put(thread, True)
@@ -247,7 +251,7 @@ class Renderer:
             self._times.put(thread, datetime.fromtimestamp(k.at))
             if k.tools:
                 self._tools.put(thread, tuple(Tool(*t) for t in json.loads(k.tools)))
-        return bool(kept)
+        return bool(kept or elsewhere)
 
     def _keep(
         self,
@@ -265,6 +269,7 @@ class Renderer:
         tools = self._tools.get(history.thread, ()) if frame.tools else ()
         self._store.keep(
             Kept(
+                namespace=history.namespace,
                 thread=history.thread,
                 id=reply_id,
                 base=base,
