@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "everwarm"
 FILES = sorted(SRC.rglob("*.py"))
-VOCABULARY = {"errors", "messages", "request", "events", "tokens", "job", "codec"}
+VOCABULARY = {"errors", "messages", "request", "events", "tokens", "job", "codec", "replies"}
 MAY = {
     "wire": VOCABULARY,
     "prompt": VOCABULARY,
@@ -21,6 +21,7 @@ MAY = {
     "engine": VOCABULARY | {"cache", "config"},
     "models": VOCABULARY,
     "testing": VOCABULARY | {"cache"},
+    "history": VOCABULARY,
     "config": {"errors"},
 }
 ONLY_IN = {
@@ -30,6 +31,8 @@ ONLY_IN = {
     "fastapi": "server",
     "starlette": "server",
     "uvicorn": "server",
+    "jinja2": "engine",
+    "sqlite3": "history",
 }
 
 
