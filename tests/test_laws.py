@@ -13,13 +13,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "everwarm"
 FILES = sorted(SRC.rglob("*.py"))
-VOCABULARY = {"errors", "messages", "request", "events", "tokens", "job", "codec"}
+VOCABULARY = {"errors", "messages", "request", "events", "tokens", "job", "codec", "replies"}
 MAY = {
     "wire": VOCABULARY,
     "prompt": VOCABULARY,
     "cache": VOCABULARY,
     "engine": VOCABULARY | {"cache", "config"},
     "models": VOCABULARY,
+    "testing": VOCABULARY | {"cache"},
+    "history": VOCABULARY,
     "config": {"errors"},
 }
 ONLY_IN = {
@@ -30,6 +32,7 @@ ONLY_IN = {
     "starlette": "server",
     "uvicorn": "server",
     "xxhash": "cache",
+    "jinja2": "engine",
 }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from everwarm.errors import ConfigError
 
+HISTORY_MODES = ("verbatim", "template")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -50,7 +51,7 @@ class Settings:
     )
     home: Path = _setting(  # noqa: RUF009 - it returns a field
         lambda: Path.home() / ".everwarm",
-        "Where everwarm keeps its files: models and config.toml.",
+        "Where everwarm keeps its files: models, config.toml and history.db.",
         "a directory",
     )
     api_key: str | None = _setting(
@@ -106,6 +107,20 @@ class Settings:
         200 * 10**9,
         "Bytes that may be written to disk in a day; beyond that conversations stay in memory.",
         "a size such as 200GB",
+    )
+    history: str = _setting(
+        "verbatim",
+        "How past replies are written into a prompt: word for word as the model wrote them, or as "
+        "its chat template writes them, which may drop reasoning and so loses the cache there.",
+        f"one of {', '.join(HISTORY_MODES)}",
+        "--history",
+    )
+    remember: bool = _setting(
+        True,
+        "Whether replies are kept in history.db, so that a restarted server knows them word for "
+        "word.",
+        "true or false",
+        "--no-remember",
     )
     forced_replies: bool = _setting(
         False,
@@ -290,6 +305,13 @@ def _level(value: object) -> str:
     return level
 
 
+def _history(value: object) -> str:
+    mode = _text(value).lower()
+    if mode not in HISTORY_MODES:
+        raise ValueError
+    return mode
+
+
 def _texts(value: object) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple):
@@ -314,6 +336,8 @@ _READERS: dict[str, Callable[[object], object]] = {
     "prefill_step": _between(1, 65536),
     "prefill_share": _share,
     "context_length": _between(1, 2**24),
+    "history": _history,
+    "remember": _flag,
     "max_queue": _between(1, 65536),
     "max_body": _nbytes,
     "allowed_hosts": _texts,

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from everwarm.messages import Message
 
 ToolChoice = Literal["auto", "none"]
+HistoryMode = Literal["verbatim", "template"]
+"""How past replies are written into a prompt: as the model wrote them, or as its template does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ class Request:
     `model` is the name that the client used. `max_tokens` None: to the end of the context.
     `logprobs` None: not wanted; k: the chosen token's and the k likeliest ones'. `template_args`
     go to the chat template (`enable_thinking`, …). `namespace` separates callers with different
-    keys: nothing is shared across. `forced_reply`: raw text in the model's dialect that it is made
-    to say, for benchmarks and tests.
+    keys: nothing is shared across. `history` None: as the server is set. `forced_reply`: raw text
+    in the model's dialect that it is made to say, for benchmarks and tests.
     """
 
     model: str | None
@@ -65,4 +67,5 @@ class Request:
     logprobs: int | None = None
     template_args: Mapping[str, Any] = field(default_factory=dict)
     namespace: str = ""
+    history: HistoryMode | None = None
     forced_reply: str | None = None

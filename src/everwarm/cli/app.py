@@ -52,6 +52,8 @@ def serve(
     context_length: Annotated[int | None, _flag("context_length", "--context-length")] = None,
     disk: Annotated[bool | None, _flag("disk", "--disk/--no-disk")] = None,
     disk_budget: Annotated[str | None, _flag("disk_budget", "--disk-budget")] = None,
+    history: Annotated[str | None, _flag("history", "--history")] = None,
+    remember: Annotated[bool | None, _flag("remember", "--remember/--no-remember")] = None,
     forced_replies: Annotated[bool | None, _flag("forced_replies", "--forced-replies")] = None,
     log_level: Annotated[str | None, _flag("log_level", "--log-level")] = None,
     config: Annotated[
@@ -99,6 +101,24 @@ def ps(url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False) -> 
 
     with ChatClient(url, api_key=api_key) as client:
         show(client, as_json=as_json)
+
+
+@app.command()
+def why(
+    turn: Annotated[
+        str | None,
+        typer.Argument(help="A turn's id or its end. Unset: the latest with a reason."),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show why a turn read more than was new in it."""
+    from everwarm.bench.client import ChatClient
+    from everwarm.cli.why import show
+
+    with ChatClient(url, api_key=api_key) as client:
+        show(client, turn, as_json=as_json)
 
 
 @app.command()

@@ -93,7 +93,7 @@ def run(settings: Settings, *, as_json: bool) -> None:
     """Hold the conversation twice and print the table, or JSON."""
     say = Console(stderr=True)
     flags = [model_path(settings)]
-    with running_server([*flags, "--cache", "--no-disk"]) as url, _client(url, settings) as client:
+    with running_server([*flags, "--cache"]) as url, _client(url, settings) as client:
         warm = list(_told(hold(client), "warm", say))
     with running_server([*flags, "--no-cache"]) as url, _client(url, settings) as client:
         cold = list(_told(hold(client, [r.text for r in warm]), "cold", say))

@@ -21,6 +21,7 @@ from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.errors import EverwarmError, NotFound, RequestError
 from everwarm.job import Engine, ModelInfo
+from everwarm.replies import ReplyStore
 from everwarm.server.guard import Guard
 from everwarm.server.stream import ClientGone, send_body, send_start, watched
 from everwarm.server.turn import Turns
@@ -30,9 +31,11 @@ from everwarm.wire.errors import openai_error
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-def create_app(engine: Engine, codec: Codec, settings: Settings) -> ASGIApp:
-    """The whole HTTP side of one loaded model."""
-    turns = Turns(engine, codec, settings)
+def create_app(
+    engine: Engine, codec: Codec, settings: Settings, store: ReplyStore | None = None
+) -> ASGIApp:
+    """The whole HTTP side of one loaded model. `store`: where its replies outlive the process."""
+    turns = Turns(engine, codec, settings, store)
     routes = _Routes(turns, settings)
     app = Starlette(
         routes=[

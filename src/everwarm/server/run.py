@@ -13,6 +13,8 @@ import uvicorn
 
 from everwarm.config import Settings
 from everwarm.errors import ConfigError
+from everwarm.history.database import Database
+from everwarm.history.replies import ReplyTable
 from everwarm.server.app import create_app
 from everwarm.server.guard import is_loopback
 
@@ -30,9 +32,11 @@ def serve(settings: Settings, model_path: str) -> int:
     # Imported here: it loads MLX, which nothing before needs.
     from everwarm.engine.thread import EngineThread
 
+    history = Database(settings.home / "history.db") if settings.remember else None
     engine = EngineThread.start(model_path, settings)
+    store = ReplyTable(history, engine.codec.fingerprint) if history else None
+    app = create_app(engine, engine.codec, settings, store)
     _settle_interpreter()
-    app = create_app(engine, engine.codec, settings)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=3
     )
@@ -43,6 +47,8 @@ def serve(settings: Settings, model_path: str) -> int:
         server.run(sockets=[listening])
     finally:
         engine.stop()
+        if history:
+            history.close()
     return 0
 
 
