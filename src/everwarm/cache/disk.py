@@ -23,7 +23,7 @@ from everwarm.cache.blob import Blob, Layer, Record
 from everwarm.cache.files import Files, OsFiles
 from everwarm.cache.health import DiskStats, Limits, Verified
 from everwarm.cache.index import Stored
-from everwarm.cache.reader import Reader
+from everwarm.cache.reader import Loaded, Reader
 from everwarm.cache.writer import Writer
 from everwarm.errors import ConfigError
 
@@ -90,6 +90,10 @@ class DiskStore:
         CacheFault: the piece is gone or damaged (then it is removed); the buffers hold nothing.
         """
         return self._reader.read(file_id, into)
+
+    def load(self, file_id: str) -> Future[Loaded]:
+        """As `head` and `read` in one, into buffers made for it."""
+        return self._reader.load(file_id)
 
     def stats(self) -> DiskStats:
         """The present state. Never waits."""

@@ -25,6 +25,8 @@ from everwarm.errors import CacheFault
 
 _FILE_ID: Final = re.compile(r"[0-9a-f]{32}")
 N_THREADS: Final = 2
+Loaded = tuple[Blob, list[bytearray]]
+"""A piece and its arrays' bytes."""
 Batch = tuple[int, list[memoryview], list[str]]
 """Position in the file, where its bytes go, their checksums."""
 
@@ -37,7 +39,8 @@ class Read:
     fd: int
     left: int
     nbytes: int
-    done: Future[None]
+    done: Future[Any]
+    result: Any
     began: float
     lock: threading.Lock = field(default_factory=threading.Lock)
     error: Exception | None = None
@@ -108,7 +111,14 @@ class Reader:
 
         Done means checked. The buffers belong to the reader until then.
         """
-        done: Future[None] = Future()
+        return self._submit(file_id, into)
+
+    def load(self, file_id: str) -> Future[Loaded]:
+        """As `read`, into buffers made for it: the piece, and one buffer for each array."""
+        return self._submit(file_id, None)
+
+    def _submit(self, file_id: str, into: Sequence[Any] | None) -> Future[Any]:
+        done: Future[Any] = Future()
         with self._lock:
             self._active += 1
             self.is_quiet.clear()
@@ -118,7 +128,7 @@ class Reader:
             self._settle(done, CacheFault("the store is closed"))
         return done
 
-    def _begin(self, file_id: str, into: Sequence[Any], done: Future[None]) -> None:
+    def _begin(self, file_id: str, into: Sequence[Any] | None, done: Future[Any]) -> None:
         began = time.perf_counter()
         try:
             fd, found = self.open(file_id)
@@ -126,15 +136,17 @@ class Reader:
             self._settle(done, self._judge(file_id, e))
             return
         try:
-            views = blob.flat(found.arrays, into)
+            made = [bytearray(a.nbytes) for a in found.arrays] if into is None else into
+            views = blob.flat(found.arrays, made)
             if any(v.readonly for v in views if len(v)):
                 raise ValueError("a buffer that cannot be written to")
             parts = list(_batches(found, views))
-        except (ValueError, TypeError) as e:
+        except (ValueError, TypeError, MemoryError) as e:
             self.give_back(fd)
-            self._settle(done, e)
+            self._settle(done, CacheFault("no memory") if isinstance(e, MemoryError) else e)
             return
-        read = Read(file_id, fd, len(parts), found.nbytes, done, began)
+        result = (found, made) if into is None else None
+        read = Read(file_id, fd, len(parts), found.nbytes, done, result, began)
         for batch in parts:
             self._pool.submit(self._part, read, batch)
         if not parts:
@@ -163,17 +175,17 @@ class Reader:
         self.give_back(read.fd)
         if read.error is None:
             self.rate.add(read.nbytes, time.perf_counter() - read.began)
-            self._settle(read.done, None)
+            self._settle(read.done, None, read.result)
         else:
             self._settle(read.done, self._judge(read.file_id, read.error))
 
-    def _settle(self, done: Future[None], error: Exception | None) -> None:
+    def _settle(self, done: Future[Any], error: Exception | None, result: Any = None) -> None:
         with self._lock:
             self._active -= 1
             if not self._active:
                 self.is_quiet.set()
         if error is None:
-            done.set_result(None)
+            done.set_result(result)
         else:
             done.set_exception(error)
 

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from everwarm.cache import tree
-from everwarm.cache.blob import Blob, Record
+from everwarm.cache.blob import Record
 from everwarm.cache.disk import DiskStore
 from everwarm.cache.identity import Trail
+from everwarm.cache.reader import Loaded
 from everwarm.cache.restore import Plan
 from everwarm.cache.shelf import CELL
 from everwarm.cache.store import Bytes, OnDisk, Piece
@@ -38,8 +39,6 @@ MOST_AT_ONCE: Final = 64 << 20
 FILE_S: Final = 0.003
 FIRST_READ_RATE: Final = 500e6
 WORTH_READING: Final = 64
-
-Loaded = tuple[Blob, list[bytearray]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,43 +282,19 @@ class Restoring:
     def _fetch(self) -> None:
         while self._wanted and len(self._coming) < AHEAD:
             file_id = self._wanted.popleft()
-            self._coming[file_id] = load(self._tier.store, file_id)
+            self._coming[file_id] = self._tier.store.load(file_id)
 
     def _arrived(self, piece: OnDisk) -> Loaded | None:
         self._fetch()
         future = self._coming.get(piece.file_id)
         if future is None:  # more files than may come at once: it is its turn now
-            future = self._coming[piece.file_id] = load(self._tier.store, piece.file_id)
+            future = self._coming[piece.file_id] = self._tier.store.load(piece.file_id)
         if not future.done():
             return None
         try:
             return future.result()
         except CacheFault as e:
             raise Lost(str(e), piece.file_id) from None
-
-
-def load(store: DiskStore, file_id: str) -> Future[Loaded]:
-    """Read a whole piece into buffers of its own. CacheFault: it is gone or damaged."""
-    out: Future[Loaded] = Future()
-
-    def read(head: Future[Blob]) -> None:
-        try:
-            blob = head.result()
-            buffers = [bytearray(a.nbytes) for a in blob.arrays]
-        except (CacheFault, MemoryError) as e:
-            out.set_exception(e if isinstance(e, CacheFault) else CacheFault("no memory"))
-            return
-        store.read(file_id, buffers).add_done_callback(lambda f: settle(f, blob, buffers))
-
-    def settle(done: Future[None], blob: Blob, buffers: list[bytearray]) -> None:
-        error = done.exception()
-        if error is None:
-            out.set_result((blob, buffers))
-        else:
-            out.set_exception(error if isinstance(error, CacheFault) else CacheFault(str(error)))
-
-    store.head(file_id).add_done_callback(read)
-    return out
 
 
 def _file_of(s: Segment) -> str | None:
