@@ -205,12 +205,12 @@ def _measure(path: Path, ours: Ours, theirs: Side, turns: int) -> dict[str, Any]
 
 def _edit(side: Side) -> dict[str, float]:
     """Change a tool's result about ten messages before the last question, and ask again."""
-    kept = side.messages
+    kept, reply = side.messages, side.reply
     at = max(i for i, m in enumerate(kept[:-20]) if m["role"] == "tool")
     changed = {**kept[at], "content": kept[at]["content"] + "\nchanged"}
     side.messages = [*kept[:at], changed, *kept[at + 1 :]]
     row = side.ask("edit", 0)
-    side.messages = kept
+    side.messages, side.reply = kept, reply
     return {k: round(row[k], 2) for k in ("ttft_ms", "prompt_tokens", "prefilled_tokens")}
 
 
