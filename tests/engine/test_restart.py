@@ -13,6 +13,7 @@ from turns import CUTTABLE, OTHERS, Turn, marks_of, turn, words
 
 from everwarm.cache.cache import Cache
 from everwarm.cache.disk import DiskStore
+from everwarm.cache.health import Limits
 from everwarm.cache.tier import DiskTier
 from everwarm.engine.state import State
 
@@ -140,3 +141,21 @@ def test_a_turn_writes_its_own_tokens_and_nothing_again(tmp_path: Path) -> None:
     for before, after in pairwise(written):
         assert after - before < 1.15 * 86 * row + 8192
     closed(cache)
+
+
+def test_a_conversation_that_goes_on_stays_on_disk_when_others_must_go(tmp_path: Path) -> None:
+    model: Any = zoo.build("llama")[0]
+    limits = Limits(budget_bytes=600_000, keep_free_bytes=0)
+    tier = DiskTier(DiskStore.open(tmp_path, limits=limits), MODEL, lambda: None)
+    cache = Cache(lambda: State(model), budget=1 << 34, tier=tier)
+    history, _ = talk(cache, 1, [])
+    for n in range(2, 9):
+        turn(cache, other := words(100 + n, 120), marks_of(other))
+        history, _ = talk(cache, n, history)
+        while not tier.is_idle:
+            tier.step()
+    closed(cache)
+    again = opened(model, tmp_path)
+    back = turn(again, asked := history + words(50, 20), marks_of(asked))
+    assert back.prefilled == 20
+    closed(again)

@@ -99,7 +99,15 @@ class DiskTier:
         return n
 
     def keep(self, holder: Holder, namespace: str) -> None:
-        """Write what this state holds and the disk does not, piece by piece from now on."""
+        """Write what this state holds and the disk does not, piece by piece from now on.
+
+        What it has there already counts as used by one more request.
+        """
+        path = holder.node.path()
+        used = {f for n in path for s in n.shelved if (f := _file_of(s))}
+        used |= {n.shelved_checkpoint.file_id for n in path if n.shelved_checkpoint}
+        if used and not holder.busy:
+            self.store.touch(used)
         if all(h is not holder for h, _ in self._pending):
             self._pending.append((holder, namespace))
 
