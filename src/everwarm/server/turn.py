@@ -175,7 +175,7 @@ class Turns:
         by_text = max(0, record.unseen_tokens - record.new_tokens)
         found = self._renderer.explain(prompt)
         if found is None or not found.cause:
-            found = _lost(record, self.settings)
+            found = _lost(record, self.settings, found.at if found else None)
         return replace(found, by_text=by_text, by_cache=by_cache)
 
     def _forced(self, request: Request) -> Tokens[int] | None:
@@ -239,10 +239,10 @@ class Turns:
         log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
 
 
-def _lost(record: TurnRecord, settings: Settings) -> Miss:
-    """A miss where the text is what it was."""
+def _lost(record: TurnRecord, settings: Settings, known: int | None) -> Miss:
+    """A miss where the text is what it was, up to `known` tokens of what was read before."""
     at, part = record.cached_tokens, "cache"
-    if record.prefilled_tokens <= record.unseen_tokens:
+    if known is not None and known <= record.cached_tokens:
         part = "branch"
         cause = "what was said before stands behind other messages now, where it was never read"
     elif not settings.cache:
