@@ -357,9 +357,11 @@ class Cache:
     def _thin(self, node: Node) -> None:
         """Keep the conversation's checkpoints few and well spread."""
         while True:
-            held = [n for n in node.path() if n.checkpoint is not None]
+            path = node.path()
+            head = max((n.end for n in path if n.kind == "system"), default=0)
+            held = [n for n in path if n.checkpoint is not None]
             index = self.policy.to_drop(
-                [_held(n) for n in held], self.budget // policy.CONVERSATION_SHARE
+                [_held(n, head) for n in held], self.budget // policy.CONVERSATION_SHARE
             )
             if index is None:
                 return
@@ -384,7 +386,8 @@ class Cache:
         self._drop(holder)
 
 
-def _held(node: Node) -> Held:
+def _held(node: Node, head: int) -> Held:
     assert node.checkpoint is not None
     heavy = node.kind == "system" or len(node.children) > 1
-    return Held(node.end, policy.HEAVY if heavy else 1, node.resumed, node.checkpoint.nbytes)
+    weight = policy.HEAVY if heavy else 1
+    return Held(node.end, weight, node.resumed, node.checkpoint.nbytes, node.end <= head)

@@ -142,6 +142,32 @@ def ls(as_json: AsJson = False) -> None:
 
 
 @bench.command()
+def replay(
+    traces: Annotated[list[Path], typer.Argument(help="Recordings, one client each.")],
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="A phase to leave out of a second sum. May be repeated."),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send recorded requests of clients again, and count what is read for each.
+
+    For a server started with --forced-replies: it answers what the recording has. A recording is
+    JSON lines of phase, path, body and reply (text, thinking, calls).
+
+    cache: tokens read for each that the model had never read. reprocess: tokens read for each that
+    the client added; 1.00 is perfect. again: tokens read beyond what was new, request by request.
+    """
+    from everwarm.bench.client import ChatClient
+    from everwarm.cli.replay import run
+
+    with ChatClient(url, api_key=api_key) as client:
+        run(client, traces, without or (), as_json=as_json)
+
+
+@bench.command()
 def policy(
     traces: Annotated[
         list[Path] | None,
