@@ -64,7 +64,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, smollm2: Path) -> Ite
     about.setdefault("chat_template", tokenizer.chat_template)
     (texts / "tokenizer_config.json").write_text(json.dumps(about))
     path = zoo.save("qwen3_5", tmp_path / "model", texts)
-    command = [sys.executable, "-m", "everwarm", "serve", str(path), "--port", "0"]
+    command = [sys.executable, "-m", "everwarm", "serve", str(path), "--port", "0", "--no-disk"]
     process = subprocess.Popen(
         [*command, "--forced-replies", "--no-remember", *getattr(request, "param", ())],
         stdout=subprocess.PIPE, text=True, env={**os.environ},

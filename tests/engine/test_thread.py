@@ -23,7 +23,7 @@ WAIT_S = 60
 def engine(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[EngineThread]:
     path = tmp_path_factory.mktemp("models") / "llama"
     zoo.save("llama", path, smollm2)
-    thread = EngineThread.start(str(path), Settings(prefill_step=64))
+    thread = EngineThread.start(str(path), Settings(prefill_step=64, disk=False))
     yield thread
     thread.stop()
     shutil.rmtree(path)
