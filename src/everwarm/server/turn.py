@@ -18,6 +18,7 @@ from everwarm.errors import EverwarmError, NotFound, Overloaded, RequestError
 from everwarm.events import Event, Finish, Finished, Progress, Started, TurnRecord
 from everwarm.job import Ended, Engine, Failed, Job, Leased, Output, Prefilled, Token
 from everwarm.prompt.parse import ReplyParser
+from everwarm.prompt.raw import raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request
 from everwarm.server.outbox import Outbox
@@ -78,7 +79,7 @@ class Turns:
 
     async def _events(self, request: Request, draft: _Draft, live: Live) -> AsyncIterator[Event]:
         began = time.perf_counter()
-        prompt = await self._work(lambda: self._renderer.prompt(request))
+        prompt = await self._work(lambda: self._prompt(request))
         forced = await self._work(lambda: self._forced(request))
         draft.set(render_s=time.perf_counter() - began)
         job = replace(self._job(request, prompt, draft.record.id), forced=forced)
@@ -86,11 +87,12 @@ class Turns:
         yield Started(len(prompt.tokens))
         parser = ReplyParser(
             self.codec,
-            tools=request.tools,
+            tools=(*request.tools, *request.deferred),
             tools_allowed=request.tool_choice == "auto",
             opens_reasoning=prompt.opens_reasoning,
             stop=request.stop,
             new_call_id=new_call_id,
+            raw=request.raw is not None,
         )
         outbox = Outbox()
         self.engine.submit(job, outbox.put)
@@ -104,12 +106,12 @@ class Turns:
             self.engine.cancel(job.id)
             draft.set(completion_tokens=len(parser.ids), reasoning_tokens=parser.n_reasoning)
             ids, reply = list(parser.ids), parser.message
-            if ids:
+            if ids and request.raw is None:
                 remembered = self._worker.submit(self._renderer.remember, prompt, ids, reply)
-        if ids:
+        if ids and request.raw is None:
             await asyncio.wrap_future(remembered)
         draft.finish(draft.record.finish)
-        yield Finished(draft.record.finish, draft.record)
+        yield Finished(draft.record.finish, draft.record, parser.stop_text)
 
     async def _read(
         self, outbox: Outbox, parser: ReplyParser, draft: _Draft, live: Live
@@ -122,6 +124,7 @@ class Turns:
                 case Leased():
                     cached = out.cached_tokens
                     draft.leased(out)
+                    yield Progress(cached, draft.record.prompt_tokens, cached)
                 case Prefilled():
                     live.done, live.total = out.done, out.total
                     yield Progress(out.done, out.total, cached)
@@ -141,6 +144,11 @@ class Turns:
 
     async def _work(self, fn: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, fn)
+
+    def _prompt(self, request: Request) -> Prompt:
+        if request.raw is not None:
+            return raw_prompt(self.codec, request.raw, self.engine.model.vocab_size)
+        return self._renderer.prompt(request)
 
     def _forced(self, request: Request) -> Tokens[int] | None:
         text = request.forced_reply
