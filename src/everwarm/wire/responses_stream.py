@@ -91,7 +91,8 @@ class Encoder:
         """The event that ends a failed response."""
         said = openai_error(error)[1]["error"]
         closed = self._close("incomplete")
-        failure = {"code": said["code"] or "server_error", "message": said["message"]}
+        is_long = said["code"] == "context_length_exceeded"  # by which clients shorten their prompt
+        failure = {"code": said["code"] if is_long else "server_error", "message": said["message"]}
         chunk = self._whole("response.failed")
         chunk["response"] |= {"status": "failed", "error": failure}
         return [*closed, chunk]
