@@ -51,8 +51,10 @@ def ask(
     *,
     method: str = "POST",
     headers: list[tuple[str, str]] | None = None,
+    sent: list[dict[str, Any]] | None = None,
 ) -> Answered:
-    """Send one request and read until the app returns."""
+    """Send one request and read until the app returns. `sent` fills with what the app sends."""
+    sent = [] if sent is None else sent
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     given = headers if headers is not None else [("Host", "localhost")]
     url, _, query = path.partition("?")
@@ -67,7 +69,6 @@ def ask(
         "scheme": "http",
         "http_version": "1.1",
     }
-    sent: list[dict[str, Any]] = []
 
     async def run() -> None:
         first = True

@@ -11,11 +11,12 @@ import pytest
 from asgi import Answered, Scripted, ask
 from sample_turns import FULL, turn
 from serving import sse
+from starlette.requests import Request as HttpRequest
 
 from everwarm.config import Settings
 from everwarm.errors import EngineError, RequestError
 from everwarm.events import Event, Progress, Started, TextDelta
-from everwarm.server.answer import Answer
+from everwarm.server.answer import Answer, read_body
 from everwarm.server.kept import Kept
 from everwarm.server.stream import Pace
 from everwarm.wire import formats
@@ -40,12 +41,13 @@ def answered(
     *,
     kept: Kept | None = None,
     every_s: float = 600.0,
+    sent: list[Any] | None = None,
     **fields: Any,
 ) -> Answered:
     fmt, body = BODIES[name]
     turns = Scripted(script)
     endpoint = Answer(fmt, turns, Settings(), model="tiny", kept=kept or Kept(), every_s=every_s)
-    return ask(endpoint, body=body | fields)
+    return ask(endpoint, body=body | fields, sent=sent)
 
 
 def says(events: list[Event]) -> Script:
@@ -56,22 +58,39 @@ def says(events: list[Event]) -> Script:
     return script
 
 
-async def slow_prefill() -> AsyncIterator[Event]:
+ENOUGH = 5
+"""ASGI messages: the headers, what `Started` becomes, and at least three signs of life."""
+
+
+def slow_prefill(sent: list[Any]) -> Script:
     """Chunks come faster than signs of life are due, and say nothing that a client would see."""
-    yield Started(100)
-    for done in range(0, 100, 4):
-        yield Progress(done, 100, 0)
-        await asyncio.sleep(QUIET / 4)
-    for event in turn(TextDelta("so"))[3:]:
-        yield event
+
+    async def script() -> AsyncIterator[Event]:
+        yield Started(10_000)
+        for done in range(10_000):
+            if len(sent) >= ENOUGH:
+                break
+            yield Progress(done, 10_000, 0)
+            await asyncio.sleep(QUIET / 4)
+        for event in turn(TextDelta("so"))[3:]:
+            yield event
+
+    return script
 
 
-async def waits() -> AsyncIterator[Event]:
-    """Nothing at all happens for long."""
-    yield Started(100)
-    await asyncio.sleep(QUIET * 5)
-    for event in turn(TextDelta("so"))[3:]:
-        yield event
+def waits(sent: list[Any]) -> Script:
+    """Nothing at all happens until the client heard of us often enough."""
+
+    async def script() -> AsyncIterator[Event]:
+        yield Started(100)
+        for _ in range(10_000):
+            if len(sent) >= ENOUGH:
+                break
+            await asyncio.sleep(QUIET / 4)
+        for event in turn(TextDelta("so"))[3:]:
+            yield event
+
+    return script
 
 
 def fails_with(error: Exception, *, wait_s: float = 0.0) -> Script:
@@ -103,23 +122,27 @@ def is_alive(frame: Any) -> bool:
 
 @ALL
 def test_a_stream_shows_life_all_through_a_prefill(name: str) -> None:
-    frames = frames_of(answered(name, slow_prefill, every_s=QUIET, stream=True))
+    sent: list[Any] = []
+    script = slow_prefill(sent)
+    frames = frames_of(answered(name, script, every_s=QUIET, sent=sent, stream=True))
     alive = [f["everwarm"]["progress"] for f in frames if is_alive(f)]
     assert len(alive) >= 3
     assert [p["done"] for p in alive] == sorted(p["done"] for p in alive)
-    assert alive[-1]["total"] == 100
+    assert alive[-1]["total"] == 10_000
 
 
 @ALL
 def test_a_stream_shows_life_while_nothing_happens(name: str) -> None:
-    plain = frames_of(answered(name, says(turn(TextDelta("so"))), stream=True))
-    frames = frames_of(answered(name, waits, every_s=QUIET, stream=True))
-    assert len(frames) >= len(plain) + 3
+    sent: list[Any] = []
+    answer = answered(name, waits(sent), every_s=QUIET, sent=sent, stream=True)
+    assert len(answer.parts) >= ENOUGH + 1
+    assert "so" in json.dumps(frames_of(answer))
 
 
 @ALL
 def test_an_unstreamed_answer_is_held_open_by_white_space(name: str) -> None:
-    answer = answered(name, slow_prefill, every_s=QUIET)
+    sent: list[Any] = []
+    answer = answered(name, slow_prefill(sent), every_s=QUIET, sent=sent)
     assert answer.parts[:3] == [b"\n"] * 3
     assert answer.complete and "so" in json.dumps(answer.json)
 
@@ -206,6 +229,19 @@ def test_a_body_that_is_too_large_is_refused_by_its_length() -> None:
     said = ask(endpoint, body=b"", headers=[("Host", "localhost"), ("Content-Length", "11")])
     assert (lied.status, said.status) == (413, 413)
     assert said.json["error"]["type"] == "request_too_large"
+
+
+def test_a_body_that_does_not_come_is_given_up() -> None:
+    async def silence() -> Any:
+        await asyncio.Event().wait()
+
+    async def read() -> bytes:
+        http = HttpRequest({"type": "http", "headers": []}, silence)
+        return await read_body(http, 10, within_s=0.01)
+
+    with pytest.raises(RequestError) as late:
+        asyncio.run(read())
+    assert late.value.status == 408
 
 
 def test_a_request_s_id_comes_back() -> None:

@@ -16,7 +16,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import orjson
 from starlette.requests import ClientDisconnect
@@ -38,6 +38,7 @@ from everwarm.wire.errors import anthropic_error
 from everwarm.wire.format import Asked, Encoder, Error, Format, Head, reply_of
 
 log = logging.getLogger("everwarm.answer")
+BODY_S: Final = 120.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -205,20 +206,28 @@ class CountTokens:
         await answer(scope, receive, send)
 
 
-async def read_body(http: HttpRequest, max_body: int) -> bytes:
-    """The body. Raises RequestError with status 413 as soon as it is known to be too large."""
+async def read_body(http: HttpRequest, max_body: int, *, within_s: float = BODY_S) -> bytes:
+    """The body. Raises RequestError: 413 as soon as it is known to be too large, 408 where it does
+    not come."""
     said = http.headers.get("content-length", "")
     body = bytearray()
-    if not (said.isdecimal() and int(said) > max_body):
-        async for part in http.stream():
-            body += part
-            if len(body) > max_body:
-                break
-        else:
-            return bytes(body)
-    error = RequestError(f"The body may have {max_body:,} bytes.", param="body")
-    error.status = 413
-    raise error
+    if said.isascii() and said.isdecimal() and int(said[:20]) > max_body:
+        raise _bad_body(413, f"The body may have {max_body:,} bytes.")
+    try:
+        async with asyncio.timeout(within_s):
+            async for part in http.stream():
+                body += part
+                if len(body) > max_body:
+                    raise _bad_body(413, f"The body may have {max_body:,} bytes.")
+    except TimeoutError:
+        raise _bad_body(408, f"The body did not come within {within_s:.0f} seconds.") from None
+    return bytes(body)
+
+
+def _bad_body(status: int, message: str) -> RequestError:
+    error = RequestError(message, param="body")
+    error.status = status
+    return error
 
 
 def request_ids(http: HttpRequest, own: str) -> dict[str, str]:

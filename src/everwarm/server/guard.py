@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +23,8 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MAX_HEADERS: Final = 100
 MAX_HEADER_BYTES: Final = 64 * 2**10
 
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -32,10 +34,8 @@ def is_loopback(host: str) -> bool:
 
 def host_name(authority: str) -> str:
     """`[::1]:80` -> `::1`; empty where it is no host."""
-    try:
-        return (urlsplit(f"//{authority}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    found = _AUTHORITY.fullmatch(authority)
+    return found[1].strip("[]").lower().rstrip(".") if found else ""
 
 
 class Guard:

@@ -64,6 +64,21 @@ def _texts_of(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _bias_of(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    if not all(k.isascii() and k.isdigit() and len(k) < 10 for k in value):
+        raise ValueError("must have token ids as keys")
+    return {int(k): v for k, v in value.items()}
+
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+Bias = Annotated[
+    dict[int, Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=1024),
+    BeforeValidator(_bias_of),
+]
 Json = Annotated[dict[str, Any], BeforeValidator(_shallow)]
 """An object whose content is not ours, and not too deep to be walked."""
 

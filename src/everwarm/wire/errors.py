@@ -88,10 +88,9 @@ _WORDS = {
 }
 _TEXT_TOO = {"content", "stop", "stop_sequences", "system"}
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
-def refusal(invalid: ValidationError, tags: frozenset[str] = _ROLES) -> RequestError:
+def refusal(invalid: ValidationError, tags: frozenset[str]) -> RequestError:
     """Say the first fault of a body, by its path. `tags`: the names by which unions choose.
 
     Never repeats input: names stand in the path only where they look like a parameter's name.

@@ -36,20 +36,10 @@ def _one_prompt(value: object) -> object:
     return value
 
 
-def _bias_of(value: object) -> object:
-    if not isinstance(value, dict):
-        return value
-    if not all(k.isascii() and k.isdigit() and len(k) < 10 for k in value):
-        raise ValueError("must have token ids as keys")
-    return {int(k): v for k, v in value.items()}
-
-
 class _StreamOptions(StrictObject):
     include_usage: bool = False
 
 
-_Penalty = Annotated[float, Field(ge=-2, le=2)]
-_Bias = Annotated[float, Field(ge=-100, le=100)]
 _Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=2**24)]
 
 
@@ -58,15 +48,15 @@ class _Body(StrictObject):
     prompt: Annotated[str | _Ids, BeforeValidator(_one_prompt)]
     max_tokens: Annotated[int, Field(ge=0, le=2**53)] = _DEFAULT_MAX_TOKENS
     stop: wb.Texts = []
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    seed: wb.Seed | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
-    presence_penalty: _Penalty = 0.0
-    frequency_penalty: _Penalty = 0.0
-    logit_bias: Annotated[dict[int, _Bias], Field(max_length=1024), BeforeValidator(_bias_of)] = {}
+    presence_penalty: wb.Penalty = 0.0
+    frequency_penalty: wb.Penalty = 0.0
+    logit_bias: wb.Bias = {}
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     n: Annotated[int, Field(ge=1, le=1)] = 1
     best_of: Annotated[int, Field(ge=1, le=1)] = 1
