@@ -151,7 +151,7 @@ def run(shape: str, n_messages: int, turns: int) -> dict[str, Any]:
     tokenizer = ensure_default(home, convert=shapes.no_convert)
     with tempfile.TemporaryDirectory() as tmp:
         path = shapes.make_model(shape, Path(tmp) / shape, tokenizer)
-        ours_command = ["-m", "everwarm", "serve", str(path)]
+        ours_command = ["-m", "everwarm", "serve", str(path), "--no-remember"]
         theirs_command = ["-c", PEER, "--model", str(path), "--prefill-step-size", "512"]
         with server(ours_command) as a, server(theirs_command) as b:
             return _measure(path, Ours(a, shape, n_messages), Side(b, str(path), n_messages), turns)

@@ -10,6 +10,8 @@ import pytest
 from everwarm.engine.convert import convert
 from everwarm.models import ensure_default
 
+pytest_plugins = ["codec_fixtures"]
+
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:

@@ -74,7 +74,16 @@ def save_talker(path: Path, smollm2: Path) -> Path:
 @contextmanager
 def serving(model: Path, *flags: str) -> Iterator[Server]:
     """A server process for as long as the block runs; it must end cleanly."""
-    command = [sys.executable, "-m", "everwarm", "serve", str(model), "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "everwarm",
+        "serve",
+        str(model),
+        "--port",
+        "0",
+        "--no-remember",
+    ]
     process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     port = int(process.stdout.readline().split(":")[-1].split("/")[0])

@@ -13,13 +13,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "everwarm"
 FILES = sorted(SRC.rglob("*.py"))
-VOCABULARY = {"errors", "messages", "request", "events", "tokens", "job", "codec"}
+VOCABULARY = {"errors", "messages", "request", "events", "tokens", "job", "codec", "replies"}
 MAY = {
     "wire": VOCABULARY,
     "prompt": VOCABULARY,
     "cache": VOCABULARY,
     "engine": VOCABULARY | {"cache", "config"},
     "models": VOCABULARY,
+    "history": VOCABULARY,
     "config": {"errors"},
 }
 ONLY_IN = {
@@ -29,6 +30,8 @@ ONLY_IN = {
     "fastapi": "server",
     "starlette": "server",
     "uvicorn": "server",
+    "jinja2": "engine",
+    "sqlite3": "history",
 }
 
 

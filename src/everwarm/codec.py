@@ -7,6 +7,7 @@ All calls are thread-safe except the objects that `detokenizer()` returns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 
@@ -22,6 +23,10 @@ class Detokenizer(Protocol):
 
 class Codec(Protocol):
     """Text and tokens of one model."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names this tokenizer and its template: remembered tokens are good for no other."""
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -62,8 +67,10 @@ class Codec(Protocol):
         *,
         scaffold: bool,
         args: Mapping[str, Any],
+        now: datetime | None = None,
     ) -> str:
-        """Run the chat template. `scaffold`: with the generation prompt at its end.
+        """Run the chat template. `scaffold`: with the generation prompt at its end. `now`: the
+        time that it sees; unset, the real one. Nothing that is passed in is written to.
 
         Raises RequestError(param="messages") with the template's own words where it refuses.
         """

@@ -16,6 +16,7 @@ from typing import Any
 
 from everwarm.errors import ConfigError
 
+HISTORY_MODES = ("verbatim", "template")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -50,7 +51,7 @@ class Settings:
     )
     home: Path = _setting(  # noqa: RUF009 - it returns a field
         lambda: Path.home() / ".everwarm",
-        "Where everwarm keeps its files: models and config.toml.",
+        "Where everwarm keeps its files: models, config.toml and history.db.",
         "a directory",
     )
     api_key: str | None = _setting(
@@ -90,6 +91,20 @@ class Settings:
         "The longest sequence in tokens. Unset: what the model was made for.",
         "a whole number from 1 to 16777216",
         "--context-length",
+    )
+    history: str = _setting(
+        "verbatim",
+        "How past replies are written into a prompt: word for word as the model wrote them, or as "
+        "its chat template writes them, which may drop reasoning and so loses the cache there.",
+        f"one of {', '.join(HISTORY_MODES)}",
+        "--history",
+    )
+    remember: bool = _setting(
+        True,
+        "Whether replies are kept in history.db, so that a restarted server knows them word for "
+        "word.",
+        "true or false",
+        "--no-remember",
     )
     forced_replies: bool = _setting(
         False,
@@ -200,6 +215,11 @@ def _read(name: str, value: object, source: str) -> object:
         raise ConfigError(f"{source} must be {_ABOUT[name]['expects']}.") from None
 
 
+def nbytes_of(value: object, source: str) -> int:
+    """A size such as 8GB in bytes. Raises ConfigError, which names the source."""
+    return int(str(_read("max_body", value, source)))
+
+
 def _dash(name: str) -> str:
     return name.replace("_", "-")
 
@@ -269,6 +289,13 @@ def _level(value: object) -> str:
     return level
 
 
+def _history(value: object) -> str:
+    mode = _text(value).lower()
+    if mode not in HISTORY_MODES:
+        raise ValueError
+    return mode
+
+
 def _texts(value: object) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple):
@@ -290,6 +317,8 @@ _READERS: dict[str, Callable[[object], object]] = {
     "prefill_step": _between(1, 65536),
     "prefill_share": _share,
     "context_length": _between(1, 2**24),
+    "history": _history,
+    "remember": _flag,
     "max_queue": _between(1, 65536),
     "max_body": _nbytes,
     "allowed_hosts": _texts,

@@ -84,6 +84,26 @@ class CallEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Miss:
+    """Why a turn read more than what was new in it.
+
+    The prompt differs from what this model read last in the conversation at token `at`, in `part`
+    ("tools", "system", "message 7 (user)"): there stood `before`, now `after` (texts from a little
+    in front of the difference on). Both are empty where nothing differs and the cache lost it.
+    `cause` says it in words. `by_text` tokens were lost by the difference, `by_cache` by eviction
+    or by the distance to a position that can be restored.
+    """
+
+    at: int
+    part: str
+    cause: str
+    before: str = ""
+    after: str = ""
+    by_text: int = 0
+    by_cache: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRecord:
     """What one answered request cost. Recorded once; all counts shown anywhere come from here.
 
@@ -91,6 +111,10 @@ class TurnRecord:
     - `unseen_tokens`: positions that this model has never read, counted from the tree.
     - `prefilled_tokens`: what was really read before the first new token (at least 1).
     - `cached_tokens` = `prompt_tokens` - `prefilled_tokens`.
+
+    `tools_from`: `conversation` where the request brought no tools but continues a conversation
+    that has some: they are shown to the model, and calls are made impossible. `miss`: only where
+    more was read than was new.
 
     Phases are in seconds, on a monotonic clock, and follow each other: `parse_s` body to request,
     `render_s` request to tokens, `wait_s` until the engine took it up, `restore_s` match and
@@ -110,6 +134,8 @@ class TurnRecord:
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     cached_from: CachedFrom = "nothing"
+    tools_from: Literal["request", "conversation"] = "request"
+    miss: Miss | None = None
     parse_s: float = 0.0
     render_s: float = 0.0
     wait_s: float = 0.0

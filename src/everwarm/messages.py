@@ -12,12 +12,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, NewType
 
 Role = Literal["system", "user", "assistant", "tool"]
 MessageId = NewType("MessageId", str)
+
+_SHORT = 2048  # characters of arguments up to which their spelling is remembered
+_BILLING = "x-anthropic-billing-header:"
+_MARKER = re.compile(r"\n*<total_tokens>[^<]*</total_tokens>\n*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +84,76 @@ def json_value(text: str) -> object:
         return text
 
 
+def arguments_value(text: str) -> object:
+    """A call's arguments as a JSON value; none at all are an empty object."""
+    return json_value(text) if text.strip() else {}
+
+
 def canonical(message: Message) -> bytes:
     """Spell a message so that all spellings of the same content are the same bytes.
 
-    Reasoning is left out, outer whitespace trimmed, arguments compared as JSON values. A call's
-    id is left out too: it is a name, not content.
+    Reasoning is left out, as are markers that move; outer whitespace is trimmed, arguments are
+    compared as JSON values. A call's id is left out too: it is a name, not content.
     """
-    calls = [[c.name, json_value(c.arguments)] for c in message.tool_calls]
-    form = [message.role, message.text.strip(), calls]
+    text = without_markers(message.text).strip().encode("utf-8", "surrogatepass")
+    form = b"%s\0%d\0%s" % (message.role.encode(), len(text), text)
+    calls = message.tool_calls
+    return form + _spelled_calls(calls) if calls else form
+
+
+def _spelled_calls(calls: Iterable[ToolCall]) -> bytes:
+    return b"\0".join(
+        (_spelled_short if len(c.arguments) < _SHORT else _spelled)(c.name, c.arguments)
+        for c in calls
+    )
+
+
+def _spelled(name: str, arguments: str) -> bytes:
+    form = [name, arguments_value(arguments)]
     return json.dumps(form, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode(
         "utf-8", "surrogatepass"
     )
+
+
+_spelled_short = lru_cache(4096)(_spelled)
+
+
+def without_markers(text: str) -> str:
+    """The text without the counts of tokens left that one client writes anew at every request."""
+    return _MARKER.sub("", text) if "<total_tokens>" in text else text
+
+
+def tidied(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages without what one client adds for its own books.
+
+    A billing line in a system message is dropped. A marker that moves is kept in the last message
+    alone, and a system message that held nothing else goes with it.
+    """
+    last = len(messages) - 1
+    out = [_tidy(m, keep_markers=i == last) for i, m in enumerate(messages)]
+    return tuple(m for m in out if m is not None)
+
+
+def _tidy(message: Message, *, keep_markers: bool) -> Message | None:
+    plain = keep_markers or all("<total_tokens>" not in p.text for p in _texts(message))
+    if plain and (message.role != "system" or _BILLING not in message.text):
+        return message
+    parts = tuple(
+        Text(_tidy_text(message.role, p.text, keep_markers)) if isinstance(p, Text) else p
+        for p in message.parts
+    )
+    tidy = replace(message, parts=parts)
+    return None if message.role == "system" and not tidy.text.strip() else tidy
+
+
+def _tidy_text(role: Role, text: str, keep_markers: bool) -> str:
+    if role == "system" and text.startswith(_BILLING):
+        text = text.partition("\n")[2]
+    return text if keep_markers else without_markers(text)
+
+
+def _texts(message: Message) -> Iterable[Text]:
+    return (p for p in message.parts if isinstance(p, Text))
 
 
 def root_id(parts: Iterable[bytes]) -> MessageId:
@@ -100,11 +165,16 @@ def root_id(parts: Iterable[bytes]) -> MessageId:
     return MessageId(h.hexdigest())
 
 
+def content_id(message: Message) -> bytes:
+    """The hash of a message's canonical form."""
+    return hashlib.blake2b(canonical(message), digest_size=16).digest()
+
+
 def child_id(parent: MessageId, content: bytes) -> MessageId:
-    """The id of the message with this canonical content behind `parent`."""
+    """The id of the message with this `content_id` behind `parent`."""
     return MessageId(hashlib.blake2b(parent.encode() + content, digest_size=16).hexdigest())
 
 
 def call_key(call_id: str) -> str:
     """A call id as clients bring it back: at least one of them strips all but alphanumerics."""
-    return "".join(c for c in call_id if c.isalnum())
+    return call_id if call_id.isalnum() else "".join(c for c in call_id if c.isalnum())

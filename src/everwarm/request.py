@@ -13,6 +13,8 @@ from typing import Any, Literal
 from everwarm.messages import Message
 
 ToolChoice = Literal["auto", "none"]
+HistoryMode = Literal["verbatim", "template"]
+"""How past replies are written into a prompt: as the model wrote them, or as its template does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,8 @@ class Request:
     go to the chat template (`enable_thinking`, …). `namespace` separates callers with different
     keys: nothing is shared across. `deferred`: tools that may be called but do not stand at the
     head of the prompt, since a message shows them. `raw`: text or token ids to be continued as
-    they stand, without messages or template. `forced_reply`: raw text in the model's dialect that
-    it is made to say, for benchmarks and tests.
+    they stand, without messages or template. `history` None: as the server is set. `forced_reply`:
+    raw text in the model's dialect that it is made to say, for benchmarks and tests.
     """
 
     model: str | None
@@ -69,4 +71,5 @@ class Request:
     namespace: str = ""
     deferred: tuple[Tool, ...] = ()
     raw: str | tuple[int, ...] | None = None
+    history: HistoryMode | None = None
     forced_reply: str | None = None

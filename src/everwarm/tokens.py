@@ -52,7 +52,8 @@ class Prompt:
 
     `tokens` ends with the generation scaffold; it is never changed. `marks` ascend. `new_tokens`
     is the count that `events.TurnRecord` explains. `head` names the history that was rendered.
-    `opens_reasoning`: the scaffold already opened a reasoning section.
+    `opens_reasoning`: the scaffold already opened a reasoning section. `kept_tools`: the tools are
+    the conversation's, since the request brought none: calls are not allowed.
     """
 
     tokens: Tokens[int]
@@ -60,3 +61,4 @@ class Prompt:
     new_tokens: int
     head: MessageId
     opens_reasoning: bool = False
+    kept_tools: bool = False

@@ -37,9 +37,13 @@ class Server:
             return list(json.load(r)["turns"])
 
 
-def start(model: Path, *flags: str) -> Server:
+def start(model: Path, *flags: str, env: dict[str, str] | None = None) -> Server:
+    if "--remember" not in flags:
+        flags = (*flags, "--no-remember")
     command = [sys.executable, "-m", "everwarm", "serve", str(model), "--port", "0", *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
+    )
     assert process.stdout is not None
     line = process.stdout.readline()
     return Server(process, line.split()[-1])
@@ -152,3 +156,66 @@ def test_ends_cleanly_while_generating(smollm2: Path, sig: signal.Signals) -> No
     code = end(server, sig)
     stream.close()
     assert code == 0
+
+
+def test_a_restarted_server_knows_its_replies_word_for_word(smollm2: Path, tmp_path: Path) -> None:
+    env = {"EVERWARM_HOME": str(tmp_path)}
+    messages: list[Any] = [{"role": "user", "content": "Name three rivers."}]
+    server = start(smollm2, "--remember", env=env)
+    first = server.client.chat.completions.create(
+        model="default", messages=messages, temperature=1.5, seed=3, max_tokens=24
+    )
+    assert end(server) == 0
+    said = first.choices[0].message.content
+    messages += [{"role": "assistant", "content": said}, {"role": "user", "content": "And lakes?"}]
+    server = start(smollm2, "--remember", env=env)
+    server.client.chat.completions.create(model="default", messages=messages, max_tokens=2)
+    (turn,) = server.turns()
+    assert end(server) == 0
+    first_usage = first.usage
+    assert first_usage is not None
+    before = first_usage.prompt_tokens + first_usage.completion_tokens
+    # All is read again, since no state outlives a server; yet the tokens are the same ones.
+    assert turn["prompt_tokens"] == before + turn["new_tokens"]
+    assert turn["miss"]["part"] == "whole prompt"
+    assert "since the server" in turn["miss"]["cause"]
+
+
+def test_every_turn_that_reads_more_than_is_new_says_why(warm: Server) -> None:
+    head = {"role": "system", "content": "Be brief. Today is Monday."}
+    messages: list[Any] = [head, {"role": "user", "content": "Which green is darkest?"}]
+    ask = warm.client.chat.completions.create
+    said = ask(model="default", messages=messages, max_tokens=4).choices[0].message.content
+    assert warm.turns()[0]["miss"] is None
+    messages += [{"role": "assistant", "content": said}, {"role": "user", "content": "Another."}]
+    ask(model="default", messages=messages, max_tokens=4)
+    assert warm.turns()[0]["miss"] is None
+    messages[0] = {"role": "system", "content": "Be brief. Today is Tuesday."}
+    ask(model="default", messages=messages, max_tokens=4)
+    turn = warm.turns()[0]
+    miss = turn["miss"]
+    assert miss["part"] == "system"
+    assert miss["cause"] == "a date or time changed in the system prompt"
+    assert "Monday" in miss["before"] and "Tuesday" in miss["after"]
+    assert miss["by_text"] + miss["by_cache"] == turn["prefilled_tokens"] - turn["new_tokens"]
+    shown = subprocess.run(
+        [sys.executable, "-m", "everwarm", "why", "--url", warm.url.removesuffix("/v1")],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "a date or time changed in the system prompt" in shown
+    assert "- " in shown and "Tuesday" in shown
+
+
+def test_compaction_without_tools_keeps_the_conversations_tools(warm: Server) -> None:
+    tools: Any = [{"type": "function", "function": {"name": "look", "description": "Looks."}}]
+    messages: list[Any] = [{"role": "user", "content": "Describe the sea."}]
+    ask = warm.client.chat.completions.create
+    said = ask(model="default", messages=messages, tools=tools, max_tokens=4)
+    messages += [
+        {"role": "assistant", "content": said.choices[0].message.content},
+        {"role": "user", "content": "Summarise this conversation."},
+    ]
+    ask(model="default", messages=messages, max_tokens=4)
+    turn = warm.turns()[0]
+    assert turn["tools_from"] == "conversation"
+    assert turn["prefilled_tokens"] == turn["new_tokens"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from itertools import count
 from typing import Any
 
 import pytest
+from codec_fixtures import FORGETFUL
 
 from everwarm.engine.text import TextCodec
 from everwarm.job import Token
@@ -36,9 +38,10 @@ class CountingCodec:
         *,
         scaffold: bool,
         args: Mapping[str, Any],
+        now: datetime | None = None,
     ) -> str:
         self.rendered += 1
-        return self.codec.render(messages, tools, scaffold=scaffold, args=args)
+        return self.codec.render(messages, tools, scaffold=scaffold, args=args, now=now)
 
 
 def user(text: str) -> Message:
@@ -244,3 +247,29 @@ def test_marks_stand_before_special_tokens(plain: TextCodec) -> None:
     assert [m.kind for m in second.marks] == ["system", "prompt", "last", "prompt"]
     last = next(m.at for m in second.marks if m.kind == "last")
     assert plain.decode(second.tokens[last:]).startswith("<|im_start|>user\nend<|im_end|>")
+
+
+def test_a_result_that_is_written_as_json_is_counted(codec: Callable[[str], TextCodec]) -> None:
+    quoted = codec(FORGETFUL.replace("{{ m.content | trim }}", "{{ m.content | tojson }}"))
+    renderer = Renderer(quoted)
+    call = '<tool_call>{"name":"look","arguments":{}}</tool_call>'
+    first = renderer.prompt(ask(user("go"), user("now"), tools=TOOLS))
+    _, message = reply(quoted, renderer, first, "so</think>" + call)
+    seen = result(message.tool_calls[0], "line one\nline two")
+    # The last message of the first request is not in this one, but comes again behind the result.
+    second = renderer.prompt(ask(user("go"), answer_of(message), seen, user("now"), tools=TOOLS))
+    added = '<|im_end|>\n<|im_start|>tool\n"line one\\nline two"<|im_end|>\n'
+    scaffold = "<|im_start|>assistant\n<think>\n"
+    assert second.new_tokens == len(quoted.encode(added)) + len(quoted.encode(scaffold))
+
+
+@pytest.mark.parametrize("content", ["<", "<|", "im_start", "<|im_end|> is a token", "s"])
+def test_a_message_that_looks_like_a_control_token_is_found_where_it_stands(
+    plain: TextCodec, content: str
+) -> None:
+    renderer = Renderer(plain)
+    before, message = reply(plain, renderer, renderer.prompt(ask(user("hello"))), "hi there")
+    prompt = renderer.prompt(ask(user("hello"), message, user(content)))
+    last = next(m.at for m in prompt.marks if m.kind == "last")
+    assert last == len(before) + 2
+    assert plain.decode(prompt.tokens[last:]).startswith(f"<|im_start|>user\n{content}")

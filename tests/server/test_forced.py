@@ -23,7 +23,9 @@ def url(
     path = tmp_path_factory.mktemp("models") / "tiny"
     zoo.save(request.param, path, smollm2)
     command = [sys.executable, "-m", "everwarm", "serve", str(path), "--port", "0"]
-    process = subprocess.Popen([*command, "--forced-replies"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--forced-replies", "--no-remember"], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     yield process.stdout.readline().split()[-1]
     process.terminate()

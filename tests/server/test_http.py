@@ -19,7 +19,7 @@ import zoo
 def port(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[int]:
     path = tmp_path_factory.mktemp("models") / "tiny"
     zoo.save("llama", path, smollm2)
-    command = [sys.executable, "-m", "everwarm", "serve", str(path), "--port", "0"]
+    command = [sys.executable, "-m", "everwarm", "serve", str(path), "--port", "0", "--no-remember"]
     process = subprocess.Popen(
         [*command, "--prefill-step", "64"], stdout=subprocess.PIPE, text=True
     )

@@ -13,7 +13,16 @@ from serving import Server
 
 def test_an_open_address_gets_a_key_that_is_printed_once(tmp_path: Path, smollm2: Path) -> None:
     model = zoo.save("llama", tmp_path / "tiny", smollm2)
-    command = [sys.executable, "-m", "everwarm", "serve", str(model), "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "everwarm",
+        "serve",
+        str(model),
+        "--port",
+        "0",
+        "--no-remember",
+    ]
     process = subprocess.Popen(
         [*command, "--host", "0.0.0.0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from everwarm.cache import policy, tree
+from everwarm.cache.evict import Candidate, candidates
+from everwarm.cache.policy import Held, Policy
 from everwarm.cache.restore import Plan, plan
-from everwarm.cache.store import Piece
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.events import CachedFrom
 from everwarm.tokens import Mark, MarkKind, Tokens, common_length
 
 MAX_TREE_TOKENS: Final = 16_000_000
 WORTH_WAITING: Final = 64
+PRODUCT: Final = Policy()
 _NAMES: Final[dict[str, CachedFrom]] = {
     "new": "nothing",
     "move": "live",
@@ -48,9 +50,12 @@ class Cache:
         budget: int,
         keep: bool = True,
         bytes_at: Callable[[int], int] = lambda rows: 0,
+        policy: Policy = PRODUCT,
     ) -> None:
         self._new_live = new_live
         self.budget = budget
+        self.policy = policy
+        self._checkpoint_nbytes = 0
         self._keep = keep
         self._bytes_at = bytes_at
         self._roots: dict[str, Node] = {}
@@ -91,8 +96,21 @@ class Cache:
         holder = self._restore(root, tokens, steps, chosen)
         holder.goal, holder.marks, holder.used = tokens, tuple(marks), self._clock
         holder.rows = rows
+        holder.node.resumed = self._clock
         self.evict()
         return Lease(holder, chosen.at, len(tokens) - seen, _NAMES[chosen.way])
+
+    def stops(self, lease: Lease, end: int) -> dict[int, MarkKind | None]:
+        """Where a prefill up to `end` should call `checkpoint`, with what kinds; ascending.
+
+        Where every layer can be cut, only the end of the system prompt, which evictions spare.
+        """
+        goal, marks = lease.holder.goal, lease.holder.marks
+        branch = len(goal) - lease.unseen
+        found = self.policy.positions(
+            lease.start, end, marks, branch=branch, nbytes=self._checkpoint_nbytes
+        )
+        return {at: k for at, k in found.items() if k == "system" or not self.is_cuttable}
 
     def checkpoint(self, lease: Lease, kind: MarkKind | None) -> None:
         """Keep what the layers that cannot be cut hold at the present position."""
@@ -103,8 +121,12 @@ class Cache:
         node = holder.node
         if node.checkpoint is None:
             node.checkpoint = self._weighed(holder.live.checkpoint())
+        if node.checkpoint is not None:
+            self._checkpoint_nbytes = node.checkpoint.nbytes
         node.kind = node.kind or kind
         node.used = self._clock
+        if kind is not None:
+            node.resumed = self._clock
         self._thin(node)
 
     def commit(self, lease: Lease) -> None:
@@ -163,12 +185,20 @@ class Cache:
 
     def evict(self) -> None:
         """Let the least valuable go until the budget holds. Busy states are never touched."""
-        if self._piece_bytes + self._live_bytes() > self.budget:
-            while self.nbytes > self.budget:
-                candidates = self._droppable()
-                if not candidates:
+        while self._piece_bytes + self._live_bytes() > self.budget:
+            excess = self.nbytes - self.budget
+            found = candidates(
+                self._nodes(), self._states, self._clock, is_cuttable=self.is_cuttable
+            )
+            for c in found:
+                if excess <= 0:
                     break
-                min(candidates, key=lambda c: c[0])[1]()
+                self._let_go(c)
+                excess -= c.nbytes
+                if isinstance(c.gone, Holder):
+                    break  # what it covered is worth less now
+            if not found:
+                break
         if self._tree_tokens > MAX_TREE_TOKENS:
             self._forget_tokens()
 
@@ -265,47 +295,22 @@ class Cache:
         """Keep the conversation's checkpoints few and well spread."""
         while True:
             held = [n for n in node.path() if n.checkpoint is not None]
-            weights = [
-                policy.HEAVY if n.kind == "system" or len(n.children) > 1 else 1 for n in held
-            ]
-            kept = [n.used >= self._clock - 1 and n.kind is not None for n in held]
-            index = policy.to_drop([n.end for n in held], weights, kept)
+            index = self.policy.to_drop(
+                [_held(n) for n in held], self.budget // policy.CONVERSATION_SHARE
+            )
             if index is None:
                 return
             held[index].checkpoint = None
 
-    def _droppable(self) -> list[tuple[float, Callable[[], None]]]:
-        """(worth, what lets it go) of all that may go now: one walk of the tree."""
-        out: list[tuple[float, Callable[[], None]]] = []
-        nodes = self._nodes()  # parents stand before their children
-        covered: dict[int, int] = {}  # node -> the last checkpoint at or above it
-        for node in nodes:
-            before = covered.get(id(node.parent), 0)
-            covered[id(node)] = before if node.checkpoint is None else node.end
-            if node.checkpoint is not None and node.kind != "system":
-                out.append(
-                    (
-                        self._worth(node, node.end - before, node.checkpoint),
-                        _forget_checkpoint(node),
-                    )
-                )
-        bearing: set[int] = set()  # nodes with bytes below them
-        for node in reversed(nodes):
-            if id(node) in bearing or node.holds_bytes:
-                bearing.add(id(node.parent))
-            if node.segment is not None and id(node) not in bearing:
-                length = node.end - node.start
-                out.append((self._worth(node, length, node.segment.piece), _forget_segment(node)))
-        for h in self._states:
-            if not h.busy:
-                worth = policy.value(h.live.length, h.live.nbytes, self._clock - h.used)
-                out.append((worth, lambda h=h: self._let_go(h)))  # type: ignore[misc]
-        return out
+    def _let_go(self, candidate: Candidate) -> None:
+        if isinstance(candidate.gone, Holder):
+            self._let_state_go(candidate.gone)
+        elif candidate.is_segment:
+            candidate.gone.segment = None
+        else:
+            candidate.gone.checkpoint = None
 
-    def _worth(self, node: Node, saved_tokens: int, piece: Piece) -> float:
-        return policy.value(saved_tokens, piece.nbytes, self._clock - node.used)
-
-    def _let_go(self, holder: Holder) -> None:
+    def _let_state_go(self, holder: Holder) -> None:
         """Drop a state, but leave the part that others share as a resting piece."""
         shared = [n for n in holder.node.path() if n.kind == "system" or len(n.children) > 1]
         top = shared[-1] if shared and shared[-1] is not holder.node else None
@@ -331,9 +336,7 @@ class Cache:
         self._tree_tokens = total
 
 
-def _forget_checkpoint(node: Node) -> Callable[[], None]:
-    return lambda: setattr(node, "checkpoint", None)
-
-
-def _forget_segment(node: Node) -> Callable[[], None]:
-    return lambda: setattr(node, "segment", None)
+def _held(node: Node) -> Held:
+    assert node.checkpoint is not None
+    heavy = node.kind == "system" or len(node.children) > 1
+    return Held(node.end, policy.HEAVY if heavy else 1, node.resumed, node.checkpoint.nbytes)

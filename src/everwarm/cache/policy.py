@@ -1,65 +1,127 @@
 """Pure functions: where to checkpoint, and what to let go.
 
 A checkpoint costs a call border in prefill and bytes at rest, and is needed only where a model has
-layers that cannot be cut. Which are kept matters more than how many: thinned by coverage, sixteen
-per conversation lose a third of what thirty-two evicted oldest-first lose.
+layers that cannot be cut. `everwarm bench policy` replays recorded sessions under other values and
+rules (`simulate.py`); what it showed is in `docs/lab.md`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from everwarm.tokens import Mark, MarkKind
 
-MAX_CHECKPOINTS: Final = 16
-SYSTEM_GRID: Final = 1024
-GRID: Final = 8192
 LEAST_DISTANCE: Final = 8
+WORTH_A_TOKEN: Final = 1 << 20
+"""Bytes of a checkpoint that reading one token again is worth."""
 HEAVY: Final = 4
 """System and branch checkpoints weigh this much more than others."""
+CONVERSATION_SHARE: Final = 8
+"""One conversation's checkpoints take at most one part in this many of the whole budget."""
+CHANCE: Final = 1 / 16
+"""How likely a request goes back to a given place, for each one that goes on from an end."""
 
 
-def checkpoint_positions(start: int, end: int, marks: Sequence[Mark]) -> dict[int, MarkKind | None]:
-    """Positions in (start, end] at which a prefill should take a checkpoint, with their kinds.
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A checkpoint that a conversation holds, as a rule sees it.
 
-    Marks, a grid of `SYSTEM_GRID` inside tools and system, one of `GRID` behind.
+    `used`: the number of the last request that went on from it or took it at a mark; 0: none.
     """
-    system_end = max((m.at for m in marks if m.kind == "system"), default=0)
-    grid = [*range(SYSTEM_GRID, system_end, SYSTEM_GRID), *range(GRID, end, GRID)]
-    wanted: dict[int, MarkKind | None] = dict.fromkeys(grid)
-    wanted |= {m.at: m.kind for m in marks}
-    out: dict[int, MarkKind | None] = {}
-    last = start
-    for at in sorted(wanted):
-        if start < at <= end and (
-            at - last >= LEAST_DISTANCE or wanted[at] in ("system", "prompt")
-        ):
-            out[at], last = wanted[at], at
-    return out
+
+    at: int
+    weight: int = 1
+    used: int = 0
+    nbytes: int = 0
 
 
-def to_drop(
-    positions: Sequence[int], weights: Sequence[int], is_kept: Sequence[bool]
-) -> int | None:
-    """The index of the checkpoint whose removal leaves the smallest weighted gap; None: keep all.
+Rule = Callable[[Sequence[Held]], int | None]
+"""One checkpoint has to go: the index of which; None: none may. Positions ascend."""
 
-    `positions` ascend. A gap is the distance between the neighbours of what is removed.
+
+def coverage(held: Sequence[Held]) -> int | None:
+    """The one whose removal leaves the smallest weighted gap between its neighbours.
+
+        0 ───── a ── b ── c ─────── d      without b the gap is a to c, the smallest
+
+    Never one that the conversation's last two requests used, nor the last, where it goes on.
     """
-    if len(positions) <= MAX_CHECKPOINTS:
-        return None
+    recent = sorted({h.used for h in held if h.used})[-2:]
     best: tuple[int, int] | None = None
-    for i in range(len(positions) - 1):
-        if is_kept[i]:
+    for i in range(len(held) - 1):
+        if held[i].used in recent:
             continue
-        before = positions[i - 1] if i else 0
-        gap = (positions[i + 1] - before) * weights[i]
+        before = held[i - 1].at if i else 0
+        gap = (held[i + 1].at - before) * held[i].weight
         if best is None or gap < best[0]:
             best = (gap, i)
     return None if best is None else best[1]
 
 
-def value(saved_tokens: int, nbytes: int, age: int) -> float:
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Where to checkpoint and which to keep. The defaults are the product.
+
+    Grids are distances in tokens, within tools and system prompt and behind; None: no grid.
+    """
+
+    max_checkpoints: int = 16
+    rule: Rule = coverage
+    system_grid: int | None = 1024
+    grid: int | None = 8192
+    marks: frozenset[MarkKind] = frozenset(("system", "user", "last", "prompt"))
+    at_branches: bool = True
+
+    def positions(
+        self, start: int, end: int, marks: Sequence[Mark], *, branch: int = 0, nbytes: int = 0
+    ) -> dict[int, MarkKind | None]:
+        """Positions in (start, end] at which a prefill should take a checkpoint, with their kinds.
+
+        `branch`: where the prompt leaves everything that was ever read. `nbytes`: what the last
+        checkpoint took; large ones stand further apart. Of two that are too near the earlier is
+        taken, which serves more; the ends of system and prompt always are.
+        """
+        wanted: dict[int, MarkKind | None] = dict.fromkeys(self._grids(end, marks))
+        if self.at_branches:
+            wanted[branch] = None
+        wanted |= {m.at: m.kind for m in marks if m.kind in self.marks}
+        out: dict[int, MarkKind | None] = {}
+        last, least = start, least_distance(nbytes)
+        for at in sorted(wanted):
+            if start < at <= end and (at - last >= least or wanted[at] in ("system", "prompt")):
+                out[at], last = wanted[at], at
+        return out
+
+    def to_drop(self, held: Sequence[Held], most_bytes: int) -> int | None:
+        """The index of a checkpoint that a conversation should let go; None: all may stay."""
+        many = len(held) > self.max_checkpoints
+        if not many and sum(h.nbytes for h in held) <= most_bytes:
+            return None
+        return self.rule(held)
+
+    def _grids(self, end: int, marks: Sequence[Mark]) -> list[int]:
+        system = max((m.at for m in marks if m.kind == "system"), default=0)
+        out: list[int] = []
+        if self.system_grid is not None:
+            out += range(self.system_grid, min(system, end + 1), self.system_grid)
+        if self.grid is not None:
+            out += range(self.grid, end + 1, self.grid)
+        return out
+
+
+def least_distance(nbytes: int) -> int:
+    """Two checkpoints of this size stand no nearer: 8 tokens at 5 MB, 415 at 436 MB."""
+    return max(LEAST_DISTANCE, nbytes // WORTH_A_TOKEN)
+
+
+def chance(kind: MarkKind | None) -> float:
+    """How likely a piece is needed, next to a live state's end. A system prompt is needed often."""
+    return 1.0 if kind == "system" else CHANCE
+
+
+def value(saved_tokens: float, nbytes: int, age: int) -> float:
     """What keeping something is worth per byte: tokens not read again, by how lately it was used.
 
     `age` counts requests since its last use.

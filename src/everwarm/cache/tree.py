@@ -60,7 +60,11 @@ class Holder:
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """A position in the tree. Live: engine thread only."""
+    """A position in the tree. Live: engine thread only.
+
+    `used` and `resumed` are numbers of requests: the last whose prompt led through here, and the
+    last that went on from exactly here, or took a checkpoint at a mark here.
+    """
 
     parent: Node | None
     tokens: Tokens[int]
@@ -71,6 +75,7 @@ class Node:
     checkpoint: Piece | None = None
     kind: MarkKind | None = None
     used: int = 0
+    resumed: int = 0
 
     @property
     def start(self) -> int:

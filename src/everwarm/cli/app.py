@@ -17,6 +17,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+bench = typer.Typer(help="Measure: what the cache keeps, on recorded work.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
 DEFAULT_URL = "http://127.0.0.1:8642"
 Url = Annotated[str, typer.Option(envvar="EVERWARM_URL", help="The server to talk to.")]
 Key = Annotated[
@@ -47,6 +50,8 @@ def serve(
     prefill_step: Annotated[int | None, _flag("prefill_step", "--prefill-step")] = None,
     prefill_share: Annotated[float | None, _flag("prefill_share", "--prefill-share")] = None,
     context_length: Annotated[int | None, _flag("context_length", "--context-length")] = None,
+    history: Annotated[str | None, _flag("history", "--history")] = None,
+    remember: Annotated[bool | None, _flag("remember", "--remember/--no-remember")] = None,
     forced_replies: Annotated[bool | None, _flag("forced_replies", "--forced-replies")] = None,
     log_level: Annotated[str | None, _flag("log_level", "--log-level")] = None,
     config: Annotated[
@@ -97,6 +102,24 @@ def ps(url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False) -> 
 
 
 @app.command()
+def why(
+    turn: Annotated[
+        str | None,
+        typer.Argument(help="A turn's id or its end. Unset: the latest with a reason."),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show why a turn read more than was new in it."""
+    from everwarm.bench.client import ChatClient
+    from everwarm.cli.why import show
+
+    with ChatClient(url, api_key=api_key) as client:
+        show(client, turn, as_json=as_json)
+
+
+@app.command()
 def pull(
     model: Annotated[
         str | None, typer.Argument(help="A Hugging Face id. Unset: the default model.")
@@ -114,3 +137,58 @@ def ls(as_json: AsJson = False) -> None:
     from everwarm.cli.models import show
 
     show(settings(), as_json=as_json)
+
+
+@bench.command()
+def policy(
+    traces: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Trace files, or directories of them. None: made-up sessions.",
+            show_default=False,
+        ),
+    ] = None,
+    synthetic: Annotated[
+        int, typer.Option(min=1, help="How many sessions to make up where no traces are given.")
+    ] = 11,
+    seed: Annotated[int, typer.Option(help="Where making them up begins.")] = 0,
+    history: Annotated[
+        str,
+        typer.Option(
+            help="How replies come back in the next prompt: verbatim, as this server does it, or "
+            "template: always changed."
+        ),
+    ] = "verbatim",
+    together: Annotated[
+        int, typer.Option(min=1, help="This many sessions share a cache and take turns.")
+    ] = 1,
+    budget: Annotated[
+        str | None, typer.Option(help="Bytes the cache may hold, such as 16GiB. Unset: no limit.")
+    ] = None,
+    token_bytes: Annotated[
+        str, typer.Option(help="What a token takes in layers that can be cut.")
+    ] = "20KiB",
+    checkpoint_bytes: Annotated[
+        str, typer.Option(help="What one checkpoint of the other layers takes.")
+    ] = "63MB",
+    as_json: AsJson = False,
+) -> None:
+    """Replay recorded sessions through the real cache, and compare rules for its checkpoints.
+
+    No model runs: a state is literal token ids, and what is counted is tokens. A trace is one JSON
+    file a session: requests[], each with in and out (tokens) and hash_ids, one id for each whole
+    block of 64 tokens of the prompt; a subagent is an entry with requests of its own. The sizes
+    default to those of a hybrid model with 35B parameters; try --token-bytes 80KiB
+    --checkpoint-bytes 436MB for a large model with sliding windows.
+
+    hit: prompt tokens that were not read. near-full: requests that read more than half of their
+    prompt, the first of each agent left out; lost: those of them where more than half had been
+    read before. reprocess: tokens read for each token that was never read before; 1.00 is perfect.
+    """
+    from everwarm.cli.policy import Trial, run
+
+    trial = Trial.of(
+        traces or [], history=history, together=together, budget=budget,
+        token_bytes=token_bytes, checkpoint_bytes=checkpoint_bytes,
+    )  # fmt: skip
+    run(trial, n_synthetic=synthetic, seed=seed, as_json=as_json)

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
-from everwarm.cache import policy
 from everwarm.cache.cache import Cache, Lease
 from everwarm.codec import Codec
 from everwarm.engine.sampling import Forced, Sampler
@@ -101,15 +100,12 @@ class Run:
     def _prefill(self, lease: Lease, state: State) -> Iterator[None]:
         """Read all but the last prompt token, cut on an absolute grid and at checkpoints."""
         tokens, end = self.job.tokens, len(self.job.tokens) - 1
-        stops = policy.checkpoint_positions(state.length, end, self.job.marks)
-        cuts = [] if state.is_cuttable else sorted(stops)
-        system = {at: kind for at, kind in stops.items() if kind == "system"}
-        cuts = cuts or sorted(system)
+        stops = self.cache.stops(lease, end)
         first = True
         while state.length < end:
             began = time.perf_counter()
             at = state.length
-            stop = next((c for c in cuts if c > at), end)
+            stop = next((c for c in stops if c > at), end)
             to = min((at // self.chunk + 1) * self.chunk, stop, end)
             state.read(tokens[at:to])
             state.settle()
@@ -117,7 +113,7 @@ class Run:
             if first and end - to > self.chunk:
                 state.reserve_to(len(tokens) + 512)
             first = False
-            if to in stops and to in cuts:
+            if to in stops:
                 self.cache.checkpoint(lease, stops[to])
             if to - at >= self.chunk:  # a hit's few tokens leave nothing worth giving back
                 mx.clear_cache()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-import jinja2
+from transformers import PreTrainedTokenizerBase as _Base
 
-from everwarm.errors import RequestError
+from everwarm.engine.template import ChatTemplate, refused
 
 
 class _Detokenizer:
@@ -45,6 +47,11 @@ class TextCodec:
         self._wrapper = wrapper
         self._tokenizer = wrapper._tokenizer
         self._lock = threading.Lock()
+        self._fingerprint = ""
+        self._templates: dict[str, ChatTemplate] = {}
+        # Templates that are Python code: mlx-lm's own, or a tokenizer class's own method.
+        own = type(self._tokenizer).apply_chat_template is not _Base.apply_chat_template
+        self._custom: bool = wrapper._chat_template is not None or own
         added = self._tokenizer.added_tokens_decoder.values()
         self.special_texts: tuple[str, ...] = tuple(t.content for t in added)
         self.eos_ids: frozenset[int] = frozenset(wrapper.eos_token_ids)
@@ -58,6 +65,18 @@ class TextCodec:
         self.tool_format: str | None = module.rsplit(".", 1)[-1] if module else None
         plain = all(not (t.lstrip or t.rstrip or t.normalized) for t in added)
         self.splits_at_specials: bool = plain and all(map(self._splits, self.special_texts))
+
+    @property
+    def fingerprint(self) -> str:
+        """What tokens and templates of this model depend on, hashed."""
+        if not self._fingerprint:
+            backend = getattr(self._tokenizer, "backend_tokenizer", None)
+            spelled = backend.to_str() if backend else json.dumps(self._tokenizer.get_vocab())
+            parts = [spelled, json.dumps(self._tokenizer.chat_template, default=str)]
+            self._fingerprint = hashlib.blake2b(
+                "\0".join(parts).encode(), digest_size=16
+            ).hexdigest()
+        return self._fingerprint
 
     def _splits(self, special: str) -> bool:
         probes = (("a", "b"), ("a ", " b"), ("\n", "\n"), ("é", "1"), (special, special))
@@ -87,22 +106,58 @@ class TextCodec:
         *,
         scaffold: bool,
         args: Mapping[str, Any],
+        now: datetime | None = None,
     ) -> str:
-        # Copies: templates may write into what they are given.
-        chat = copy.deepcopy([dict(m) for m in messages])
+        with self._lock:
+            source = None if self._custom else self._source(bool(tools))
+            if source is None:
+                return self._custom_render(messages, tools, scaffold=scaffold, args=args)
+            template = self._templates.get(source)
+            if template is None:
+                template = ChatTemplate(source, self._tokenizer.special_tokens_map)
+                self._templates[source] = template
+            return template.render(
+                messages,
+                tools or None,
+                scaffold=scaffold,
+                args=self._with_thinking(args),
+                now=now or datetime.now(),
+            )
+
+    def _source(self, has_tools: bool) -> str | None:
+        """The template's text; some models have one of their own for tools."""
+        found = self._tokenizer.chat_template
+        if isinstance(found, dict):
+            name = "tool_use" if has_tools and "tool_use" in found else "default"
+            found = found.get(name)
+        return found if isinstance(found, str) else None
+
+    def _with_thinking(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """As mlx-lm calls templates: thinking is on where the model has it, unless refused."""
+        given, key = dict(args), self._wrapper._thinking_kwarg
+        if key != "enable_thinking" and "enable_thinking" in given:
+            given[key] = given.pop("enable_thinking")
+        return {key: self._wrapper.has_thinking} | given
+
+    def _custom_render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        *,
+        scaffold: bool,
+        args: Mapping[str, Any],
+    ) -> str:
+        """A template that is Python code, which may write into what it is given."""
         try:
-            with self._lock:
-                text = self._wrapper.apply_chat_template(
-                    chat,
-                    tools=copy.deepcopy(list(tools)) if tools else None,
-                    tokenize=False,
-                    add_generation_prompt=scaffold,
-                    **args,
-                )
-        except (jinja2.TemplateError, ValueError, TypeError, KeyError) as e:
-            raise RequestError(
-                f"The model's chat template refuses these messages: {e}", param="messages"
-            ) from e
+            text = self._wrapper.apply_chat_template(
+                copy.deepcopy([dict(m) for m in messages]),
+                tools=copy.deepcopy(list(tools)) if tools else None,
+                tokenize=False,
+                add_generation_prompt=scaffold,
+                **args,
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            raise refused(e) from e
         return str(text)
 
     def parse_calls(

@@ -23,25 +23,11 @@ from everwarm.events import (
 from everwarm.job import Token
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.prompt.dialects import JsonObject, arguments_start, early_name
+from everwarm.prompt.shape import tool_dicts
 from everwarm.request import Tool
 
 Mode = Literal["text", "reasoning", "call"]
 _ALIVE_EVERY = 16  # tokens between empty deltas of a call whose arguments come at its end
-
-
-def tool_dicts(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """Tools as chat templates and call parsers know them."""
-    return [
-        {
-            "type": "function",
-            "function": {
-                "name": t.name,
-                "description": t.description,
-                "parameters": dict(t.parameters or {"type": "object", "properties": {}}),
-            },
-        }
-        for t in tools
-    ]
 
 
 def partial(text: str, markers: Sequence[str]) -> int:
@@ -119,8 +105,10 @@ class ReplyParser:
 
     @property
     def message(self) -> Message:
-        """The reply so far."""
-        return Message("assistant", tuple(self._parts))
+        """The reply so far; a call that is not finished yet belongs to it as far as it came."""
+        started = self._started
+        open_call = (ToolCall(started.id, started.name, self._args),) if started else ()
+        return Message("assistant", (*self._parts, *open_call))
 
     @property
     def ids(self) -> list[int]:

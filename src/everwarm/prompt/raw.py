@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
-from everwarm.messages import MessageId
-from everwarm.prompt.parse import tool_dicts
-from everwarm.prompt.render import message_dicts
+from everwarm.messages import MessageId, tidied
+from everwarm.prompt.shape import Habits, shaped, tool_dicts
 from everwarm.request import Request
 from everwarm.tokens import Prompt, tokens_of
 
@@ -25,10 +24,10 @@ def raw_prompt(codec: Codec, raw: str | tuple[int, ...], vocab_size: int) -> Pro
     return Prompt(tokens, (), len(tokens), _HEAD)
 
 
-def count_tokens(codec: Codec, request: Request) -> int:
+def count_tokens(codec: Codec, request: Request, habits: Habits) -> int:
     """How many tokens a conversation has when it is read from the start. Remembers nothing."""
     text = codec.render(
-        message_dicts(request.messages),
+        shaped(tidied(request.messages), habits),
         tool_dicts(request.tools) or None,
         scaffold=True,
         args=request.template_args,

@@ -1,359 +1,304 @@
 """Requests to exact tokens. What the model read or wrote before comes back word for word.
 
 Templates drop and re-spell old replies. Where a reply is remembered, the tokens up to its end are
-taken as they were, and only what follows is rendered: the reply is replaced by a sentinel, and
-the text behind the end of its turn is encoded. In any doubt the whole template is rendered.
+taken as they were, and only what follows is rendered:
 
-Not here: the cache, the model, any wire format.
+    [ ------- record of a history ------- | what follows, rendered | reply | what follows | … ]
+    known by the chain of message ids     ^ `splice.Splicer.behind`  ^ found by content
+
+In any doubt the whole template is rendered. Not here: the cache, the model, any wire format.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
-from everwarm.messages import (
-    Message,
-    MessageId,
-    call_key,
-    canonical,
-    child_id,
-    json_value,
-    root_id,
-)
-from everwarm.prompt.parse import tool_dicts
-from everwarm.prompt.verbatim import Bounded, Path, Record
-from everwarm.request import Request
-from everwarm.tokens import Mark, Prompt, Tokens, tokens_of
+from everwarm.events import Miss
+from everwarm.messages import Message, MessageId, Text, child_id, content_id
+from everwarm.prompt.build import Builder, Built
+from everwarm.prompt.chain import Chains, History
+from everwarm.prompt.pieces import Pieces
+from everwarm.prompt.probe import habits_of, prove
+from everwarm.prompt.shape import Habits, tool_dicts
+from everwarm.prompt.splice import Frame, Splicer
+from everwarm.prompt.verbatim import Bounded, Path, Record, Records, Replies, calls_key
+from everwarm.prompt.why import Before, compare
+from everwarm.replies import Kept, Reply, ReplyStore
+from everwarm.request import HistoryMode, Request, Tool
+from everwarm.tokens import Prompt, tokens_of
 
-SENTINEL = "XQZJVKEVERWARMSENTINELKVJZQX"
-_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|return|>", "<|call|>",
-              "</s>", "<|endoftext|>")  # fmt: skip
-_RECORDS, _PIECES, _CONVERSATIONS, _USERS = 4096, 16384, 256, 8
-
-Dicts = list[dict[str, Any]]
-
-
-def message_dicts(messages: Sequence[Message]) -> Dicts:
-    """Messages as chat templates know them."""
-    names: dict[str, str] = {}
-    out: Dicts = []
-    for m in messages:
-        entry: dict[str, Any] = {"role": m.role, "content": m.text}
-        if m.reasoning:
-            entry["reasoning_content"] = m.reasoning
-        if m.tool_calls:
-            names.update((call_key(c.id), c.name) for c in m.tool_calls)
-            entry["tool_calls"] = [
-                _call_dict(c.id, c.name, json_value(c.arguments)) for c in m.tool_calls
-            ]
-        if m.role == "tool":
-            entry["tool_call_id"] = m.tool_call_id or ""
-            entry["name"] = names.get(call_key(m.tool_call_id or ""), "")
-        out.append(entry)
-    return out
-
-
-def _call_dict(call_id: str, name: str, arguments: object) -> dict[str, Any]:
-    function = {"name": name, "arguments": arguments}
-    return {"id": call_id, "type": "function", "function": function}
+_CONVERSATIONS = 256
 
 
 class Renderer:
     """Renders conversations and remembers their exact tokens. Used from one thread."""
 
-    def __init__(self, codec: Codec, *, clock: Callable[[], datetime] = datetime.now) -> None:
-        self._codec, self._clock = codec, clock
-        specials = sorted((s for s in codec.special_texts if s), key=len, reverse=True)
-        self._cut = re.compile("|".join(map(re.escape, specials))) if specials else None
-        ends = {codec.decode([i]) for i in codec.eos_ids}
-        self._ends = sorted(ends | {t for t in _TURN_ENDS if t in codec.special_texts})
-        self._pieces: Bounded[str, list[int]] = Bounded(_PIECES)
-        self._records: Bounded[MessageId, Record] = Bounded(_RECORDS)
-        self._prompts: Bounded[MessageId, Prompt] = Bounded(64)
-        self._calls: Bounded[tuple[MessageId, str], MessageId] = Bounded(_RECORDS)
+    def __init__(
+        self,
+        codec: Codec,
+        *,
+        clock: Callable[[], datetime] = datetime.now,
+        history: HistoryMode = "verbatim",
+        store: ReplyStore | None = None,
+    ) -> None:
+        self._codec, self._clock, self._mode, self._store = codec, clock, history, store
+        splicer = Splicer(codec)
+        splicer.habits = habits_of(splicer)
+        self.proof = prove(splicer)
+        self._splicer = splicer
+        self._replies = Replies(_CONVERSATIONS)
+        self._records = Records()
+        self._pieces = Pieces(codec)
+        self._builder = Builder(splicer, self._pieces, self._records, self._replies, self.proof)
+        self._chains = Chains(self._head, self._called)
+        self._prompts: Bounded[object, Prompt] = Bounded(64)
         self._known: Bounded[MessageId, Counter[bytes]] = Bounded(_CONVERSATIONS)
-        self._asked: Bounded[MessageId, tuple[MessageId, tuple[Message, ...]]] = Bounded(64)
-        self._canonical: Bounded[Message, bytes] = Bounded(_RECORDS)
-        self.verbatim = self._probe()
+        self._asked: Bounded[MessageId, _Asked] = Bounded(256)
+        self._answered: deque[Before] = deque(maxlen=64)
+        self._times: Bounded[MessageId, datetime] = Bounded(_CONVERSATIONS)
+        self._tools: Bounded[MessageId, tuple[Tool, ...]] = Bounded(_CONVERSATIONS)
+        self._unknown: Bounded[MessageId, bool] = Bounded(4 * _CONVERSATIONS)
+
+    @property
+    def habits(self) -> Habits:
+        """What the template accepts. It does not change: any thread may read it."""
+        return self._splicer.habits
+
+    @property
+    def verbatim(self) -> bool:
+        """Whether replies come back word for word, unless a request asks for the template."""
+        return self._mode == "verbatim" and (self.proof.texts or self.proof.calls)
 
     def prompt(self, request: Request) -> Prompt:
         """The tokens to read for this request. Raises RequestError where the template refuses."""
-        ids = self._chain(request)
-        key = self._conversation(ids[0], request.messages)
-        self._asked.put(ids[-1], (key, request.messages))
-        done = self._prompts.use(ids[-1])
+        history, tools = self._history(request)
+        now = self._time(history)
+        frame = Frame(tool_dicts(tools) or None, request.template_args, now)
+        mode = request.history or self._mode
+        last = history.messages[-1].text
+        moving = last if "<total_tokens>" in last else ""
+        key = (history.head, mode, now, json.dumps(dict(frame.args), sort_keys=True), moving)
+        done = self._prompts.use(key)
         if done:
-            return Prompt(done.tokens, done.marks, 0, done.head, done.opens_reasoning)
-        tools = tool_dicts(request.tools) or None
-        dicts = message_dicts(request.messages)
-        made = self._spliced(request, ids, dicts, tools) or self._whole(request, dicts, tools)
-        record, start, spans = made
-        seen = self._seen(key, ids, request.messages)
-        old = sum(b - max(a, start) for i, a, b in spans if seen[i] and b > start)
-        if not start and spans and any(seen):
-            old += spans[0][1]  # what the template writes before the first message
-        self._note(key, request.messages)
-        tail = self._codec.decode(record.path.tokens[-16:]).rstrip()
-        think = self._codec.think_markers
-        prompt = Prompt(
-            record.tokens,
-            tuple(m for m in record.marks if 0 < m.at < record.end),
-            max(0, record.end - start - old),
-            ids[-1],
-            bool(think and tail.endswith(think[0].rstrip())),
+            return replace(done, new_tokens=0)
+        built = self._builder.build(
+            history, frame, self._seen(history), verbatim=mode != "template"
         )
-        self._prompts.put(ids[-1], prompt)
-        self._records.put(ids[-1], record)
+        self._note(history.key, history.contents)
+        prompt = Prompt(
+            built.record.tokens,
+            tuple(m for m in built.record.marks if 0 < m.at < built.record.end),
+            built.new_tokens,
+            history.head,
+            self._opens_reasoning(built.record),
+            kept_tools=tools != request.tools,
+        )
+        self._prompts.put(key, prompt)
+        self._records.put(history.head, built.record)
+        asked = _Asked(history, frame, built, mode)
+        self._asked.put(history.head, asked)
+        for r in built.rebuilt:  # replies behind an edited message: others will build on them
+            self._keep(asked, r.id, r.base, r.base_end, r.record, r.reply)
         return prompt
 
     def remember(self, prompt: Prompt, reply_ids: Sequence[int], reply: Message) -> None:
         """Keep what the model wrote, so that it comes back word for word."""
-        record = self._records.use(prompt.head)
+        record = self._records.get(prompt.head)
         if record is None or record.tokens != prompt.tokens:
             record = Record(Path(prompt.tokens[:], list(prompt.marks)), len(prompt.tokens))
         grown = record.extend(reply_ids)
-        reply_id = child_id(prompt.head, canonical(reply))
-        self._records.put(_reply_key(reply_id), grown)
-        if reply.tool_calls:
-            self._calls.put((prompt.head, _calls_key(reply)), reply_id)
+        content = content_id(reply)
+        reply_id = child_id(prompt.head, content)
+        self._records.put(reply_key(reply_id), grown)
         asked = self._asked.use(prompt.head)
-        if asked:
-            self._note(asked[0], (*asked[1], reply))
+        if asked is None:
+            return
+        history, frame, built = asked.history, asked.frame, asked.built
+        before = next((c for c in reversed(history.contents) if c), b"")
+        said = Reply(
+            tokens_of(reply_ids), content, before, len(history.messages),
+            reply.text.strip(), calls_key(reply), dict(frame.args),
+        )  # fmt: skip
+        self._replies.add(history.namespace, history.thread, said)
+        self._note(history.key, (*history.contents, content))
+        self._answered.append(Before(history, reply, frame.tools or [], grown))
+        self._keep(asked, reply_id, built.base, built.base_end, grown, said)
 
-    def _chain(self, request: Request) -> list[MessageId]:
-        """The id of the conversation's root, then of each history that ends with a message."""
-        head = [tool_dicts(request.tools), dict(request.template_args)]
-        form = json.dumps(head, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
-        ids = [root_id([form, request.namespace.encode()])]
-        for m in request.messages:
-            known = self._calls.use((ids[-1], _calls_key(m))) if m.tool_calls else None
-            ids.append(known or child_id(ids[-1], self._spelled(m)))
-        return ids
-
-    def _spelled(self, message: Message) -> bytes:
-        found = self._canonical.get(message)
-        if found is None:
-            found = canonical(message)
-            self._canonical.put(message, found)
-        return found
-
-    def _conversation(self, root: MessageId, messages: Sequence[Message]) -> MessageId:
-        """What stays the same through a conversation: its root and its first user message."""
-        first = next((m for m in messages if m.role == "user"), messages[0])
-        return child_id(root, self._spelled(first))
-
-    def _seen(
-        self, key: MessageId, ids: Sequence[MessageId], messages: Sequence[Message]
-    ) -> list[bool]:
-        """Whether each message was in the conversation before. Said again is new again."""
-        known, counts = self._known.use(key) or Counter(), Counter[bytes]()
-        seen = []
-        for m, history in zip(messages, ids[1:], strict=True):
-            content = self._spelled(m)
-            counts[content] += 1
-            ours = _reply_key(history) in self._records
-            seen.append(ours or counts[content] <= known[content])
-        return seen
-
-    def _note(self, key: MessageId, messages: Sequence[Message]) -> None:
-        """Keep what the conversation holds: for each content the most times it stood there."""
-        known = self._known.use(key) or Counter()
-        self._known.put(key, known | Counter(map(self._spelled, messages)))
-
-    def _whole(
-        self, request: Request, dicts: Dicts, tools: Dicts | None
-    ) -> tuple[Record, int, list[tuple[int, int, int]]]:
-        text = self._render(dicts, tools, request.template_args, scaffold=True)
-        tokens, starts = self._encode(text)
-        spans = self._spans(dicts, text, 0, starts, 0)
-        marks = self._marks(request, dicts, tools, text, spans, starts, 0)
-        return Record(Path(tokens, marks), len(tokens)), 0, spans
-
-    def _spliced(
-        self, request: Request, ids: Sequence[MessageId], dicts: Dicts, tools: Dicts | None
-    ) -> tuple[Record, int, list[tuple[int, int, int]]] | None:
-        if not self.verbatim:
+    def explain(self, prompt: Prompt) -> Miss | None:
+        """Where and why this prompt is not what was read before. Decodes it: not for a hit."""
+        asked = self._asked.use(prompt.head)
+        if asked is None:
             return None
-        for k in range(len(dicts) - 1, -1, -1):
-            base = self._records.use(_reply_key(ids[k + 1]))
-            if dicts[k]["role"] != "assistant" or base is None:
-                continue
-            tail = self._behind(dicts, k, tools, request.template_args)
-            if tail is None:
-                continue
-            tokens, starts = self._encode(tail)
-            spans = self._spans(dicts, tail, k + 1, starts, base.end)
-            marks = self._marks(request, dicts, tools, tail, spans, starts, base.end)
-            return base.extend(tokens, marks), base.end, spans
-        return None
+        return compare(
+            self._codec,
+            self._pieces,
+            asked.history,
+            asked.frame.tools or [],
+            prompt.tokens,
+            self._answered,
+            self._rewrites(asked),
+        )
 
-    def _behind(
-        self, dicts: Dicts, k: int, tools: Dicts | None, args: Mapping[str, Any]
-    ) -> str | None:
-        """The text from the end of reply k's turn on, or None where it is not certain."""
+    def unknown(self, prompt: Prompt) -> str:
+        """Why no reply in this history is known; empty where one is, or none is there."""
+        asked = self._asked.use(prompt.head)
+        if asked is None or all(m.role != "assistant" for m in asked.history.messages):
+            return ""
+        if asked.built.base or self._extends(asked.history):
+            return ""
+        others = self._store.others(asked.history.thread) if self._store else 0
+        if others:
+            return "another model, or this one with another template, held this conversation"
+        all_new = asked.built.new_tokens == len(prompt.tokens)
+        return "the server does not know this conversation" if all_new else ""
+
+    def _rewrites(self, asked: _Asked) -> str:
+        """Why past replies may stand in a prompt in other words than the model's."""
+        if asked.mode == "template":
+            return "history is set to template, which writes past replies in its own words"
+        if self.proof.reason:
+            return f"replies cannot be put back into this template: {self.proof.reason}"
+        return ""
+
+    def _history(self, request: Request) -> tuple[History, tuple[Tool, ...]]:
+        """The request's history and its tools; without any, those of what it extends."""
+        history = self._chains.history(request)
+        if not history.messages:
+            raise RequestError("There is nothing to answer in these messages.", param="messages")
+        if self._recall(history):
+            history = self._chains.history(request)
+        if request.tools:
+            self._tools.put(history.thread, request.tools)
+            return history, request.tools
+        tools = self._tools.use(history.thread)
+        if tools and not self._extends(history):
+            other = self._chains.with_tools(history, request, tools)
+            if self._extends(other):
+                return other, tools
+        return history, ()
+
+    def _extends(self, history: History) -> bool:
+        """Whether a reply in this history is remembered."""
+        return any(reply_key(i) in self._records for i in reversed(history.ids))
+
+    def _head(self, args: Mapping[str, Any]) -> str:
+        """A small conversation up to a reply, as the template writes it with these arguments."""
+        said = (Message("assistant", (Text("a"),)), Message("user", (Text("u"),)))
         try:
-            text = self._render(
-                [*dicts[:k], _marked(dicts[k]), *dicts[k + 1 :]], tools, args, scaffold=True
+            return self._splicer.render(
+                (said[1], *said), Frame(None, args, datetime(2001, 2, 3)), scaffold=False
             )
         except RequestError:
-            return None
-        if text.count(SENTINEL) != 1:
-            return None
-        at = text.index(SENTINEL) + len(SENTINEL)
-        ends = [i for e in self._ends if e and (i := text.find(e, at)) >= 0]
-        return text[min(ends) :] if ends else None
+            return json.dumps(dict(args), sort_keys=True, default=str)
 
-    def _render(
-        self, dicts: Dicts, tools: Dicts | None, args: Mapping[str, Any], *, scaffold: bool
-    ) -> str:
-        return self._codec.render(dicts, tools, scaffold=scaffold, args=args)
+    def _called(self, namespace: str, message: Message) -> bytes | None:
+        reply = self._replies.called(namespace, message)
+        return reply.content if reply else None
 
-    def _encode(self, text: str) -> tuple[Tokens[int], list[tuple[int, int]]]:
-        """Tokens of a text, and (character, token) of each piece's start."""
-        cuts = [0]
-        if self._cut and self._codec.splits_at_specials:
-            cuts += [m.start() for m in self._cut.finditer(text) if m.start()]
-        tokens, starts = tokens_of(), []
-        for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True):
-            piece = text[a:b]
-            ids = self._pieces.use(piece)
-            if ids is None:
-                ids = self._codec.encode(piece)
-                self._pieces.put(piece, ids)
-            starts.append((a, len(tokens)))
-            tokens.extend(ids)
-        return tokens, starts
+    def _time(self, history: History) -> datetime:
+        """The time that the conversation began: its date stays, or midnight would change all."""
+        known, now = self._times.use(history.thread), self._clock()
+        fresh = all(m.role != "assistant" for m in history.messages)
+        if known is None or (fresh and known.date() != now.date()):
+            known = now
+            self._times.put(history.thread, known)
+        return known
 
-    def _spans(
-        self, dicts: Dicts, text: str, first: int, starts: list[tuple[int, int]], base: int
-    ) -> list[tuple[int, int, int]]:
-        """(message, start, end) in tokens, for the messages that were found in the text."""
-        found: list[tuple[int, int]] = []
-        at, piece = 0, 0
-        for i in range(first, len(dicts)):
-            content = str(dicts[i]["content"]).strip()
-            here = self._find(content, text, at)
-            if here < 0:
+    def _seen(self, history: History) -> list[bool]:
+        """Whether each message was in the conversation before. Said again is new again."""
+        known, counts = self._known.use(history.key) or Counter(), Counter[bytes]()
+        seen = []
+        for content, end in zip(history.contents, history.ids[1:], strict=True):
+            counts[content] += 1
+            ours = reply_key(end) in self._records
+            seen.append(bool(content) and (counts[content] <= known[content] or ours))
+        return seen
+
+    def _note(self, key: MessageId, contents: Sequence[bytes]) -> None:
+        """Keep what the conversation holds: for each content the most times it stood there."""
+        known = self._known.use(key)
+        self._known.put(key, (known or Counter()) | Counter(contents))
+
+    def _opens_reasoning(self, record: Record) -> bool:
+        think = self._codec.think_markers
+        tail = self._codec.decode(record.path.tokens[record.end - 16 : record.end]).rstrip()
+        return bool(think and tail.endswith(think[0].rstrip()))
+
+    # --- what outlives this process ---
+
+    def _recall(self, history: History) -> bool:
+        """Load what is kept of the conversation. Whether there was anything."""
+        thread = history.thread
+        if self._store is None or thread in self._replies or thread in self._unknown:
+            return False
+        called = [calls_key(m) for m in history.messages if m.tool_calls]
+        elsewhere = self._store.called(history.namespace, called)
+        for k in elsewhere:  # a compacted conversation begins with another message
+            self._replies.add(history.namespace, k.thread, k.reply)
+        kept = self._store.load(thread)
+        if not kept:
+            self._unknown.put(thread, True)
+        for k in kept:
+            base = self._records.get(reply_key(k.base)) if k.base else None
+            if base is None and k.base:
+                self._replies.add(history.namespace, thread, k.reply)
                 continue
-            snapped = None
-            while piece < len(starts) and starts[piece][0] <= here:
-                if starts[piece][0] >= at:
-                    snapped = starts[piece][1]
-                piece += 1
-            at = here + len(content)
-            if snapped is not None:
-                found.append((i, base + snapped))
-        last = base + starts[-1][1] if starts else base
-        stops = [a for _, a in found[1:]] + [max(last, found[-1][1])] if found else []
-        return [(i, a, b) for (i, a), b in zip(found, stops, strict=True)]
+            record = (base or Record(Path(), 0)).extend(k.tokens, k.marks)
+            self._records.put(reply_key(k.id), record)
+            self._replies.add(history.namespace, thread, k.reply)
+            self._times.put(thread, datetime.fromtimestamp(k.at))
+            if k.tools:
+                self._tools.put(thread, tuple(Tool(*t) for t in json.loads(k.tools)))
+        return bool(kept or elsewhere)
 
-    def _find(self, content: str, text: str, at: int) -> int:
-        """Where a message's content stands, which is never inside a control token's text."""
-        here = text.find(content, at) if content else -1
-        if here < 0 or self._cut is None:
-            return here
-        for special in self._cut.finditer(text, at):
-            if special.start() >= here or here < 0:
-                break
-            if here < special.end():
-                here = text.find(content, special.end())
-        return here
-
-    def _marks(
+    def _keep(
         self,
-        request: Request,
-        dicts: Dicts,
-        tools: Dicts | None,
-        text: str,
-        spans: list[tuple[int, int, int]],
-        starts: list[tuple[int, int]],
-        base: int,
-    ) -> list[Mark]:
-        roles = [d["role"] for d in dicts]
-        first = next((i for i, r in enumerate(roles) if r != "system"), -1)
-        users = [i for i, r in enumerate(roles) if r == "user"][-_USERS:]
-        marks: dict[int, Mark] = {}
-        for i, a, _ in spans:
-            if i in users:
-                marks[a] = Mark(a, "user")
-            if i == len(dicts) - 1:
-                marks[a] = Mark(a, "last")
-            if i == first:
-                marks[a] = Mark(a, "system")
-        end = self._before_scaffold(request, dicts, tools, text, starts)
-        if end is not None:
-            marks.setdefault(base + end, Mark(base + end, "prompt"))
-        return sorted((m for m in marks.values() if m.at > 0), key=lambda m: m.at)
-
-    def _before_scaffold(
-        self,
-        request: Request,
-        dicts: Dicts,
-        tools: Dicts | None,
-        text: str,
-        starts: list[tuple[int, int]],
-    ) -> int | None:
-        """The token before the generation scaffold: a piece's start, or None."""
-        short = dicts[:1] if dicts[0]["role"] != "system" else dicts[:2]
-        try:
-            args = request.template_args
-            full = self._render(short, None, args, scaffold=True)
-            bare = self._render(short, None, args, scaffold=False)
-        except RequestError:
-            return None
-        scaffold = full[len(bare) :]
-        if not full.startswith(bare) or not scaffold or not text.endswith(scaffold):
-            return None
-        at = len(text) - len(scaffold)
-        return next((t for c, t in reversed(starts) if c == at), None)
-
-    def _probe(self) -> bool:
-        """Whether a spliced probe conversation has the same tokens as a rendered one."""
-        if not self._codec.splits_at_specials:
-            return False
-        dicts: Dicts = [
-            {"role": "user", "content": "ping"},
-            {"role": "assistant", "content": "pong"},
-            {"role": "user", "content": "again"},
-        ]
-        try:
-            head = self._render(dicts[:1], None, {}, scaffold=True)
-            whole = self._render(dicts, None, {}, scaffold=True)
-        except RequestError:
-            return False
-        tail = self._behind(dicts, 1, None, {})
-        at = whole.find("pong") + 4
-        if tail is None or at < 4 or not head:
-            return False
-        joined = [*self._encode(whole[:at])[0], *self._encode(tail)[0]]
-        return joined == list(self._encode(whole)[0])
+        asked: _Asked,
+        reply_id: MessageId,
+        base: MessageId | None,
+        base_end: int,
+        record: Record,
+        reply: Reply,
+    ) -> None:
+        if self._store is None or asked.mode == "template" or not self.verbatim:
+            return
+        history, frame = asked.history, asked.frame
+        self._unknown.pop(history.thread, None)
+        tools = self._tools.get(history.thread, ()) if frame.tools else ()
+        self._store.keep(
+            Kept(
+                namespace=history.namespace,
+                thread=history.thread,
+                id=reply_id,
+                base=base,
+                tokens=record.path.tokens[base_end : record.end],
+                marks=tuple(m for m in record.marks if m.at >= base_end),
+                reply=reply,
+                at=frame.now.timestamp(),
+                tools=json.dumps([[t.name, t.description, t.parameters] for t in tools])
+                if tools
+                else "",
+            )
+        )
 
 
-def _reply_key(reply_id: MessageId) -> MessageId:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A prompt that was made, and of what."""
+
+    history: History
+    frame: Frame
+    built: Built
+    mode: HistoryMode
+
+
+def reply_key(reply_id: MessageId) -> MessageId:
     """Replies and prompts end differently at the same history: a prompt has its scaffold."""
     return MessageId("reply:" + reply_id)
-
-
-def _calls_key(message: Message) -> str:
-    """The ids of all calls of a message, as clients bring them back."""
-    return "/".join(call_key(c.id) for c in message.tool_calls)
-
-
-def _marked(reply: Mapping[str, Any]) -> dict[str, Any]:
-    """A reply with nothing in it but the sentinel, behind which its turn ends.
-
-    Calls stay, since templates may look up what a tool message answers.
-    """
-    calls = reply.get("tool_calls")
-    if not calls:
-        return {"role": "assistant", "content": SENTINEL}
-    last = calls[-1]
-    call = _call_dict(last["id"], last["function"]["name"], {"value": SENTINEL})
-    return {"role": "assistant", "content": "", "tool_calls": [*calls[:-1], call]}

@@ -24,11 +24,9 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.errors import EverwarmError, RequestError
 from everwarm.events import Event, Progress
-from everwarm.prompt.raw import count_tokens
 from everwarm.request import Request
 from everwarm.server.kept import Kept
 from everwarm.server.stream import KEEPALIVE_S, ClientGone, Pace, send_body, send_start, watched
@@ -48,6 +46,12 @@ class Answers(Protocol):
     def answer(
         self, request: Request, *, turn_id: str, arrived: float, parse_s: float
     ) -> AsyncIterator[Event]: ...
+
+
+class Counts(Protocol):
+    """Who counts tokens: `turn.Turns`."""
+
+    async def count(self, request: Request) -> int: ...
 
 
 class Answer:
@@ -191,15 +195,15 @@ class _Line:
 class CountTokens:
     """POST /v1/messages/count_tokens: tokenizes, and touches neither model nor cache."""
 
-    def __init__(self, codec: Codec, settings: Settings) -> None:
-        self._codec, self._max_body = codec, settings.max_body
+    def __init__(self, turns: Counts, settings: Settings) -> None:
+        self._turns, self._max_body = turns, settings.max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = HttpRequest(scope, receive)
         headers = request_ids(http, "req_" + secrets.token_hex(12))
         try:
             request = parse_count(await read_body(http, self._max_body))
-            n = await asyncio.to_thread(count_tokens, self._codec, request)
+            n = await self._turns.count(request)
             answer = Response(orjson.dumps({"input_tokens": n}), 200, headers, "application/json")
         except EverwarmError as e:
             answer = _refuse(anthropic_error(e), headers)

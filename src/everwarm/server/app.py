@@ -18,6 +18,7 @@ from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.errors import NotFound, RequestError
 from everwarm.job import Engine
+from everwarm.replies import ReplyStore
 from everwarm.server.answer import Answer, CountTokens
 from everwarm.server.guard import Guard
 from everwarm.server.kept import Kept
@@ -29,9 +30,11 @@ from everwarm.wire.format import Format
 from everwarm.wire.models import anthropic_model, anthropic_models, openai_model, openai_models
 
 
-def create_app(engine: Engine, codec: Codec, settings: Settings) -> Guard:
-    """The whole HTTP side of one loaded model."""
-    turns = Turns(engine, codec, settings)
+def create_app(
+    engine: Engine, codec: Codec, settings: Settings, store: ReplyStore | None = None
+) -> Guard:
+    """The whole HTTP side of one loaded model. `store`: where its replies outlive the process."""
+    turns = Turns(engine, codec, settings, store)
     kept = Kept()
 
     def answer(fmt: Format) -> Answer:
@@ -43,7 +46,7 @@ def create_app(engine: Engine, codec: Codec, settings: Settings) -> Guard:
         "/v1/completions": answer(formats.COMPLETIONS),
         "/v1/responses": answer(formats.RESPONSES),
         "/v1/messages": answer(formats.MESSAGES),
-        "/v1/messages/count_tokens": CountTokens(codec, settings),
+        "/v1/messages/count_tokens": CountTokens(turns, settings),
         "/v1/models": small.models,
         "/v1/models/{name:path}": small.model,
         "/api/turns": small.recent,

@@ -14,6 +14,8 @@ from types import FrameType
 import uvicorn
 
 from everwarm.config import Settings
+from everwarm.history.database import Database
+from everwarm.history.replies import ReplyTable
 from everwarm.server.app import create_app
 from everwarm.server.guard import is_loopback
 from everwarm.server.protocol import LimitedProtocol
@@ -29,9 +31,11 @@ def serve(settings: Settings, model_path: str) -> int:
     # Imported here: it loads MLX, which nothing before needs.
     from everwarm.engine.thread import EngineThread
 
+    history = Database(settings.home / "history.db") if settings.remember else None
     engine = EngineThread.start(model_path, settings)
+    store = ReplyTable(history, engine.codec.fingerprint) if history else None
+    app = create_app(engine, engine.codec, settings, store)
     _settle_interpreter()
-    app = create_app(engine, engine.codec, settings)
     config = uvicorn.Config(
         app,
         http=LimitedProtocol,
@@ -47,6 +51,8 @@ def serve(settings: Settings, model_path: str) -> int:
         server.run(sockets=[listening])
     finally:
         engine.stop()
+        if history:
+            history.close()
     return 0
 
 

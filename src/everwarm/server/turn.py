@@ -8,19 +8,20 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.errors import EverwarmError, NotFound, Overloaded, RequestError
-from everwarm.events import Event, Finish, Finished, Progress, Started, TurnRecord
+from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
 from everwarm.job import Ended, Engine, Failed, Job, Leased, Output, Prefilled, Token
 from everwarm.prompt.parse import ReplyParser
-from everwarm.prompt.raw import raw_prompt
+from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
-from everwarm.request import Request
+from everwarm.replies import ReplyStore
+from everwarm.request import HistoryMode, Request
 from everwarm.server.outbox import Outbox
 from everwarm.tokens import Prompt, Tokens, tokens_of
 
@@ -50,15 +51,22 @@ class Turns:
     engine: Engine
     codec: Codec
     settings: Settings
+    store: ReplyStore | None = None
     running: dict[str, Live] = field(default_factory=dict)
     records: deque[TurnRecord] = field(default_factory=lambda: deque(maxlen=1000))
     _worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="everwarm-render")
     )
     _renderer: Renderer = field(init=False)
+    _no_calls: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._renderer = Renderer(self.codec)
+        mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
+        self._renderer = Renderer(self.codec, history=mode, store=self.store)
+
+        opens = self.codec.encode(self.codec.tool_markers[0]) if self.codec.tool_markers else []
+        if len(opens) == 1:  # a call begins with this token: never drawn, no call is possible
+            self._no_calls = {opens[0]: float("-inf")}
 
     async def answer(
         self, request: Request, *, turn_id: str, arrived: float, parse_s: float
@@ -77,6 +85,10 @@ class Turns:
             self.running.pop(turn_id, None)
             self._file(draft.record)
 
+    async def count(self, request: Request) -> int:
+        """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
+        return await asyncio.to_thread(count_tokens, self.codec, request, self._renderer.habits)
+
     async def _events(self, request: Request, draft: _Draft, live: Live) -> AsyncIterator[Event]:
         began = time.perf_counter()
         prompt = await self._work(lambda: self._prompt(request))
@@ -84,11 +96,14 @@ class Turns:
         draft.set(render_s=time.perf_counter() - began)
         job = replace(self._job(request, prompt, draft.record.id), forced=forced)
         draft.set(prompt_tokens=len(prompt.tokens), new_tokens=prompt.new_tokens)
+        may_call = request.tool_choice == "auto" and not prompt.kept_tools
+        if prompt.kept_tools:
+            draft.set(tools_from="conversation")
         yield Started(len(prompt.tokens))
         parser = ReplyParser(
             self.codec,
             tools=(*request.tools, *request.deferred),
-            tools_allowed=request.tool_choice == "auto",
+            tools_allowed=may_call,
             opens_reasoning=prompt.opens_reasoning,
             stop=request.stop,
             new_call_id=new_call_id,
@@ -97,9 +112,11 @@ class Turns:
         outbox = Outbox()
         self.engine.submit(job, outbox.put)
         try:
-            async for event in self._read(outbox, parser, draft, live):
+            async for event in self._read(outbox, parser, draft, live, prompt):
                 yield event
         except (GeneratorExit, asyncio.CancelledError):
+            if draft.miss and draft.miss.done():
+                draft.set(miss=draft.miss.result())
             draft.finish("cancelled")
             raise
         finally:
@@ -108,13 +125,15 @@ class Turns:
             ids, reply = list(parser.ids), parser.message
             if ids and request.raw is None:
                 remembered = self._worker.submit(self._renderer.remember, prompt, ids, reply)
+        if draft.miss:
+            draft.set(miss=await asyncio.wrap_future(draft.miss))
         if ids and request.raw is None:
             await asyncio.wrap_future(remembered)
         draft.finish(draft.record.finish)
         yield Finished(draft.record.finish, draft.record, parser.stop_text)
 
     async def _read(
-        self, outbox: Outbox, parser: ReplyParser, draft: _Draft, live: Live
+        self, outbox: Outbox, parser: ReplyParser, draft: _Draft, live: Live, prompt: Prompt
     ) -> AsyncIterator[Event]:
         """Outputs to events until the job is over."""
         cached = 0
@@ -125,6 +144,8 @@ class Turns:
                     cached = out.cached_tokens
                     draft.leased(out)
                     yield Progress(cached, draft.record.prompt_tokens, cached)
+                    if self._may_miss(draft.record):
+                        draft.miss = self._worker.submit(self._explain, prompt, draft.record)
                 case Prefilled():
                     live.done, live.total = out.done, out.total
                     yield Progress(out.done, out.total, cached)
@@ -149,6 +170,26 @@ class Turns:
         if request.raw is not None:
             return raw_prompt(self.codec, request.raw, self.engine.model.vocab_size)
         return self._renderer.prompt(request)
+
+    def _may_miss(self, record: TurnRecord) -> bool:
+        """Whether more has to be read than is new; all of a new prompt is not read before."""
+        return (
+            record.prefilled_tokens > max(record.new_tokens, 1)
+            or record.new_tokens == record.prompt_tokens
+        )
+
+    def _explain(self, prompt: Prompt, record: TurnRecord) -> Miss | None:
+        """On the render thread, while the engine reads."""
+        if record.prefilled_tokens <= max(record.new_tokens, 1):
+            cause = self._renderer.unknown(prompt)
+            return Miss(at=0, part="whole prompt", cause=cause) if cause else None
+        by_cache = max(0, record.prefilled_tokens - record.unseen_tokens)
+        by_text = max(0, record.unseen_tokens - record.new_tokens)
+        found = self._renderer.explain(prompt)
+        if found is None or not found.cause:
+            at = record.cached_tokens
+            found = Miss(at=at, part="cache", cause=_lost(record, self.settings))
+        return replace(found, by_text=by_text, by_cache=by_cache)
 
     def _forced(self, request: Request) -> Tokens[int] | None:
         text = request.forced_reply
@@ -190,6 +231,8 @@ class Turns:
         sampling = request.sampling
         if sampling.top_k >= info.vocab_size:
             sampling = replace(sampling, top_k=0)
+        if request.tool_choice == "none" or prompt.kept_tools:
+            sampling = replace(sampling, logit_bias={**sampling.logit_bias, **self._no_calls})
         return Job(
             id=turn_id,
             tokens=prompt.tokens,
@@ -204,7 +247,17 @@ class Turns:
     def _file(self, record: TurnRecord) -> None:
         self.records.appendleft(record)
         shown = {k: v for k, v in asdict(record).items() if v is not None}
+        if record.miss:  # its texts are the user's
+            shown["miss"] = f"{record.miss.part}: {record.miss.cause}"
         log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
+
+
+def _lost(record: TurnRecord, settings: Settings) -> str:
+    if not settings.cache:
+        return "the cache is off (--no-cache)"
+    if record.cached_tokens:
+        return "nothing nearer can be restored: it was let go, or lies between two checkpoints"
+    return "it was let go for other conversations, or the server was started since"
 
 
 def _short(value: Any) -> str:
@@ -220,6 +273,7 @@ class _Draft:
         self.record = TurnRecord(
             id=turn_id, model=model, at=time.time(), finish="cancelled", parse_s=parse_s
         )
+        self.miss: Future[Miss | None] | None = None
 
     def set(self, **changes: Any) -> None:
         self.record = replace(self.record, **changes)

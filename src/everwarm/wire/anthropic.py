@@ -19,6 +19,7 @@ from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request, Tool
 from everwarm.wire import body as wb
 from everwarm.wire.anthropic_stream import Encoder
+from everwarm.wire.extensions import Everwarm
 from everwarm.wire.format import Asked
 from everwarm.wire.sealed import unseal
 from everwarm.wire.strict import StrictObject
@@ -155,7 +156,7 @@ class _Body(_Counted):
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
     stream: bool = False
-    everwarm: wb.Extras = {}
+    everwarm: Everwarm = Everwarm()
 
 
 def parse(body: bytes, namespace: str = "") -> Asked:
@@ -181,7 +182,8 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         stop=tuple(b.stop_sequences),
         template_args=_template_args(b),
         namespace=namespace,
-        forced_reply=b.everwarm.get("reply"),
+        history=b.everwarm.history,
+        forced_reply=b.everwarm.reply,
     )
     hides = b.thinking is not None and b.thinking.display == "omitted"
     return Asked(request, b.stream, partial(Encoder, hides_thinking=hides))

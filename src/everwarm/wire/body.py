@@ -14,13 +14,13 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from everwarm.errors import RequestError
 from everwarm.request import Sampling
+from everwarm.wire import extensions
 from everwarm.wire.errors import refusal
+from everwarm.wire.extensions import TemplateArgs, template_args
 
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Effort = extensions.Effort | Literal["max"]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 NonEmpty = Annotated[str, Field(min_length=1)]
-Extras = dict[Literal["reply"], str]
-"""`everwarm`: what the model is made to say, for benchmarks and tests."""
 Count = Annotated[int, Field(ge=1, le=2**53)]
 TINY_TOP_P = 1e-6
 """With so small a nucleus only the likeliest token is left: the same as greedy."""
@@ -96,8 +96,4 @@ def sampling(temperature: float, top_p: float, **more: Any) -> Sampling:
 
 def effort_args(effort: Effort | None) -> dict[str, Any]:
     """How hard to think, as chat templates are told. The highest name that they know is xhigh."""
-    if effort is None:
-        return {}
-    if effort == "none":
-        return {"enable_thinking": False}
-    return {"reasoning_effort": "xhigh" if effort == "max" else effort}
+    return dict(template_args("xhigh" if effort == "max" else effort, TemplateArgs()))

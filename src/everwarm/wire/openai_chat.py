@@ -9,7 +9,7 @@ that cannot be honoured. Two exceptions: `null` is the same as absent, everywher
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from everwarm.events import Event, TokenLogprob, TurnRecord
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request, Sampling, Tool
 from everwarm.wire import body as wb
+from everwarm.wire.extensions import Effort, Everwarm, TemplateArgs, history_mode, template_args
 from everwarm.wire.strict import StrictObject as _Object
 
 NO_EFFECT = frozenset(
@@ -110,15 +111,6 @@ class _ResponseFormat(_Object):
     type: Literal["text"]
 
 
-_Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
-
-
-class _TemplateArgs(_Object):
-    enable_thinking: bool | None = None
-    thinking: bool | None = None
-    reasoning_effort: _Effort | None = None
-
-
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
@@ -147,10 +139,10 @@ class _Body(_Object):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     stream: bool = False
     stream_options: _StreamOptions = _StreamOptions()
-    chat_template_kwargs: _TemplateArgs = _TemplateArgs()
-    reasoning_effort: _Effort | None = None
+    chat_template_kwargs: TemplateArgs = TemplateArgs()
+    reasoning_effort: Effort | None = None
     response_format: _ResponseFormat | None = None
-    everwarm: wb.Extras = {}
+    everwarm: Everwarm = Everwarm()
 
 
 def parse(body: bytes, *, namespace: str = "") -> ChatBody:
@@ -171,9 +163,10 @@ def _request(b: _Body, namespace: str) -> Request:
         max_tokens=_max_tokens(b),
         stop=tuple(b.stop),
         logprobs=_logprobs(b),
-        template_args=_template_args(b),
+        template_args=template_args(b.reasoning_effort, b.chat_template_kwargs),
         namespace=namespace,
-        forced_reply=b.everwarm.get("reply"),
+        history=history_mode(b.everwarm, b.chat_template_kwargs),
+        forced_reply=b.everwarm.reply,
     )
 
 
@@ -218,13 +211,7 @@ def _logprobs(b: _Body) -> int | None:
     return b.top_logprobs or 0 if b.logprobs else None
 
 
-def _template_args(b: _Body) -> Mapping[str, Any]:
-    args: dict[str, Any] = {}
-    if b.reasoning_effort == "none":
-        args["enable_thinking"] = False
-    elif b.reasoning_effort is not None:
-        args["reasoning_effort"] = b.reasoning_effort
-    return args | b.chat_template_kwargs.model_dump(exclude_none=True)
+# --- events -> chunks, or one response ---
 
 
 class Encoder:

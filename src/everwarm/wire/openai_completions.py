@@ -17,6 +17,7 @@ from everwarm.events import Event, Progress, TokenLogprob, TurnRecord
 from everwarm.request import Request
 from everwarm.wire import body as wb
 from everwarm.wire.errors import openai_error
+from everwarm.wire.extensions import Everwarm
 from everwarm.wire.format import Asked, Chunk, Head, told
 from everwarm.wire.openai_chat import LEAST_LOGPROB
 from everwarm.wire.strict import StrictObject
@@ -64,7 +65,7 @@ class _Body(StrictObject):
     suffix: Literal[""] = ""
     stream: bool = False
     stream_options: _StreamOptions = _StreamOptions()
-    everwarm: wb.Extras = {}
+    everwarm: Everwarm = Everwarm()
 
 
 def parse(body: bytes, namespace: str = "") -> Asked:
@@ -90,7 +91,8 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         stop=tuple(b.stop),
         logprobs=b.logprobs,
         namespace=namespace,
-        forced_reply=b.everwarm.get("reply"),
+        history=b.everwarm.history,
+        forced_reply=b.everwarm.reply,
     )
     shows_usage = not b.stream or b.stream_options.include_usage
     return Asked(request, b.stream, partial(Encoder, shows_usage=shows_usage))

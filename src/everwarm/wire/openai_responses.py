@@ -21,6 +21,7 @@ from everwarm.errors import RequestError
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request
 from everwarm.wire import body as wb
+from everwarm.wire.extensions import Everwarm
 from everwarm.wire.format import Asked
 from everwarm.wire.responses_stream import Encoder, turn_of_item
 from everwarm.wire.responses_tools import AnyTool, Named, named_tools
@@ -162,7 +163,7 @@ class _Body(StrictObject):
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     metadata: dict[str, str] = {}
-    everwarm: wb.Extras = {}
+    everwarm: Everwarm = Everwarm()
 
 
 _TAGS = frozenset(
@@ -190,7 +191,8 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         logprobs=b.top_logprobs or 0 if wants_logprobs else None,
         template_args=wb.effort_args(b.reasoning.effort),
         namespace=namespace,
-        forced_reply=b.everwarm.get("reply"),
+        history=b.everwarm.history,
+        forced_reply=b.everwarm.reply,
     )
     encoder = partial(
         Encoder,

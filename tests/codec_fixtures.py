@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tool_parsers import json_tools
+from prompt_templates import MARKERS
 from transformers import AutoTokenizer
 
 from everwarm.engine.text import TextCodec
@@ -28,16 +29,17 @@ FORGETFUL = (
 
 
 @pytest.fixture(scope="session")
-def codec(smollm2: Path) -> Callable[[str], TextCodec]:
+def codec(smollm2: Path) -> Callable[..., TextCodec]:
     """Makes the codec of SmolLM2's tokenizer, with markers for reasoning and calls, by template."""
 
-    def make(template: str) -> TextCodec:
+    def make(template: str, ends: Sequence[str] = ()) -> TextCodec:
         tokenizer = AutoTokenizer.from_pretrained(smollm2)
-        tokenizer.add_tokens(["<think>", "</think>", "<tool_call>", "</tool_call>"], True)
+        tokenizer.add_tokens(MARKERS, True)
         tokenizer.chat_template = template
         return TextCodec(
             TokenizerWrapper(
                 tokenizer,
+                eos_token_ids=tokenizer.convert_tokens_to_ids(list(ends)),
                 tool_call_start=json_tools.tool_call_start,
                 tool_call_end=json_tools.tool_call_end,
                 tool_parser=json_tools.parse_tool_call,

@@ -1,0 +1,88 @@
+"""What could go, and what would be lost with it? One walk of the tree, for when the budget is full.
+
+    tokens      |---- system ----|------------- conversation -------------|
+    checkpoints               S        c1         c2                 c3
+    state h     |=================================================|    covers them: all are of use
+
+What can be come back to needs all rows up to it, and a checkpoint where layers cannot be cut. So a
+checkpoint without its rows, and rows without a checkpoint behind them, are worth nothing; and a
+state that goes takes the checkpoints with it that nothing else covers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from everwarm.cache import policy
+from everwarm.cache.tree import Holder, Node
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A state, or a node's segment or checkpoint, that may go: the least worth first."""
+
+    worth: float
+    nbytes: int
+    gone: Holder | Node
+    is_segment: bool = False
+
+
+def candidates(
+    nodes: Sequence[Node], states: Sequence[Holder], clock: int, *, is_cuttable: bool
+) -> list[Candidate]:
+    """All that may go now, the least valuable first. `nodes`: parents stand before children."""
+    covered = _covered(nodes)
+    out = [*_checkpoints(nodes, covered, clock), *_segments(nodes, covered, clock, is_cuttable)]
+    out += [_state(h, clock) for h in states if not h.busy]
+    return sorted(out, key=lambda c: c.worth)
+
+
+def _covered(nodes: Sequence[Node]) -> set[int]:
+    """Nodes whose rows are all held, from the root on."""
+    out: set[int] = set()
+    for n in nodes:
+        held = bool(n.holders) or n.segment is not None
+        if n.parent is None or (held and id(n.parent) in out):
+            out.add(id(n))
+    return out
+
+
+def _checkpoints(nodes: Sequence[Node], covered: set[int], clock: int) -> list[Candidate]:
+    out: list[Candidate] = []
+    last: dict[int, int] = {}  # node -> the last checkpoint at or above it
+    for n in nodes:
+        before = last.get(id(n.parent), 0)
+        last[id(n)] = before if n.checkpoint is None else n.end
+        if n.checkpoint is None:
+            continue
+        saved = (n.end - before) * policy.chance(n.kind) if id(n) in covered else 0
+        worth = policy.value(saved, n.checkpoint.nbytes, clock - n.used)
+        out.append(Candidate(worth, n.checkpoint.nbytes, n))
+    return out
+
+
+def _segments(
+    nodes: Sequence[Node], covered: set[int], clock: int, is_cuttable: bool
+) -> list[Candidate]:
+    out: list[Candidate] = []
+    needed: set[int] = set()  # nodes that something below stands on
+    for n in reversed(nodes):
+        if id(n) in needed or n.holds_bytes:
+            needed.add(id(n.parent))
+        if n.segment is None or id(n) in needed:
+            continue
+        of_use = id(n) in covered and (is_cuttable or n.checkpoint is not None)
+        nbytes = n.segment.piece.nbytes
+        saved = (n.end - n.start) * policy.chance(n.kind) if of_use else 0
+        out.append(Candidate(policy.value(saved, nbytes, clock - n.used), nbytes, n, True))
+    return out
+
+
+def _state(holder: Holder, clock: int) -> Candidate:
+    """A state with the checkpoints that only it covers; what another also covers is not lost."""
+    own = [n for n in holder.node.path() if n.holders == [holder]]
+    orphans = sum(n.checkpoint.nbytes for n in own if n.checkpoint is not None)
+    saved = holder.live.length - (own[0].start if own else holder.live.length)
+    nbytes = holder.live.nbytes + orphans
+    return Candidate(policy.value(saved, nbytes, clock - holder.used), nbytes, holder)

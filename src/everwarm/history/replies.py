@@ -1,0 +1,139 @@
+"""The table `replies`: what one model said, word for word, so that a restart finds it again.
+
+Bounded by bytes of tokens: conversations that were not continued for the longest time go first,
+whole. Implements `replies.ReplyStore`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from everwarm.history.database import Database
+from everwarm.messages import MessageId
+from everwarm.replies import Kept, Reply
+from everwarm.tokens import Mark, Tokens
+
+log = logging.getLogger("everwarm.history")
+LIMIT_BYTES = 256 * 2**20
+_COLUMNS = """caller, thread, reply, base, tokens, said, marks, content, before, position, text,
+    calls, args, began, (SELECT json FROM tools WHERE id = replies.tools)"""
+_WRITE = """INSERT INTO replies (model, caller, thread, reply, base, tokens, said, marks, content,
+    before, position, text, calls, args, began, kept, tools)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (model, reply) DO UPDATE
+    SET base = excluded.base, tokens = excluded.tokens, said = excluded.said,
+    marks = excluded.marks, kept = excluded.kept"""
+
+
+class ReplyTable:
+    """Replies of one model. `load` is for one thread; `keep` returns at once."""
+
+    def __init__(self, db: Database, model: str, *, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._db, self._model, self._limit = db, model, limit_bytes
+        self._reads = db.connect()
+        self._tools: set[str] = set()
+        self._nbytes: float | None = None  # of all tokens in the table; the writer's
+
+    def load(self, thread: MessageId) -> list[Kept]:
+        """A conversation's replies in the order in which they were kept; none if unreadable."""
+        where = "model = ? AND thread = ? ORDER BY n"
+        return self._rows(where, (self._model, thread))
+
+    def called(self, namespace: str, calls: Sequence[str]) -> list[Kept]:
+        """A caller's replies that made these calls, of any conversation."""
+        out: list[Kept] = []
+        for some in (calls[i : i + 500] for i in range(0, len(calls), 500)):
+            marks = ",".join("?" * len(some))
+            where = f"model = ? AND caller = ? AND calls != '' AND calls IN ({marks})"
+            out += self._rows(where, (self._model, namespace, *some))
+        return out
+
+    def others(self, thread: MessageId) -> int:
+        """How many replies of this conversation other models gave."""
+        return len(self._rows("model != ? AND thread = ?", (self._model, thread)))
+
+    def _rows(self, where: str, values: Sequence[str]) -> list[Kept]:
+        """A reply that cannot be read is only rendered afresh: it fails no request."""
+        try:
+            found = self._reads.execute(f"SELECT {_COLUMNS} FROM replies WHERE {where}", values)
+            return [_kept(row) for row in found]
+        except sqlite3.Error as e:
+            log.error("history_read_failed=%r", str(e))
+            return []
+
+    def keep(self, kept: Kept) -> None:
+        """Keep a reply; one with the same history is replaced."""
+        self._db.submit(lambda db: self._write(db, kept))
+
+    def _write(self, db: sqlite3.Connection, kept: Kept) -> None:
+        tools = _tools_id(kept.tools)
+        if tools and tools not in self._tools:
+            db.execute("INSERT OR IGNORE INTO tools VALUES (?, ?)", (tools, kept.tools))
+            self._tools.add(tools)
+        r = kept.reply
+        values = (
+            self._model, kept.namespace, kept.thread, kept.id, kept.base,
+            kept.tokens.tobytes(), len(r.tokens),
+            json.dumps([[m.at, m.kind] for m in kept.marks]), r.content, r.before, r.index,
+            r.text, r.calls, json.dumps(dict(r.args)), kept.at, time.time(), tools,
+        )  # fmt: skip
+        db.execute(_WRITE, values)
+        if self._nbytes is None:
+            self._nbytes = self._count(db)
+        else:
+            self._nbytes += 4 * len(kept.tokens)
+        if self._nbytes > self._limit:
+            self._forget(db)
+
+    def _count(self, db: sqlite3.Connection) -> float:
+        (nbytes,) = db.execute("SELECT total(length(tokens)) FROM replies").fetchone()
+        return float(nbytes)
+
+    def _forget(self, db: sqlite3.Connection) -> None:
+        """Let the conversations go that rested longest, until the rest fits; never the last one."""
+        nbytes = self._count(db)
+        threads = db.execute(
+            "SELECT model, thread, total(length(tokens)) FROM replies GROUP BY model, thread"
+            " ORDER BY max(kept), max(n)"
+        ).fetchall()
+        for model, thread, size in threads[:-1]:
+            if nbytes <= self._limit:
+                break
+            db.execute("DELETE FROM replies WHERE model = ? AND thread = ?", (model, thread))
+            nbytes -= size
+        self._nbytes = nbytes
+
+
+def _tools_id(tools: str) -> str | None:
+    return hashlib.blake2b(tools.encode(), digest_size=16).hexdigest() if tools else None
+
+
+def _kept(row: tuple[Any, ...]) -> Kept:
+    (caller, thread, reply, base, tokens, said, marks, *rest) = row
+    (content, before, index, text, calls, args, began, tools) = rest
+    path = Tokens("i")
+    path.frombytes(tokens)
+    return Kept(
+        namespace=caller,
+        thread=MessageId(thread),
+        id=MessageId(reply),
+        base=MessageId(base) if base else None,
+        tokens=path,
+        marks=tuple(Mark(at, kind) for at, kind in json.loads(marks)),
+        reply=Reply(
+            tokens=path[len(path) - said :],
+            content=content,
+            before=before,
+            index=index,
+            text=text,
+            calls=calls,
+            args=json.loads(args),
+        ),
+        at=began,
+        tools=tools or "",
+    )

@@ -1,0 +1,226 @@
+"""One prompt, put together of what is known and what has to be rendered. See `render.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from everwarm.errors import RequestError
+from everwarm.messages import Message, MessageId, Text, ToolCall
+from everwarm.prompt.chain import History
+from everwarm.prompt.pieces import Encoded, Pieces
+from everwarm.prompt.probe import Proof
+from everwarm.prompt.spans import Span, marks_of, spans_of
+from everwarm.prompt.splice import Frame, Splicer
+from everwarm.prompt.verbatim import Bounded, Path, Record, Records, Replies
+from everwarm.replies import Reply
+from everwarm.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A remembered reply that was put behind another history than its own."""
+
+    id: MessageId
+    base: MessageId | None
+    base_end: int
+    record: Record
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A prompt's tokens. The history up to the reply `base` takes `base_end` of them."""
+
+    record: Record
+    new_tokens: int
+    base: MessageId | None = None
+    base_end: int = 0
+    rebuilt: tuple[Rebuilt, ...] = ()
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A prompt in the making: `record` ends with reply `k`, or is None at the start."""
+
+    k: int = -1
+    record: Record | None = None
+    new_tokens: int = 0
+    rebuilt: list[Rebuilt] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        return self.record.end if self.record else 0
+
+
+class Builder:
+    """Builds prompts. Live: owned by the renderer's thread."""
+
+    def __init__(
+        self,
+        splicer: Splicer,
+        pieces: Pieces,
+        records: Records,
+        replies: Replies,
+        proof: Proof,
+    ) -> None:
+        self._splicer, self._pieces, self._proof = splicer, pieces, proof
+        self._records, self._replies = records, replies
+        self._scaffolds: Bounded[str, tuple[str, ...]] = Bounded(64)
+
+    def build(
+        self, history: History, frame: Frame, seen: Sequence[bool], *, verbatim: bool
+    ) -> Built:
+        """The prompt of a history. `seen`: which of its messages are not new."""
+        for draft in self._starts(history) if verbatim else ():
+            done = self._onwards(history, frame, seen, draft)
+            if done:
+                return done
+        done = self._finish(history, frame, seen, _Draft())
+        assert done is not None, "the whole template gives a text or raises"
+        return done
+
+    def _starts(self, history: History) -> Iterator[_Draft]:
+        """Remembered histories that this one continues, longest first; at last, none."""
+        for k in range(len(history.messages) - 1, -1, -1):
+            if self._can(history.messages[k]):
+                record = self._records.get(MessageId("reply:" + history.ids[k + 1]))
+                if record:
+                    yield _Draft(k, record)
+        yield _Draft()
+
+    def _can(self, message: Message) -> bool:
+        """Whether this message is a reply that can be spliced into this template's text."""
+        proved = self._proof.calls if message.tool_calls else self._proof.texts
+        return message.role == "assistant" and proved
+
+    def _onwards(
+        self, history: History, frame: Frame, seen: Sequence[bool], draft: _Draft
+    ) -> Built | None:
+        """Behind the draft, put known replies in their places, then render what is left."""
+        messages = history.messages
+        if any(self._can(m) for m in messages[draft.k + 1 :]):
+            known = list(
+                self._replies.aligned(history.namespace, history.thread, messages, history.contents)
+            )
+            for i, reply in known:
+                if i > draft.k and self._can(messages[i]):
+                    self._put(history, frame, seen, draft, i, reply)
+        return self._finish(history, frame, seen, draft)
+
+    def _put(
+        self,
+        history: History,
+        frame: Frame,
+        seen: Sequence[bool],
+        draft: _Draft,
+        i: int,
+        reply: Reply,
+    ) -> None:
+        """Render up to message i and put the reply there; nothing where that is not certain."""
+        tokens = self._said(history.messages[i], reply, history.contents[i])
+        asked = replace(frame, args=reply.args) if reply.args != frame.args else frame
+        part = self._part(history, asked, draft, i) if tokens is not None else None
+        if part is None or tokens is None:
+            return
+        record, spans, _ = part
+        if spans:
+            draft.new_tokens += spans[-1].end - draft.end - _old(draft, spans, seen, i)
+        base, base_end = self._base(history, draft)
+        record = record.extend(tokens)
+        draft.rebuilt.append(Rebuilt(history.ids[i + 1], base, base_end, record, reply))
+        draft.k, draft.record = i, record
+        self._records.put(MessageId("reply:" + history.ids[i + 1]), record)
+
+    def _said(self, message: Message, reply: Reply, content: bytes) -> Tokens[int] | None:
+        """The reply's tokens, as far as the message has them."""
+        if content == reply.content or message.tool_calls:
+            return reply.tokens
+        return self._pieces.cut(reply.tokens, reply.text, message.text.strip())
+
+    def _finish(
+        self, history: History, frame: Frame, seen: Sequence[bool], draft: _Draft
+    ) -> Built | None:
+        part = self._part(history, frame, draft, len(history.messages))
+        if part is None:
+            return None
+        record, spans, _ = part
+        start = draft.end
+        new = record.end - start - _old(draft, spans, seen, len(seen))
+        new = draft.new_tokens + max(0, new)
+        base, base_end = self._base(history, draft)
+        return Built(record, new, base, base_end, tuple(draft.rebuilt))
+
+    def _base(self, history: History, draft: _Draft) -> tuple[MessageId | None, int]:
+        return (history.ids[draft.k + 1], draft.end) if draft.record else (None, 0)
+
+    def _part(
+        self, history: History, frame: Frame, draft: _Draft, stop: int
+    ) -> tuple[Record, list[Span], Encoded] | None:
+        """The draft with what the template writes behind it up to message `stop`."""
+        messages = history.messages[:stop]
+        if draft.record is None:
+            text = self._whole(messages, frame, must=stop == len(history.messages))
+        else:
+            text = self._splicer.behind(messages, draft.k, frame)
+        if text is None:
+            return None
+        encoded = self._pieces.encode(text)
+        base = draft.record or Record(Path(), 0)
+        end = self._before_scaffold(text, encoded, frame)
+        spans = spans_of(messages, draft.k + 1, text, encoded, base.end, end)
+        marks = marks_of(messages, spans, None if end is None else base.end + end)
+        return base.extend(encoded.tokens, marks), spans, encoded
+
+    def _whole(self, messages: Sequence[Message], frame: Frame, *, must: bool) -> str | None:
+        try:
+            return self._splicer.render(messages, frame)
+        except RequestError:
+            if must:
+                raise
+            return None
+
+    def _before_scaffold(self, text: str, encoded: Encoded, frame: Frame) -> int | None:
+        """The token before the generation scaffold: a piece's start, or None."""
+        for scaffold in self._scaffolds_of(frame):
+            if text.endswith(scaffold):
+                at = len(text) - len(scaffold)
+                return next((t for c, t in encoded.starts if c >= at), None)
+        return None
+
+    def _scaffolds_of(self, frame: Frame) -> tuple[str, ...]:
+        """What the template writes at the end of a prompt, in several places; longest first."""
+        key = json.dumps(dict(frame.args), sort_keys=True, default=str)
+        found = self._scaffolds.use(key)
+        if found is None:
+            asked = Message("user", (Text("u"),))
+            calls = Message("assistant", (ToolCall("callx", "look", "{}"),))
+            result = Message("tool", (Text("t"),), "callx")
+            plain = replace(frame, tools=None)
+            made = {self._scaffold(h, plain) for h in ((asked,), (asked, calls, result))}
+            found = tuple(sorted(made - {""}, key=len, reverse=True))
+            self._scaffolds.put(key, found)
+        return found
+
+    def _scaffold(self, messages: Sequence[Message], frame: Frame) -> str:
+        try:
+            full = self._splicer.render(messages, frame)
+            bare = self._splicer.render(messages, frame, scaffold=False)
+        except RequestError:
+            return ""
+        return full[len(bare) :] if full.startswith(bare) else ""
+
+
+def _old(draft: _Draft, spans: Sequence[Span], seen: Sequence[bool], stop: int) -> int:
+    """How many tokens of a part, up to message `stop`, were in the conversation before.
+
+    A message that was not found stands in the span before it, which is old only if both are. What
+    stands before the first span is a head, or the end of a turn and what was not found.
+    """
+    if not spans:
+        return 0
+    nexts = [*(s.index for s in spans[1:]), stop]
+    old = sum(s.end - s.start for s, n in zip(spans, nexts, strict=True) if all(seen[s.index : n]))
+    lead = all(seen[draft.k + 1 : spans[0].index + 1]) if draft.record else any(seen)
+    return old + (spans[0].start - draft.end if lead else 0)

@@ -1,0 +1,139 @@
+"""Messages as one chat template wants them.
+
+Templates differ in what they accept. What one refuses, or would move to another place, is written
+in another way: a system message in the middle as a user's, two user messages in a row as one. Each
+rule looks only at what stands before, so that a longer history is shaped as the shorter one was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from everwarm.messages import Message, ToolCall, arguments_value, call_key
+from everwarm.request import Tool
+
+Dicts = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What a chat template accepts, and keeps in its place. See `probe.habits_of`."""
+
+    system_first: bool = True
+    system_anywhere: bool = True
+    users_in_a_row: bool = True
+    user_after_tool: bool = True
+    replies_in_a_row: bool = True
+    parallel_calls: bool = True
+    text_arguments: bool = True
+    text_beside_thinking: bool = True
+    call_id_length: int | None = None
+
+
+def tool_dicts(tools: Sequence[Tool]) -> Dicts:
+    """Tools as chat templates and call parsers know them."""
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": t.name,
+                "description": t.description,
+                "parameters": dict(t.parameters or {"type": "object", "properties": {}}),
+            },
+        }
+        for t in tools
+    ]
+
+
+def shaped(messages: Sequence[Message], habits: Habits) -> Dicts:
+    """Messages as the template's input."""
+    out: Dicts = []
+    names: dict[str, str] = {}
+    waiting: Dicts = []  # calls that a template without parallel calls gets one by one
+    for m in messages:
+        if m.role == "assistant":
+            out += waiting
+            names.update((call_key(c.id), c.name) for c in m.tool_calls)
+            first, *waiting = _assistant(m, habits)
+            _reply(out, first, habits)
+        elif m.role == "tool":
+            out.append(_result(m, names, habits))
+            if waiting:
+                out.append(waiting.pop(0))
+        else:
+            out += waiting
+            waiting = []
+            _say(out, m, habits)
+    return out + waiting
+
+
+def _say(out: Dicts, m: Message, habits: Habits) -> None:
+    """Add a system or user message."""
+    role, last = m.role, out[-1] if out else None
+    leads = all(d["role"] == "system" for d in out)
+    if role == "system" and not (habits.system_first if leads else habits.system_anywhere):
+        role = "user"
+    joins = last is not None and last["role"] == role
+    if joins and (
+        (role == "system" and not habits.system_anywhere)
+        or (role == "user" and not habits.users_in_a_row)
+    ):
+        assert last is not None
+        last["content"] = f"{last['content']}\n\n{m.text}"
+        return
+    if role == "user" and last and last["role"] == "tool" and not habits.user_after_tool:
+        out.append({"role": "assistant", "content": ""})
+    out.append({"role": role, "content": m.text})
+
+
+def _reply(out: Dicts, entry: dict[str, Any], habits: Habits) -> None:
+    """Add an assistant message; where roles alternate, to the one right before it."""
+    last = out[-1] if out else None
+    if last is None or last["role"] != "assistant" or habits.replies_in_a_row:
+        out.append(entry)
+        return
+    texts = [t for t in (last["content"], entry["content"]) if t.strip()]
+    calls = [*last.get("tool_calls", ()), *entry.get("tool_calls", ())]
+    out[-1] = last | entry | {"content": "\n\n".join(texts)}
+    if calls:
+        out[-1]["tool_calls"] = calls
+
+
+def _assistant(m: Message, habits: Habits) -> Dicts:
+    entry: dict[str, Any] = {"role": "assistant", "content": m.text}
+    calls = [_call(c, habits) for c in m.tool_calls]
+    if m.reasoning:
+        entry["reasoning_content"] = m.reasoning
+        if habits.text_beside_thinking or not (calls and m.text.strip()):
+            entry["thinking"] = m.reasoning
+    if not calls:
+        return [entry]
+    if habits.parallel_calls:
+        return [entry | {"tool_calls": calls}]
+    rest: Dicts = [{"role": "assistant", "content": "", "tool_calls": [c]} for c in calls[1:]]
+    return [entry | {"tool_calls": calls[:1]}, *rest]
+
+
+def _call(c: ToolCall, habits: Habits) -> dict[str, Any]:
+    value = arguments_value(c.arguments)
+    if not isinstance(value, Mapping) and not habits.text_arguments:
+        value = {"arguments": value}
+    function = {"name": c.name, "arguments": value}
+    return {"id": _id(c.id, habits), "type": "function", "function": function}
+
+
+def _result(m: Message, names: Mapping[str, str], habits: Habits) -> dict[str, Any]:
+    known = m.tool_call_id or ""
+    name = names.get(call_key(known), "")
+    return {"role": "tool", "content": m.text, "tool_call_id": _id(known, habits), "name": name}
+
+
+def _id(call_id: str, habits: Habits) -> str:
+    """The id as the template accepts it: some want nine letters and digits."""
+    n = habits.call_id_length
+    if n is None or (len(call_id) == n and call_id.isalnum()):
+        return call_id
+    return hashlib.blake2b(call_key(call_id).encode(), digest_size=16).hexdigest()[:n]

@@ -1,0 +1,97 @@
+"""Where messages stand in a text, in tokens: what is new in a prompt, and what to mark.
+
+Not here: rendering. A message's place is where its text is found, in order, from the special token
+before it on.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from everwarm.messages import Message
+from everwarm.prompt.pieces import Encoded
+from everwarm.tokens import Mark
+
+_USERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Message `index` stands in tokens [start, end)."""
+
+    index: int
+    start: int
+    end: int
+
+
+def spans_of(
+    messages: Sequence[Message],
+    first: int,
+    text: str,
+    encoded: Encoded,
+    base: int,
+    end: int | None = None,
+) -> list[Span]:
+    """The messages from `first` on that are found in the text, whose tokens start at `base`.
+
+    `end`: the token of the text at which the messages end; unset, the last special one.
+    """
+    starts = encoded.starts
+    found: list[tuple[int, int]] = []
+    at, piece = 0, 0
+    for i in range(first, len(messages)):
+        content = messages[i].text.strip()
+        here = _find(content, text, at, encoded.specials)
+        if here < 0 and content:  # some templates write results as JSON strings
+            content = json.dumps(content, ensure_ascii=False)[1:-1]
+            here = _find(content, text, at, encoded.specials)
+        if here < 0:
+            continue
+        snapped = None
+        while piece < len(starts) and starts[piece][0] < max(here, 1):
+            if starts[piece][0] >= at:
+                snapped = starts[piece][1]
+            piece += 1
+        at = here + len(content)
+        if snapped is not None:
+            found.append((i, base + snapped))
+    last = base + (end if end is not None else starts[-1][1] if starts else 0)
+    stops = [a for _, a in found[1:]] + [max(last, found[-1][1])] if found else []
+    return [Span(i, a, b) for (i, a), b in zip(found, stops, strict=True)]
+
+
+def _find(content: str, text: str, at: int, specials: Sequence[tuple[int, int]]) -> int:
+    """Where `content` stands from `at` on, never inside a special token's text; or -1."""
+    here = text.find(content, at) if content else -1
+    while here >= 0:
+        before = bisect_left(specials, (here, 0)) - 1
+        end = specials[before][1] if before >= 0 else 0
+        if end <= here and not _is_part(here, len(content), specials, before + 1):
+            return here
+        here = text.find(content, max(end, here + 1))
+    return -1
+
+
+def _is_part(here: int, size: int, specials: Sequence[tuple[int, int]], n: int) -> bool:
+    """Whether so short a text at a special token's start is only the beginning of it."""
+    return n < len(specials) and specials[n][0] == here and here + size < specials[n][1]
+
+
+def marks_of(messages: Sequence[Message], spans: Sequence[Span], end: int | None) -> list[Mark]:
+    """Positions worth coming back to. `end`: where the messages end, before the scaffold."""
+    first = next((i for i, m in enumerate(messages) if m.role != "system"), -1)
+    users = [i for i, m in enumerate(messages) if m.role == "user"][-_USERS:]
+    marks: dict[int, Mark] = {}
+    for s in spans:
+        if s.index in users:
+            marks[s.start] = Mark(s.start, "user")
+        if s.index == len(messages) - 1:
+            marks[s.start] = Mark(s.start, "last")
+        if s.index == first:
+            marks[s.start] = Mark(s.start, "system")
+    if end is not None:
+        marks.setdefault(end, Mark(end, "prompt"))
+    return sorted((m for m in marks.values() if m.at > 0), key=lambda m: m.at)

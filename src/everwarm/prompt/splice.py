@@ -1,0 +1,116 @@
+"""What follows a remembered reply, for any chat template.
+
+The conversation is rendered with a sentinel in place of the reply: in its text, or in a call's
+arguments. What the template writes from the first end-of-turn text behind the sentinel on is what
+follows the reply. No template is known by name here; `probe.py` proves each when it is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from everwarm.codec import Codec
+from everwarm.errors import RequestError
+from everwarm.messages import Message, Text, ToolCall
+from everwarm.prompt.shape import Dicts, Habits, shaped
+
+SENTINEL = "XQZJVKEVERWARMSENTINELKVJZQX"
+LONG = 32
+"""Messages before a reply above which the template is shown a shortened history, where proved."""
+_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<turn|>", "<|end|>",
+              "<|return|>", "<|call|>", "</s>", "<|endoftext|>", "<|end_of_text|>")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a conversation is rendered with, besides its messages. `now`: the time it may ask."""
+
+    tools: Dicts | None
+    args: Mapping[str, Any]
+    now: datetime
+
+
+class Splicer:
+    """Renders with one template.
+
+    `habits`, `short` (a shortened history gives the same text) and `tools_once` are what `probe.py`
+    finds out when the template is loaded; then nothing changes any more.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self.habits = Habits()
+        self.short = False
+        self.tools_once = False
+        ends = {codec.decode([i]) for i in codec.eos_ids}
+        self._ends = sorted(ends | {t for t in _TURN_ENDS if t in codec.special_texts})
+
+    def render(self, messages: Sequence[Message], frame: Frame, *, scaffold: bool = True) -> str:
+        """The template's text. Raises RequestError where it refuses."""
+        dicts = shaped(messages, self.habits)
+        return self._codec.render(
+            dicts, frame.tools, scaffold=scaffold, args=frame.args, now=frame.now
+        )
+
+    def behind(
+        self, messages: Sequence[Message], k: int, frame: Frame, *, short: bool | None = None
+    ) -> str | None:
+        """The text from the end of reply k's turn on, or None where that is not certain.
+
+        A template that writes the tools anew before each user message is not shown them again.
+        """
+        if self.tools_once:
+            frame = replace(frame, tools=None)
+        if short if short is not None else self.short and k > LONG:
+            messages, k = _shortened(messages, k)
+        for marked in self._marked(messages[k]):
+            try:
+                text = self.render([*messages[:k], marked, *messages[k + 1 :]], frame)
+            except RequestError:
+                continue
+            tail = self._tail(text, messages, k) if text.count(SENTINEL) == 1 else None
+            if tail is not None:
+                return tail
+        return None
+
+    def _marked(self, reply: Message) -> Iterator[Message]:
+        """The reply with nothing in it but the sentinel, in the ways in which it may be found.
+
+        Calls stay, since templates may look up what a tool message answers.
+        """
+        calls, text = reply.tool_calls, Text(SENTINEL)
+        if calls:
+            kept = calls if self.habits.parallel_calls else calls[:1]
+            arguments = json.dumps({"value": SENTINEL})
+            yield Message("assistant", (*kept[:-1], replace(kept[-1], arguments=arguments)))
+            yield Message("assistant", (text, *kept))
+        else:
+            yield Message("assistant", (text,))
+
+    def _tail(self, text: str, messages: Sequence[Message], k: int) -> str | None:
+        at = text.index(SENTINEL) + len(SENTINEL)
+        ends = [i for e in self._ends if e and (i := text.find(e, at)) >= 0]
+        between = text[at : min(ends)] if ends else text[at:]
+        if ends and not between.strip():
+            return text[min(ends) :]
+        if not messages[k].tool_calls:
+            return text[at:]  # no end of turn is written: all that follows is no part of the reply
+        follows = messages[k + 1].text.strip() if k + 1 < len(messages) else ""
+        certain = ends and not (follows and follows in between)
+        return text[min(ends) :] if certain else None
+
+
+def _shortened(messages: Sequence[Message], k: int) -> tuple[list[Message], int]:
+    """The history without what lies between its first user message and reply k."""
+    first = next((i for i, m in enumerate(messages) if m.role == "user"), k)
+    head = list(messages[: min(first + 1, k)])
+    return [*head, *messages[k:]], len(head)
+
+
+def call(name: str, call_id: str, **arguments: object) -> ToolCall:
+    """A call with these arguments."""
+    return ToolCall(call_id, name, json.dumps(arguments))

@@ -1,0 +1,50 @@
+"""Fields that go to the chat template, and everwarm's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from everwarm.request import HistoryMode
+from everwarm.wire.strict import StrictObject
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+
+
+class TemplateArgs(StrictObject):
+    """`chat_template_kwargs`: what published templates understand; all else is refused by name."""
+
+    enable_thinking: bool | None = None
+    thinking: bool | None = None
+    reasoning_effort: Effort | None = None
+    preserve_thinking: bool | None = None
+    clear_thinking: bool | None = None
+    truncate_history_thinking: bool | None = None
+
+
+class Everwarm(StrictObject):
+    """`everwarm`: how this one request is to be answered.
+
+    `reply` is what the model is made to say, for tests; a server allows it only where it is told.
+    """
+
+    history: HistoryMode | None = None
+    reply: str | None = None
+
+
+def template_args(effort: Effort | None, given: TemplateArgs) -> Mapping[str, Any]:
+    """What goes to the template."""
+    args: dict[str, Any] = {}
+    if effort == "none":
+        args["enable_thinking"] = False
+    elif effort is not None:
+        args["reasoning_effort"] = effort
+    return args | given.model_dump(exclude_none=True)
+
+
+def history_mode(own: Everwarm, given: TemplateArgs) -> HistoryMode | None:
+    """How past replies are written. Who asks a template to drop reasoning wants the template."""
+    drops = given.clear_thinking or given.truncate_history_thinking
+    if own.history is None and (drops or given.preserve_thinking is False):
+        return "template"
+    return own.history

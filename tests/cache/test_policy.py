@@ -1,0 +1,81 @@
+"""Where checkpoints are taken, and which are kept: pure functions, by their numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from everwarm.cache.policy import Held, Policy, coverage, least_distance
+from everwarm.tokens import Mark
+
+PRODUCT = Policy()
+NO_CAP = 1 << 60
+MARKS = (Mark(3000, "system"), Mark(9000, "user"), Mark(20_000, "last"), Mark(20_500, "prompt"))
+
+
+def at(*positions: int) -> list[Held]:
+    return [Held(p) for p in positions]
+
+
+def test_marks_branch_and_grids_are_where_a_prefill_stops() -> None:
+    found = PRODUCT.positions(0, 20_503, MARKS, branch=12_345)
+    assert found == {
+        1024: None, 2048: None, 3000: "system", 8192: None, 9000: "user",
+        12_345: None, 16_384: None, 20_000: "last", 20_500: "prompt",
+    }  # fmt: skip
+
+
+def test_nothing_is_taken_where_the_prefill_does_not_go() -> None:
+    assert list(PRODUCT.positions(9000, 20_400, MARKS)) == [16_384, 20_000]
+
+
+def test_large_checkpoints_stand_further_apart() -> None:
+    assert [least_distance(n) for n in (0, 5_000_000, 436_000_000)] == [8, 8, 415]
+    near = (Mark(1000, "user"), Mark(1300, "last"), Mark(1310, "prompt"))
+    assert list(PRODUCT.positions(0, 1400, near)) == [1000, 1300, 1310]
+    assert list(PRODUCT.positions(0, 1400, near, nbytes=436_000_000)) == [1000, 1310]
+
+
+def test_sixteen_are_kept() -> None:
+    assert PRODUCT.to_drop(at(*range(100, 1700, 100)), NO_CAP) is None
+    assert PRODUCT.to_drop(at(*range(100, 1800, 100)), NO_CAP) is not None
+
+
+def test_the_one_whose_neighbours_are_nearest_goes() -> None:
+    #  0 ───── 100 ─ 120 ─ 150 ───── 300      without 120 the gap is 50; without 100, 120
+    assert coverage(at(100, 120, 150, 300)) == 1
+
+
+def test_branch_and_system_weigh_four_times() -> None:
+    crowded = at(100, 120, 150, 300)
+    crowded[1] = replace(crowded[1], weight=4)  # 4 * 50 is more than the 120 of the first
+    assert coverage(crowded) == 0
+
+
+def test_what_the_last_two_requests_used_stays() -> None:
+    held = [Held(100, used=3), Held(120, used=7), Held(130, used=9), Held(500, used=9)]
+    assert coverage(held) == 0
+    assert coverage(held[1:]) is None
+
+
+def test_the_end_never_goes() -> None:
+    assert coverage(at(100)) is None
+    assert coverage(at(100, 101)) == 0
+
+
+def test_a_conversation_keeps_to_its_bytes() -> None:
+    gemma = [Held(p, nbytes=436) for p in range(100, 600, 100)]
+    assert PRODUCT.to_drop(gemma, 5 * 436) is None
+    assert PRODUCT.to_drop(gemma, 4 * 436) is not None
+
+
+@given(st.sets(st.integers(1, 200_000), min_size=18, max_size=60))
+def test_thinning_never_opens_a_gap_it_could_avoid(positions: set[int]) -> None:
+    held = at(*sorted(positions))
+    gone = PRODUCT.to_drop(held, NO_CAP)
+    assert gone is not None and gone < len(held) - 1
+    ends = [0, *(h.at for h in held)]
+    opened = [ends[i + 2] - ends[i] for i in range(len(held) - 1)]
+    assert opened[gone] == min(opened)

@@ -1,0 +1,121 @@
+"""Policies compared by counts, through the real cache, on made-up sessions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from everwarm.cache import synthetic, traces
+from everwarm.cache.cache import Cache
+from everwarm.cache.policy import Held, Policy
+from everwarm.cache.simulate import (
+    PRODUCT,
+    VARIANTS,
+    Counted,
+    Score,
+    Sizes,
+    Variant,
+    least_used,
+    replay,
+)
+from everwarm.cache.traces import Session
+from everwarm.tokens import common_length, tokens_of
+
+SMALL = Sizes(token=20, checkpoint=20_000)
+NAMED = {v.name: v for v in VARIANTS}
+OURS = NAMED[PRODUCT]
+
+
+@pytest.fixture(scope="module")
+def sessions() -> list[Session]:
+    return [
+        traces.session(synthetic.trace(seed, requests=80, scale=0.25), str(seed))
+        for seed in range(4)
+    ]
+
+
+def score(variant: Variant, sessions: list[Session], sizes: Sizes = SMALL) -> Score:
+    made = Score(variant.name)
+    replay(variant, sessions, sizes, made)
+    return made
+
+
+def test_the_product_is_what_a_cache_does_unless_told_otherwise() -> None:
+    assert Cache(lambda: Counted(SMALL, False), budget=1).policy == OURS.policy == Policy()
+    assert OURS.policy.max_checkpoints == 16
+
+
+def test_ours_beats_one_checkpoint_and_oldest_first(sessions: list[Session]) -> None:
+    ours = score(OURS, sessions)
+    assert ours.cached_tokens > score(NAMED["1, the last end"], sessions).cached_tokens
+    assert ours.cached_tokens > score(NAMED["16, oldest first"], sessions).cached_tokens
+    assert ours.cached_tokens > score(NAMED["32, oldest first"], sessions).cached_tokens
+    assert ours.reprocess < 1.1
+    assert ours.lost_half * 4 < score(NAMED["1, the last end"], sessions).lost_half
+
+
+def test_more_checkpoints_never_read_more_in_total(sessions: list[Session]) -> None:
+    names = ("4, by coverage", "8, by coverage", PRODUCT, "32, by coverage", "any number")
+    cached = [score(NAMED[name], sessions).cached_tokens for name in names]
+    assert cached == sorted(cached)
+
+
+def test_branch_points_and_grids_pay(sessions: list[Session]) -> None:
+    ours = score(OURS, sessions).cached_tokens
+    assert ours > score(NAMED["16, no branch points"], sessions).cached_tokens
+    assert ours > score(NAMED["16, no grid"], sessions).cached_tokens
+
+
+def test_where_every_layer_can_be_cut_only_what_is_unseen_is_read(sessions: list[Session]) -> None:
+    ideal = score(NAMED["every layer can be cut"], sessions)
+    assert ideal.prefilled_tokens == ideal.unseen_tokens
+    assert ideal.lost_half == 0
+
+
+def test_unseen_is_what_no_earlier_sequence_holds(sessions: list[Session]) -> None:
+    session = sessions[0]
+    before = [tokens_of()]
+    unseen = 0
+    for turn in session.turns:
+        unseen += max(1, len(turn.tokens) - max(common_length(b, turn.tokens) for b in before))
+        before.append(turn.tokens + turn.reply)
+    assert score(OURS, [session]).unseen_tokens == unseen
+
+
+def test_a_conversation_keeps_sixteen_and_its_share_of_the_budget(sessions: list[Session]) -> None:
+    assert score(OURS, sessions).checkpoints_most == 16
+    capped = replace(SMALL, budget=8 * 6 * SMALL.checkpoint)
+    assert score(OURS, sessions, capped).checkpoints_most < 16
+
+
+def test_the_budget_holds_and_costs_little_until_it_is_small(sessions: list[Session]) -> None:
+    free = score(OURS, sessions)
+    half = score(OURS, sessions, replace(SMALL, budget=free.cache_bytes_most // 2))
+    assert half.cache_bytes_most <= free.cache_bytes_most // 2
+    assert half.hit > free.hit - 0.02
+
+
+def test_sessions_that_take_turns_lose_nothing_while_there_is_room(sessions: list[Session]) -> None:
+    apart = sum(score(OURS, [s]).cached_tokens for s in sessions)
+    together = score(OURS, sessions).cached_tokens
+    assert together == apart
+
+
+def test_equal_inputs_give_equal_counts(sessions: list[Session]) -> None:
+    assert score(OURS, sessions) == score(OURS, sessions)
+
+
+def test_a_state_knows_when_it_is_not_its_prompts() -> None:
+    state = Counted(SMALL, False)
+    state.read(tokens_of(range(5)))
+    kept = state.checkpoint()
+    state.read(tokens_of(range(5, 10)))
+    state.rewind(5, None)  # the other layers still hold ten tokens
+    assert not state.holds(tokens_of(range(5)))
+    state.put_back(kept)
+    assert state.holds(tokens_of(range(5)))
+
+
+def test_the_least_used_goes_first_and_the_end_never() -> None:
+    assert least_used([Held(10, used=4), Held(20, used=3), Held(30, used=0)]) == 1

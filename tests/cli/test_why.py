@@ -1,0 +1,42 @@
+"""`everwarm why` shows both texts at the first difference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from everwarm.cli.why import diff, lines
+
+TURN: dict[str, Any] = {
+    "id": "chatcmpl-1",
+    "prompt_tokens": 1000,
+    "prefilled_tokens": 900,
+    "new_tokens": 20,
+    "unseen_tokens": 850,
+    "tools_from": "request",
+    "miss": None,
+}
+
+
+def test_a_turn_without_a_miss_says_so() -> None:
+    assert [t.plain for t in lines(TURN)][-1] == "nothing was read twice"
+
+
+def test_a_miss_is_said_in_words_and_shown() -> None:
+    miss = {
+        "at": 100, "part": "system", "cause": "a date changed", "by_text": 830, "by_cache": 50,
+        "before": "Hello.\nIt is Monday.\nMore", "after": "Hello.\nIt is Tuesday.\nMore",
+    }  # fmt: skip
+    shown = [t.plain for t in lines(TURN | {"miss": miss})]
+    assert "system, at token 100: a date changed" in shown
+    assert "lost by the difference: 830; by the cache: 50" in shown
+    assert shown[-5:] == ["  Hello.", "- It is Monday.", "- More", "+ It is Tuesday.", "+ More"]
+
+
+def test_tools_of_the_conversation_are_said() -> None:
+    shown = [t.plain for t in lines(TURN | {"tools_from": "conversation"})]
+    assert any("brought no tools" in line for line in shown)
+
+
+def test_colours_mark_the_two_versions() -> None:
+    old, new = diff("same a", "same b")
+    assert (old.style, new.style) == ("red", "green")
