@@ -20,6 +20,7 @@ MAY = {
     "cache": VOCABULARY,
     "engine": VOCABULARY | {"cache", "config"},
     "models": VOCABULARY,
+    "testing": VOCABULARY | {"cache"},
     "history": VOCABULARY,
     "config": {"errors"},
 }

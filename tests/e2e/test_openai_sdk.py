@@ -28,9 +28,8 @@ class Server:
     process: subprocess.Popen[str]
     url: str
 
-    @property
-    def client(self) -> OpenAI:
-        return OpenAI(base_url=self.url, api_key="none", max_retries=0)
+    def __post_init__(self) -> None:
+        self.client = OpenAI(base_url=self.url, api_key="none", max_retries=0)
 
     def turns(self) -> list[dict[str, Any]]:
         with urllib.request.urlopen(self.url.removesuffix("/v1") + "/api/turns") as r:
@@ -51,6 +50,7 @@ def start(model: Path, *flags: str, env: dict[str, str] | None = None) -> Server
 
 def end(server: Server, sig: signal.Signals = signal.SIGTERM) -> int:
     server.process.send_signal(sig)
+    server.client.close()
     code = server.process.wait(30)
     assert server.process.stdout is not None
     server.process.stdout.close()

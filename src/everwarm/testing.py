@@ -1,0 +1,267 @@
+"""The oracle: a model whose next token is a hash of everything that its state holds. No MLX.
+
+Its state holds literal token ids in the three ways in which real layers hold what they read:
+
+    rows   cuttable   one per token
+    ring   windowed   the last WINDOW tokens, position p in slot p % WINDOW
+    fold   opaque     one number that every token goes into, and that does not go back
+
+A token that was lost, doubled or read twice changes every token after it, so that reuse that went
+wrong fails an equality test, at the speed of lists. `OracleRun` runs a job over the real cache as
+`engine.run.Run` does; `reply_to` says what it must answer.
+"""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Self
+
+from everwarm.cache.cache import Cache, Lease
+from everwarm.errors import EngineError
+from everwarm.tokens import Mark, Tokens, tokens_of
+
+Layer = Literal["rows", "ring", "fold"]
+VOCABULARY: Final = 4096
+WINDOW: Final = 8
+EOS_IDS: Final = frozenset(range(0, VOCABULARY, 6))
+ORACLES: Final[dict[str, tuple[Layer, ...]]] = {
+    "cuttable": ("rows",),
+    "windowed": ("rows", "ring"),
+    "hybrid": ("rows", "fold"),
+    "recurrent": ("fold",),
+    "mixed": ("rows", "ring", "fold"),
+}
+_ROW_BYTES, _OTHER_BYTES = 10, 200
+_PRIME: Final = (1 << 61) - 1
+
+
+def _folded(value: int, token: int) -> int:
+    return (value * 1_000_003 + token + 1) % _PRIME
+
+
+def _token_of(rows: Tokens[int], window: Tokens[int], fold: int) -> int:
+    seen = zlib.crc32(window.tobytes(), zlib.crc32(rows.tobytes(), fold & 0xFFFFFFFF))
+    return (seen ^ (fold >> 32)) % VOCABULARY
+
+
+def next_token(context: Tokens[int], layers: Sequence[Layer]) -> int:
+    """What the oracle says after a literal context."""
+    fold = 0
+    if "fold" in layers:
+        for token in context:
+            fold = _folded(fold, token)
+    return _token_of(
+        context if "rows" in layers else tokens_of(),
+        context[-WINDOW:] if "ring" in layers else tokens_of(),
+        fold,
+    )
+
+
+def reply_to(context: Tokens[int], layers: Sequence[Layer], n: int) -> list[int]:
+    """The first `n` tokens of the oracle's reply, or all up to its stop token."""
+    context, out = context[:], list[int]()
+    while len(out) < n and (token := next_token(context, layers)) not in EOS_IDS:
+        out.append(token)
+        context.append(token)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class OraclePiece:
+    """Rows of a token range, or ring and fold at one position."""
+
+    nbytes: int
+    rows: Tokens[int]
+    ring: tuple[int, ...] = ()
+    fold: int = 0
+
+
+class OracleState:
+    """`cache.store.Live` of literal token ids. Set `fails_next` to break the next read."""
+
+    can_undo = True
+
+    def __init__(self, layers: Sequence[Layer] = ORACLES["cuttable"]) -> None:
+        self.layers = tuple(layers)
+        self.is_cuttable = self.layers == ("rows",)
+        self.length = 0
+        self.rows = tokens_of()
+        self.ring = [0] * WINDOW
+        self.fold = 0
+        self.copied = 0
+        self.fails_next = False
+        self._room = 0
+        self._held = 0
+
+    @property
+    def nbytes(self) -> int:
+        rows = max(self._room, self.length) if "rows" in self.layers else 0
+        return _ROW_BYTES * rows + (0 if self.is_cuttable else _OTHER_BYTES)
+
+    def feed(self, tokens: Tokens[int]) -> None:
+        """Read tokens. A failing read leaves the layers uneven, as a real one may."""
+        if "rows" in self.layers:
+            self.rows.extend(tokens)
+        if self.fails_next:
+            self.fails_next = False
+            raise EngineError("The oracle was told to fail.")
+        for at, token in enumerate(tokens, self.length):
+            self.ring[at % WINDOW] = token
+            self.fold = _folded(self.fold, token) if "fold" in self.layers else 0
+        self.length += len(tokens)
+
+    def says(self) -> int:
+        """The next token, from what the state holds. Only right behind a read."""
+        window = tokens_of()
+        if "ring" in self.layers:
+            last = range(max(0, self.length - WINDOW), self.length)
+            window = tokens_of(self.ring[p % WINDOW] for p in last)
+        return _token_of(self.rows, window, self.fold)
+
+    def hold(self) -> None:
+        """Make the next read of one token undoable."""
+        self._held = self.fold
+
+    def undo(self) -> None:
+        """Take back the one token read since `hold`. Its slot in the ring is written next."""
+        self.length -= 1
+        del self.rows[self.length :]
+        self.fold = self._held
+
+    def cut(self, start: int, end: int) -> OraclePiece:
+        rows = self.rows[start:end]
+        self.copied += len(rows)
+        return OraclePiece(_ROW_BYTES * len(rows), rows)
+
+    def checkpoint(self) -> OraclePiece | None:
+        if self.is_cuttable:
+            return None
+        return OraclePiece(_OTHER_BYTES, tokens_of(), tuple(self.ring), self.fold)
+
+    def rewind(self, at: int, checkpoint: OraclePiece | None) -> None:
+        del self.rows[at:]
+        self.length = at
+        self.put_back(checkpoint)
+
+    def recover(self, at: int, checkpoint: OraclePiece | None) -> bool:
+        """Go back to `at` after a failed read; False where that cannot be done."""
+        if not self.is_cuttable and checkpoint is None:
+            return False
+        self.rewind(at, checkpoint)
+        return True
+
+    def extend(self, piece: OraclePiece, start: int, end: int, piece_start: int) -> None:
+        self.rows.extend(piece.rows[start - piece_start : end - piece_start])
+        self.length = end
+
+    def put_back(self, checkpoint: OraclePiece | None) -> None:
+        if checkpoint is not None:
+            self.ring, self.fold = list(checkpoint.ring), checkpoint.fold
+
+    def fork(self, at: int, checkpoint: OraclePiece | None) -> Self:
+        other = type(self)(self.layers)
+        other.extend(self.cut(0, at), 0, at, 0)
+        other.put_back(checkpoint if checkpoint is not None else self.checkpoint())
+        return other
+
+    def reserve(self) -> None:
+        self._room = max(self._room, self.length + 4)
+
+
+class OracleRun:
+    """One job on the oracle: lease, prefill with checkpoints, decode one ahead, commit.
+
+    `step` until `over`; `cancel` between any two steps keeps what was read.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        tokens: Tokens[int],
+        marks: tuple[Mark, ...],
+        *,
+        namespace: str = "",
+        max_tokens: int = 6,
+        chunk: int = 16,
+    ) -> None:
+        self.cache, self.tokens, self.marks = cache, tokens, marks
+        self.namespace, self.max_tokens, self.chunk = namespace, max_tokens, chunk
+        self.lease: Lease | None = None
+        self.start = 0
+        self.prefilled = 0
+        self.reply: list[int] = []
+        self.over = False
+        self._steps = self._work()
+
+    @property
+    def state(self) -> OracleState | None:
+        """The leased state, while there is one."""
+        live = self.lease.holder.live if self.lease is not None else None
+        return live if isinstance(live, OracleState) else None
+
+    def step(self) -> bool:
+        """Take up the job, or read a chunk or a token. False: it has to wait for another."""
+        if self.lease is None:
+            rows = len(self.tokens) + self.max_tokens
+            self.lease = self.cache.lease(self.tokens, self.marks, self.namespace, rows=rows)
+            self.start = self.lease.start if self.lease is not None else 0
+            return self.lease is not None
+        try:
+            if next(self._steps, "end") == "end":
+                self._finish()
+        except EngineError:
+            self.over = True
+            self.cache.abandon(self.lease)
+            self.lease = None
+            raise
+        return True
+
+    def cancel(self) -> None:
+        """End the job now; what it has read is filed."""
+        self._finish()
+
+    def _finish(self) -> None:
+        self.over = True
+        if self.lease is not None:
+            self.cache.commit(self.lease)
+            self.lease = None
+
+    def _work(self) -> Iterator[None]:
+        lease, state = self.lease, self.state
+        assert lease is not None and state is not None
+        end = len(self.tokens) - 1
+        stops = self.cache.stops(lease, end)
+        while state.length < end:
+            at = state.length
+            stop = next((c for c in stops if c > at), end)
+            to = min((at // self.chunk + 1) * self.chunk, stop, end)
+            self._read(lease, state, self.tokens[at:to])
+            self.prefilled += to - at
+            if to in stops:
+                self.cache.checkpoint(lease, stops[to])
+            yield
+        self._read(lease, state, self.tokens[end:])
+        self.prefilled += 1
+        yield from self._decode(lease, state)
+
+    def _decode(self, lease: Lease, state: OracleState) -> Iterator[None]:
+        """As the engine does: a token is fed before anybody looks at it."""
+        while True:
+            token = state.says()
+            state.hold()
+            self._read(lease, state, array("i", [token]))
+            if token in EOS_IDS:
+                state.undo()
+                lease.holder.tokens.pop()
+                return
+            self.reply.append(token)
+            if len(self.reply) == self.max_tokens:
+                return
+            yield
+
+    def _read(self, lease: Lease, state: OracleState, tokens: Tokens[int]) -> None:
+        state.feed(tokens)
+        lease.holder.tokens.extend(tokens)

@@ -1,0 +1,116 @@
+"""The engine's own loop under the same random histories; its arrays carry the oracle's words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import everwarm.engine  # isort: skip  # noqa: F401  (chooses the BLAS before mlx)
+import mlx.core as mx
+from conversations import Conversations, Talk, explore
+
+from everwarm.cache.cache import Cache, Lease
+from everwarm.engine.run import Run
+from everwarm.errors import EngineError
+from everwarm.job import Ended, Job, Leased, Output, Token
+from everwarm.request import Sampling
+from everwarm.testing import EOS_IDS, VOCABULARY, Layer, OracleState
+from everwarm.tokens import Tokens, tokens_of
+
+STEPS = int(os.environ.get("EVERWARM_MACHINE_STEPS", 20_000)) // 10
+
+
+class LogitsState(OracleState):
+    """An oracle that says its next token as logits."""
+
+    def read(self, tokens: Tokens[int] | mx.array) -> mx.array:
+        literal = (
+            tokens if isinstance(tokens, tokens_of().__class__) else tokens_of(tokens.tolist())
+        )
+        self.feed(literal)
+        return (mx.arange(VOCABULARY) == self.says()).astype(mx.float32)[None, None]
+
+    def settle(self) -> None:
+        pass
+
+    def reserve_to(self, rows: int) -> None:
+        pass
+
+
+class Codec:
+    eos_ids = EOS_IDS
+
+
+class EngineRun:
+    """`engine.run.Run`, driven as the engine's thread drives it, with `OracleRun`'s face."""
+
+    def __init__(self, cache: Cache, talk: Talk, n: int, chunk: int) -> None:
+        self.tokens, marks = talk.prompt()
+        self.max_tokens = n
+        self.over = False
+        self._out: list[Output] = []
+        job = Job("j", self.tokens, marks, Sampling(), n, namespace=talk.namespace)
+        self._run = Run(job, cache, Codec(), self._out.append, chunk)  # type: ignore[arg-type]
+        self._steps: Iterator[None] | None = None
+
+    @property
+    def lease(self) -> Lease | None:
+        return self._run.lease
+
+    @property
+    def state(self) -> OracleState | None:
+        live: Any = self.lease.holder.live if self.lease is not None else None
+        return live  # type: ignore[no-any-return]
+
+    @property
+    def start(self) -> int:
+        return next((o.cached_tokens for o in self._out if isinstance(o, Leased)), 0)
+
+    @property
+    def prefilled(self) -> int:
+        return self._run.counts.prefilled
+
+    @property
+    def reply(self) -> list[int]:
+        return [o.id for o in self._out if isinstance(o, Token)]
+
+    def step(self) -> bool:
+        if self._steps is None:
+            if not self._run.try_lease():
+                return False
+            self._steps = self._run.steps()
+            return True
+        try:
+            next(self._steps)
+        except StopIteration:
+            self._finish()
+        except EngineError:
+            self.over = True
+            raise
+        return True
+
+    def cancel(self) -> None:
+        if self._steps is not None:
+            self._steps.close()  # type: ignore[attr-defined]
+        self._finish()
+
+    def _finish(self) -> None:
+        self.over = True
+        self._run.finish()
+        ended = self._out[-1]
+        assert isinstance(ended, Ended) and ended.completion_tokens == len(self.reply)
+
+
+class OnTheEngine(Conversations):
+    """The same clients, served by the engine's loop."""
+
+    def new_cache(self, layers: Sequence[Layer], budget: int) -> Cache:
+        return Cache(lambda: LogitsState(layers), budget=budget, bytes_at=self.bytes_at)
+
+    def new_run(self, cache: Cache, talk: Talk, n: int, chunk: int) -> Any:
+        return EngineRun(cache, talk, n, chunk)
+
+
+def test_the_engines_loop_gives_cold_replies_whatever_happens() -> None:
+    explore(OnTheEngine, STEPS)

@@ -1,0 +1,33 @@
+"""Every cache family that mlx-lm runs here, and every way back: a warm logit is the cold logit."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import pytest
+from operations import OPERATIONS
+from replay import Warm, zoo
+
+pytestmark = [
+    pytest.mark.exact,
+    pytest.mark.skipif(
+        os.environ.get("EVERWARM_BLAS") != "reference",
+        reason="needs EVERWARM_BLAS=reference, in a process of its own",
+    ),
+]
+
+
+@functools.lru_cache(maxsize=1)
+def model(family: str) -> Any:
+    return zoo.make(zoo.small(family))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("family", zoo.FAMILIES)
+def test_warm_is_cold(family: str, operation: str) -> None:
+    warm = Warm(model(family))
+    OPERATIONS[operation](warm)
+    assert warm.compared > 50
+    assert warm.difference == 0.0
