@@ -87,10 +87,12 @@ def serving(model: Path, *flags: str) -> Iterator[Server]:
     process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     port = int(process.stdout.readline().split(":")[-1].split("/")[0])
-    yield Server(port)
-    process.terminate()
-    code = process.wait(30)
-    process.stdout.close()
+    try:
+        yield Server(port)
+    finally:
+        process.terminate()
+        code = process.wait(30)
+        process.stdout.close()
     assert code == 0
 
 
