@@ -105,7 +105,13 @@ class Side:
         self.client = ChatClient(url)
         self.model = model
         self.messages = shapes.conversation(n_messages)
-        self.rows: dict[str, list[dict[str, Any]]] = {"first": [], "turn": [], "again": []}
+        self.rows: dict[str, list[dict[str, Any]]] = {
+            "first": [],
+            "turn": [],
+            "again": [],
+            "edit": [],
+            "other": [],
+        }
 
     def ask(self, kind: str, n: int) -> dict[str, Any]:
         if kind == "turn":
@@ -151,7 +157,7 @@ def run(shape: str, n_messages: int, turns: int) -> dict[str, Any]:
     tokenizer = ensure_default(home, convert=shapes.no_convert)
     with tempfile.TemporaryDirectory() as tmp:
         path = shapes.make_model(shape, Path(tmp) / shape, tokenizer)
-        ours_command = ["-m", "everwarm", "serve", str(path), "--no-remember"]
+        ours_command = ["-m", "everwarm", "serve", str(path), "--no-remember", "--no-disk"]
         theirs_command = ["-c", PEER, "--model", str(path), "--prefill-step-size", "512"]
         with server(ours_command) as a, server(theirs_command) as b:
             return _measure(path, Ours(a, shape, n_messages), Side(b, str(path), n_messages), turns)
@@ -161,6 +167,7 @@ def _measure(path: Path, ours: Ours, theirs: Side, turns: int) -> dict[str, Any]
     first = {"everwarm": ours.ask("first", 0), "mlx_lm.server": theirs.ask("first", 0)}
     print(json.dumps(first), file=sys.stderr)
     bare = Bare(path, int(first["everwarm"]["prompt_tokens"]))
+    print("measuring", file=sys.stderr, flush=True)
     bare_rows: list[float] = []
     again_rows: list[float] = []
     for n in range(1, turns + 1):
@@ -171,8 +178,8 @@ def _measure(path: Path, ours: Ours, theirs: Side, turns: int) -> dict[str, Any]
         again = ours.ask("again", n)
         theirs.ask("again", n)
         again_rows.append(bare.suffix_ms(int(again["prefilled_tokens"]), []))
-    ours_m = {k: medians(v) for k, v in ours.rows.items()}
-    theirs_m = {k: medians(v) for k, v in theirs.rows.items()}
+    ours_m = {k: medians(v) for k, v in ours.rows.items() if v}
+    theirs_m = {k: medians(v) for k, v in theirs.rows.items() if v}
     bare_ms = statistics.median(bare_rows)
     growth = [r["cache_bytes"] for r in ours.rows["turn"]]
     return {
@@ -186,10 +193,36 @@ def _measure(path: Path, ours: Ours, theirs: Side, turns: int) -> dict[str, Any]
         "bare_turn_ms": round(bare_ms, 1),
         "bare_again_ms": round(statistics.median(again_rows), 1),
         "over_bare_ms": round(ours_m["turn"]["less_render_ms"] - bare_ms, 1),
+        "whole_over_bare_ms": round(ours_m["turn"]["ttft_ms"] - bare_ms, 1),
         "turn_ratio": round(ours_m["turn"]["ttft_ms"] / theirs_m["turn"]["ttft_ms"], 3),
         "again_ratio": round(ours_m["again"]["ttft_ms"] / theirs_m["again"]["ttft_ms"], 3),
         "cache_bytes_per_turn": [b - a for a, b in itertools.pairwise(growth)],
+        "everwarm_edit": _edit(ours),
+        "mlx_lm.server_edit": _edit(theirs),
+        "everwarm_return": _return(ours),
     }
+
+
+def _edit(side: Side) -> dict[str, float]:
+    """Change a tool's result about ten messages before the last question, and ask again."""
+    kept, reply = side.messages, side.reply
+    at = max(i for i, m in enumerate(kept[:-20]) if m["role"] == "tool")
+    changed = {**kept[at], "content": kept[at]["content"] + "\nchanged"}
+    side.messages = [*kept[:at], changed, *kept[at + 1 :]]
+    row = side.ask("edit", 0)
+    side.messages, side.reply = kept, reply
+    return {k: round(row[k], 2) for k in ("ttft_ms", "prompt_tokens", "prefilled_tokens")}
+
+
+def _return(side: Side) -> dict[str, float]:
+    """Hold ten other sessions, then come back to the long one."""
+    kept, reply = side.messages, side.reply
+    for n in range(10):
+        side.messages = shapes.conversation(26, seed=n + 1)
+        side.ask("other", n)
+    side.messages, side.reply = kept, reply
+    row = side.ask("turn", 999)
+    return {k: round(row[k], 2) for k in ("ttft_ms", "prompt_tokens", "prefilled_tokens")}
 
 
 def _cuts(n: int) -> list[int]:

@@ -31,8 +31,8 @@ ONLY_IN = {
     "fastapi": "server",
     "starlette": "server",
     "uvicorn": "server",
+    "xxhash": "cache",
     "jinja2": "engine",
-    "sqlite3": "history",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,10 @@ def turn(
     out: list[Output] = []
     job = Job("j", tokens_of(tokens), tuple(marks or ()), Sampling(), max_tokens, logprobs=2)
     run = Run(job, cache, NoText(), out.append, 32)  # type: ignore[arg-type]
-    assert run.try_lease()
+    until = time.monotonic() + 30
+    while not run.try_lease():
+        assert time.monotonic() < until, "the state never came back from disk"
+        time.sleep(0.001)
     generator = run.steps()
     for n, _ in enumerate(generator, 1):
         if n == steps:

@@ -92,6 +92,23 @@ class Settings:
         "a whole number from 1 to 16777216",
         "--context-length",
     )
+    disk: bool = _setting(
+        True,
+        "Whether conversations are also kept on disk, where they survive a restart.",
+        "true or false",
+        "--no-disk",
+    )
+    disk_budget: int | None = _setting(
+        None,
+        "Bytes on disk for conversations. Unset: a quarter of what is free, at most 100 GB.",
+        "a size such as 50GB",
+        "--disk-budget",
+    )
+    disk_writes: int = _setting(
+        200 * 10**9,
+        "Bytes that may be written to disk in a day; beyond that conversations stay in memory.",
+        "a size such as 200GB",
+    )
     history: str = _setting(
         "verbatim",
         "How past replies are written into a prompt: word for word as the model wrote them, or as "
@@ -313,7 +330,10 @@ _READERS: dict[str, Callable[[object], object]] = {
     "api_key": _text,
     "cache": _flag,
     "forced_replies": _flag,
+    "disk": _flag,
     "memory_budget": _nbytes,
+    "disk_budget": _nbytes,
+    "disk_writes": _nbytes,
     "prefill_step": _between(1, 65536),
     "prefill_share": _share,
     "context_length": _between(1, 2**24),

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Finish = Literal["stop", "length", "tool_calls", "cancelled", "error"]
-CachedFrom = Literal["nothing", "live", "rewind", "fork", "pieces"]
+CachedFrom = Literal["nothing", "live", "rewind", "fork", "pieces", "disk"]
 """Where cached tokens came from: the conversation's own live state, moved (`live`); a live state
-cut back (`rewind`); a copy of part of one (`fork`); pieces resting in memory (`pieces`)."""
+cut back (`rewind`); a copy of part of one (`fork`); pieces resting in memory (`pieces`); files
+(`disk`)."""
 
 
 @dataclass(frozen=True, slots=True)

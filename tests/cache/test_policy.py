@@ -22,9 +22,17 @@ def at(*positions: int) -> list[Held]:
 def test_marks_branch_and_grids_are_where_a_prefill_stops() -> None:
     found = PRODUCT.positions(0, 20_503, MARKS, branch=12_345)
     assert found == {
-        1024: None, 2048: None, 3000: "system", 8192: None, 9000: "user",
-        12_345: None, 16_384: None, 20_000: "last", 20_500: "prompt",
+        512: None, 1024: None, 1536: None, 2048: None, 2560: None, 3000: "system",
+        8192: None, 9000: "user", 12_345: None, 16_384: None,
+        20_000: "last", 20_500: "prompt",
     }  # fmt: skip
+
+
+def test_a_long_head_has_a_wider_grid_so_that_all_of_it_can_be_kept() -> None:
+    found = PRODUCT.positions(0, 20_000, [Mark(20_000, "system")])
+    grid = [p for p in found if p % 8192]
+    assert grid == [*range(1536, 20_000, 1536), 20_000]
+    assert len(grid) <= PRODUCT.max_in_head
 
 
 def test_nothing_is_taken_where_the_prefill_does_not_go() -> None:
@@ -41,6 +49,23 @@ def test_large_checkpoints_stand_further_apart() -> None:
 def test_sixteen_are_kept() -> None:
     assert PRODUCT.to_drop(at(*range(100, 1700, 100)), NO_CAP) is None
     assert PRODUCT.to_drop(at(*range(100, 1800, 100)), NO_CAP) is not None
+
+
+def test_a_conversation_that_outgrew_its_head_keeps_the_heads_checkpoints() -> None:
+    head = [Held(p, in_head=True) for p in range(512, 7700, 512)]
+    turns = at(*range(10_000, 170_000, 10_000))
+    assert PRODUCT.to_drop([*head, *turns], NO_CAP) is None
+    crowded = [*head, *turns[:3], Held(35_000), *turns[3:]]
+    assert PRODUCT.to_drop(crowded, NO_CAP) == len(head) + 3
+    # A gap is counted from the head's end on: 9000 to 10,000 is the smallest one.
+    near = [*head, Held(9000), Held(10_000), *at(*range(20_000, 170_000, 10_000))]
+    assert PRODUCT.to_drop(near, NO_CAP) == len(head)
+
+
+def test_a_crowded_head_is_thinned_by_itself() -> None:
+    head = [Held(p, in_head=True) for p in [*range(500, 8500, 500), 8100]]
+    found = PRODUCT.to_drop([*sorted(head, key=lambda h: h.at), Held(9000)], NO_CAP)
+    assert found == 15
 
 
 def test_the_one_whose_neighbours_are_nearest_goes() -> None:

@@ -38,7 +38,7 @@ class Server:
 
 def start(model: Path, *flags: str, env: dict[str, str] | None = None) -> Server:
     if "--remember" not in flags:
-        flags = (*flags, "--no-remember")
+        flags = (*flags, "--no-remember", "--no-disk")
     command = [sys.executable, "-m", "everwarm", "serve", str(model), "--port", "0", *flags]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}

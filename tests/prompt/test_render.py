@@ -263,6 +263,16 @@ def test_a_result_that_is_written_as_json_is_counted(codec: Callable[[str], Text
     assert second.new_tokens == len(quoted.encode(added)) + len(quoted.encode(scaffold))
 
 
+def test_each_system_message_of_the_head_has_a_mark(plain: TextCodec) -> None:
+    head = (system("You are brief."), system("You can swim."), system("It is Monday."))
+    prompt = Renderer(plain).prompt(Request(None, (*head, user("Who are you?"))))
+    (start,) = plain.encode("<|im_start|>")
+    begins = [i for i, t in enumerate(prompt.tokens) if t == start]
+    assert [(m.at, m.kind) for m in prompt.marks] == [
+        (begins[1], "user"), (begins[2], "user"), (begins[3], "system"), (begins[4], "prompt"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("content", ["<", "<|", "im_start", "<|im_end|> is a token", "s"])
 def test_a_message_that_looks_like_a_control_token_is_found_where_it_stands(
     plain: TextCodec, content: str

@@ -24,7 +24,9 @@ def url(
     zoo.save(request.param, path, smollm2)
     command = [sys.executable, "-m", "everwarm", "serve", str(path), "--port", "0"]
     process = subprocess.Popen(
-        [*command, "--forced-replies", "--no-remember"], stdout=subprocess.PIPE, text=True
+        [*command, "--forced-replies", "--no-remember", "--no-disk"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     yield process.stdout.readline().split()[-1]

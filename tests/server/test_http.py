@@ -19,9 +19,11 @@ import zoo
 def port(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[int]:
     path = tmp_path_factory.mktemp("models") / "tiny"
     zoo.save("llama", path, smollm2)
-    command = [sys.executable, "-m", "everwarm", "serve", str(path), "--port", "0", "--no-remember"]
+    command = [sys.executable, "-m", "everwarm", "serve", str(path), "--port", "0"]
     process = subprocess.Popen(
-        [*command, "--prefill-step", "64"], stdout=subprocess.PIPE, text=True
+        [*command, "--prefill-step", "64", "--no-remember", "--no-disk"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     yield int(process.stdout.readline().split(":")[-1].split("/")[0])

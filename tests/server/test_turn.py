@@ -122,6 +122,22 @@ def test_what_the_cache_let_go_is_said(engine: Says) -> None:
     assert "let go" in record.miss.cause
 
 
+def test_what_another_branch_said_first_is_no_fault_of_the_cache(engine: Says) -> None:
+    server = turns(engine)
+    answer(server, user("go"))
+    answer(server, user("go"), said("fine"), user("north"))
+    answer(
+        server, user("go"), said("fine"), user("north"), said("fine"), user("look again, please")
+    )
+    answer(server, user("go"), said("fine"), user("south"))
+    record, _ = answer(
+        server, user("go"), said("fine"), user("south"), said("fine"), user("look again, please")
+    )
+    assert record.prefilled_tokens == record.unseen_tokens > record.new_tokens
+    assert record.miss is not None
+    assert (record.miss.part, record.miss.by_cache) == ("branch", 0)
+
+
 def test_the_setting_template_is_honoured_and_named(engine: Says) -> None:
     server = turns(engine, history="template")
     answer(server, user("go"))

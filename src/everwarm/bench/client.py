@@ -101,6 +101,20 @@ class ChatClient:
         except ValueError:
             raise EngineError(f"{self.url}{path} did not answer with JSON.") from None
 
+    def post(self, path: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Send a body as it is; the JSON values of the answer: all of a stream, or the one."""
+        try:
+            response = self._http.post(path, json=body)
+        except httpx2.ConnectError as error:
+            raise self._unreachable() from error
+        except httpx2.TransportError as error:
+            raise EngineError("The connection to the server broke in mid-reply.") from error
+        if not response.is_success:
+            raise _refusal(response.status_code, response.content)
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            return list(_chunks(response))
+        return [response.json()]
+
     def models(self) -> list[str]:
         """The ids of the models that are served."""
         return [str(m["id"]) for m in self.get("/v1/models")["data"]]

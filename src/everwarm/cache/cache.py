@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from everwarm.cache import policy, tree
-from everwarm.cache.evict import Candidate, candidates
+from everwarm.cache.evict import Candidate, candidates, forget_tokens
 from everwarm.cache.policy import Held, Policy
 from everwarm.cache.restore import Plan, plan
+from everwarm.cache.store import OnDisk
+from everwarm.cache.tier import DiskTier, Lost, Restoring
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.events import CachedFrom
 from everwarm.tokens import Mark, MarkKind, Tokens, common_length
@@ -32,12 +34,16 @@ _NAMES: Final[dict[str, CachedFrom]] = {
 
 @dataclass(slots=True)
 class Lease:
-    """The right to continue a state. `holder.tokens` and the state are the same length."""
+    """The right to continue a state. `holder.tokens` and the state are the same length.
+
+    `restoring`: the state is on its way from disk; `resume` until it is whole.
+    """
 
     holder: Holder
     start: int
     unseen: int
     cached_from: CachedFrom
+    restoring: Restoring | None = None
 
 
 class Cache:
@@ -51,12 +57,15 @@ class Cache:
         keep: bool = True,
         bytes_at: Callable[[int], int] = lambda rows: 0,
         policy: Policy = PRODUCT,
+        tier: DiskTier | None = None,
     ) -> None:
         self._new_live = new_live
         self.budget = budget
         self.policy = policy
         self._checkpoint_nbytes = 0
         self._keep = keep
+        self.tier = tier
+        self.prefill_tps: float | None = None
         self._bytes_at = bytes_at
         self._roots: dict[str, Node] = {}
         self._states: list[Holder] = []
@@ -65,6 +74,8 @@ class Cache:
         self._piece_bytes = 0
         self._tree_tokens = 0
         self.is_cuttable = bool(new_live().is_cuttable)
+        if tier is not None:
+            tier.graft(self._root)
 
     def lease(
         self,
@@ -81,12 +92,12 @@ class Cache:
         """
         if not self._has_room(rows):
             return None
-        root = self._roots.setdefault(namespace, tree.new_root())
+        root = self._root(namespace)
         for h in self._states:
             if h.busy:
                 self._flush(h)
         steps = tree.match(root, tokens)
-        chosen = plan(steps, len(tokens) - 1, is_cuttable=self.is_cuttable)
+        chosen = self._plan(steps, len(tokens) - 1)
         if self._should_wait(tokens, chosen, root):
             return None
         self._clock += 1
@@ -98,7 +109,34 @@ class Cache:
         holder.rows = rows
         holder.node.resumed = self._clock
         self.evict()
-        return Lease(holder, chosen.at, len(tokens) - seen, _NAMES[chosen.way])
+        lease = Lease(holder, chosen.at, len(tokens) - seen, _NAMES[chosen.way])
+        if holder.restoring:
+            assert self.tier is not None
+            lease.cached_from = "disk"
+            lease.restoring = Restoring(self.tier, chosen, holder, tokens)
+            lease.start = chosen.base
+        return lease
+
+    def resume(self, lease: Lease) -> Literal["whole", "coming", "lost"]:
+        """Take what has arrived from disk. `lost`: a file was no good; lease again without it."""
+        restoring, holder = lease.restoring, lease.holder
+        if restoring is None:
+            return "whole"
+        try:
+            if not restoring.step():
+                return "coming"
+        except Lost as e:
+            assert self.tier is not None
+            self.tier.forget(holder.root, e.file_id)
+            self.abandon(lease)
+            return "lost"
+        holder.tokens = holder.goal[: restoring.at]
+        lease.start, lease.restoring, holder.restoring = restoring.at, None, False
+        tree.advance(holder)
+        if restoring.made is not None and holder.node.checkpoint is None:
+            holder.node.checkpoint = self._weighed(restoring.made)
+        holder.node.resumed = self._clock
+        return "whole"
 
     def stops(self, lease: Lease, end: int) -> dict[int, MarkKind | None]:
         """Where a prefill up to `end` should call `checkpoint`, with what kinds; ascending.
@@ -143,12 +181,19 @@ class Cache:
             self.checkpoint(lease, None)
         self._remove_doubles(holder)
         holder.live.reserve()
+        self.spill(lease)
         self.evict()
+
+    def spill(self, lease: Lease) -> None:
+        """Have the disk tier write what this state holds, between the steps that follow."""
+        if self.tier is not None and self._keep:
+            names = (name for name, root in self._roots.items() if root is lease.holder.root)
+            self.tier.keep(lease.holder, next(names))
 
     def abandon(self, lease: Lease) -> None:
         """After a fault: go back to where the lease began and keep that; drop it if that fails."""
         holder, at = lease.holder, lease.start
-        holder.busy = False
+        holder.busy = holder.restoring = False
         path = [n for n in holder.node.path() if n.start < at]
         step = tree.Step(path[-1], at) if path and path[-1].end >= at else None
         checkpoint = path[-1].checkpoint if step and path[-1].end == at else None
@@ -200,7 +245,7 @@ class Cache:
             if not found:
                 break
         if self._tree_tokens > MAX_TREE_TOKENS:
-            self._forget_tokens()
+            self._tree_tokens = forget_tokens(self._nodes(), MAX_TREE_TOKENS)
 
     def _nodes(self) -> list[Node]:
         return [n for root in self._roots.values() for n in root.below()]
@@ -218,7 +263,20 @@ class Cache:
         busy = [self._bytes_at(h.rows) for h in self._states if h.busy]
         return not busy or self._bytes_at(rows) + sum(busy) <= self.budget
 
+    def _root(self, namespace: str) -> Node:
+        return self._roots.setdefault(namespace, tree.new_root())
+
+    def _plan(self, steps: list[tree.Step], limit: int) -> Plan:
+        near = plan(steps, limit, is_cuttable=self.is_cuttable)
+        if self.tier is None:
+            return near
+        far = plan(steps, limit, is_cuttable=self.is_cuttable, from_disk=True)
+        pays = far.at > near.at and self.tier.pays(far, near.at, self.prefill_tps)
+        return far if pays else near
+
     def _flush(self, holder: Holder) -> None:
+        if holder.restoring:
+            return
         assert holder.live.length == len(holder.tokens), "a state and its tokens differ in length"
         tree.advance(holder)
 
@@ -243,7 +301,7 @@ class Cache:
     ) -> Holder:
         holder = chosen.holder
         if holder is None or chosen.way == "fork":
-            at_end = chosen.checkpoint
+            at_end = None if isinstance(chosen.checkpoint, OnDisk) else chosen.checkpoint
             if holder is not None and holder.live.length == chosen.base == chosen.at:
                 at_end = None
             live = self._new_live() if holder is None else holder.live.fork(chosen.base, at_end)
@@ -253,6 +311,10 @@ class Cache:
             self._cut_tail(holder, next(s for s in steps if s.upto >= chosen.base), chosen)
         holder.busy = True
         holder.ending = False
+        if chosen.files:
+            holder.restoring = True
+            holder.tokens = tokens[: chosen.base]
+            return holder
         for s in chosen.segments:
             holder.live.extend(s.piece, s.start, s.end, s.piece_start)
         if chosen.segments:
@@ -268,7 +330,8 @@ class Cache:
         for node in tree.withdraw(holder, at):
             if not node.holders:
                 node.segment = self._cut(holder, node)
-        holder.live.rewind(chosen.base, chosen.checkpoint if not chosen.segments else None)
+        there = not chosen.segments and not isinstance(chosen.checkpoint, OnDisk)
+        holder.live.rewind(chosen.base, chosen.checkpoint if there else None)
 
     def _cut(self, holder: Holder, node: Node) -> Segment:
         piece = self._weighed(holder.live.cut(node.start, node.end))
@@ -294,9 +357,11 @@ class Cache:
     def _thin(self, node: Node) -> None:
         """Keep the conversation's checkpoints few and well spread."""
         while True:
-            held = [n for n in node.path() if n.checkpoint is not None]
+            path = node.path()
+            head = max((n.end for n in path if n.kind == "system"), default=0)
+            held = [n for n in path if n.checkpoint is not None]
             index = self.policy.to_drop(
-                [_held(n) for n in held], self.budget // policy.CONVERSATION_SHARE
+                [_held(n, head) for n in held], self.budget // policy.CONVERSATION_SHARE
             )
             if index is None:
                 return
@@ -320,23 +385,9 @@ class Cache:
                     n.segment = self._cut(holder, n)
         self._drop(holder)
 
-    def _forget_tokens(self) -> None:
-        """Bound the memory of what was read: the longest unused leaves go first."""
-        total = sum(len(n.tokens) for n in self._nodes())
-        self._tree_tokens = total
-        if total <= MAX_TREE_TOKENS:
-            return
-        ghosts = [n for n in self._nodes() if not n.children and not n.holds_bytes and n.parent]
-        for node in sorted(ghosts, key=lambda n: n.used):
-            assert node.parent is not None
-            del node.parent.children[node.tokens[0]]
-            total -= len(node.tokens)
-            if total <= MAX_TREE_TOKENS * 9 // 10:
-                break
-        self._tree_tokens = total
 
-
-def _held(node: Node) -> Held:
+def _held(node: Node, head: int) -> Held:
     assert node.checkpoint is not None
     heavy = node.kind == "system" or len(node.children) > 1
-    return Held(node.end, policy.HEAVY if heavy else 1, node.resumed, node.checkpoint.nbytes)
+    weight = policy.HEAVY if heavy else 1
+    return Held(node.end, weight, node.resumed, node.checkpoint.nbytes, node.end <= head)

@@ -38,6 +38,19 @@ def candidates(
     return sorted(out, key=lambda c: c.worth)
 
 
+def forget_tokens(nodes: Sequence[Node], most: int) -> int:
+    """Bound the memory of what was read: the longest unused leaves go first. How many stay."""
+    total = sum(len(n.tokens) for n in nodes)
+    ghosts = [n for n in nodes if not n.children and n.parent and n.is_bare]
+    for node in sorted(ghosts, key=lambda n: n.used):
+        if total <= most * 9 // 10:
+            break
+        assert node.parent is not None
+        del node.parent.children[node.tokens[0]]
+        total -= len(node.tokens)
+    return total
+
+
 def _covered(nodes: Sequence[Node]) -> set[int]:
     """Nodes whose rows are all held, from the root on."""
     out: set[int] = set()

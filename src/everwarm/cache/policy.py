@@ -8,7 +8,7 @@ rules (`simulate.py`); what it showed is in `docs/lab.md`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from everwarm.tokens import Mark, MarkKind
@@ -29,12 +29,14 @@ class Held:
     """A checkpoint that a conversation holds, as a rule sees it.
 
     `used`: the number of the last request that went on from it or took it at a mark; 0: none.
+    `in_head`: it stands within tools and system prompt, or at their end.
     """
 
     at: int
     weight: int = 1
     used: int = 0
     nbytes: int = 0
+    in_head: bool = False
 
 
 Rule = Callable[[Sequence[Held]], int | None]
@@ -64,15 +66,18 @@ def coverage(held: Sequence[Held]) -> int | None:
 class Policy:
     """Where to checkpoint and which to keep. The defaults are the product.
 
-    Grids are distances in tokens, within tools and system prompt and behind; None: no grid.
+    Grids are distances in tokens, within tools and system prompt (the head) and behind; None: no
+    grid. The head's is wider where more than `max_in_head` would fit. Head and rest are counted
+    apart: a date or a tool changes in the head long after a conversation outgrew it.
     """
 
     max_checkpoints: int = 16
     rule: Rule = coverage
-    system_grid: int | None = 1024
+    system_grid: int | None = 512
     grid: int | None = 8192
     marks: frozenset[MarkKind] = frozenset(("system", "user", "last", "prompt"))
     at_branches: bool = True
+    max_in_head: int = 16
 
     def positions(
         self, start: int, end: int, marks: Sequence[Mark], *, branch: int = 0, nbytes: int = 0
@@ -96,16 +101,23 @@ class Policy:
 
     def to_drop(self, held: Sequence[Held], most_bytes: int) -> int | None:
         """The index of a checkpoint that a conversation should let go; None: all may stay."""
-        many = len(held) > self.max_checkpoints
-        if not many and sum(h.nbytes for h in held) <= most_bytes:
-            return None
-        return self.rule(held)
+        n = sum(h.in_head for h in held)
+        if n > self.max_in_head:
+            return self.rule(held[:n])
+        if len(held) - n > self.max_checkpoints:
+            start = held[n - 1].at if n else 0
+            found = self.rule([replace(h, at=h.at - start) for h in held[n:]])
+            return None if found is None else n + found
+        if sum(h.nbytes for h in held) > most_bytes:
+            return self.rule(held)
+        return None
 
     def _grids(self, end: int, marks: Sequence[Mark]) -> list[int]:
         system = max((m.at for m in marks if m.kind == "system"), default=0)
         out: list[int] = []
-        if self.system_grid is not None:
-            out += range(self.system_grid, min(system, end + 1), self.system_grid)
+        if self.system_grid is not None and self.max_in_head:
+            step = self.system_grid * -(-system // (self.system_grid * self.max_in_head))
+            out += range(step, min(system, end + 1), step) if step else ()
         if self.grid is not None:
             out += range(self.grid, end + 1, self.grid)
         return out

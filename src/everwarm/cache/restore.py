@@ -14,9 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from everwarm.cache.store import Piece
+from everwarm.cache.store import OnDisk, Piece
 from everwarm.cache.tree import Holder, Segment, Step
 
+READ_COST = 4
+"""A row from disk costs as much as so many copied in memory."""
 Way = Literal["new", "move", "rewind", "fork", "join"]
 
 
@@ -26,7 +28,8 @@ class Plan:
 
     `new`: nothing to continue from. `move`: the holder's state as it is. `rewind`: cut its tail
     out, go back to `base`. `fork`: copy its first `base` tokens. `join`: a fresh state, built from
-    segments only. Then `segments` [base, at) are appended and `checkpoint` put back.
+    segments only. Then `segments` [base, at) are appended and `checkpoint` put back. Both may rest
+    on disk.
     """
 
     at: int
@@ -34,17 +37,23 @@ class Plan:
     holder: Holder | None = None
     base: int = 0
     segments: tuple[Segment, ...] = ()
-    checkpoint: Piece | None = None
+    checkpoint: Piece | OnDisk | None = None
+
+    @property
+    def files(self) -> list[OnDisk]:
+        """What has to be read, in order."""
+        pieces = [*(s.piece for s in self.segments), self.checkpoint]
+        return [p for p in pieces if isinstance(p, OnDisk)]
 
 
-def plan(steps: list[Step], limit: int, *, is_cuttable: bool) -> Plan:
+def plan(steps: list[Step], limit: int, *, is_cuttable: bool, from_disk: bool = False) -> Plan:
     """The longest restorable position <= `limit` on a matched path, and the cheapest way to it.
 
     Cost: the path's nodes times the holders on it.
     """
     best = Plan(0, "new")
     for holder in [None, *_holders(steps)]:
-        candidate = _from(holder, steps, limit, is_cuttable)
+        candidate = _from(holder, steps, limit, is_cuttable, from_disk)
         if candidate is not None and _better(candidate, best):
             best = candidate
     return best
@@ -57,7 +66,9 @@ def _holders(steps: list[Step]) -> list[Holder]:
 
 def _cost(p: Plan) -> int:
     """Tokens' worth of rows to copy."""
-    joined = sum(s.end - s.start for s in p.segments)
+    joined = sum(
+        (s.end - s.start) * (READ_COST if isinstance(s.piece, OnDisk) else 1) for s in p.segments
+    )
     if p.way == "rewind" and p.holder is not None:
         return joined + p.holder.live.length - p.base
     return joined + (p.base if p.way == "fork" else 0)
@@ -67,11 +78,13 @@ def _better(a: Plan, b: Plan) -> bool:
     return (a.at, -_cost(a)) > (b.at, -_cost(b))
 
 
-def _from(holder: Holder | None, steps: list[Step], limit: int, is_cuttable: bool) -> Plan | None:
+def _from(
+    holder: Holder | None, steps: list[Step], limit: int, is_cuttable: bool, from_disk: bool
+) -> Plan | None:
     """The best plan that stands on this holder (or on segments alone), if any."""
-    shared, segments, reach = _reach(holder, steps)
+    shared, segments, reach = _reach(holder, steps, from_disk)
     reach = min(reach, limit)
-    at, checkpoint = _position(holder, steps, reach, shared, is_cuttable)
+    at, checkpoint = _position(holder, steps, reach, shared, is_cuttable, from_disk)
     if at == 0:
         return None
     base = min(shared, at)
@@ -88,7 +101,9 @@ def _upto(s: Segment, at: int) -> Segment:
     return s if s.end <= at else s.split(at)[0]
 
 
-def _reach(holder: Holder | None, steps: list[Step]) -> tuple[int, list[Segment], int]:
+def _reach(
+    holder: Holder | None, steps: list[Step], from_disk: bool
+) -> tuple[int, list[Segment], int]:
     """How far the holder covers the path, the segments that continue it, and where they end."""
     shared = 0
     segments: list[Segment] = []
@@ -100,20 +115,41 @@ def _reach(holder: Holder | None, steps: list[Step]) -> tuple[int, list[Segment]
             segments.append(step.node.segment)
             reach = step.upto
         else:
-            break
+            found = _shelved(step, reach) if from_disk and reach == step.node.start else []
+            segments += found
+            reach = found[-1].end if found else reach
+            if reach < step.upto:
+                break
     return shared, segments, reach
 
 
+def _shelved(step: Step, reach: int) -> list[Segment]:
+    """Rows on disk from `reach` on, as far as they go without a hole."""
+    out: list[Segment] = []
+    for s in sorted(step.node.shelved, key=lambda s: s.start):
+        if s.start <= reach < min(s.end, step.upto):
+            out.append(Segment(s.piece, s.piece_start, reach, min(s.end, step.upto)))
+            reach = out[-1].end
+    return out
+
+
 def _position(
-    holder: Holder | None, steps: list[Step], reach: int, shared: int, is_cuttable: bool
-) -> tuple[int, Piece | None]:
+    holder: Holder | None,
+    steps: list[Step],
+    reach: int,
+    shared: int,
+    is_cuttable: bool,
+    from_disk: bool,
+) -> tuple[int, Piece | OnDisk | None]:
     """The longest position <= `reach` whose other layers can be had, with their checkpoint."""
     if is_cuttable:
         return reach, None
-    at, checkpoint = 0, None
+    at: int = 0
+    checkpoint: Piece | OnDisk | None = None
     for step in steps:
-        if step.node.checkpoint is not None and step.upto == step.node.end <= reach:
-            at, checkpoint = step.node.end, step.node.checkpoint
+        held = step.node.checkpoint or (step.node.shelved_checkpoint if from_disk else None)
+        if held is not None and step.upto == step.node.end <= reach:
+            at, checkpoint = step.node.end, held
     length = holder.live.length if holder is not None else 0
     if at <= length <= reach and length == shared:
         return length, None

@@ -65,7 +65,7 @@ VARIANTS: Final = (
     Variant("8, by coverage", Policy(8)),
     Variant(PRODUCT, Policy()),
     Variant("32, by coverage", Policy(32)),
-    Variant("any number", Policy(UNLIMITED)),
+    Variant("any number", Policy(UNLIMITED, max_in_head=UNLIMITED)),
     Variant("16, no branch points", Policy(at_branches=False)),
     Variant("16, no grid in the system prompt", Policy(system_grid=None)),
     Variant("16, no grid", Policy(system_grid=None, grid=None)),

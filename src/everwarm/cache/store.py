@@ -6,7 +6,14 @@ All calls happen on the engine's thread.
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from everwarm.cache.blob import Layer
+
+Bytes = tuple[tuple[Layer, ...], list[Any]]
+"""Layers as they are written down, and one buffer for each array in them."""
 
 
 class Piece(Protocol):
@@ -14,6 +21,14 @@ class Piece(Protocol):
 
     @property
     def nbytes(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """A piece that rests on disk: a file of so many bytes. It takes no memory."""
+
+    file_id: str
+    nbytes: int
 
 
 class Live(Protocol):
@@ -55,6 +70,21 @@ class Live(Protocol):
 
     def fork(self, at: int, checkpoint: Piece | None) -> Self:
         """An independent copy of the first `at` tokens' state. `at` == `length` needs none."""
+
+    def rows_out(self, start: int, end: int) -> Bytes:
+        """The cuttable layers' rows [start, end), copied out of the engine's arrays."""
+
+    def rows_in(
+        self, held: Sequence[Layer], buffers: Sequence[Any], start: int, end: int,
+        piece_start: int, room: int
+    ) -> None:  # fmt: skip
+        """As `extend`, from what `rows_out` gave. Makes room for `room` rows."""
+
+    def checkpoint_out(self, piece: Piece, at: int) -> Bytes | None:
+        """A checkpoint that was taken at `at`, copied out; None: it cannot be written down."""
+
+    def checkpoint_in(self, held: Sequence[Layer], buffers: Sequence[Any]) -> Piece:
+        """From what `checkpoint_out` gave."""
 
     def reserve(self) -> None:
         """Make room for what will come, so that the next continuation moves no bytes."""

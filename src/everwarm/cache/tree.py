@@ -8,6 +8,8 @@ An edge holds tokens, a node is the position behind its edge. Bytes hang on node
 - `holders`: live states whose path leads through this node's whole edge.
 - `segment`: rows of the cuttable layers for this edge; only where no holder covers it.
 - `checkpoint`: the other layers at this node's position.
+- `shelved`: files that hold rows of this edge, perhaps also rows outside; `shelved_checkpoint` one
+  with the other layers at this position. They stay when memory lets go.
 
 A node without any of them is a memory of tokens that were read once: 4 bytes each, so that we know
 what is *unseen*. Not here: what to restore (`restore.py`), what to let go (`policy.py`).
@@ -15,10 +17,10 @@ what is *unseen*. Not here: what to restore (`restore.py`), what to let go (`pol
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from everwarm.cache.store import Live, Piece
+from everwarm.cache.store import Live, OnDisk, Piece
 from everwarm.tokens import Mark, MarkKind, Tokens, common_length, tokens_of
 
 
@@ -26,7 +28,7 @@ from everwarm.tokens import Mark, MarkKind, Tokens, common_length, tokens_of
 class Segment:
     """Rows [start, end) of a piece whose rows begin at `piece_start`."""
 
-    piece: Piece
+    piece: Piece | OnDisk
     piece_start: int
     start: int
     end: int
@@ -44,6 +46,7 @@ class Holder:
 
     `tokens` are exactly what the state has read; the tree may lag behind while it is busy.
     `goal` is what a busy holder is going to read, `rows` what its state may grow to.
+    `restoring`: its state is on its way from disk, and the tree does not know it yet.
     """
 
     live: Live
@@ -56,6 +59,7 @@ class Holder:
     marks: tuple[Mark, ...] = ()
     used: int = 0
     rows: int = 0
+    restoring: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -73,6 +77,8 @@ class Node:
     holders: list[Holder] = field(default_factory=list)
     segment: Segment | None = None
     checkpoint: Piece | None = None
+    shelved: list[Segment] = field(default_factory=list)
+    shelved_checkpoint: OnDisk | None = None
     kind: MarkKind | None = None
     used: int = 0
     resumed: int = 0
@@ -84,6 +90,11 @@ class Node:
     @property
     def holds_bytes(self) -> bool:
         return bool(self.holders) or self.segment is not None or self.checkpoint is not None
+
+    @property
+    def is_bare(self) -> bool:
+        """Only a memory of tokens."""
+        return not (self.holds_bytes or self.shelved or self.shelved_checkpoint)
 
     def path(self) -> list[Node]:
         """From the first node below the root to this one."""
@@ -138,6 +149,8 @@ def split(node: Node, at: int) -> Node:
     upper.children[node.tokens[0]] = node
     if node.segment is not None:
         upper.segment, node.segment = node.segment.split(at)
+    upper.shelved = [s for s in node.shelved if s.start < at]
+    node.shelved = [s for s in node.shelved if s.end > at]
     return upper
 
 
@@ -168,7 +181,8 @@ def advance(holder: Holder) -> list[Segment]:
 def _append(node: Node, holder: Holder) -> Node:
     """Put the rest of a holder's tokens below `node`: in its own edge where that is a free leaf."""
     rest = holder.tokens[node.end :]
-    free = not node.children and node.checkpoint is None and node.kind is None
+    bare = node.checkpoint is None and node.shelved_checkpoint is None and node.kind is None
+    free = bare and not node.children
     if node.parent is not None and free and node.holders == [holder]:
         node.tokens.extend(rest)
         node.end += len(rest)
@@ -176,6 +190,21 @@ def _append(node: Node, holder: Holder) -> Node:
     child = Node(node, rest, node.end + len(rest), holders=[holder])
     node.children[rest[0]] = child
     return child
+
+
+def grow(node: Node, tokens: Sequence[int]) -> Node:
+    """The node behind these tokens below `node`, made where it is not there yet."""
+    rest = tokens_of(tokens)
+    while rest:
+        child = node.children.get(rest[0])
+        if child is None:
+            child = Node(node, rest, node.end + len(rest))
+            node.children[rest[0]] = child
+            return child
+        n = common_length(child.tokens, rest)
+        node = child if n == len(child.tokens) else split(child, child.start + n)
+        rest = rest[n:]
+    return node
 
 
 def withdraw(holder: Holder, down_to: Node) -> list[Node]:

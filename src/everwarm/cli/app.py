@@ -50,6 +50,8 @@ def serve(
     prefill_step: Annotated[int | None, _flag("prefill_step", "--prefill-step")] = None,
     prefill_share: Annotated[float | None, _flag("prefill_share", "--prefill-share")] = None,
     context_length: Annotated[int | None, _flag("context_length", "--context-length")] = None,
+    disk: Annotated[bool | None, _flag("disk", "--disk/--no-disk")] = None,
+    disk_budget: Annotated[str | None, _flag("disk_budget", "--disk-budget")] = None,
     history: Annotated[str | None, _flag("history", "--history")] = None,
     remember: Annotated[bool | None, _flag("remember", "--remember/--no-remember")] = None,
     forced_replies: Annotated[bool | None, _flag("forced_replies", "--forced-replies")] = None,
@@ -140,6 +142,32 @@ def ls(as_json: AsJson = False) -> None:
 
 
 @bench.command()
+def replay(
+    traces: Annotated[list[Path], typer.Argument(help="Recordings, one client each.")],
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="A phase to leave out of a second sum. May be repeated."),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send recorded requests of clients again, and count what is read for each.
+
+    For a server started with --forced-replies: it answers what the recording has. A recording is
+    JSON lines of phase, path, body and reply (text, thinking, calls).
+
+    cache: tokens read for each that the model had never read. reprocess: tokens read for each that
+    the client added; 1.00 is perfect. again: tokens read beyond what was new, request by request.
+    """
+    from everwarm.bench.client import ChatClient
+    from everwarm.cli.replay import run
+
+    with ChatClient(url, api_key=api_key) as client:
+        run(client, traces, without or (), as_json=as_json)
+
+
+@bench.command()
 def policy(
     traces: Annotated[
         list[Path] | None,
@@ -192,3 +220,39 @@ def policy(
         token_bytes=token_bytes, checkpoint_bytes=checkpoint_bytes,
     )  # fmt: skip
     run(trial, n_synthetic=synthetic, seed=seed, as_json=as_json)
+
+
+disk = typer.Typer(help="Conversations that rest on disk, while no server is running on them.")
+app.add_typer(disk, name="cache", no_args_is_help=True)
+
+
+@disk.command("stats")
+def cache_stats(as_json: AsJson = False) -> None:
+    """Show what rests on disk, and its limits. Of a running server: `everwarm ps`."""
+    from everwarm.cli.disk import stats
+
+    stats(settings(), as_json=as_json)
+
+
+@disk.command("verify")
+def cache_verify() -> None:
+    """Read every piece and its checksums; what is damaged is removed."""
+    from everwarm.cli.disk import verify
+
+    raise typer.Exit(verify(settings()))
+
+
+@disk.command("prune")
+def cache_prune() -> None:
+    """Remove what is of no use, or over the budget."""
+    from everwarm.cli.disk import prune
+
+    prune(settings())
+
+
+@disk.command("clear")
+def cache_clear() -> None:
+    """Remove every conversation from disk. Answers stay right; they are read again."""
+    from everwarm.cli.disk import clear
+
+    clear(settings())

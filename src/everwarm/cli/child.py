@@ -25,7 +25,7 @@ def running_server(flags: Sequence[str]) -> Iterator[str]:
     The URL is read from what the server prints once it listens. Raises EngineError with the
     server's last words if it ends before that, or says nothing for `START_S`.
     """
-    command = [sys.executable, "-m", "everwarm", "serve", "--no-remember"]
+    command = [sys.executable, "-m", "everwarm", "serve", "--no-remember", "--no-disk"]
     command += ["--host", "127.0.0.1", "--port", "0"]
     server = subprocess.Popen(
         [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -24,6 +24,7 @@ class LoadedModel:
     codec: Codec
     info: ModelInfo
     config: dict[str, Any]
+    directory: Path
 
 
 def load_model(path_or_id: str, *, model_id: str | None, context_length: int | None) -> LoadedModel:
@@ -58,7 +59,7 @@ def load_model(path_or_id: str, *, model_id: str | None, context_length: int | N
         has_reasoning=codec.think_markers is not None,
         has_tools=codec.tool_markers is not None,
     )
-    return LoadedModel(model, codec, info, config)
+    return LoadedModel(model, codec, info, config, directory)
 
 
 def _snapshot(repo: str) -> Path:

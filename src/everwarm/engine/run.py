@@ -22,6 +22,8 @@ from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
 
 Phase = Literal["wait", "prefill", "decode"]
 CLEAR_EVERY = 256
+SPILL_EVERY = 4096
+TELLING_PREFILL = 256
 LIKELY_REPLY = 4096
 """Room set aside for a reply: without max_tokens one may run on, but hardly any does."""
 
@@ -48,21 +50,26 @@ class Run:
         self.phase: Phase = "wait"
         self.cancelled = False
         self.lease: Lease | None = None
-        self.submitted = time.perf_counter()
+        self.submitted = self.leasing = time.perf_counter()
         self.counts = Counts()
 
     def try_lease(self) -> bool:
-        """Take the job up; False: what it needs is being read by somebody else."""
-        began = time.perf_counter()
+        """Take the job up; False: what it needs is being read, by somebody else or from disk."""
         job = self.job
-        rows = len(job.tokens) + min(job.max_tokens, LIKELY_REPLY)
-        self.lease = self.cache.lease(job.tokens, job.marks, job.namespace, rows=rows)
+        if self.lease is None:
+            self.leasing = time.perf_counter()
+            rows = len(job.tokens) + min(job.max_tokens, LIKELY_REPLY)
+            self.lease = self.cache.lease(job.tokens, job.marks, job.namespace, rows=rows)
         if self.lease is None:
             return False
-        now = time.perf_counter()
         lease = self.lease
+        state = self.cache.resume(lease)
+        if state == "lost":
+            self.lease = None
+        if state != "whole":
+            return False
         self.phase = "prefill"
-        wait_s, restore_s = began - self.submitted, now - began
+        wait_s, restore_s = self.leasing - self.submitted, time.perf_counter() - self.leasing
         self.sink(Leased(lease.start, lease.unseen, lease.cached_from, wait_s, restore_s))
         return True
 
@@ -90,10 +97,14 @@ class Run:
     def finish(self) -> None:
         """File the state and say that the job is over."""
         began = time.perf_counter()
-        if self.lease is not None:
+        if self.lease is not None and self.lease.restoring is not None:
+            self.cache.abandon(self.lease)
+        elif self.lease is not None:
             self.cache.commit(self.lease)
-            self.lease = None
+        self.lease = None
         c = self.counts
+        if c.prefilled >= TELLING_PREFILL:
+            self.cache.prefill_tps = c.prefilled / c.prefill_s
         commit_s = time.perf_counter() - began
         self.sink(Ended(c.reason, c.prefilled, c.completion, c.prefill_s, c.decode_s, commit_s))
 
@@ -115,6 +126,8 @@ class Run:
             first = False
             if to in stops:
                 self.cache.checkpoint(lease, stops[to])
+            if to % SPILL_EVERY == 0:
+                self.cache.spill(lease)
             if to - at >= self.chunk:  # a hit's few tokens leave nothing worth giving back
                 mx.clear_cache()
             self.counts.prefilled += to - at

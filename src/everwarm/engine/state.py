@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
 import mlx.core as mx
 from mlx.utils import tree_map
 from mlx_lm.models.cache import make_prompt_cache
 
-from everwarm.engine import layers
+from everwarm.cache.blob import Layer
+from everwarm.engine import layers, transfer
 from everwarm.tokens import Tokens, tokens_of
 
 RESERVE: Final = 16
@@ -112,6 +113,22 @@ class State:
         if checkpoint is not None:
             for c, held in zip(self._others, checkpoint.held, strict=True):
                 layers.put_back(c, held)
+
+    def rows_out(self, start: int, end: int) -> transfer.Bytes:
+        return transfer.rows_out(self._cuttable, start, end)
+
+    def rows_in(
+        self, held: Sequence[Layer], buffers: Sequence[Any], start: int, end: int,
+        piece_start: int, room: int
+    ) -> None:  # fmt: skip
+        transfer.rows_in(self._cuttable, held, buffers, (start, end), piece_start, room)
+        self.length = end
+
+    def checkpoint_out(self, piece: ArrayPiece, at: int) -> transfer.Bytes | None:
+        return transfer.checkpoint_out(piece.held, self._others, at)
+
+    def checkpoint_in(self, held: Sequence[Layer], buffers: Sequence[Any]) -> ArrayPiece:
+        return ArrayPiece(transfer.checkpoint_in(held, buffers))
 
     def fork(self, at: int, checkpoint: ArrayPiece | None) -> Self:
         other = type(self)(self.model)

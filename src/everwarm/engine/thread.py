@@ -12,12 +12,14 @@ from typing import Any, Final
 import mlx.core as mx
 
 from everwarm.cache.cache import Cache
+from everwarm.cache.tier import DiskTier
 from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.engine.model import LoadedModel, load_model
 from everwarm.engine.run import Run
 from everwarm.engine.schedule import Schedule
 from everwarm.engine.state import State, bytes_at
+from everwarm.engine.storage import open_tier
 from everwarm.errors import EngineError, EverwarmError, Overloaded
 from everwarm.job import Failed, Job, ModelInfo, Sink
 
@@ -44,6 +46,8 @@ class EngineThread:
         self._jobs: dict[str, _Running] = {}
         self._schedule = Schedule(settings.prefill_share)
         self._stopping = False
+        self._grace_s = 0.0
+        self._tier: DiskTier | None = None
         self._loaded: Future[LoadedModel] = Future()
         self._thread = threading.Thread(target=self._main, name="everwarm-engine", daemon=True)
 
@@ -100,15 +104,18 @@ class EngineThread:
     def stats(self) -> dict[str, int | float | str]:
         """Blocks until the engine is between two steps."""
         out: dict[str, int | float | str] = dict(self.call(self._cache.stats).result(30))
+        if self._tier is not None:
+            out |= self._tier.stats()
         return out | {"jobs": len(self._jobs), "memory_bytes": mx.get_active_memory()}
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Cancel what runs, file it, end the thread."""
         self._stopping = True
+        self._grace_s = grace_s
         for job_id in list(self._jobs):
             self.cancel(job_id)
         self._inbox.put(None)
-        self._thread.join(grace_s + LONG_CHUNK_S)
+        self._thread.join(2 * grace_s + LONG_CHUNK_S)
 
     def _main(self) -> None:
         try:
@@ -119,6 +126,8 @@ class EngineThread:
             while self._turn():
                 pass
         self._jobs.clear()
+        if self._tier is not None:
+            self._tier.close(self._grace_s)
         mx.synchronize()
         mx.clear_streams()
 
@@ -128,17 +137,20 @@ class EngineThread:
         on_gpu = mx.default_device() == mx.Device(mx.gpu)
         self._chunk = s.prefill_step or (2048 if on_gpu else 512)
         budget = s.memory_budget or int(0.7 * _free_bytes())
+        self._tier = open_tier(loaded, s, wake=lambda: self._inbox.put(_nothing))
         self._cache = Cache(
             lambda: State(loaded.model),
             budget=budget,
             keep=s.cache,
             bytes_at=bytes_at(loaded.model),
+            tier=self._tier,
         )
         self.codec = loaded.codec
         self._loaded.set_result(loaded)
 
     def _turn(self) -> bool:
         """Do what has arrived, then one step of whoever has had the least. False: end."""
+        self._demote()
         while not self._inbox.empty() or not self._jobs:
             work = self._inbox.get()
             if work is None:
@@ -146,12 +158,18 @@ class EngineThread:
                     self._end(r)
                 return False
             work()
+            self._demote()
         ready = [k for k, r in list(self._jobs.items()) if r.steps is not None or self._take_up(r)]
         if ready:
             self._step(self._jobs[self._schedule.next(ready)])
         elif self._jobs:
             time.sleep(0.001)
         return True
+
+    def _demote(self) -> None:
+        """Let the disk tier take what it wants: at most one piece, then the next step's turn."""
+        if self._tier is not None:
+            self._tier.step()
 
     def _take_up(self, r: _Running) -> bool:
         if r.run.cancelled:
@@ -202,6 +220,10 @@ class EngineThread:
     def _forget(self, r: _Running) -> None:
         self._jobs.pop(r.run.job.id, None)
         self._schedule.remove(r.run.job.id)
+
+
+def _nothing() -> None:
+    """Wakes the thread."""
 
 
 def _free_bytes() -> int:

@@ -2,7 +2,7 @@
 
 Writes arrive as functions and are done in order, each in a transaction of its own; readers have
 connections of their own and, in WAL mode, never wait. A write that was done survives the end of
-this process; the last ones may be lost with the computer's power (synchronous = NORMAL).
+this process, and the loss of power (synchronous = FULL).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Database:
         """A connection for one thread at a time."""
         made = sqlite3.connect(self._path, timeout=10, check_same_thread=False)
         made.execute("PRAGMA journal_mode = WAL")
-        made.execute("PRAGMA synchronous = NORMAL")
+        made.execute("PRAGMA synchronous = FULL")
         return made
 
     def submit(self, write: Callable[[sqlite3.Connection], None]) -> None:

@@ -52,7 +52,7 @@ def create_app(
         "/api/turns": small.recent,
         "/api/ps": small.ps,
         "/health": small.health,
-        "/ready": small.health,
+        "/ready": small.ready,
         "/": small.root,
         "/api/hello": small.root,
         "/api/version": small.version,
@@ -112,6 +112,12 @@ class _Small:
 
     async def version(self, _: HttpRequest) -> Response:
         return _json({"version": __version__})
+
+    async def ready(self, _: HttpRequest) -> Response:
+        """As `health`, with the disk tier's state: it never keeps an answer from being given."""
+        stats = await asyncio.to_thread(self._turns.engine.stats)
+        disk = {k: v for k, v in stats.items() if k in ("disk_state", "disk_why")}
+        return _json({"status": "ok", "model": self._turns.engine.model.id, **disk})
 
     async def recent(self, http: HttpRequest) -> Response:
         limit = http.query_params.get("limit", "20")

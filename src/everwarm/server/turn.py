@@ -187,8 +187,7 @@ class Turns:
         by_text = max(0, record.unseen_tokens - record.new_tokens)
         found = self._renderer.explain(prompt)
         if found is None or not found.cause:
-            at = record.cached_tokens
-            found = Miss(at=at, part="cache", cause=_lost(record, self.settings))
+            found = _lost(record, self.settings, found.at if found else None)
         return replace(found, by_text=by_text, by_cache=by_cache)
 
     def _forced(self, request: Request) -> Tokens[int] | None:
@@ -252,12 +251,19 @@ class Turns:
         log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
 
 
-def _lost(record: TurnRecord, settings: Settings) -> str:
-    if not settings.cache:
-        return "the cache is off (--no-cache)"
-    if record.cached_tokens:
-        return "nothing nearer can be restored: it was let go, or lies between two checkpoints"
-    return "it was let go for other conversations, or the server was started since"
+def _lost(record: TurnRecord, settings: Settings, known: int | None) -> Miss:
+    """A miss where the text is what it was, up to `known` tokens of what was read before."""
+    at, part = record.cached_tokens, "cache"
+    if known is not None and known <= record.cached_tokens:
+        part = "branch"
+        cause = "what was said before stands behind other messages now, where it was never read"
+    elif not settings.cache:
+        cause = "the cache is off (--no-cache)"
+    elif record.cached_tokens:
+        cause = "nothing nearer can be restored: it was let go, or lies between two checkpoints"
+    else:
+        cause = "it was let go for other conversations, or the server was started since"
+    return Miss(at=at, part=part, cause=cause)
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,189 @@
+"""Send a client's recorded requests again, and count what the server reads for each.
+
+The replies are dictated (`--forced-replies`), so that they are those of the recording; all else is
+real. A client echoes the ids of the calls that it was given: where the recording has the ids of its
+own time, this server's are put, wherever the wire format keeps them. Needs `/api/turns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from everwarm.bench.client import ChatClient
+from everwarm.bench.recorded import Exchange, exchanges
+from everwarm.errors import EngineError
+
+ID_FIELDS = frozenset({"id", "tool_call_id", "tool_use_id", "call_id"})
+"""Where chat completions, messages and responses keep the id of a call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """What one recorded request cost."""
+
+    seq: int
+    phase: str
+    prompt: int
+    new: int
+    unseen: int
+    prefilled: int
+    completion: int
+    miss: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Requests together. An empty denominator counts as one token.
+
+    `again`: tokens read beyond what was new, request by request: what one request reads less (it
+    shares its head with another conversation) makes up for nothing in another.
+    """
+
+    name: str
+    requests: int
+    prompt: int
+    new: int
+    unseen: int
+    prefilled: int
+    again: int
+
+    @property
+    def cache_ratio(self) -> float:
+        """Tokens read for each that the model had never read."""
+        return self.prefilled / max(1, self.unseen)
+
+    @property
+    def reprocess_ratio(self) -> float:
+        """Tokens read for each that the client added."""
+        return self.prefilled / max(1, self.new)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Counts and ratios."""
+        ratios = {"cache_ratio": self.cache_ratio, "reprocess_ratio": self.reprocess_ratio}
+        return asdict(self) | {k: round(v, 4) for k, v in ratios.items()}
+
+
+def sums(name: str, reads: Sequence[Read]) -> Sums:
+    """Add up."""
+    return Sums(
+        name,
+        len(reads),
+        sum(r.prompt for r in reads),
+        sum(r.new for r in reads),
+        sum(r.unseen for r in reads),
+        sum(r.prefilled for r in reads),
+        sum(max(0, r.prefilled - max(1, r.new)) for r in reads),
+    )
+
+
+def phases(reads: Sequence[Read]) -> list[Sums]:
+    """The sums of each phase, in order of appearance."""
+    names = dict.fromkeys(r.phase for r in reads)
+    return [sums(n, [r for r in reads if r.phase == n]) for n in names]
+
+
+def worst(reads: Iterable[Read], n: int = 5) -> list[Read]:
+    """The requests that read most beside what was new."""
+    over = sorted(reads, key=lambda r: r.new - r.prefilled)
+    return [r for r in over[:n] if r.prefilled > max(1, r.new)]
+
+
+def replay(client: ChatClient, path: Path) -> Iterator[Read]:
+    """Send the requests of one recording, in order, and yield what each cost."""
+    issued: dict[str, str] = {}
+    model = client.models()[0]
+    for exchange in exchanges(path):
+        body = {**_echoed(exchange.body, issued), "model": model}
+        if exchange.reply is None:
+            client.post(exchange.path, body)
+            continue
+        body["everwarm"] = {"reply": exchange.reply.written()}
+        ids = list(dict.fromkeys(_calls(client.post(exchange.path, body))))
+        recorded = [c.id for c in exchange.reply.calls]
+        if len(ids) != len(recorded):
+            raise EngineError(
+                f"{path.name} request {exchange.seq}: {len(recorded)} calls were dictated, "
+                f"{len(ids)} were answered."
+            )
+        issued |= {_key(r): i for r, i in zip(recorded, ids, strict=True)}
+        yield _read(exchange, client.get("/api/turns?limit=1")["turns"][0])
+
+
+def _read(exchange: Exchange, record: dict[str, Any]) -> Read:
+    return Read(
+        seq=exchange.seq,
+        phase=exchange.phase,
+        prompt=record["prompt_tokens"],
+        new=record["new_tokens"],
+        unseen=record["unseen_tokens"],
+        prefilled=record["prefilled_tokens"],
+        completion=record["completion_tokens"],
+        miss=record["miss"],
+    )
+
+
+def _key(call_id: str) -> str:
+    """A call's id without what clients strip from it or put before it."""
+    plain = "".join(c for c in call_id if c.isalnum())
+    return plain.removeprefix("toolu").removeprefix("call")
+
+
+def _echoed(value: Any, issued: dict[str, str]) -> Any:
+    """The body with this server's ids in place of the recorded ones."""
+
+    def put(field: str, found: Any) -> Any:
+        known = field in ID_FIELDS and isinstance(found, str)
+        return issued.get(_key(found), found) if known else found
+
+    return _mapped(value, put)
+
+
+def _mapped(value: Any, put: Callable[[str, Any], Any]) -> Any:
+    if isinstance(value, dict):
+        return {k: put(k, _mapped(v, put)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_mapped(v, put) for v in value]
+    return value
+
+
+def _calls(answer: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """The ids of the calls in a reply, streamed or whole, in any of the three formats."""
+    for value in answer:
+        for choice in value.get("choices") or ():
+            said = choice.get("delta") or choice.get("message") or {}
+            yield from (c["id"] for c in said.get("tool_calls") or () if c.get("id"))
+        block = value.get("content_block") or {}
+        item = value.get("item") or {}
+        for part in (block, item, *(value.get("content") or ()), *(value.get("output") or ())):
+            if part.get("type") == "tool_use":
+                yield part["id"]
+            elif part.get("type") == "function_call":
+                yield part["call_id"]
+
+
+def apart(reads: Sequence[Read], without: Collection[str]) -> list[Sums]:
+    """The sums of all requests; and, where phases are named, of those outside them."""
+    made = [sums("all", reads)]
+    if without:
+        made.append(sums("outside them", [r for r in reads if r.phase not in without]))
+    return made
+
+
+def report(name: str, reads: Sequence[Read], without: Collection[str] = ()) -> dict[str, Any]:
+    """All that was counted of one client; `without`: phases that are also left out."""
+    return {
+        "client": name,
+        "without": sorted(without),
+        "sums": [s.as_dict() for s in apart(reads, without)],
+        "phases": [s.as_dict() for s in phases(reads)],
+        "requests": [_plain(r) for r in reads],
+    }
+
+
+def _plain(read: Read) -> dict[str, Any]:
+    """A read without the client's texts."""
+    miss = read.miss and {k: v for k, v in read.miss.items() if k not in ("before", "after")}
+    return asdict(read) | {"miss": miss}

@@ -1,0 +1,51 @@
+"""Identities of positions: a streaming hash over every token from the root.
+
+Not chained per edge: cutting a sequence elsewhere renames nothing, two histories that share their
+first n tokens share the id at n, and a restart finds both again. The seed holds the model's
+fingerprint and the namespace, so that another model or another caller can never match.
+
+blake2b and not a faster hash: an id stands for a whole history, clients choose the tokens, and it
+costs 0.6 ms at 100,000 tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, NewType
+
+from everwarm.tokens import Tokens
+
+PositionId = NewType("PositionId", str)
+"""32 hexadecimal digits."""
+
+FINGERPRINT_BYTES: Final = 32
+
+
+class Trail:
+    """Walks down one token sequence and knows the id of where it stands. Live."""
+
+    __slots__ = ("_hash", "at")
+
+    def __init__(self, fingerprint: bytes, namespace: str) -> None:
+        name = namespace.encode()
+        self._hash = hashlib.blake2b(
+            fingerprint + len(name).to_bytes(8, "little") + name, digest_size=16, person=b"everwarm"
+        )
+        self.at = 0
+
+    def feed(self, tokens: Tokens[int]) -> PositionId:
+        """Walk over these tokens; the id of the position behind them."""
+        self._hash.update(memoryview(tokens).cast("B") if tokens else b"")
+        self.at += len(tokens)
+        return self.id
+
+    def fork(self) -> Trail:
+        """Another walker at the same position."""
+        other = Trail.__new__(Trail)
+        other._hash, other.at = self._hash.copy(), self.at
+        return other
+
+    @property
+    def id(self) -> PositionId:
+        """The id of the present position."""
+        return PositionId(self._hash.hexdigest())

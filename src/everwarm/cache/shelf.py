@@ -1,0 +1,316 @@
+"""Which piece on disk stands on which, and what goes first. In memory only; no files.
+
+    root ─ [0, 4096) ─┬─ [4096, 5000) ─ [5000, 8192)        a segment stands on the segment that
+                      │       └ checkpoint at 4800          holds the row before its start, a
+                      └─ [4096, 4700) ...                   checkpoint on the one that holds its
+
+A piece whose path from the root is not all there is *adrift*: of no use, until what is missing is
+written again under the same ids. Live; I/O thread only.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Final
+
+from everwarm.cache import policy
+from everwarm.cache.blob import Record
+from everwarm.cache.identity import PositionId, Trail
+from everwarm.cache.index import Stored
+
+CELL: Final = 4096
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A piece and what it stands on (None: the root). `trail` stands at its start. Live."""
+
+    stored: Stored
+    trail: Trail | None = None
+    above: Place | None = None
+    is_adrift: bool = False
+    on_it: set[str] = field(default_factory=set)
+
+    def carries(self, position: PositionId, at: int) -> Trail | None:
+        """A trail at this position if the token before it is one of this piece's."""
+        r = self.stored.record
+        if self.trail is None or not r.start < at <= r.end:
+            return None
+        trail = self.trail.fork()
+        return trail if trail.feed(r.tokens[: at - r.start]) == position else None
+
+
+class Group:
+    """The pieces of one model and namespace: those that stand, and those that wait."""
+
+    def __init__(self, fingerprint: bytes, namespace: str) -> None:
+        self.root = Trail(fingerprint, namespace)
+        self.cells: dict[int, dict[str, Place]] = defaultdict(dict)
+        self.ends: dict[PositionId, dict[str, Place]] = defaultdict(dict)
+        self.waiting: dict[int, dict[str, Place]] = defaultdict(dict)
+        self.n_checkpoints = 0
+
+    def at(self, position: PositionId, at: int, kind: str) -> tuple[Place, Trail] | None:
+        """The piece of this kind that carries a position, and a trail there."""
+        exact = self.ends.get(position, {})  # nearly always: where a turn ended
+        for place in (*exact.values(), *self.cells[(at - 1) // CELL].values()):
+            if place.stored.record.kind == kind and (trail := place.carries(position, at)):
+                return place, trail
+        return None
+
+    def support(self, r: Record) -> tuple[Place | None, Trail] | None:
+        """What a piece stands on (None: the root) and a trail there; None: nothing."""
+        if r.kind == "checkpoint" and r.end:
+            found = self.at(r.position, r.end, "segment")
+            if found is not None:
+                return found
+        if r.start == 0:
+            return None, self.root.fork()
+        return self.at(r.parent, r.start, "segment") or self.at(r.parent, r.start, "checkpoint")
+
+    def put(self, place: Place) -> None:
+        """Enter a piece that stands."""
+        r, file_id = place.stored.record, place.stored.file_id
+        self.n_checkpoints += r.kind == "checkpoint"
+        self.ends[r.position][file_id] = place
+        for cell in _cells(r):
+            self.cells[cell][file_id] = place
+
+    def take(self, place: Place) -> None:
+        """Undo `put`."""
+        r, file_id = place.stored.record, place.stored.file_id
+        self.n_checkpoints -= r.kind == "checkpoint"
+        del self.ends[r.position][file_id]
+        if not self.ends[r.position]:
+            del self.ends[r.position]
+        for cell in _cells(r):
+            del self.cells[cell][file_id]
+
+    def wait(self, place: Place) -> None:
+        """Enter a piece that is adrift under the cells of those that could carry it."""
+        for _, at in _needs(place.stored.record):
+            self.waiting[(at - 1) // CELL][place.stored.file_id] = place
+
+    def wait_no_more(self, place: Place) -> None:
+        for _, at in _needs(place.stored.record):
+            self.waiting[(at - 1) // CELL].pop(place.stored.file_id, None)
+
+
+class Shelf:
+    """All pieces on disk."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Place] = {}
+        self._groups: dict[tuple[bytes, str], Group] = {}
+        self.nbytes = 0
+        self.n_adrift = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, file_id: str) -> bool:
+        return file_id in self._places
+
+    def get(self, file_id: str) -> Stored:
+        return self._places[file_id].stored
+
+    def _group(self, r: Record) -> Group:
+        key = (r.fingerprint, r.namespace)
+        if key not in self._groups:
+            self._groups[key] = Group(*key)
+        return self._groups[key]
+
+    def same(self, r: Record) -> str | None:
+        """The id of a piece that holds exactly this already."""
+        for file_id, place in self._group(r).ends.get(r.position, {}).items():
+            s = place.stored.record
+            if (s.kind, s.start, s.end) == (r.kind, r.start, r.end):
+                return file_id
+        return None
+
+    def stands_on(self, r: Record) -> tuple[bool, str | None]:
+        """Whether everything above a piece is here, and the piece it stands on, if any."""
+        found = self._group(r).support(r)
+        if found is None:
+            return False, None
+        return True, None if found[0] is None else found[0].stored.file_id
+
+    def add(self, stored: Stored) -> bool:
+        """Shelve a piece. False: its ids and tokens do not agree, so it is not what it says."""
+        group, place = self._group(stored.record), Place(stored)
+        if not self._settle(group, place):
+            return False
+        self._places[stored.file_id] = place
+        self.nbytes += stored.nbytes
+        self._carry(group, place)
+        return True
+
+    def _settle(self, group: Group, place: Place) -> bool:
+        """Find what a piece stands on, or leave it adrift. False: its position's id is wrong."""
+        r = place.stored.record
+        found = group.support(r)
+        if found is None:
+            self._set_adrift(group, place)
+            return True
+        above, trail = found
+        if trail.at == r.start and trail.fork().feed(r.tokens) != r.position:
+            return False
+        # A checkpoint that was found by its end has no trail at its start: nothing stands on it.
+        place.trail = trail if trail.at == r.start else None
+        place.above = above
+        if above is not None:
+            above.on_it.add(place.stored.file_id)
+        if place.is_adrift:
+            place.is_adrift = False
+            self.n_adrift -= 1
+            group.wait_no_more(place)
+        group.put(place)
+        return True
+
+    def _set_adrift(self, group: Group, place: Place) -> None:
+        if not place.is_adrift:
+            place.is_adrift = True
+            self.n_adrift += 1
+            group.wait(place)
+
+    def _carry(self, group: Group, place: Place) -> None:
+        """Let those that waited for a piece stand on it, and those that waited for them."""
+        fresh = [] if place.is_adrift else [place]
+        while fresh:
+            new = fresh.pop()
+            near = [p for c in _cells(new.stored.record) for p in group.waiting[c].values()]
+            for other in near:
+                needs = _needs(other.stored.record)
+                if other.is_adrift and any(new.carries(*n) for n in needs):
+                    self._settle(group, other)
+                    if not other.is_adrift:
+                        fresh.append(other)
+
+    def remove(self, file_id: str) -> None:
+        """Take a piece off; what stood on it finds another place to stand, or is adrift."""
+        place = self._places.pop(file_id)
+        group = self._group(place.stored.record)
+        self.nbytes -= place.stored.nbytes
+        if place.is_adrift:
+            self.n_adrift -= 1
+            group.wait_no_more(place)
+            return
+        lost = self._cast_off(group, place)[1:]
+        if place.above is not None:
+            place.above.on_it.discard(file_id)
+        for other in lost:
+            self._set_adrift(group, other)
+        for other in lost:
+            if other.is_adrift:
+                self._settle(group, other)
+                self._carry(group, other)
+
+    def _cast_off(self, group: Group, place: Place) -> list[Place]:
+        """Take a piece and all that stands on it out of the group; they, upper ones first."""
+        out = [place]
+        for p in out:
+            out.extend(self._places[x] for x in p.on_it)
+            group.take(p)
+            p.on_it, p.trail = set(), None
+        for p in out[1:]:
+            p.above = None
+        return out
+
+    def touch(self, file_ids: Iterable[str], used: int) -> list[str]:
+        """Note a use; gives back those that are here."""
+        return self._change(file_ids, used=used)
+
+    def pin(self, file_ids: Iterable[str], is_pinned: bool) -> list[str]:
+        return self._change(file_ids, is_pinned=is_pinned)
+
+    def _change(self, file_ids: Iterable[str], **changes: int) -> list[str]:
+        here = [x for x in file_ids if x in self._places]
+        for file_id in here:
+            place = self._places[file_id]
+            place.stored = replace(place.stored, **changes)  # type: ignore[arg-type]
+        return here
+
+    def ids(self) -> list[str]:
+        return list(self._places)
+
+    def usable(self, fingerprint: bytes) -> list[Stored]:
+        """A model's pieces whose whole path is here; what others stand on comes first."""
+        out = [
+            replace(p.stored, above=None if p.above is None else p.above.stored.file_id)
+            for p in self._places.values()
+            if p.stored.record.fingerprint == fingerprint and not p.is_adrift
+        ]
+        return sorted(out, key=lambda s: (s.record.start, s.record.end))
+
+    def adrift(self) -> list[str]:
+        """Pieces of no use now."""
+        return [x for x, p in self._places.items() if p.is_adrift]
+
+    def free_to_go(self, file_ids: Iterable[str]) -> list[str]:
+        """Of these, lowest first, the pieces on which nothing else stands."""
+        out: dict[str, None] = {}
+        here = [x for x in set(file_ids) if x in self._places]
+        for file_id in sorted(here, key=self._depth, reverse=True):
+            if self._places[file_id].on_it <= out.keys():
+                out[file_id] = None
+        return list(out)
+
+    def _depth(self, file_id: str) -> int:
+        n, place = 0, self._places[file_id].above
+        while place is not None:
+            n, place = n + 1, place.above
+        return n
+
+    def to_free(self, nbytes: int, clock: int, keep: str | None = None) -> list[str] | None:
+        """What to let go for so many bytes: least worth per byte, leaves before what they stand on.
+
+        Never pinned pieces, nor `keep` and what it stands on. None: there is not so much.
+        """
+        left = {x: len(p.on_it) + (x == keep) for x, p in self._places.items()}
+        order = {x: n for n, x in enumerate(self._places)}  # of equals, what came first goes first
+
+        def entry(place: Place) -> tuple[float, int, Place]:
+            return self._worth(place, clock), order[place.stored.file_id], place
+
+        leaves = [p for x, p in self._places.items() if left[x] == 0]
+        heap = [entry(p) for p in leaves if not p.stored.is_pinned]
+        heapq.heapify(heap)
+        out: list[str] = []
+        while nbytes > 0 and heap:
+            *_, place = heapq.heappop(heap)
+            out.append(place.stored.file_id)
+            nbytes -= place.stored.nbytes
+            if (up := place.above) is not None:
+                left[up.stored.file_id] -= 1
+                if left[up.stored.file_id] == 0 and not up.stored.is_pinned:
+                    heapq.heappush(heap, entry(up))
+        return out if nbytes <= 0 else None
+
+    def _worth(self, place: Place, clock: int) -> float:
+        """Of a piece on which nothing stands. Rows behind a model's last checkpoint save nothing,
+        but the checkpoint of a segment just written may still be on its way."""
+        s, age = place.stored, max(clock - place.stored.used, 0)
+        is_tail = s.record.kind == "segment" and self._group(s.record).n_checkpoints > 0
+        if place.is_adrift or (is_tail and age > 1):
+            return 0.0
+        return policy.value(max(s.record.end - s.record.start, 1), s.nbytes, age)
+
+
+def _needs(r: Record) -> list[tuple[PositionId, int]]:
+    """The positions of which one must be carried by another piece."""
+    return [(r.parent, r.start), *([(r.position, r.end)] if r.kind == "checkpoint" else [])]
+
+
+def _cells(r: Record) -> Iterator[int]:
+    last = max(r.end - 1, 0)
+    return iter(range(min(r.start, last) // CELL, last // CELL + 1))
+
+
+def ranges(start: int, end: int, cap: int = CELL) -> list[tuple[int, int]]:
+    """Cut [start, end) at the absolute multiples of `cap`."""
+    cuts = [start, *range((start // cap + 1) * cap, end, cap), end]
+    return [(a, b) for a, b in pairwise(cuts) if a < b]

@@ -1,0 +1,336 @@
+"""Between the tree and the disk: what to write behind a turn, and how a state comes back.
+
+    rows on disk     [0, 4096) [4096, 5000) | 5000 … the end: next to be written
+    checkpoints      system ^        prompt ^   end of reply ^
+
+One write is under way at a time, and none is waited for: `step` starts the next one between two
+steps of the engine, at most one cell of rows each. A piece counts as on disk when it is durable.
+Reading is the same the other way: `Restoring.step` takes what has arrived, file by file.
+
+A fault is a miss: the piece is forgotten, and its tokens are read again. Engine thread only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final
+
+from everwarm.cache import tree
+from everwarm.cache.blob import Record
+from everwarm.cache.disk import DiskStore
+from everwarm.cache.identity import Trail
+from everwarm.cache.reader import Loaded
+from everwarm.cache.restore import Plan
+from everwarm.cache.shelf import CELL
+from everwarm.cache.store import Bytes, OnDisk, Piece
+from everwarm.cache.tree import Holder, Node, Segment
+from everwarm.errors import CacheFault
+from everwarm.tokens import MarkKind, Tokens
+
+KEPT: Final = frozenset(("system", "prompt", None))
+"""Kinds of checkpoints worth a file. A reply's end has no mark."""
+AHEAD: Final = 4
+MOST_AT_ONCE: Final = 64 << 20
+"""Bytes taken between two steps of other jobs."""
+FILE_S: Final = 0.003
+FIRST_READ_RATE: Final = 500e6
+WORTH_READING: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A piece on its way: rows [start, end) of a sequence, or a checkpoint at `end`."""
+
+    done: Future[str | None]
+    root: Node
+    tokens: Tokens[int]
+    start: int
+    end: int
+    nbytes: int
+    is_checkpoint: bool
+
+
+class Lost(CacheFault):
+    """A file that cannot be restored from."""
+
+    def __init__(self, message: str, file_id: str) -> None:
+        super().__init__(message)
+        self.file_id = file_id
+
+
+class DiskTier:
+    """One model's pieces on disk. `wake` is called from another thread when a write has ended."""
+
+    def __init__(self, store: DiskStore, fingerprint: bytes, wake: Callable[[], None]) -> None:
+        self.store = store
+        self._fingerprint = fingerprint
+        self._wake = wake
+        self._pending: deque[tuple[Holder, str]] = deque()
+        self._write: _Write | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is left to write."""
+        return not self._pending and self._write is None
+
+    def graft(self, root_of: Callable[[str], Node]) -> int:
+        """Put everything that is on disk into the trees; how many pieces."""
+        ends: dict[str, Node] = {}
+        n = 0
+        for stored in self.store.pieces(self._fingerprint):
+            r = stored.record
+            piece = OnDisk(stored.file_id, stored.nbytes)
+            above = ends.get(stored.above) if stored.above is not None else None
+            start = root_of(r.namespace) if above is None else _up_to(above, r.start)
+            if start.end != r.start:
+                continue
+            node = tree.grow(start, r.tokens)
+            ends[stored.file_id] = node
+            if r.kind == "checkpoint":
+                node.shelved_checkpoint = piece
+                node.kind = node.kind or r.mark  # type: ignore[assignment]
+            else:
+                _attach(node, Segment(piece, r.start, r.start, r.end))
+            n += 1
+        return n
+
+    def keep(self, holder: Holder, namespace: str) -> None:
+        """Write what this state holds and the disk does not, piece by piece from now on.
+
+        What it has there already counts as used by one more request.
+        """
+        path = holder.node.path()
+        used = {f for n in path for s in n.shelved if (f := _file_of(s))}
+        used |= {n.shelved_checkpoint.file_id for n in path if n.shelved_checkpoint}
+        if used and not holder.busy:
+            self.store.touch(used)
+        if all(h is not holder for h, _ in self._pending):
+            self._pending.append((holder, namespace))
+
+    def step(self) -> None:
+        """File the write that has ended, start the next one. Copies at most one cell of rows."""
+        if self._write is not None:
+            if not self._write.done.done():
+                return
+            self._file(self._write)
+            self._write = None
+        while self._pending and self._write is None:
+            holder, namespace = self._pending[0]
+            self._write = self._next(holder, namespace)
+            if self._write is None:
+                self._pending.popleft()
+            else:
+                self._write.done.add_done_callback(lambda _: self._wake())
+
+    def pays(self, far: Plan, near: int, prefill_tps: float | None) -> bool:
+        """Whether reading these files is quicker than reading the tokens again."""
+        saved = far.at - near
+        if saved < WORTH_READING:
+            return False
+        files = {f.file_id: f.nbytes for f in far.files}
+        rate = self.store.stats().read_bytes_per_s or FIRST_READ_RATE
+        read_s = sum(files.values()) / rate + FILE_S * len(files)
+        return prefill_tps is None or read_s < saved / prefill_tps
+
+    def forget(self, root: Node, file_id: str) -> None:
+        """A file is gone or damaged: nothing stands on it any more."""
+        for node in root.below():
+            node.shelved = [s for s in node.shelved if _file_of(s) != file_id]
+            if node.shelved_checkpoint and node.shelved_checkpoint.file_id == file_id:
+                node.shelved_checkpoint = None
+
+    def stats(self) -> dict[str, int | float | str]:
+        """Counts and the state, for people."""
+        s = self.store.stats()
+        return {
+            "disk_state": s.state,
+            "disk_why": s.why,
+            "disk_pieces": s.pieces,
+            "disk_bytes": s.nbytes,
+            "disk_budget_bytes": s.budget_bytes,
+            "disk_written_today_bytes": s.written_today_bytes,
+        }
+
+    def close(self, grace_s: float) -> None:
+        """Write what is left, for so long; then give the directory back."""
+        until = time.monotonic() + grace_s
+        self.step()
+        while not self.is_idle and time.monotonic() < until:
+            time.sleep(0.002)
+            self.step()
+        self.store.flush(max(until - time.monotonic(), 0.1))
+        self.store.close()
+
+    def _next(self, holder: Holder, namespace: str) -> _Write | None:
+        path = holder.node.path()
+        end = min(holder.live.length, path[-1].end if path else 0)
+        at = _written(path)
+        if holder.busy:
+            end -= end % CELL  # of a state that grows only whole cells
+        if at < end:
+            to = min(end, (at // CELL + 1) * CELL)
+            made = holder.live.rows_out(at, to)
+            return self._start(holder, namespace, "segment", (at, to), made, None)
+        for node in path:
+            piece = node.checkpoint
+            wanted = node.kind in KEPT or len(node.children) > 1
+            if piece is None or node.shelved_checkpoint or not wanted or node.end > at:
+                continue
+            out = holder.live.checkpoint_out(piece, node.end)
+            if out is not None:
+                return self._start(
+                    holder, namespace, "checkpoint", (node.end, node.end), out, node.kind
+                )
+        return None
+
+    def _start(
+        self,
+        holder: Holder,
+        namespace: str,
+        kind: Any,
+        at: tuple[int, int],
+        made: Bytes,
+        mark: MarkKind | None,
+    ) -> _Write:
+        start, end = at
+        tokens = holder.tokens[:end]
+        trail = Trail(self._fingerprint, namespace)
+        parent = trail.feed(tokens[:start])
+        position = trail.feed(tokens[start:])
+        record = Record(
+            kind, self._fingerprint, namespace, parent, position, start, end, tokens[start:], mark
+        )
+        layers, buffers = made
+        nbytes = sum(memoryview(b).nbytes for b in buffers)
+        done = self.store.write(record, layers, buffers)
+        return _Write(done, holder.root, tokens, start, end, nbytes, kind == "checkpoint")
+
+    def _file(self, write: _Write) -> None:
+        file_id = write.done.result() if write.done.exception() is None else None
+        if file_id is None:
+            self._pending.popleft()  # no room or no disk now: again behind the next turn
+            return
+        piece = OnDisk(file_id, write.nbytes)
+        steps = tree.match(write.root, write.tokens)
+        if not steps or steps[-1].upto < write.end:
+            return
+        if not write.is_checkpoint:
+            segment = Segment(piece, write.start, write.start, write.end)
+            for s in steps:
+                if s.node.end > write.start:
+                    s.node.shelved.append(segment)
+        elif steps[-1].node.end == write.end:
+            steps[-1].node.shelved_checkpoint = piece
+
+
+class Restoring:
+    """A state on its way back. `step` takes what has arrived; True: it is whole.
+
+    `made`: the checkpoint that was read, now in memory.
+    """
+
+    def __init__(self, tier: DiskTier, chosen: Plan, holder: Holder, tokens: Tokens[int]) -> None:
+        self._tier, self._holder, self._tokens = tier, holder, tokens
+        self.at = chosen.at
+        self._left = deque(chosen.segments)
+        self._checkpoint = chosen.checkpoint
+        self._room = len(tokens) + max(512, len(tokens) // 16)
+        self._wanted = deque(dict.fromkeys(f.file_id for f in chosen.files))
+        self._coming: dict[str, Future[Loaded]] = {}
+        self.made: Piece | None = None
+        self._fetch()
+
+    def step(self) -> bool:
+        """Raises Lost where a file is gone, damaged or not what it should be."""
+        taken = 0
+        while self._left and taken < MOST_AT_ONCE:
+            s = self._left[0]
+            if isinstance(s.piece, OnDisk):
+                loaded = self._arrived(s.piece)
+                if loaded is None:
+                    return False
+                self._put_rows(s, s.piece, loaded)
+            else:
+                self._holder.live.extend(s.piece, s.start, s.end, s.piece_start)
+            taken += s.piece.nbytes
+            self._left.popleft()
+            self._holder.tokens = self._tokens[: s.end]
+        return not self._left and self._put_back()
+
+    def _put_rows(self, s: Segment, piece: OnDisk, loaded: Loaded) -> None:
+        blob, buffers = loaded
+        r = blob.record
+        if self._tokens[r.start : s.end] != r.tokens[: s.end - r.start]:
+            raise Lost("the file holds other tokens", piece.file_id)
+        live = self._holder.live
+        try:
+            live.rows_in(blob.layers, buffers, s.start, s.end, r.start, self._room)
+        except (ValueError, TypeError, AssertionError) as e:
+            raise Lost(f"the file does not fit this model: {e}", piece.file_id) from None
+        if not self._left or all(x.piece != piece for x in list(self._left)[1:]):
+            self._coming.pop(piece.file_id, None)
+
+    def _put_back(self) -> bool:
+        if not isinstance(self._checkpoint, OnDisk):
+            if self._checkpoint is not None:
+                self._holder.live.put_back(self._checkpoint)
+            return True
+        loaded = self._arrived(self._checkpoint)
+        if loaded is None:
+            return False
+        held: Piece = self._holder.live.checkpoint_in(loaded[0].layers, loaded[1])
+        self._holder.live.put_back(held)
+        self.made = held
+        return True
+
+    def _fetch(self) -> None:
+        while self._wanted and len(self._coming) < AHEAD:
+            file_id = self._wanted.popleft()
+            self._coming[file_id] = self._tier.store.load(file_id)
+
+    def _arrived(self, piece: OnDisk) -> Loaded | None:
+        self._fetch()
+        future = self._coming.get(piece.file_id)
+        if future is None:  # more files than may come at once: it is its turn now
+            future = self._coming[piece.file_id] = self._tier.store.load(piece.file_id)
+        if not future.done():
+            return None
+        try:
+            return future.result()
+        except CacheFault as e:
+            raise Lost(str(e), piece.file_id) from None
+
+
+def _file_of(s: Segment) -> str | None:
+    return s.piece.file_id if isinstance(s.piece, OnDisk) else None
+
+
+def _written(path: list[Node]) -> int:
+    """How far a path's rows are on disk without a hole."""
+    at = 0
+    for node in path:
+        for s in sorted(node.shelved, key=lambda s: s.start):
+            if s.start <= at < s.end:
+                at = min(s.end, node.end)
+        if at < node.end:
+            break
+    return at
+
+
+def _up_to(node: Node, at: int) -> Node:
+    """The node at a position on the path of this one, made by a split if need be."""
+    while node.start >= at and node.parent is not None:
+        node = node.parent
+    return tree.split(node, at) if node.start < at < node.end else node
+
+
+def _attach(node: Node, segment: Segment) -> None:
+    """Note a file's rows on all nodes of a path that it covers."""
+    at: Node | None = node
+    while at is not None and at.parent is not None and at.end > segment.start:
+        at.shelved.append(segment)
+        at = at.parent

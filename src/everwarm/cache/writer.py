@@ -1,0 +1,298 @@
+"""The writing side of the disk tier: what is kept, removed and made room for. I/O thread only.
+
+    write: <id>.tmp written, synced -> renamed to <id>.kv -> directory synced -> row in the index
+    start: leftovers removed, rows without a file dropped, files without a row taken up (`start.py`)
+
+Every fault of the disk ends here: the piece is dropped, the state says why, and after a wait that
+grows from a second to a minute everything is looked at anew.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+from everwarm.cache import blob
+from everwarm.cache.blob import Layer, Record
+from everwarm.cache.files import Files, batches
+from everwarm.cache.health import DiskStats, Health, Limits, Rate, Verified
+from everwarm.cache.index import Index, Stored
+from everwarm.cache.reader import Reader
+from everwarm.cache.shelf import Shelf
+from everwarm.cache.start import Start, start
+from everwarm.errors import CacheFault, ConfigError
+
+DAY_S: Final = 86_400
+PAUSE_S: Final = 1.0
+"""A write lets reads go first, but goes on after this long between two batches."""
+
+T = TypeVar("T")
+
+
+class Writer:
+    """Live. `stats` may be asked for by any thread."""
+
+    def __init__(
+        self,
+        root: Path,
+        limits: Limits,
+        files: Files,
+        reader: Reader,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._root, self._limits = root, limits
+        self._files, self._reader, self._wall = files, reader, wall
+        self._directory = root / "pieces"
+        self._health = Health(clock)
+        self._shelf = Shelf()
+        self._start: Start | None = None
+        self._debris: dict[Path, int] = {}
+        self._clock = 0
+        self._today, self._written_today = -1, 0
+        self.n_written = self.n_dropped = self.n_evicted = self.n_damaged = 0
+        self._rate = Rate()
+
+    def stats(self, queued_bytes: int) -> DiskStats:
+        return DiskStats(
+            state=self._health.state,
+            why=self._health.why,
+            pieces=len(self._shelf),
+            nbytes=self._used(),
+            budget_bytes=self._start.budget_bytes if self._start else 0,
+            queued_bytes=queued_bytes,
+            written_today_bytes=self._written_today,
+            write_budget_bytes=self._limits.write_bytes_per_day,
+            read_bytes_per_s=self._reader.rate.bytes_per_s,
+            write_bytes_per_s=self._rate.bytes_per_s,
+            written=self.n_written,
+            dropped=self.n_dropped,
+            evicted=self.n_evicted,
+            damaged=self.n_damaged,
+            adrift=self._shelf.n_adrift,
+            errors=self._health.errors,
+        )
+
+    def usable(self, fingerprint: bytes) -> list[Stored]:
+        return self._shelf.usable(fingerprint)
+
+    def start(self) -> None:
+        self.stop()
+        try:
+            self._start = start(self._root, self._limits, self._files, self._reader)
+        except (OSError, sqlite3.Error) as e:
+            self._health.fault(e)
+            return
+        self._shelf = self._start.shelf
+        self.n_damaged += self._start.n_damaged
+        self._debris = {}
+        self._clock = max((self._shelf.get(x).used for x in self._shelf.ids()), default=0)
+        self._today = -1
+
+    def stop(self) -> None:
+        """Give the directory back."""
+        if self._start is not None:
+            with suppress(sqlite3.Error):
+                self._start.index.close()
+            with suppress(OSError):
+                self._files.close(self._start.lock)
+            self._start = None
+
+    def _ready(self) -> Index | None:
+        """The index, if the disk can be used now."""
+        if not self._health.may_try():
+            return None
+        if self._start is None:
+            try:
+                self.start()
+            except ConfigError as e:  # removed while running, and made anew by somebody else
+                self._health.note("failing", e.message)
+        return self._start.index if self._start is not None else None
+
+    def _fault(self, e: OSError | sqlite3.Error) -> None:
+        """Note it; where the index or the directory may be gone, start anew before the next use."""
+        self._health.fault(e)
+        if isinstance(e, sqlite3.Error) or self._health.state == "missing":
+            self.stop()
+
+    def guarded(self, change: Callable[[Sequence[str]], T], ids: Sequence[str], nothing: T) -> T:
+        """Make a change; where the disk fails, `nothing` was changed."""
+        if self._ready() is None:
+            return nothing
+        try:
+            return change(ids)
+        except (OSError, sqlite3.Error) as e:
+            self._fault(e)
+            return nothing
+
+    @property
+    def _index(self) -> Index:
+        assert self._start is not None, "only used behind _ready"
+        return self._start.index
+
+    def write(
+        self, record: Record, layers: tuple[Layer, ...], views: list[memoryview]
+    ) -> str | None:
+        try:
+            file_id = None if self._ready() is None else self._keep(record, layers, views)
+        except (OSError, sqlite3.Error) as e:
+            self._fault(e)
+            file_id = None
+        self.n_dropped += file_id is None
+        return file_id
+
+    def _keep(
+        self, record: Record, layers: tuple[Layer, ...], views: list[memoryview]
+    ) -> str | None:
+        if (same := self._shelf.same(record)) is not None:
+            return same
+        self._sweep()
+        has_path, below = self._shelf.stands_on(record)
+        file_id = secrets.token_hex(16)
+        if not has_path:
+            return None
+        head = blob.encode(file_id, record, layers, views)
+        length = len(head) + sum(map(len, views))
+        if not self._has_room(length, below):
+            return None
+        began = time.perf_counter()
+        blob.parse(head, length)  # nothing is written that could not be read
+        self._save(file_id, [memoryview(head), *views], length)
+        stored = Stored(file_id, record, length, self._clock)
+        try:
+            self._index.add([stored], day=self._today, written=length)
+        except sqlite3.Error:
+            self._discard(self._path(file_id), length)
+            raise
+        self._rate.add(length, time.perf_counter() - began)
+        self._shelf.add(stored)
+        self.n_written += 1
+        self._written_today += length
+        self._health.fine()
+        return file_id
+
+    def _save(self, file_id: str, views: list[memoryview], length: int) -> None:
+        """A whole file under its final name, durable; or nothing, and OSError."""
+        temp, final = self._directory / f"{file_id}.tmp", self._path(file_id)
+        try:
+            fd = self._files.create(temp)
+            try:
+                for batch in batches(views):
+                    self._reader.is_quiet.wait(PAUSE_S)
+                    self._files.write(fd, batch)
+                self._files.sync(fd)
+            finally:
+                self._files.close(fd)
+            self._files.rename(temp, final)
+            self._files.sync_directory(self._directory)
+        except OSError:
+            self._discard(temp, length)
+            self._discard(final, length)
+            raise
+
+    def _path(self, file_id: str) -> Path:
+        return self._directory / f"{file_id}.kv"
+
+    def _discard(self, path: Path, nbytes: int) -> None:
+        """Remove a file that may be there; later, if it cannot be done now."""
+        self._debris[path] = nbytes
+        try:
+            self._sweep()
+        except OSError:
+            self._health.errors += 1
+
+    def _sweep(self) -> None:
+        for path in list(self._debris):
+            with suppress(FileNotFoundError):
+                self._files.remove(path)
+            del self._debris[path]
+
+    def _used(self) -> int:
+        other = self._start.other_bytes if self._start else 0
+        return self._shelf.nbytes + sum(list(self._debris.values())) + other
+
+    def _has_room(self, length: int, keep: str | None) -> bool:
+        """Make room by letting go what is worth least. False: it cannot be had, and why is said."""
+        assert self._start is not None
+        day = int(self._wall() // DAY_S)
+        if day != self._today:
+            self._today, self._written_today = day, self._index.written_on(day)
+        if self._written_today + length > self._limits.write_bytes_per_day:
+            self._health.note("resting", "the day's write budget is used up")
+            return False
+        free, _ = self._files.room(self._directory)
+        used = self._used()
+        allowed = min(self._start.budget_bytes, used + free - self._start.keep_free_bytes)
+        if used + length <= allowed:
+            return True
+        going = self._shelf.to_free(used + length - allowed, self._clock, keep)
+        if going is None or length > allowed:
+            self._health.note("full", f"no room for {length} bytes within {max(allowed, 0)}")
+            return False
+        self.n_evicted += len(going)
+        self._remove(going)
+        return True
+
+    def _remove(self, file_ids: Sequence[str]) -> None:
+        """Files first, then rows: a power loss in between must not bring a deleted piece back."""
+        gone: list[str] = []
+        try:
+            for file_id in file_ids:
+                with suppress(FileNotFoundError):
+                    self._files.remove(self._path(file_id))
+                gone.append(file_id)
+        finally:
+            for file_id in gone:
+                self._shelf.remove(file_id)
+        if gone:
+            self._files.sync_directory(self._directory)
+            self._index.remove(gone)
+
+    def delete(self, file_ids: Sequence[str]) -> frozenset[str]:
+        going = self._shelf.free_to_go(file_ids)
+        self._remove(going)
+        self._index.scrub()
+        return frozenset(going)
+
+    def clear(self, _: Sequence[str]) -> int:
+        return len(self.delete(self._shelf.ids()))
+
+    def touch(self, file_ids: Sequence[str]) -> None:
+        self._clock += 1
+        self._index.touch(self._shelf.touch(file_ids, self._clock), self._clock)
+
+    def pin(self, file_ids: Sequence[str], is_pinned: bool) -> None:
+        self._index.pin(self._shelf.pin(file_ids, is_pinned), is_pinned)
+
+    def prune(self, _: Sequence[str]) -> int:
+        assert self._start is not None
+        self._sweep()
+        useless = self._shelf.adrift()
+        self._remove(useless)
+        over = self._used() - self._start.budget_bytes
+        going = (self._shelf.to_free(over, self._clock) or []) if over > 0 else []
+        self._remove(going)
+        return len(useless) + len(going)
+
+    def verify(self) -> Verified:
+        damaged = []
+        for file_id in self._shelf.ids():
+            try:
+                self._reader.check(file_id)
+            except (OSError, CacheFault):
+                damaged.append(file_id)
+                self.set_aside(file_id)
+        return Verified(len(self._shelf), tuple(damaged))
+
+    def set_aside(self, file_id: str) -> None:
+        """Remove a damaged piece, once; what stood on it is adrift until it is written again."""
+        if file_id in self._shelf:
+            self.n_damaged += 1
+            self.guarded(self._remove, [file_id], None)
+            if file_id in self._shelf:  # it could not be removed: at least it is not read again
+                self._shelf.remove(file_id)

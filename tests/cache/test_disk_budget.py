@@ -1,0 +1,81 @@
+"""The budget under load, watched from outside."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from pathlib import Path
+
+from diskfiles import QuickFiles
+from pieces import MODEL, bytes_for, checkpoint_layers, record, segment_layers, sequence
+
+from everwarm.cache.disk import DiskStore
+from everwarm.cache.health import Limits
+from everwarm.tokens import Tokens
+
+
+class Watcher(threading.Thread):
+    """Adds up the files of a directory, again and again."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.directory = directory
+        self.most = self.looks = 0
+        self.is_over = threading.Event()
+
+    def run(self) -> None:
+        while not self.is_over.wait(0.001):
+            total = 0
+            with os.scandir(self.directory) as found:
+                for e in found:
+                    try:
+                        total += e.stat(follow_symlinks=False).st_size
+                    except FileNotFoundError:
+                        continue
+            self.most = max(self.most, total)
+            self.looks += 1
+
+
+def test_random_sessions_of_twenty_times_the_budget_never_exceed_it(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    layers = segment_layers(40, width=64)
+    piece = sum(map(len, bytes_for(layers)))
+    n_sessions, n_turns = 300, 4
+    budget = n_sessions * n_turns * piece // 20
+    store = DiskStore.open(
+        tmp_path / "cache",
+        limits=Limits(budget_bytes=budget, keep_free_bytes=0),
+        files=QuickFiles(),
+    )
+    watcher = Watcher(store.root / "pieces")
+    watcher.start()
+    open_sessions: list[tuple[Tokens[int], int]] = []
+    for n in range(n_sessions):
+        open_sessions.append((sequence(40 * n_turns, n), 0))
+        for _ in range(n_turns):
+            i = rng.randrange(len(open_sessions))
+            tokens, at = open_sessions[i]
+            wrote = [store.write(record(tokens, at, at + 40), layers, bytes_for(layers, n))]
+            if rng.random() < 0.3:
+                extra = checkpoint_layers(at + 40)
+                r = record(tokens, at + 40, at + 40, kind="checkpoint")
+                wrote.append(store.write(r, extra, bytes_for(extra, n)))
+            store.touch([x for w in wrote if (x := w.result(30))])
+            open_sessions[i] = (tokens, at + 40)
+            if at + 80 > len(tokens) or len(open_sessions) > 20:
+                open_sessions.pop(i)
+            if not open_sessions:
+                open_sessions.append((sequence(40 * n_turns, (n, "more")), 0))
+    store.flush()
+    watcher.is_over.set()
+    watcher.join()
+    stats = store.stats()
+    assert watcher.looks > 100 and watcher.most <= budget + piece + 4096
+    assert stats.evicted > 500 and stats.nbytes <= budget and stats.nbytes > budget // 2
+    on_disk = sum(p.stat().st_size for p in (store.root / "pieces").iterdir())
+    assert stats.nbytes == on_disk
+    for s in store.pieces(MODEL):
+        found = store.head(s.file_id).result(30)
+        assert found.record == s.record
+    store.close()

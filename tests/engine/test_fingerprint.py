@@ -1,0 +1,104 @@
+"""Another model's cache can never match; the same model is known again wherever it lies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+import zoo
+
+from everwarm.engine.fingerprint import fingerprint
+from everwarm.engine.model import load_model
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Path:
+    return zoo.save("llama", tmp_path_factory.mktemp("models") / "llama", smollm2)
+
+
+def print_of(path: Path) -> bytes:
+    loaded = load_model(str(path), model_id=None, context_length=None)
+    return fingerprint(loaded.model, loaded.config, path, path.parent / "sums.json")
+
+
+def copied(model_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(model_dir, tmp_path / "copy"))
+
+
+def config(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    value = json.loads((path / "config.json").read_text())
+    change(value)
+    (path / "config.json").write_text(json.dumps(value))
+
+
+def weights(path: Path) -> None:
+    file = path / "model.safetensors"
+    held = mx.load(str(file))
+    name = sorted(held)[0]
+    held[name] = held[name] + 1e-3
+    mx.save_safetensors(str(file), held)
+
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "weights": weights,
+    "rope": lambda p: config(p, lambda c: c.update(rope_theta=20000.0)),
+    "rope scaling": lambda p: config(
+        p, lambda c: c.update(rope_scaling={"rope_type": "linear", "factor": 2.0})
+    ),
+    "norm": lambda p: config(p, lambda c: c.update(rms_norm_eps=1e-5)),
+    "adapter": lambda p: mx.save_safetensors(
+        str(p / "adapters.safetensors"), {"a": mx.zeros((2, 2))}
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_a_change_that_alters_numbers_is_another_model(
+    change: Callable[[Path], None], model_dir: Path, tmp_path: Path
+) -> None:
+    path = copied(model_dir, tmp_path)
+    assert print_of(path) == print_of(model_dir)
+    change(path)
+    assert print_of(path) != print_of(model_dir)
+
+
+def test_neither_name_nor_template_nor_tokenizer_matter(model_dir: Path, tmp_path: Path) -> None:
+    path = copied(model_dir, tmp_path).rename(tmp_path / "renamed")
+    about = json.loads((path / "tokenizer_config.json").read_text())
+    (path / "tokenizer_config.json").write_text(json.dumps(about | {"chat_template": "{{ 1 }}"}))
+    assert print_of(path) == print_of(model_dir)
+
+
+def test_weights_are_summed_once(model_dir: Path, tmp_path: Path) -> None:
+    loaded = load_model(str(model_dir), model_id=None, context_length=None)
+    sums = tmp_path / "sums.json"
+    read: list[str] = []
+
+    def made() -> bytes:
+        return fingerprint(
+            loaded.model, loaded.config, model_dir, sums, lambda what, done, of: read.append(what)
+        )
+
+    first = made()
+    n = len(read)
+    assert n > 0 and made() == first and len(read) == n
+    sums.write_text("not JSON")
+    assert made() == first and len(read) == 2 * n
+
+
+def test_the_hubs_files_are_known_by_their_names(model_dir: Path, tmp_path: Path) -> None:
+    path = copied(model_dir, tmp_path)
+    blob = tmp_path / ("a1" * 32)
+    (path / "model.safetensors").rename(blob)
+    (path / "model.safetensors").symlink_to(blob)
+    loaded = load_model(str(path), model_id=None, context_length=None)
+    read: list[str] = []
+    fingerprint(
+        loaded.model, loaded.config, path, tmp_path / "s", lambda what, *_: read.append(what)
+    )
+    assert read == []

@@ -1,0 +1,161 @@
+"""Conversations of every cache family survive the process: a new one reads only what is new."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zoo
+from turns import CUTTABLE, OTHERS, Turn, marks_of, turn, words
+
+from everwarm.cache.cache import Cache
+from everwarm.cache.disk import DiskStore
+from everwarm.cache.health import Limits
+from everwarm.cache.tier import DiskTier
+from everwarm.engine.state import State
+
+MODEL = bytes(range(32))
+
+
+def opened(model: Any, root: Path, fingerprint: bytes = MODEL) -> Cache:
+    """A cache with a disk tier, as a new process would have it."""
+    tier = DiskTier(DiskStore.open(root), fingerprint, lambda: None)
+    return Cache(lambda: State(model), budget=1 << 34, tier=tier)
+
+
+def closed(cache: Cache) -> None:
+    """Write everything, and give the directory back."""
+    assert cache.tier is not None
+    until = time.monotonic() + 30
+    while not cache.tier.is_idle:
+        assert time.monotonic() < until
+        cache.tier.step()
+    cache.tier.close(5)
+
+
+def talk(cache: Cache, n: int, history: list[int]) -> tuple[list[int], Turn]:
+    """One more turn; the history with its reply."""
+    asked = history + words(n, 80)
+    done = turn(cache, asked, marks_of(asked))
+    return asked + done.reply, done
+
+
+@pytest.mark.parametrize("family", CUTTABLE + OTHERS)
+def test_a_new_process_reads_only_what_is_new(family: str, tmp_path: Path) -> None:
+    model: Any = zoo.build(family)[0]
+    first = opened(model, tmp_path)
+    history: list[int] = []
+    for n in range(3):
+        history, _ = talk(first, n, history)
+    closed(first)
+    again = opened(model, tmp_path)
+    back = turn(again, asked := history + words(9, 30), marks_of(asked))
+    cold = turn(Cache(lambda: State(model), budget=1 << 34, keep=False), asked)
+    assert back.cached_from == "disk"
+    assert back.prefilled == 30
+    assert back.reply.agrees(cold.reply)
+    closed(again)
+
+
+@pytest.mark.parametrize("family", CUTTABLE + OTHERS)
+def test_old_turns_can_be_regenerated_and_branched_after_a_restart(
+    family: str, tmp_path: Path
+) -> None:
+    model: Any = zoo.build(family)[0]
+    first = opened(model, tmp_path)
+    after_one, _ = talk(first, 1, [])
+    history, second = talk(first, 2, after_one)
+    talk(first, 3, history)
+    closed(first)
+    again = opened(model, tmp_path)
+    asked = after_one + words(2, 80)
+    regenerated = turn(again, asked, marks_of(asked))
+    assert regenerated.prefilled == (1 if family in CUTTABLE else 3)
+    assert regenerated.reply.agrees(second.reply)
+    other = after_one + words(7, 40)
+    assert turn(again, other, marks_of(other)).prefilled == 40
+    closed(again)
+
+
+def test_another_model_finds_nothing(tmp_path: Path) -> None:
+    model: Any = zoo.build("llama")[0]
+    first = opened(model, tmp_path)
+    history, _ = talk(first, 1, [])
+    closed(first)
+    again = opened(model, tmp_path, fingerprint=bytes(32))
+    assert turn(again, history + words(2, 10)).cached == 0
+    closed(again)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_5"])
+def test_a_damaged_file_costs_time_only(family: str, tmp_path: Path) -> None:
+    model: Any = zoo.build(family)[0]
+    first = opened(model, tmp_path)
+    history, _ = talk(first, 1, [])
+    history, _ = talk(first, 2, history)
+    closed(first)
+    for path in (tmp_path / "pieces").glob("*.kv"):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(bytes(data))
+    again = opened(model, tmp_path)
+    asked = history + words(3, 30)
+    done = turn(again, asked, marks_of(asked))
+    cold = turn(Cache(lambda: State(model), budget=1 << 34, keep=False), asked)
+    assert done.prefilled == len(asked) and done.reply.agrees(cold.reply)
+    closed(again)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen3_5"])
+def test_what_memory_lets_go_comes_back_from_disk(family: str, tmp_path: Path) -> None:
+    model: Any = zoo.build(family)[0]
+    cache = opened(model, tmp_path)
+    history, _ = talk(cache, 1, [])
+    assert cache.tier is not None
+    while not cache.tier.is_idle:
+        cache.tier.step()
+    cache.budget = 0
+    cache.evict()
+    assert cache.stats()["states"] == 0
+    cache.budget = 1 << 34
+    back = turn(cache, history + words(2, 30), [])
+    assert (back.cached_from, back.prefilled, back.unseen) == ("disk", 30, 30)
+    closed(cache)
+
+
+def test_a_turn_writes_its_own_tokens_and_nothing_again(tmp_path: Path) -> None:
+    model: Any = zoo.build("llama")[0]
+    cache = opened(model, tmp_path)
+    assert cache.tier is not None
+    history: list[int] = []
+    written = []
+    for n in range(4):
+        history, _ = talk(cache, n, history)
+        while not cache.tier.is_idle:
+            cache.tier.step()
+        written.append(cache.tier.store.stats().nbytes)
+    row = 3 * 2 * 2 * 16 * 4  # layers, keys and values, heads, width, bytes
+    for before, after in pairwise(written):
+        assert after - before < 1.15 * 86 * row + 8192
+    closed(cache)
+
+
+def test_a_conversation_that_goes_on_stays_on_disk_when_others_must_go(tmp_path: Path) -> None:
+    model: Any = zoo.build("llama")[0]
+    limits = Limits(budget_bytes=600_000, keep_free_bytes=0)
+    tier = DiskTier(DiskStore.open(tmp_path, limits=limits), MODEL, lambda: None)
+    cache = Cache(lambda: State(model), budget=1 << 34, tier=tier)
+    history, _ = talk(cache, 1, [])
+    for n in range(2, 9):
+        turn(cache, other := words(100 + n, 120), marks_of(other))
+        history, _ = talk(cache, n, history)
+        while not tier.is_idle:
+            tier.step()
+    closed(cache)
+    again = opened(model, tmp_path)
+    back = turn(again, asked := history + words(50, 20), marks_of(asked))
+    assert back.prefilled == 20
+    closed(again)

@@ -1,0 +1,107 @@
+"""Sample pieces of cache for tests: literal records, layers and bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from typing import Any
+
+from everwarm.cache.blob import Array, Layer, Record, arrays_of
+from everwarm.cache.disk import DiskStore
+from everwarm.cache.health import GB, Limits
+from everwarm.cache.identity import Trail
+from everwarm.cache.index import Stored
+from everwarm.tokens import Tokens, tokens_of
+
+MODEL = hashlib.sha256(b"a model").digest()
+OTHER = hashlib.sha256(b"another model").digest()
+ROOMY = Limits(budget_bytes=GB, keep_free_bytes=0)
+Open = Callable[..., DiskStore]
+
+
+def files_in(store: DiskStore) -> list[str]:
+    return sorted(p.name for p in (store.root / "pieces").iterdir())
+
+
+def segment_layers(rows: int, width: int = 8, n_layers: int = 2) -> tuple[Layer, ...]:
+    a = Array("BF16", (1, 2, rows, width))
+    return tuple(Layer("cuttable", rows, (a, a)) for _ in range(n_layers))
+
+
+def checkpoint_layers(at: int) -> tuple[Layer, ...]:
+    ring, state = Array("F16", (1, 2, 6, 4)), Array("F32", (1, 4, 4))
+    return (Layer("windowed", 6, (ring, ring, at, 3)), Layer("opaque", at, (state, None)))
+
+
+def bytes_for(layers: tuple[Layer, ...], seed: object = 0) -> list[bytes]:
+    rng = random.Random(str(seed))
+    return [rng.randbytes(a.nbytes) for a in arrays_of(layers)]
+
+
+def blank_for(layers: tuple[Layer, ...]) -> list[bytearray]:
+    return [bytearray(a.nbytes) for a in arrays_of(layers)]
+
+
+def record(
+    tokens: Tokens[int],
+    start: int,
+    end: int,
+    *,
+    kind: str = "segment",
+    model: bytes = MODEL,
+    namespace: str = "",
+    mark: str | None = None,
+) -> Record:
+    """The record of [start, end) of a sequence."""
+    trail = Trail(model, namespace)
+    parent = trail.feed(tokens[:start])
+    position = trail.feed(tokens[start:end])
+    return Record(
+        kind,  # type: ignore[arg-type]
+        model,
+        namespace,
+        parent,
+        position,
+        start,
+        end,
+        tokens[start:end],
+        mark,
+    )
+
+
+def sequence(n: int, seed: object = 0) -> Tokens[int]:
+    rng = random.Random(f"tokens {seed}")
+    return tokens_of(rng.randrange(50_000) for _ in range(n))
+
+
+def keep(
+    store: DiskStore,
+    tokens: Tokens[int],
+    start: int,
+    end: int,
+    *,
+    layers: tuple[Layer, ...] | None = None,
+    **about: Any,
+) -> str | None:
+    """Write the piece of [start, end) and wait: its id, or None."""
+    r = record(tokens, start, end, **about)
+    layers = layers or (
+        segment_layers(end - start) if r.kind == "segment" else checkpoint_layers(end)
+    )
+    return store.write(r, layers, bytes_for(layers, r.position)).result(30)
+
+
+def fetch(store: DiskStore, file_id: str) -> list[bytes]:
+    """A piece's bytes, the way the engine gets them."""
+    found = store.head(file_id).result(30)
+    into = blank_for(found.layers)
+    store.read(file_id, into).result(30)
+    return [bytes(b) for b in into]
+
+
+def is_right(store: DiskStore, stored: Stored) -> bool:
+    """Whether a piece holds what `keep` wrote for its position. CacheFault: it cannot be read."""
+    found = store.head(stored.file_id).result(30)
+    assert found.record == stored.record
+    return fetch(store, stored.file_id) == bytes_for(found.layers, stored.record.position)
