@@ -56,7 +56,8 @@ class Settings:
     )
     api_key: str | None = _setting(
         None,
-        "The key that callers must send. Unset: none is asked for.",
+        "The key that callers must send. Unset: none, "
+        "or a new one where others can reach the server.",
         "text",
         "--api-key",
         repr=False,

@@ -151,10 +151,14 @@ class TurnRecord:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of a turn. `reason` is honest: `length` only where the reply was cut."""
+    """The last event of a turn. `reason` is honest: `length` only where the reply was cut.
+
+    `stop`: the stop text that ended the reply, where one did.
+    """
 
     reason: Finish
     record: TurnRecord
+    stop: str | None = None
 
 
 Event = Started | Progress | TextDelta | ReasoningDelta | CallStart | CallDelta | CallEnd | Finished

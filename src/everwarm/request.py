@@ -53,8 +53,10 @@ class Request:
     `model` is the name that the client used. `max_tokens` None: to the end of the context.
     `logprobs` None: not wanted; k: the chosen token's and the k likeliest ones'. `template_args`
     go to the chat template (`enable_thinking`, …). `namespace` separates callers with different
-    keys: nothing is shared across. `history` None: as the server is set. `forced_reply`: raw text
-    in the model's dialect that it is made to say, for benchmarks and tests.
+    keys: nothing is shared across. `deferred`: tools that may be called but do not stand at the
+    head of the prompt, since a message shows them. `raw`: text or token ids to be continued as
+    they stand, without messages or template. `history` None: as the server is set. `forced_reply`:
+    raw text in the model's dialect that it is made to say, for benchmarks and tests.
     """
 
     model: str | None
@@ -67,5 +69,7 @@ class Request:
     logprobs: int | None = None
     template_args: Mapping[str, Any] = field(default_factory=dict)
     namespace: str = ""
+    deferred: tuple[Tool, ...] = ()
+    raw: str | tuple[int, ...] | None = None
     history: HistoryMode | None = None
     forced_reply: str | None = None

@@ -41,7 +41,7 @@ def call(
     answer = connection.getresponse()
     text = answer.read()
     connection.close()
-    return answer.status, json.loads(text) if text.startswith(b"{") else text
+    return answer.status, json.loads(text) if text.lstrip().startswith(b"{") else text
 
 
 def chat(port: int, **fields: Any) -> tuple[int, Any]:

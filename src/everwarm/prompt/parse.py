@@ -53,9 +53,11 @@ class ReplyParser:
         opens_reasoning: bool,
         stop: tuple[str, ...],
         new_call_id: Callable[[], str],
+        raw: bool = False,
     ) -> None:
+        """`raw`: all of the reply is text, whatever markers it holds."""
         self._codec, self._detok = codec, codec.detokenizer()
-        self._think = codec.think_markers
+        self._think = None if raw else codec.think_markers
         self._tool = codec.tool_markers if tools and tools_allowed else None
         self._tools, self._stop, self._new_id = tool_dicts(tools), stop, new_call_id
         self._mode: Mode = "reasoning" if opens_reasoning else "text"
@@ -71,6 +73,7 @@ class ReplyParser:
         self._args, self._name_end = "", 0
         self._json: JsonObject | None = None
         self.stopped = False
+        self.stop_text: str | None = None
         self.n_reasoning = 0
 
     def feed(self, token: Token) -> list[Event]:
@@ -149,7 +152,7 @@ class ReplyParser:
         at, _, marker = min(found)
         if marker in self._stop:
             self._text(self._take(at))
-            self.stopped = True
+            self.stopped, self.stop_text = True, marker
             return False
         text = self._take(at)
         is_call = bool(self._tool) and marker == (self._tool or ("",))[0]

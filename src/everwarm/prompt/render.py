@@ -26,7 +26,7 @@ from everwarm.prompt.build import Builder, Built
 from everwarm.prompt.chain import Chains, History
 from everwarm.prompt.pieces import Pieces
 from everwarm.prompt.probe import habits_of, prove
-from everwarm.prompt.shape import tool_dicts
+from everwarm.prompt.shape import Habits, tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
 from everwarm.prompt.verbatim import Bounded, Path, Record, Records, Replies, calls_key
 from everwarm.prompt.why import Before, compare
@@ -65,6 +65,11 @@ class Renderer:
         self._times: Bounded[MessageId, datetime] = Bounded(_CONVERSATIONS)
         self._tools: Bounded[MessageId, tuple[Tool, ...]] = Bounded(_CONVERSATIONS)
         self._unknown: Bounded[MessageId, bool] = Bounded(4 * _CONVERSATIONS)
+
+    @property
+    def habits(self) -> Habits:
+        """What the template accepts. It does not change: any thread may read it."""
+        return self._splicer.habits
 
     @property
     def verbatim(self) -> bool:

@@ -1,21 +1,31 @@
 """Who may talk to this server: Host, Origin and key are checked on the raw headers, first of all.
 
 Defends a person's machine against web pages (DNS rebinding, cross-site posts) and strangers.
+Which path needs a key is said in `policy.py`; Host and Origin are checked everywhere.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
-from urllib.parse import urlsplit
+import re
+from typing import Any, Final
 
 import orjson
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from everwarm.config import Settings
 from everwarm.errors import Forbidden, RequestError
-from everwarm.wire.errors import openai_error
+from everwarm.server.policy import policy_of
+from everwarm.wire.errors import anthropic_error, openai_error
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+MAX_HEADERS: Final = 100
+MAX_HEADER_BYTES: Final = 64 * 2**10
+
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+
+Headers = list[tuple[bytes, bytes]]
 
 
 def is_loopback(host: str) -> bool:
@@ -24,59 +34,113 @@ def is_loopback(host: str) -> bool:
 
 def host_name(authority: str) -> str:
     """`[::1]:80` -> `::1`; empty where it is no host."""
-    try:
-        return (urlsplit(f"//{authority}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    found = _AUTHORITY.fullmatch(authority)
+    return found[1].strip("[]").lower().rstrip(".") if found else ""
 
 
 class Guard:
-    """ASGI middleware. `/health` needs no key."""
+    """ASGI middleware. Refusals are spelled as the path's format spells errors."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app = app
-        self._key = settings.api_key
+        self.app = app
+        key = settings.api_key
+        self._key = hashlib.sha256(key.encode()).digest() if key else None
         self._hosts = LOOPBACK | {settings.host.lower(), *settings.allowed_hosts}
         self._origins = frozenset(settings.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            try:
-                self._check(scope)
-            except RequestError as e:
-                await _refuse(e, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        origin = self._listed_origin(scope["headers"])
+        if origin:
+            send = _readable_by(origin, send)
+        try:
+            is_preflight = self._check(scope)
+        except RequestError as e:
+            return await _refuse(e, scope, send)
+        if is_preflight:
+            return await _allow(send)
+        return await self.app(scope, receive, send)
 
-    def _check(self, scope: Scope) -> None:
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
+    def _check(self, scope: Scope) -> bool:
+        """Raises RequestError. True: a browser asks whether a listed page may call."""
+        headers: Headers = scope["headers"]
+        if (
+            len(headers) > MAX_HEADERS
+            or sum(len(k) + len(v) for k, v in headers) > MAX_HEADER_BYTES
+        ):
+            too_many = RequestError(
+                f"A request may have {MAX_HEADERS} headers and {MAX_HEADER_BYTES:,} bytes of them."
+            )
+            too_many.status = 431
+            raise too_many
         hosts = [v.decode("latin-1") for k, v in headers if k == b"host"]
         if len(hosts) != 1 or not host_name(hosts[0]):
             raise RequestError("Send exactly one Host header that names this server.", param="Host")
         if host_name(hosts[0]) not in self._hosts:
             raise Forbidden("This Host is not served here; see the setting allowed_hosts.")
-        for origin in [v.decode("latin-1") for k, v in headers if k == b"origin"]:
+        for origin in _values(headers, b"origin"):
             if origin not in self._origins and not self._is_own(origin):
                 raise Forbidden("This Origin may not call; see the setting allowed_origins.")
-        if self._key and scope["path"] != "/health":
-            self._check_key(headers)
+        asks = scope["method"] == "OPTIONS" and _values(headers, b"access-control-request-method")
+        if asks and self._listed_origin(headers):
+            return True
+        if self._key and policy_of(scope["path"]).needs_key:
+            self._check_key(headers, self._key)
+        return False
+
+    def _listed_origin(self, headers: Headers) -> str | None:
+        given = _values(headers, b"origin")
+        return given[0] if len(given) == 1 and given[0] in self._origins else None
 
     def _is_own(self, origin: str) -> bool:
         return is_loopback(host_name(origin.partition("://")[2]))
 
-    def _check_key(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def _check_key(self, headers: Headers, key: bytes) -> None:
+        """Compares digests: neither content nor length of the key shows in the time it takes."""
         given = [v for k, v in headers if k == b"x-api-key"]
         given += [
             v[7:] for k, v in headers if k == b"authorization" and v[:7].lower() == b"bearer "
         ]
-        key = (self._key or "").encode()
-        if not any(hmac.compare_digest(g.strip(), key) for g in given):
+        digests = [hashlib.sha256(g.strip()).digest() for g in given]
+        if not sum(hmac.compare_digest(d, key) for d in digests):
             raise Forbidden("The API key is missing or wrong.", status=401, code="invalid_api_key")
 
 
-async def _refuse(error: RequestError, send: Send) -> None:
-    status, body, extra = openai_error(error)
-    headers = [(b"content-type", b"application/json")]
+def _values(headers: Headers, name: bytes) -> list[str]:
+    return [v.decode("latin-1") for k, v in headers if k == name]
+
+
+def _readable_by(origin: str, send: Send) -> Send:
+    """Answers that a page of this origin may read."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            more = [
+                (b"access-control-allow-origin", origin.encode("latin-1")),
+                (b"vary", b"Origin"),
+            ]
+            message = {**message, "headers": [*message.get("headers", []), *more]}
+        await send(message)
+
+    return sending
+
+
+async def _allow(send: Send) -> None:
+    headers = [
+        (b"access-control-allow-methods", b"GET, POST"),
+        (b"access-control-allow-headers", b"authorization, content-type, x-api-key, "
+         b"anthropic-version, anthropic-beta, x-request-id"),
+        (b"access-control-max-age", b"600"),
+    ]  # fmt: skip
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _refuse(error: RequestError, scope: Scope, send: Send) -> None:
+    is_anthropic = policy_of(scope["path"]).shape == "anthropic"
+    status, body, extra = (anthropic_error if is_anthropic else openai_error)(error)
+    headers: list[Any] = [(b"content-type", b"application/json")]
     headers += [(k.encode(), v.encode()) for k, v in extra.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": orjson.dumps(body)})

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import gc
 import logging
+import secrets
 import signal
 import socket
 import sys
+from dataclasses import replace
 from types import FrameType
 
 import uvicorn
 
 from everwarm.config import Settings
-from everwarm.errors import ConfigError
 from everwarm.history.database import Database
 from everwarm.history.replies import ReplyTable
 from everwarm.server.app import create_app
 from everwarm.server.guard import is_loopback
+from everwarm.server.protocol import LimitedProtocol
 
 
 def serve(settings: Settings, model_path: str) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. Raises ConfigError before it listens."""
-    if not is_loopback(settings.host) and not settings.api_key:
-        raise ConfigError(
-            f"--host {settings.host} is reachable by others: set an --api-key, or use 127.0.0.1."
-        )
+    """Serve until SIGTERM or SIGINT; the exit code."""
+    settings = _guarded(settings)
     logging.basicConfig(level=settings.log_level.upper(), format="%(message)s", stream=sys.stderr)
     listening = _listen(settings)
     if listening is None:
@@ -38,7 +37,12 @@ def serve(settings: Settings, model_path: str) -> int:
     app = create_app(engine, engine.codec, settings, store)
     _settle_interpreter()
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=3
+        app,
+        http=LimitedProtocol,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=3,
     )
     host, port = listening.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
@@ -50,6 +54,20 @@ def serve(settings: Settings, model_path: str) -> int:
         if history:
             history.close()
     return 0
+
+
+def _guarded(settings: Settings) -> Settings:
+    """An address that others reach has a key: the one that is set, or a new one, printed once."""
+    if is_loopback(settings.host) or settings.api_key:
+        return settings
+    key = "ew-" + secrets.token_urlsafe(24)
+    print(
+        f"Others can reach --host {settings.host}, so callers need this API key, which is good "
+        f"until the server ends: {key}\nSet EVERWARM_API_KEY for a lasting one.",
+        file=sys.stderr,
+        flush=True,
+    )
+    return replace(settings, api_key=key)
 
 
 def _settle_interpreter() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from starlette.types import Receive, Send
@@ -11,23 +12,44 @@ from starlette.types import Receive, Send
 from everwarm.events import Event
 
 KEEPALIVE_S: Final = 10.0
+"""Clients give up after 120 to 300 s of silence; some take long for one event."""
 
 
 class ClientGone(Exception):
     """The client closed its connection."""
 
 
+class Pace:
+    """When the next sign of life is due: `every_s` after something was last sent."""
+
+    def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every_s, self._clock = every_s, clock
+        self._sent = clock()
+
+    def sent(self) -> None:
+        """Something went out."""
+        self._sent = self._clock()
+
+    @property
+    def left(self) -> float:
+        """Seconds until a sign of life is due."""
+        return max(0.0, self._sent + self._every_s - self._clock())
+
+
 async def watched(
-    events: AsyncIterator[Event], receive: Receive, *, every_s: float = KEEPALIVE_S
+    events: AsyncIterator[Event], receive: Receive, pace: Pace
 ) -> AsyncIterator[Event | None]:
-    """Events as they come; None after each silent `every_s`. Raises ClientGone at a disconnect."""
+    """Events as they come; None when a sign of life is due. Raises ClientGone at a disconnect.
+
+    After None the caller tells `pace` that something was sent.
+    """
     gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnect(receive))
     upcoming: asyncio.Future[Any] | None = None
     try:
         while True:
             upcoming = upcoming or asyncio.ensure_future(anext(events))
             done, _ = await asyncio.wait(
-                {upcoming, gone}, timeout=every_s, return_when=asyncio.FIRST_COMPLETED
+                {upcoming, gone}, timeout=pace.left, return_when=asyncio.FIRST_COMPLETED
             )
             if upcoming in done:
                 arrived, upcoming = upcoming, None
@@ -52,9 +74,9 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def send_start(send: Send, headers: dict[str, str]) -> None:
-    """The head of an event stream, at once, so that no client waits for headers."""
-    head = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+async def send_start(send: Send, kind: str, headers: dict[str, str]) -> None:
+    """The head of an answer whose body follows bit by bit."""
+    head = {"content-type": kind, "cache-control": "no-cache"}
     raw = [(k.encode(), v.encode()) for k, v in (head | headers).items()]
     await send({"type": "http.response.start", "status": 200, "headers": raw})
 

@@ -18,6 +18,7 @@ from everwarm.errors import EverwarmError, NotFound, Overloaded, RequestError
 from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
 from everwarm.job import Ended, Engine, Failed, Job, Leased, Output, Prefilled, Token
 from everwarm.prompt.parse import ReplyParser
+from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request
@@ -84,9 +85,13 @@ class Turns:
             self.running.pop(turn_id, None)
             self._file(draft.record)
 
+    async def count(self, request: Request) -> int:
+        """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
+        return await asyncio.to_thread(count_tokens, self.codec, request, self._renderer.habits)
+
     async def _events(self, request: Request, draft: _Draft, live: Live) -> AsyncIterator[Event]:
         began = time.perf_counter()
-        prompt = await self._work(lambda: self._renderer.prompt(request))
+        prompt = await self._work(lambda: self._prompt(request))
         forced = await self._work(lambda: self._forced(request))
         draft.set(render_s=time.perf_counter() - began)
         job = replace(self._job(request, prompt, draft.record.id), forced=forced)
@@ -97,11 +102,12 @@ class Turns:
         yield Started(len(prompt.tokens))
         parser = ReplyParser(
             self.codec,
-            tools=request.tools,
+            tools=(*request.tools, *request.deferred),
             tools_allowed=may_call,
             opens_reasoning=prompt.opens_reasoning,
             stop=request.stop,
             new_call_id=new_call_id,
+            raw=request.raw is not None,
         )
         outbox = Outbox()
         self.engine.submit(job, outbox.put)
@@ -117,14 +123,14 @@ class Turns:
             self.engine.cancel(job.id)
             draft.set(completion_tokens=len(parser.ids), reasoning_tokens=parser.n_reasoning)
             ids, reply = list(parser.ids), parser.message
-            if ids:
+            if ids and request.raw is None:
                 remembered = self._worker.submit(self._renderer.remember, prompt, ids, reply)
         if draft.miss:
             draft.set(miss=await asyncio.wrap_future(draft.miss))
-        if ids:
+        if ids and request.raw is None:
             await asyncio.wrap_future(remembered)
         draft.finish(draft.record.finish)
-        yield Finished(draft.record.finish, draft.record)
+        yield Finished(draft.record.finish, draft.record, parser.stop_text)
 
     async def _read(
         self, outbox: Outbox, parser: ReplyParser, draft: _Draft, live: Live, prompt: Prompt
@@ -137,6 +143,7 @@ class Turns:
                 case Leased():
                     cached = out.cached_tokens
                     draft.leased(out)
+                    yield Progress(cached, draft.record.prompt_tokens, cached)
                     if self._may_miss(draft.record):
                         draft.miss = self._worker.submit(self._explain, prompt, draft.record)
                 case Prefilled():
@@ -158,6 +165,11 @@ class Turns:
 
     async def _work(self, fn: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, fn)
+
+    def _prompt(self, request: Request) -> Prompt:
+        if request.raw is not None:
+            return raw_prompt(self.codec, request.raw, self.engine.model.vocab_size)
+        return self._renderer.prompt(request)
 
     def _may_miss(self, record: TurnRecord) -> bool:
         """Whether more has to be read than is new; all of a new prompt is not read before."""

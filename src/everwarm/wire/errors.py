@@ -1,4 +1,4 @@
-"""Errors as OpenAI spells them: status, body and headers.
+"""Errors as OpenAI and as Anthropic spell them: status, body and headers.
 
 Only messages of our own tree reach a client; what is outside it, or should not have left its
 layer, becomes one fixed sentence.
@@ -7,6 +7,7 @@ layer, becomes one fixed sentence.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -39,6 +40,28 @@ def openai_error(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]
             return 500, _body(INTERNAL, "server_error", code="internal_error"), {}
 
 
+_ANTHROPIC = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def anthropic_error(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Say an exception in Anthropic's error shape. The parameter's name is part of the message."""
+    status, body, headers = openai_error(error)
+    said: str = body["error"]["message"]
+    if isinstance(error, RequestError) and error.code == "context_length_exceeded":
+        said = f"prompt is too long: {said}"  # the words by which clients know it
+    fallback = "invalid_request_error" if status < 500 else "api_error"
+    kind = _ANTHROPIC.get(status, fallback)
+    return status, {"type": "error", "error": {"type": kind, "message": said}}, headers
+
+
 def _code(error: RequestError) -> str | None:
     if isinstance(error, Forbidden):
         return "invalid_api_key" if error.status == 401 else "forbidden"
@@ -63,34 +86,43 @@ _WORDS = {
     "union_tag_invalid": "must be system, developer, user, assistant or tool",
     "union_tag_not_found": "must be system, developer, user, assistant or tool",
 }
-_TEXT_TOO = {"content", "stop"}
+_TEXT_TOO = {"content", "stop", "stop_sequences", "system"}
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 
-def refusal(invalid: ValidationError) -> RequestError:
-    """Say the first fault of a body, by its path; a wrong `role` is the only union there is.
+def refusal(invalid: ValidationError, tags: frozenset[str]) -> RequestError:
+    """Say the first fault of a body, by its path. `tags`: the names by which unions choose.
 
     Never repeats input: names stand in the path only where they look like a parameter's name.
     """
-    fault = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
-    kind, path = fault["type"], _path(fault["loc"])
-    if kind.startswith("union_tag"):
-        path += ".role"
+    fault = invalid.errors(include_url=False, include_input=False)[0]
+    kind, path = fault["type"], _path(fault["loc"], tags)
     said = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     words = _WORDS.get(kind, said.replace("False", "false"))
+    if kind.startswith("union_tag"):
+        context = fault.get("ctx", {})
+        chosen_by = str(context.get("discriminator", "type")).strip("'")
+        path += f".{chosen_by}"
+        words = _WORDS[kind] if chosen_by == "role" else _choices(context)
     if kind == "list_type" and path.rpartition(".")[2] in _TEXT_TOO:
         words = "must be text or a list of texts"
     return RequestError(f"{path or 'A field of the body'}: {words}.", param=path or None)
 
 
-def _path(loc: tuple[int | str, ...]) -> str:
+def _choices(context: Mapping[str, Any]) -> str:
+    known = str(context.get("expected_tags", ""))
+    return f"is not supported; there are {known}" if known else "is required"
+
+
+def _path(loc: tuple[int | str, ...], tags: frozenset[str]) -> str:
     if loc[0] == "logit_bias":
         return "logit_bias"
-    if loc[0] == "messages" and len(loc) > 2:
-        loc = loc[:2] + loc[3:]  # behind the index stands the role that chose the model
     names: list[str] = []
-    for part in loc:
-        if isinstance(part, str) and not _PLAIN_NAME.fullmatch(part):
-            break
+    for n, part in enumerate(loc):
+        if isinstance(part, str):
+            if part in tags and n and isinstance(loc[n - 1], int):
+                continue  # it chose the model, and is no field
+            if not _PLAIN_NAME.fullmatch(part):
+                break
         names.append(str(part))
     return ".".join(names)

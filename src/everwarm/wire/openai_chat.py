@@ -13,15 +13,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import orjson
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
 from everwarm import events as ev
 from everwarm.errors import RequestError
 from everwarm.events import Event, TokenLogprob, TurnRecord
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request, Sampling, Tool
-from everwarm.wire.errors import refusal
+from everwarm.wire import body as wb
 from everwarm.wire.extensions import Effort, Everwarm, TemplateArgs, history_mode, template_args
 from everwarm.wire.strict import StrictObject as _Object
 
@@ -31,13 +30,8 @@ NO_EFFECT = frozenset(
 )
 """Fields of the body that are accepted and change nothing."""
 
-TINY_TOP_P = 1e-6
-"""With so small a nucleus only the likeliest token is left: the same as greedy."""
-
 LEAST_LOGPROB = -9999.0
 """How OpenAI spells a probability of nothing; JSON has no infinity."""
-
-_MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +43,8 @@ class ChatBody:
     include_usage: bool
 
 
-# --- the body as clients send it ---
-
-
 def _parts_of(value: object) -> object:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
-
-
-def _texts_of(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _bias_of(value: object) -> object:
-    if not isinstance(value, dict):
-        return value
-    if not all(k.isascii() and k.isdigit() and len(k) < 10 for k in value):
-        raise ValueError("must have token ids as keys")
-    return {int(k): v for k, v in value.items()}
-
-
-def _shallow(value: object) -> object:
-    level: list[Any] = [[value]]
-    for _ in range(_MAX_DEPTH):
-        nests = (v.values() if isinstance(v, dict) else v for v in level)
-        level = [v for nest in nests for v in nest if isinstance(v, dict | list)]
-        if not level:
-            return value
-    raise ValueError(f"must not be nested deeper than {_MAX_DEPTH} levels")
 
 
 class _TextPart(_Object):
@@ -85,12 +54,10 @@ class _TextPart(_Object):
 
 
 _Content = Annotated[list[_TextPart], BeforeValidator(_parts_of)]
-_NonEmpty = Annotated[str, Field(min_length=1)]
-_Name = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class _CalledFunction(_Object):
-    name: _Name
+    name: wb.Name
     arguments: str
 
 
@@ -117,7 +84,7 @@ class _AssistantMessage(_Object):
 class _ToolMessage(_Object):
     role: Literal["tool"]
     content: _Content
-    tool_call_id: _NonEmpty
+    tool_call_id: wb.NonEmpty
     name: str | None = None  # the call is known by its id
 
 
@@ -125,9 +92,9 @@ _AnyMessage = _PlainMessage | _AssistantMessage | _ToolMessage
 
 
 class _Function(_Object):
-    name: _Name
+    name: wb.Name
     description: str = ""
-    parameters: Annotated[dict[str, Any], BeforeValidator(_shallow)] | None = None
+    parameters: wb.Json | None = None
     strict: Literal[False] = False  # arguments are not held to the schema
 
 
@@ -144,9 +111,7 @@ class _ResponseFormat(_Object):
     type: Literal["text"]
 
 
-_Penalty = Annotated[float, Field(ge=-2, le=2)]
-_Bias = Annotated[float, Field(ge=-100, le=100)]
-_Count = Annotated[int, Field(ge=1, le=2**53)]
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
 class _Body(_Object):
@@ -156,19 +121,19 @@ class _Body(_Object):
     ]
     tools: Annotated[list[_Tool], Field(max_length=1024)] = []
     tool_choice: Literal["none", "auto"] = "auto"
-    stop: Annotated[list[_NonEmpty], Field(max_length=16), BeforeValidator(_texts_of)] = []
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    stop: wb.Texts = []
+    seed: wb.Seed | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0  # OpenAI's default
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
     repetition_context_size: Annotated[int, Field(ge=1, le=2**20)] = 20
-    presence_penalty: _Penalty = 0.0
-    frequency_penalty: _Penalty = 0.0
-    logit_bias: Annotated[dict[int, _Bias], Field(max_length=1024), BeforeValidator(_bias_of)] = {}
-    max_tokens: _Count | None = None
-    max_completion_tokens: _Count | None = None
+    presence_penalty: wb.Penalty = 0.0
+    frequency_penalty: wb.Penalty = 0.0
+    logit_bias: wb.Bias = {}
+    max_tokens: wb.Count | None = None
+    max_completion_tokens: wb.Count | None = None
     n: Annotated[int, Field(ge=1, le=1)] = 1
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -182,17 +147,7 @@ class _Body(_Object):
 
 def parse(body: bytes, *, namespace: str = "") -> ChatBody:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as e:
-        where = f"line {e.lineno}, column {e.colno}"
-        raise RequestError(f"The body is not valid JSON ({where}).") from None
-    if not isinstance(value, dict):
-        raise RequestError("The body must be a JSON object.")
-    try:
-        b = _Body.model_validate({k: v for k, v in value.items() if k not in NO_EFFECT})
-    except ValidationError as e:
-        raise refusal(e) from None
+    b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=_ROLES)
     return ChatBody(_request(b, namespace), b.stream, b.stream_options.include_usage)
 
 
@@ -230,10 +185,9 @@ def _message(m: _AnyMessage) -> Message:
 
 
 def _sampling(b: _Body) -> Sampling:
-    greedy = b.top_p <= TINY_TOP_P
-    return Sampling(
-        temperature=0.0 if greedy else b.temperature,
-        top_p=1.0 if greedy else b.top_p,
+    return wb.sampling(
+        b.temperature,
+        b.top_p,
         top_k=b.top_k,
         min_p=b.min_p,
         repetition_penalty=b.repetition_penalty,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ DONE = b"data: [DONE]\n\n"
 """The frame that ends a stream of chunks."""
 
 
-def dump(data: dict[str, Any]) -> bytes:
+def dump(data: Mapping[str, Any]) -> bytes:
     """Spell a value as JSON without line breaks."""
     try:
         return orjson.dumps(data)
@@ -20,6 +21,11 @@ def dump(data: dict[str, Any]) -> bytes:
         return json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
 
 
-def event(data: dict[str, Any]) -> bytes:
+def event(data: Mapping[str, Any]) -> bytes:
     """Make one frame of a value."""
     return b"data: " + dump(data) + b"\n\n"
+
+
+def named(data: Mapping[str, Any]) -> bytes:
+    """Make one frame of a value, with its `type` as the event's name."""
+    return b"event: " + str(data["type"]).encode() + b"\n" + event(data)

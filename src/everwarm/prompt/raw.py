@@ -1,0 +1,35 @@
+"""Prompts that are not made by a template: texts and ids to be continued, and bare counts."""
+
+from __future__ import annotations
+
+from everwarm.codec import Codec
+from everwarm.errors import RequestError
+from everwarm.messages import MessageId, tidied
+from everwarm.prompt.shape import Habits, shaped, tool_dicts
+from everwarm.request import Request
+from everwarm.tokens import Prompt, tokens_of
+
+_HEAD = MessageId("raw")
+
+
+def raw_prompt(codec: Codec, raw: str | tuple[int, ...], vocab_size: int) -> Prompt:
+    """A prompt of exactly this text, or these ids. Control tokens' texts become their ids."""
+    if not isinstance(raw, str) and any(not 0 <= t < vocab_size for t in raw):
+        raise RequestError(f"prompt: token ids go from 0 to {vocab_size - 1:,}.", param="prompt")
+    tokens = tokens_of(codec.encode(raw) if isinstance(raw, str) else raw)
+    if not tokens:
+        raise RequestError(
+            "The prompt has no tokens: there is nothing to continue.", param="prompt"
+        )
+    return Prompt(tokens, (), len(tokens), _HEAD)
+
+
+def count_tokens(codec: Codec, request: Request, habits: Habits) -> int:
+    """How many tokens a conversation has when it is read from the start. Remembers nothing."""
+    text = codec.render(
+        shaped(tidied(request.messages), habits),
+        tool_dicts(request.tools) or None,
+        scaffold=True,
+        args=request.template_args,
+    )
+    return len(codec.encode(text))

@@ -1,0 +1,52 @@
+"""Who may ask for what: one table, in which every route stands.
+
+Host and Origin are checked for all of them, by `guard.py`. A path that is not here needs a key too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Shape = Literal["openai", "anthropic"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a path is guarded. `shape`: how its errors are spelled.
+
+    `needs_key` False is for what says nothing of a person: that a server is here, and alive.
+    """
+
+    path: str
+    methods: tuple[str, ...]
+    needs_key: bool = True
+    shape: Shape = "openai"
+
+
+POLICIES = (
+    Policy("/v1/chat/completions", ("POST",)),
+    Policy("/v1/completions", ("POST",)),
+    Policy("/v1/responses", ("POST",)),
+    Policy("/v1/messages", ("POST",), shape="anthropic"),
+    Policy("/v1/messages/count_tokens", ("POST",), shape="anthropic"),
+    Policy("/v1/models", ("GET",)),
+    Policy("/v1/models/{name:path}", ("GET",)),
+    Policy("/api/turns", ("GET",)),
+    Policy("/api/ps", ("GET",)),
+    Policy("/health", ("GET",), needs_key=False),
+    Policy("/ready", ("GET",)),
+    Policy("/", ("GET",), needs_key=False),
+    Policy("/api/hello", ("GET",), needs_key=False),
+    Policy("/api/version", ("GET",), needs_key=False),
+)
+_BY_PATH = {p.path: p for p in POLICIES}
+_STRICT = Policy("", ())
+
+
+def policy_of(path: str) -> Policy:
+    """The policy of a request's path; the strictest where there is none."""
+    found = _BY_PATH.get(path)
+    if found is None and path.startswith("/v1/models/"):
+        found = _BY_PATH["/v1/models/{name:path}"]
+    return found or _STRICT

@@ -1,0 +1,309 @@
+"""Anthropic's messages: a body becomes a `Request`. The answer is spelled in `anthropic_stream.py`.
+
+Nothing is ignored in silence: a field that is not known here is refused by its path. Fields in
+`NO_EFFECT`, and `cache_control` wherever it stands, are accepted, since an answer is right without
+them: everything is cached. A refusal never repeats input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BeforeValidator, Field
+
+from everwarm.errors import RequestError
+from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
+from everwarm.request import Request, Tool
+from everwarm.wire import body as wb
+from everwarm.wire.anthropic_stream import Encoder
+from everwarm.wire.extensions import Everwarm
+from everwarm.wire.format import Asked
+from everwarm.wire.sealed import unseal
+from everwarm.wire.strict import StrictObject
+
+NO_EFFECT = frozenset(
+    {"metadata", "service_tier", "speed", "inference_geo", "diagnostics"}  # for their own books
+    | {"cache_control", "betas"}  # everything is cached
+    | {"context_management", "safeguards"}  # theirs to do: nothing is cut from a history here
+)
+"""Fields of the body that are accepted and change nothing."""
+
+BILLING = "x-anthropic-billing-header:"
+"""A system block that begins so is a client's bookkeeping, different in every session."""
+
+
+class _Block(StrictObject):
+    cache_control: Any = None
+
+
+class _Text(_Block):
+    type: Literal["text"]
+    text: str
+    citations: Any = None
+
+
+class _Image(_Block):
+    type: Literal["image"]
+    source: Any = None
+
+
+class _Document(_Block):
+    type: Literal["document"]
+    source: dict[str, Any]
+    title: str | None = None
+    context: str | None = None
+    citations: Any = None
+
+
+class _Thinking(_Block):
+    type: Literal["thinking"]
+    thinking: str
+    signature: str = ""
+
+
+class _Redacted(_Block):
+    type: Literal["redacted_thinking"]
+    data: str
+
+
+class _ToolUse(_Block):
+    type: Literal["tool_use"]
+    id: wb.NonEmpty
+    name: wb.Name
+    input: dict[str, Any]
+    caller: Any = None
+
+
+class _Reference(_Block):
+    type: Literal["tool_reference"]
+    tool_name: wb.Name
+
+
+def _blocks_of(value: object) -> object:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+_Shown = Annotated[_Text | _Image | _Document | _Reference, Field(discriminator="type")]
+
+
+class _ToolResult(_Block):
+    type: Literal["tool_result"]
+    tool_use_id: wb.NonEmpty
+    content: Annotated[list[_Shown], BeforeValidator(_blocks_of)] = []
+    is_error: bool = False
+
+
+_AnyBlock = Annotated[
+    _Text | _Image | _Document | _Thinking | _Redacted | _ToolUse | _ToolResult | _Reference,
+    Field(discriminator="type"),
+]
+_TAGS = frozenset(
+    {"text", "image", "document", "thinking", "redacted_thinking", "tool_use"}
+    | {"tool_reference", "tool_result"}
+)
+
+
+class _Message(StrictObject):
+    role: Literal["user", "assistant", "system"]
+    content: Annotated[list[_AnyBlock], BeforeValidator(_blocks_of)]
+
+
+class _Tool(StrictObject):
+    type: Literal["custom"] = "custom"
+    name: wb.Name
+    description: str = ""
+    input_schema: wb.Json
+    cache_control: Any = None
+    defer_loading: bool = False
+    strict: Literal[False] = False  # arguments are not held to the schema
+    input_examples: Any = None
+    allowed_callers: Any = None
+    eager_input_streaming: Any = None
+
+
+class _ToolChoice(StrictObject):
+    type: Literal["auto", "none"]
+    disable_parallel_tool_use: bool = False  # a hint
+
+
+class _ThinkingConfig(StrictObject):
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Annotated[int, Field(ge=1)] | None = None
+    display: Literal["summarized", "omitted"] = "summarized"
+
+
+class _OutputConfig(StrictObject):
+    effort: wb.Effort | None = None
+
+
+class _Counted(StrictObject):
+    model: Annotated[str, Field(max_length=1024)] | None = None
+    messages: Annotated[list[_Message], Field(min_length=1)]
+    system: Annotated[list[_Text], BeforeValidator(_blocks_of)] = []
+    tools: Annotated[list[_Tool], Field(max_length=1024)] = []
+    tool_choice: _ToolChoice = _ToolChoice(type="auto")
+    thinking: _ThinkingConfig | None = None
+    output_config: _OutputConfig = _OutputConfig()
+
+
+class _Body(_Counted):
+    max_tokens: Annotated[int, Field(ge=0, le=2**53)]
+    stop_sequences: wb.Texts = []
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    stream: bool = False
+    everwarm: Everwarm = Everwarm()
+
+
+def parse(body: bytes, namespace: str = "") -> Asked:
+    """Read a body. Raises RequestError with the path of the first field that is wrong.
+
+    `max_tokens` 0 is honoured: the prompt is read and kept, nothing is written.
+    """
+    b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=_TAGS)
+    if b.messages[-1].role == "assistant":
+        raise RequestError(
+            f"messages.{len(b.messages) - 1}: the last message is the assistant's; a reply that "
+            "continues it is not supported. End with a user message.",
+            param="messages",
+        )
+    request = Request(
+        model=b.model,
+        messages=_messages(b),
+        tools=tuple(_tool(t) for t in b.tools if not t.defer_loading),
+        deferred=tuple(_tool(t) for t in b.tools if t.defer_loading),
+        tool_choice=b.tool_choice.type,
+        sampling=wb.sampling(b.temperature, b.top_p, top_k=b.top_k),
+        max_tokens=b.max_tokens,
+        stop=tuple(b.stop_sequences),
+        template_args=_template_args(b),
+        namespace=namespace,
+        history=b.everwarm.history,
+        forced_reply=b.everwarm.reply,
+    )
+    hides = b.thinking is not None and b.thinking.display == "omitted"
+    return Asked(request, b.stream, partial(Encoder, hides_thinking=hides))
+
+
+def parse_count(body: bytes) -> Request:
+    """Read a body of `count_tokens`: the same without what only an answer needs."""
+    b = wb.read(body, _Counted, no_effect=NO_EFFECT, tags=_TAGS)
+    tools = tuple(_tool(t) for t in b.tools if not t.defer_loading)
+    return Request(b.model, _messages(b), tools, template_args=_template_args(b))
+
+
+def _template_args(b: _Counted) -> dict[str, Any]:
+    args = wb.effort_args(b.output_config.effort)
+    if b.thinking is None or b.thinking.type == "adaptive":
+        return args
+    return args | {"enable_thinking": b.thinking.type == "enabled"}
+
+
+def _tool(t: _Tool) -> Tool:
+    return Tool(t.name, t.description, t.input_schema)
+
+
+def _messages(b: _Counted) -> tuple[Message, ...]:
+    out: list[Message] = []
+    system = tuple(Text(p.text) for p in b.system if p.text and not p.text.startswith(BILLING))
+    if system:
+        out.append(Message("system", system))
+    tools = {t.name: t for t in b.tools}
+    for n, m in enumerate(b.messages):
+        path = f"messages.{n}.content"
+        out += _assistant(m, path) if m.role == "assistant" else _other(m, path, tools)
+    return tuple(out)
+
+
+def _assistant(m: _Message, path: str) -> list[Message]:
+    parts: list[Part] = []
+    for i, p in enumerate(m.content):
+        match p:
+            case _Text():
+                parts += [Text(p.text)] if p.text else []
+            case _Thinking():
+                thought = p.thinking or unseal(p.signature)
+                parts += [Reasoning(thought)] if thought else []
+            case _Redacted():
+                thought = unseal(p.data)
+                parts += [Reasoning(thought)] if thought else []
+            case _ToolUse():
+                parts.append(ToolCall(p.id, p.name, orjson.dumps(p.input).decode()))
+            case _:
+                raise _misplaced(f"{path}.{i}", p.type, m.role)
+    return [Message("assistant", tuple(parts))]
+
+
+def _other(m: _Message, path: str, tools: dict[str, _Tool]) -> list[Message]:
+    """Tool results first, in the order in which they came, then what the user says."""
+    results: list[Message] = []
+    texts: list[Part] = []
+    for i, p in enumerate(m.content):
+        here = f"{path}.{i}"
+        match p:
+            case _ToolResult() if m.role == "user":
+                shown = _shown(p.content, f"{here}.content", tools)
+                if p.is_error:
+                    shown = [Text("Error: "), *shown]
+                results.append(Message("tool", tuple(shown), tool_call_id=p.tool_use_id))
+            case _Text() | _Image() | _Document() | _Reference():
+                texts += _shown([p], here, tools, single=True)
+            case _:
+                raise _misplaced(here, p.type, m.role)
+    said = [Message("system" if m.role == "system" else "user", tuple(texts))]
+    return [*results, *(said if texts or not results else [])]
+
+
+def _shown(
+    blocks: Iterable[_Text | _Image | _Document | _Reference],
+    path: str,
+    tools: dict[str, _Tool],
+    *,
+    single: bool = False,
+) -> list[Text]:
+    out: list[Text] = []
+    for i, p in enumerate(blocks):
+        here = path if single else f"{path}.{i}"
+        match p:
+            case _Text():
+                out += [Text(p.text)] if p.text else []
+            case _Reference():
+                out.append(Text(_described(p.tool_name, tools)))
+            case _Document():
+                out.append(Text(_document(p, here)))
+            case _Image():
+                raise RequestError(
+                    f"{here}: images cannot be read by this model; send text.", param=here
+                )
+    return out
+
+
+def _document(p: _Document, path: str) -> str:
+    data = p.source.get("data")
+    if p.source.get("type") != "text" or not isinstance(data, str):
+        raise RequestError(
+            f"{path}.source: only plain text documents can be read by this model.",
+            param=f"{path}.source",
+        )
+    return "\n".join(t for t in (p.title, p.context, data) if t)
+
+
+def _described(name: str, tools: dict[str, _Tool]) -> str:
+    """A tool that was not at the head of the prompt, shown where it is referred to."""
+    tool = tools.get(name)
+    if tool is None:
+        return name
+    function = {
+        "name": name,
+        "description": tool.description,
+        "parameters": tool.input_schema,
+    }
+    return orjson.dumps({"type": "function", "function": function}).decode()
+
+
+def _misplaced(path: str, kind: str, role: str) -> RequestError:
+    return RequestError(f"{path}: {kind} does not belong in a message of {role}.", param=path)

@@ -1,0 +1,99 @@
+"""What the bodies of several formats have in common: reading, types, the sampling fields.
+
+Nothing is ignored in silence: what a format does not know it refuses by its path. A refusal never
+repeats input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from everwarm.errors import RequestError
+from everwarm.request import Sampling
+from everwarm.wire import extensions
+from everwarm.wire.errors import refusal
+from everwarm.wire.extensions import TemplateArgs, template_args
+
+Effort = extensions.Effort | Literal["max"]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+NonEmpty = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1, le=2**53)]
+TINY_TOP_P = 1e-6
+"""With so small a nucleus only the likeliest token is left: the same as greedy."""
+
+_MAX_DEPTH = 64
+B = TypeVar("B", bound=BaseModel)
+
+
+def read(
+    body: bytes, model: type[B], *, no_effect: Iterable[str], tags: frozenset[str] = frozenset()
+) -> B:
+    """Read a body. Raises RequestError with the path of the first field that is wrong.
+
+    `tags`: the names by which unions choose; they are no part of a path.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as e:
+        where = f"line {e.lineno}, column {e.colno}"
+        raise RequestError(f"The body is not valid JSON ({where}).") from None
+    if not isinstance(value, dict):
+        raise RequestError("The body must be a JSON object.")
+    skipped = frozenset(no_effect)
+    try:
+        return model.model_validate({k: v for k, v in value.items() if k not in skipped})
+    except ValidationError as e:
+        raise refusal(e, tags) from None
+
+
+def _shallow(value: object) -> object:
+    level: list[Any] = [[value]]
+    for _ in range(_MAX_DEPTH):
+        nests = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [v for nest in nests for v in nest if isinstance(v, dict | list)]
+        if not level:
+            return value
+    raise ValueError(f"must not be nested deeper than {_MAX_DEPTH} levels")
+
+
+def _texts_of(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _bias_of(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    if not all(k.isascii() and k.isdigit() and len(k) < 10 for k in value):
+        raise ValueError("must have token ids as keys")
+    return {int(k): v for k, v in value.items()}
+
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+Bias = Annotated[
+    dict[int, Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=1024),
+    BeforeValidator(_bias_of),
+]
+Json = Annotated[dict[str, Any], BeforeValidator(_shallow)]
+"""An object whose content is not ours, and not too deep to be walked."""
+
+Texts = Annotated[list[NonEmpty], Field(max_length=16), BeforeValidator(_texts_of)]
+"""One text or a list of them, none empty."""
+
+
+def sampling(temperature: float, top_p: float, **more: Any) -> Sampling:
+    """The fields that all formats have; an empty nucleus is greedy."""
+    greedy = top_p <= TINY_TOP_P
+    return Sampling(
+        temperature=0.0 if greedy else temperature, top_p=1.0 if greedy else top_p, **more
+    )
+
+
+def effort_args(effort: Effort | None) -> dict[str, Any]:
+    """How hard to think, as chat templates are told. The highest name that they know is xhigh."""
+    return dict(template_args("xhigh" if effort == "max" else effort, TemplateArgs()))

@@ -1,0 +1,110 @@
+"""What a wire format is, to the server: a way to read bodies, and to spell events and errors.
+
+Streamed and unstreamed answers are made of the same events by the same encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from everwarm import events as ev
+from everwarm.events import Event, Progress
+from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
+from everwarm.request import Request
+
+Chunk = dict[str, Any]
+Error = tuple[int, Chunk, dict[str, str]]
+"""Status, body and extra headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What stands in everything that an answer says. `created` is unix seconds.
+
+    `caches`: whether what is read stays warm.
+    """
+
+    id: str
+    model: str
+    created: int
+    caches: bool = True
+
+
+class Encoder(Protocol):
+    """Says one turn's events in a format's words. Belongs to one answer."""
+
+    def chunks(self, event: Event) -> list[Chunk]:
+        """What an event becomes; nothing for most `Progress`."""
+
+    def keepalive(self, progress: Progress | None) -> list[Chunk]:
+        """Real events that say nothing: some clients do not count comments as life."""
+
+    def failed(self, error: Exception) -> list[Chunk]:
+        """What ends a stream that cannot go on."""
+
+    def fold(self, events: Iterable[Event]) -> Chunk:
+        """The one response of a whole turn's events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A parsed body: what is asked, and how the answer is to be sent.
+
+    `previous`: the answer that this one continues. `store`: it may be continued itself; the first
+    `n_own` messages are not carried on.
+    """
+
+    request: Request
+    stream: bool
+    encoder: Callable[[Head], Encoder]
+    previous: str | None = None
+    store: bool = False
+    n_own: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One way to talk to this server. `prefix` begins the ids of its answers."""
+
+    prefix: str
+    parse: Callable[[bytes, str], Asked]
+    frame: Callable[[Mapping[str, Any]], bytes]
+    end: bytes
+    error: Callable[[Exception], Error]
+
+
+def told(progress: Progress | None) -> Chunk:
+    """everwarm's own field of a sign of life: how far the prompt is read."""
+    if progress is None:
+        return {}
+    done = {"done": progress.done, "total": progress.total, "cached": progress.cached}
+    return {"everwarm": {"progress": done}}
+
+
+def reply_of(events: Iterable[Event]) -> Message:
+    """The message that a turn's events make."""
+    parts: list[Part] = []
+    calls: dict[int, int] = {}
+    for event in events:
+        last = parts[-1] if parts else None
+        match event:
+            case ev.TextDelta(text) if text:
+                if isinstance(last, Text):
+                    parts[-1] = Text(last.text + text)
+                else:
+                    parts.append(Text(text))
+            case ev.ReasoningDelta(text) if text:
+                if isinstance(last, Reasoning):
+                    parts[-1] = Reasoning(last.text + text)
+                else:
+                    parts.append(Reasoning(text))
+            case ev.CallStart(index, id, name):
+                calls[index] = len(parts)
+                parts.append(ToolCall(id, name, ""))
+            case ev.CallDelta(index, arguments):
+                call = parts[calls[index]]
+                assert isinstance(call, ToolCall)
+                parts[calls[index]] = ToolCall(call.id, call.name, call.arguments + arguments)
+    return Message("assistant", tuple(parts))

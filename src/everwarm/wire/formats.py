@@ -1,0 +1,46 @@
+"""The four ways to ask for an answer, all of the same form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from everwarm.events import Event, Progress
+from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses, sse
+from everwarm.wire.errors import anthropic_error, openai_error
+from everwarm.wire.format import Asked, Chunk, Format, Head, told
+
+
+class _ChatEncoder:
+    """The encoder of chat completions, with what `format.Encoder` asks for."""
+
+    def __init__(self, head: Head, *, include_usage: bool) -> None:
+        self._own = openai_chat.Encoder(
+            head.id, head.model, head.created, include_usage=include_usage
+        )
+
+    def chunks(self, event: Event) -> list[Chunk]:
+        return self._own.chunks(event)
+
+    def keepalive(self, progress: Progress | None) -> list[Chunk]:
+        return [self._own.keepalive() | told(progress)]
+
+    def failed(self, error: Exception) -> list[Chunk]:
+        return [openai_error(error)[1]]
+
+    def fold(self, events: Iterable[Event]) -> Chunk:
+        return self._own.fold(events)
+
+
+def _chat(body: bytes, namespace: str) -> Asked:
+    asked = openai_chat.parse(body, namespace=namespace)
+
+    def encoder(head: Head) -> _ChatEncoder:
+        return _ChatEncoder(head, include_usage=asked.include_usage)
+
+    return Asked(asked.request, asked.stream, encoder)
+
+
+CHAT = Format("chatcmpl-", _chat, sse.event, sse.DONE, openai_error)
+COMPLETIONS = Format("cmpl-", openai_completions.parse, sse.event, sse.DONE, openai_error)
+RESPONSES = Format("resp_", openai_responses.parse, sse.named, b"", openai_error)
+MESSAGES = Format("msg_", anthropic.parse, sse.named, b"", anthropic_error)

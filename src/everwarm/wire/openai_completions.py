@@ -1,0 +1,182 @@
+"""OpenAI's completions: a text, or token ids, continued as they stand. No messages, no template.
+
+Nothing is ignored in silence: a field that is not known here is refused by its path, as are `echo`,
+`suffix` and more than one prompt. A refusal never repeats input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from everwarm import events as ev
+from everwarm.events import Event, Progress, TokenLogprob, TurnRecord
+from everwarm.request import Request
+from everwarm.wire import body as wb
+from everwarm.wire.errors import openai_error
+from everwarm.wire.extensions import Everwarm
+from everwarm.wire.format import Asked, Chunk, Head, told
+from everwarm.wire.openai_chat import LEAST_LOGPROB
+from everwarm.wire.strict import StrictObject
+
+NO_EFFECT = frozenset({"user", "prompt_cache_key"})
+"""Fields of the body that are accepted and change nothing."""
+
+_DEFAULT_MAX_TOKENS = 16  # OpenAI's
+
+
+def _one_prompt(value: object) -> object:
+    """The only prompt of a list that holds one; a list of ids is a prompt itself."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
+        return value[0]
+    if isinstance(value, list) and any(isinstance(v, str | list) for v in value):
+        raise ValueError("one prompt at a time; send a request for each")
+    return value
+
+
+class _StreamOptions(StrictObject):
+    include_usage: bool = False
+
+
+_Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=2**24)]
+
+
+class _Body(StrictObject):
+    model: Annotated[str, Field(max_length=1024)] | None = None
+    prompt: Annotated[str | _Ids, BeforeValidator(_one_prompt)]
+    max_tokens: Annotated[int, Field(ge=0, le=2**53)] = _DEFAULT_MAX_TOKENS
+    stop: wb.Texts = []
+    seed: wb.Seed | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
+    presence_penalty: wb.Penalty = 0.0
+    frequency_penalty: wb.Penalty = 0.0
+    logit_bias: wb.Bias = {}
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    n: Annotated[int, Field(ge=1, le=1)] = 1
+    best_of: Annotated[int, Field(ge=1, le=1)] = 1
+    echo: Literal[False] = False
+    suffix: Literal[""] = ""
+    stream: bool = False
+    stream_options: _StreamOptions = _StreamOptions()
+    everwarm: Everwarm = Everwarm()
+
+
+def parse(body: bytes, namespace: str = "") -> Asked:
+    """Read a body. Raises RequestError with the path of the first field that is wrong."""
+    b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=frozenset({"str"}))
+    sampling = wb.sampling(
+        b.temperature,
+        b.top_p,
+        top_k=b.top_k,
+        min_p=b.min_p,
+        repetition_penalty=b.repetition_penalty,
+        presence_penalty=b.presence_penalty,
+        frequency_penalty=b.frequency_penalty,
+        logit_bias=b.logit_bias,
+        seed=None if b.seed is None else b.seed % 2**64,
+    )
+    request = Request(
+        model=b.model,
+        messages=(),
+        raw=b.prompt if isinstance(b.prompt, str) else tuple(b.prompt),
+        sampling=sampling,
+        max_tokens=b.max_tokens,
+        stop=tuple(b.stop),
+        logprobs=b.logprobs,
+        namespace=namespace,
+        history=b.everwarm.history,
+        forced_reply=b.everwarm.reply,
+    )
+    shows_usage = not b.stream or b.stream_options.include_usage
+    return Asked(request, b.stream, partial(Encoder, shows_usage=shows_usage))
+
+
+class Encoder:
+    """Says one turn's events in the words of OpenAI's completions. Belongs to one answer."""
+
+    def __init__(self, head: Head, *, shows_usage: bool) -> None:
+        self._head, self._shows_usage = head, shows_usage
+        self._offset = 0
+
+    def chunks(self, event: Event) -> list[Chunk]:
+        """The chunks that an event becomes."""
+        match event:
+            case ev.TextDelta(text, logprobs) if text or logprobs:
+                return [self._object(text, self._logprobs(logprobs), None)]
+            case ev.Finished():
+                return self._last(event)
+            case _:
+                return []
+
+    def keepalive(self, progress: Progress | None) -> list[Chunk]:
+        """A chunk that says nothing."""
+        return [self._object("", None, None) | told(progress)]
+
+    def failed(self, error: Exception) -> list[Chunk]:
+        """The chunk that ends a stream."""
+        return [openai_error(error)[1]]
+
+    def fold(self, events: Iterable[Event]) -> Chunk:
+        """The whole answer of a turn's events, which end with `Finished`."""
+        chunks = [c for event in events for c in self.chunks(event)]
+        whole = chunks[-1]
+        choices = [c["choices"][0] for c in chunks if c["choices"]]
+        shown = [c["logprobs"] for c in choices if c["logprobs"]]
+        logprobs = {k: [x for s in shown for x in s[k]] for k in shown[0]} if shown else None
+        text = "".join(c["text"] for c in choices)
+        choice = choices[-1] | {"text": text, "logprobs": logprobs}
+        return whole | {"choices": [choice]}
+
+    def _last(self, end: ev.Finished) -> list[Chunk]:
+        reason = "length" if end.reason == "length" else "stop"
+        last = [self._object("", None, reason)]
+        if self._shows_usage:
+            last.append(
+                {**self._object("", None, None), "choices": [], "usage": _usage(end.record)}
+            )
+        return last
+
+    def _object(self, text: str, logprobs: Chunk | None, reason: str | None) -> Chunk:
+        choice = {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        return {
+            "id": self._head.id,
+            "object": "text_completion",
+            "created": self._head.created,
+            "model": self._head.model,
+            "choices": [choice],
+        }
+
+    def _logprobs(self, tokens: Iterable[TokenLogprob]) -> Chunk | None:
+        shown = list(tokens)
+        if not shown:
+            return None
+        offsets = []
+        for t in shown:
+            offsets.append(self._offset)
+            self._offset += len(t.text)
+        return {
+            "tokens": [t.text for t in shown],
+            "token_logprobs": [_finite(t.logprob) for t in shown],
+            "top_logprobs": [{text: _finite(p) for _, text, p in t.top} for t in shown],
+            "text_offset": offsets,
+        }
+
+
+def _finite(logprob: float) -> float:
+    return logprob if logprob > LEAST_LOGPROB else LEAST_LOGPROB  # also where it is no number
+
+
+def _usage(record: TurnRecord) -> dict[str, Any]:
+    return {
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+        "total_tokens": record.prompt_tokens + record.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": record.cached_tokens},
+    }

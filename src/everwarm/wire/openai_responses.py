@@ -1,0 +1,304 @@
+"""OpenAI's responses: a body becomes a `Request`. The answer is spelled in `responses_stream.py`.
+
+A reply's items (reasoning, message, calls) come back one by one and are joined again to the one
+message that the model wrote. Tools of a `namespace` are flattened; hosted `web_search` is accepted
+and not offered to the model, since nothing here can search.
+
+Nothing is ignored in silence: a field that is not known here is refused by its path. Fields in
+`NO_EFFECT` are accepted, since an answer is right without them. A refusal never repeats input.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from everwarm.errors import RequestError
+from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
+from everwarm.request import Request
+from everwarm.wire import body as wb
+from everwarm.wire.extensions import Everwarm
+from everwarm.wire.format import Asked
+from everwarm.wire.responses_stream import Encoder, turn_of_item
+from everwarm.wire.responses_tools import AnyTool, Named, named_tools
+from everwarm.wire.sealed import unseal
+from everwarm.wire.strict import StrictObject
+
+NO_EFFECT = frozenset(
+    {"user", "safety_identifier", "service_tier", "client_metadata"}  # for their own books
+    | {"prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"}  # all is cached
+    | {"parallel_tool_calls", "max_tool_calls", "stream_options"}  # hints
+)
+"""Fields of the body that are accepted and change nothing."""
+
+
+class _InputText(StrictObject):
+    type: Literal["input_text", "output_text", "text", "summary_text", "reasoning_text"]
+    text: str
+    annotations: Any = None
+    logprobs: Any = None
+    prompt_cache_breakpoint: Any = None
+
+
+class _Refusal(StrictObject):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class _Media(StrictObject):
+    type: Literal["input_image", "input_file", "input_audio"]
+    image_url: Any = None
+    file_url: Any = None
+    file_id: Any = None
+    file_data: Any = None
+    filename: Any = None
+    detail: Any = None
+    input_audio: Any = None
+
+
+def _parts_of(value: object) -> object:
+    return [{"type": "input_text", "text": value}] if isinstance(value, str) else value
+
+
+_Part = Annotated[_InputText | _Refusal | _Media, Field(discriminator="type")]
+_Content = Annotated[list[_Part], BeforeValidator(_parts_of)]
+
+
+class _Item(StrictObject):
+    id: str | None = None
+    status: str | None = None
+
+
+class _Message(_Item):
+    type: Literal["message"]
+    role: Literal["system", "developer", "user", "assistant"]
+    content: _Content
+    phase: str | None = None
+
+
+class _Reasoning(_Item):
+    type: Literal["reasoning"]
+    summary: _Content = []
+    content: _Content = []
+    encrypted_content: str = ""
+
+
+class _Call(_Item):
+    type: Literal["function_call"]
+    call_id: wb.NonEmpty
+    name: wb.Name
+    arguments: str
+    namespace: str | None = None
+    caller: Any = None
+
+
+class _CustomCall(_Item):
+    type: Literal["custom_tool_call"]
+    call_id: wb.NonEmpty
+    name: wb.Name
+    input: str
+    namespace: str | None = None
+    caller: Any = None
+
+
+class _Output(_Item):
+    type: Literal["function_call_output", "custom_tool_call_output"]
+    call_id: wb.NonEmpty
+    output: _Content
+    name: str | None = None
+    caller: Any = None
+
+
+_AnyItem = Annotated[
+    _Message | _Reasoning | _Call | _CustomCall | _Output, Field(discriminator="type")
+]
+
+
+def _items_of(value: object) -> object:
+    if isinstance(value, str):
+        return [{"type": "message", "role": "user", "content": value}]
+    if not isinstance(value, list):
+        return value
+    return [
+        {"type": "message", **v} if isinstance(v, dict) and "role" in v and "type" not in v else v
+        for v in value
+    ]
+
+
+class _ReasoningConfig(StrictObject):
+    effort: wb.Effort | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+
+
+class _TextFormat(StrictObject):
+    type: Literal["text"]
+
+
+class _TextConfig(StrictObject):
+    format: _TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None  # a hint
+
+
+class _Body(StrictObject):
+    model: Annotated[str, Field(max_length=1024)] | None = None
+    input: Annotated[list[_AnyItem], Field(min_length=1), BeforeValidator(_items_of)]
+    instructions: str = ""
+    tools: Annotated[list[AnyTool], Field(max_length=1024)] = []
+    tool_choice: Literal["none", "auto"] = "auto"
+    reasoning: _ReasoningConfig = _ReasoningConfig()
+    text: _TextConfig = _TextConfig()
+    include: list[str] = []
+    previous_response_id: wb.NonEmpty | None = None
+    store: bool = True
+    stream: bool = False
+    background: Literal[False] = False
+    truncation: Literal["disabled"] = "disabled"
+    max_output_tokens: wb.Count | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    metadata: dict[str, str] = {}
+    everwarm: Everwarm = Everwarm()
+
+
+_TAGS = frozenset(
+    {"message", "reasoning", "function_call", "custom_tool_call", "function_call_output"}
+    | {"custom_tool_call_output", "input_text", "output_text", "text", "summary_text"}
+    | {"reasoning_text", "refusal", "input_image", "input_file", "input_audio"}
+    | {"function", "custom", "namespace", "web_search", "web_search_preview"}
+    | {"web_search_2025_08_26", "web_search_preview_2025_03_11"}
+)
+
+
+def parse(body: bytes, namespace: str = "") -> Asked:
+    """Read a body. Raises RequestError with the path of the first field that is wrong."""
+    b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=_TAGS)
+    tools, names = named_tools(b.tools)
+    wants_logprobs = b.top_logprobs is not None or "message.output_text.logprobs" in b.include
+    own = (Message("system", (Text(b.instructions),)),) if b.instructions else ()
+    request = Request(
+        model=b.model,
+        messages=(*own, *_messages(b.input, names)),
+        tools=tools,
+        tool_choice=b.tool_choice,
+        sampling=wb.sampling(b.temperature, b.top_p),
+        max_tokens=b.max_output_tokens,
+        logprobs=b.top_logprobs or 0 if wants_logprobs else None,
+        template_args=wb.effort_args(b.reasoning.effort),
+        namespace=namespace,
+        history=b.everwarm.history,
+        forced_reply=b.everwarm.reply,
+    )
+    encoder = partial(
+        Encoder,
+        echo=_echo(b),
+        names=names,
+        summarizes=bool(b.reasoning.summary or b.reasoning.generate_summary),
+        seals="reasoning.encrypted_content" in b.include,
+    )
+    return Asked(request, b.stream, encoder, b.previous_response_id, b.store, len(own))
+
+
+def _echo(b: _Body) -> dict[str, Any]:
+    """What a response says of its request."""
+    fields = {"instructions", "tools", "tool_choice", "store", "truncation", "max_output_tokens"}
+    fields |= {"temperature", "top_p", "metadata", "previous_response_id", "background"}
+    echo = b.model_dump(include=fields, exclude={"tools"})
+    return {
+        **echo,
+        "instructions": b.instructions or None,
+        "tools": [t.model_dump(exclude_unset=True) for t in b.tools],
+        "parallel_tool_calls": True,
+        "reasoning": {"effort": b.reasoning.effort, "summary": b.reasoning.summary},
+        "text": {"format": {"type": "text"}},
+    }
+
+
+def _messages(items: list[_AnyItem], names: Mapping[str, Named]) -> list[Message]:
+    """Items as messages: what one reply was made of is one message again."""
+    visible = {(n.namespace, n.name): shown for shown, n in names.items()}
+    out: list[Message] = []
+    reply, turn = list[Part](), ""
+    for i, item in enumerate(items):
+        parts = _reply_parts(item, f"input.{i}", visible)
+        if parts is None:
+            out += _closed(reply)
+            out.append(_other(item, f"input.{i}"))
+            reply = []
+            continue
+        new = turn_of_item(item.id)
+        if reply and _begins_anew(item, reply, turn, new):
+            out += _closed(reply)
+            reply = []
+        turn = new
+        reply += parts
+    return [*out, *_closed(reply)]
+
+
+def _begins_anew(item: _AnyItem, reply: list[Part], before: str, turn: str) -> bool:
+    """Two replies in a row: by the ids that we gave, else where somebody thinks again."""
+    if before and turn:
+        return before != turn
+    return isinstance(item, _Reasoning) and not isinstance(reply[-1], Reasoning)
+
+
+def _closed(reply: list[Part]) -> list[Message]:
+    return [Message("assistant", tuple(reply))] if reply else []
+
+
+def _reply_parts(
+    item: _AnyItem, path: str, visible: Mapping[tuple[str | None, str], str]
+) -> list[Part] | None:
+    """What an item adds to a reply; None for what is not the model's."""
+    match item:
+        case _Reasoning():
+            shown = _texts(item.content, path) or _texts(item.summary, path)
+            thought = "".join(t.text for t in shown) or unseal(item.encrypted_content)
+            return [Reasoning(thought)] if thought else []
+        case _Message(role="assistant"):
+            return [*_texts(item.content, f"{path}.content")]
+        case _Call():
+            name = visible.get((item.namespace, item.name), item.name)
+            return [ToolCall(item.call_id, name, item.arguments)]
+        case _CustomCall():
+            name = visible.get((item.namespace, item.name), item.name)
+            return [ToolCall(item.call_id, name, json.dumps({"input": item.input}))]
+        case _:
+            return None
+
+
+def _other(item: _AnyItem, path: str) -> Message:
+    match item:
+        case _Message():
+            texts = tuple(_texts(item.content, f"{path}.content"))
+            return Message("user" if item.role == "user" else "system", texts)
+        case _Output():
+            texts = tuple(_texts(item.output, f"{path}.output"))
+            return Message("tool", texts, tool_call_id=item.call_id)
+        case _:
+            raise RequestError(f"{path} is not supported.", param=path)
+
+
+def _texts(parts: list[_Part], path: str) -> list[Text]:
+    out: list[Text] = []
+    for i, p in enumerate(parts):
+        match p:
+            case _InputText():
+                out += [Text(p.text)] if p.text else []
+            case _Refusal():
+                out += [Text(p.refusal)] if p.refusal else []
+            case _Media():
+                here = f"{path}.{i}"
+                kind = p.type.removeprefix("input_")
+                raise RequestError(
+                    f"{here}: an {kind} cannot be read by this model; send text."
+                    if kind[0] in "ai"
+                    else f"{here}: a {kind} cannot be read by this model; send text.",
+                    param=here,
+                )
+    return out

@@ -1,0 +1,113 @@
+"""The tools of OpenAI's responses: all kinds that clients send, as functions that a model can call.
+
+- `function`: as it is.
+- `namespace`: its functions, each under its own name where that is free, else behind the
+  namespace's.
+- `custom`: a function with one text, `input`. A grammar for it is refused: nothing would hold it.
+- `web_search`: accepted, and not offered to the model. Nothing here can search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from everwarm.errors import RequestError
+from everwarm.request import Tool
+from everwarm.wire import body as wb
+from everwarm.wire.strict import StrictObject
+
+_INPUT = {
+    "type": "object",
+    "properties": {"input": {"type": "string"}},
+    "required": ["input"],
+}
+
+
+class FunctionTool(StrictObject):
+    """A function, flat as this format spells it."""
+
+    type: Literal["function"]
+    name: wb.Name
+    description: str = ""
+    parameters: wb.Json | None = None
+    strict: Literal[False] = False  # arguments are not held to the schema
+
+
+class _PlainText(StrictObject):
+    type: Literal["text"]
+
+
+class CustomTool(StrictObject):
+    """A tool whose input is text."""
+
+    type: Literal["custom"]
+    name: wb.Name
+    description: str = ""
+    format: _PlainText | None = None
+
+
+_Inner = Annotated[FunctionTool | CustomTool, Field(discriminator="type")]
+
+
+class NamespaceTool(StrictObject):
+    """Tools that belong together."""
+
+    type: Literal["namespace"]
+    name: wb.Name
+    description: str = ""
+    tools: list[_Inner]
+
+
+class WebSearchTool(StrictObject):
+    """A hosted tool, whose options are of no consequence here."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: Literal[
+        "web_search",
+        "web_search_preview",
+        "web_search_2025_08_26",
+        "web_search_preview_2025_03_11",
+    ]
+
+
+AnyTool = Annotated[
+    FunctionTool | CustomTool | NamespaceTool | WebSearchTool, Field(discriminator="type")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What the client calls a tool that the model knows under another name."""
+
+    name: str
+    namespace: str | None = None
+    is_custom: bool = False
+
+
+def named_tools(tools: Sequence[Any]) -> tuple[tuple[Tool, ...], Mapping[str, Named]]:
+    """The functions for the model, and what the client calls each of them."""
+    out: list[Tool] = []
+    names: dict[str, Named] = {}
+    for tool, namespace in _flat(tools):
+        shown = tool.name
+        if shown in names and namespace:
+            shown = f"{namespace.rstrip('_')}__{tool.name}"
+        if shown in names:
+            raise RequestError("tools: two tools have the same name.", param="tools")
+        names[shown] = Named(tool.name, namespace, isinstance(tool, CustomTool))
+        parameters = _INPUT if isinstance(tool, CustomTool) else tool.parameters
+        out.append(Tool(shown, tool.description, parameters))
+    return tuple(out), names
+
+
+def _flat(tools: Sequence[Any]) -> Iterator[tuple[FunctionTool | CustomTool, str | None]]:
+    """Tools of no namespace first: they keep their names."""
+    yield from ((t, None) for t in tools if isinstance(t, FunctionTool | CustomTool))
+    for group in tools:
+        if isinstance(group, NamespaceTool):
+            yield from ((t, group.name) for t in group.tools)

@@ -1,0 +1,219 @@
+"""Who may ask: every route has a policy, and the Host, Origin and key of a request are checked."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgi import Answered, ask
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from starlette.routing import Route
+from transformers import AutoTokenizer
+
+from everwarm.config import Settings
+from everwarm.engine.text import TextCodec
+from everwarm.job import Job, ModelInfo, Sink
+from everwarm.server.app import create_app
+from everwarm.server.guard import MAX_HEADER_BYTES, MAX_HEADERS, Guard
+from everwarm.server.policy import POLICIES, policy_of
+
+KEY = "correct horse"
+LISTED = "https://notes.example"
+
+
+class Idle:
+    """An engine that nobody asks."""
+
+    model = ModelInfo("tiny", 1024, 49152, 1_700_000_000, 0, "llama")
+
+    def submit(self, job: Job, sink: Sink) -> None:
+        raise AssertionError("nothing here may reach the engine")
+
+    def cancel(self, job_id: str) -> None: ...
+
+    def stats(self) -> dict[str, int | float | str]:
+        return {}
+
+
+@pytest.fixture(scope="module")
+def codec(smollm2: Path) -> TextCodec:
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    return TextCodec(TokenizerWrapper(tokenizer))
+
+
+@pytest.fixture(scope="module")
+def keyed(codec: TextCodec) -> Guard:
+    settings = Settings(api_key=KEY, allowed_hosts=("my.box",), allowed_origins=(LISTED,))
+    return create_app(Idle(), codec, settings)
+
+
+@pytest.fixture(scope="module")
+def keyless(codec: TextCodec) -> Guard:
+    return create_app(Idle(), codec, Settings())
+
+
+def routes(app: Guard) -> list[Route]:
+    inner: Any = app.app
+    return [r for r in inner.routes if isinstance(r, Route)]
+
+
+def test_every_route_has_a_policy(keyed: Guard) -> None:
+    inner: Any = keyed.app
+    declared = {p.path: set(p.methods) for p in POLICIES}
+    assert len(inner.routes) == len(routes(keyed)) == len(POLICIES)
+    for route in routes(keyed):
+        assert route.path in declared, f"{route.path} has no policy"
+        assert (route.methods or set()) - {"HEAD"} == declared[route.path]
+
+
+def test_only_what_says_nothing_of_a_person_is_open() -> None:
+    opens = {p.path for p in POLICIES if not p.needs_key}
+    assert opens == {"/health", "/", "/api/hello", "/api/version"}
+    assert policy_of("/no/such/path").needs_key
+    assert policy_of("/v1/models/org/name").needs_key
+
+
+HOSTS = {
+    "localhost": True,
+    "127.0.0.1:8642": True,
+    "[::1]:8642": True,
+    "my.box": True,
+    "evil.example": False,
+    "localhost.evil.example": False,
+    "127.0.0.1.evil.example": False,
+    "evil-localhost": False,
+}
+ORIGINS = {
+    None: True,
+    "http://localhost:3000": True,
+    LISTED: True,
+    "http://evil.example": False,
+    "http://localhost.evil.example": False,
+    "null": False,
+    "file://": False,
+    "http://notes.example": False,
+}
+KEYS: list[tuple[tuple[str, str] | None, bool]] = [
+    (None, False),
+    (("Authorization", f"Bearer {KEY}"), True),
+    (("X-Api-Key", KEY), True),
+    (("Authorization", f"Basic {KEY}"), False),
+    (("Authorization", "Bearer wrong"), False),
+    (("X-Api-Key", KEY + "x"), False),
+    (("X-Api-Key", ""), False),
+]
+PATHS = [(p.path.replace("{name:path}", "tiny"), p.methods[0], p.needs_key) for p in POLICIES]
+NOWHERE = ("/v1/secrets", "GET", True)
+
+
+@pytest.mark.parametrize(("path", "method", "needs_key"), [*PATHS, NOWHERE])
+def test_host_origin_and_key_on_every_route(
+    keyed: Guard, path: str, method: str, needs_key: bool
+) -> None:
+    for (host, host_ok), (origin, origin_ok), (key, key_ok) in itertools.product(
+        HOSTS.items(), ORIGINS.items(), KEYS
+    ):
+        headers = [("Host", host)]
+        headers += [("Origin", origin)] if origin else []
+        headers += [key] if key else []
+        got = ask(keyed, path, b"", method=method, headers=headers).status
+        case = (host, origin, key)
+        if not (host_ok and origin_ok):
+            assert got == 403, case
+        elif needs_key and not key_ok:
+            assert got == 401, case
+        else:
+            wanted = 404 if path == NOWHERE[0] else 400 if method == "POST" else 200
+            assert got == wanted, case
+
+
+@pytest.mark.parametrize(("path", "method", "needs_key"), PATHS)
+def test_without_a_key_setting_none_is_asked_for(
+    keyless: Guard, path: str, method: str, needs_key: bool
+) -> None:
+    assert ask(keyless, path, b"", method=method).status in (200, 400)
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [[], ["localhost"] * 2, [""], ["["], ["evil.example", "localhost"], ["evil.example@localhost"]],
+)
+def test_exactly_one_host_is_asked_for(keyless: Guard, hosts: list[str]) -> None:
+    answer = ask(keyless, "/health", method="GET", headers=[("Host", h) for h in hosts])
+    assert answer.status == 400
+
+
+def test_refusals_have_the_shape_of_their_route(keyed: Guard) -> None:
+    anthropic = ask(keyed, "/v1/messages")
+    assert (anthropic.status, anthropic.json["error"]["type"]) == (401, "authentication_error")
+    openai = ask(keyed, "/v1/responses")
+    assert (openai.status, openai.json["error"]["code"]) == (401, "invalid_api_key")
+    assert openai.headers["www-authenticate"] == "Bearer"
+
+
+def preflight(app: Guard, origin: str) -> Answered:
+    headers = [
+        ("Host", "localhost"),
+        ("Origin", origin),
+        ("Access-Control-Request-Method", "POST"),
+    ]
+    return ask(app, "/v1/messages", b"", method="OPTIONS", headers=headers)
+
+
+def test_only_a_listed_page_may_read_answers(keyed: Guard) -> None:
+    allowed = preflight(keyed, LISTED)
+    assert (allowed.status, allowed.headers["access-control-allow-origin"]) == (204, LISTED)
+    for origin in ("http://localhost:3000", "http://evil.example"):
+        assert "access-control-allow-origin" not in preflight(keyed, origin).headers
+    headers = [("Host", "localhost"), ("Origin", LISTED), ("X-Api-Key", "wrong")]
+    refused = ask(keyed, "/v1/models", method="GET", headers=headers)
+    assert refused.status == 401
+    assert refused.headers["access-control-allow-origin"] == LISTED
+
+
+@pytest.mark.parametrize(
+    "more",
+    [[("x", "y")] * MAX_HEADERS, [("x", "y" * MAX_HEADER_BYTES)]],
+    ids=["too many", "too long"],
+)
+def test_headers_have_limits(keyless: Guard, more: list[tuple[str, str]]) -> None:
+    answer = ask(keyless, "/health", method="GET", headers=[("Host", "localhost"), *more])
+    assert answer.status == 431
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("HEAD", "/"),
+        ("GET", "/"),
+        ("HEAD", "/api/hello"),
+        ("GET", "/api/version"),
+        ("HEAD", "/health"),
+    ],
+)
+def test_what_clients_probe_is_answered(keyed: Guard, method: str, path: str) -> None:
+    answer = ask(keyed, path, method=method)
+    assert answer.status == 200
+    assert "tiny" not in answer.body.decode() or path == "/health"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/models", "/api/tags", "/props", "/favicon.ico"])
+def test_what_is_not_here_is_a_404_that_says_so(keyless: Guard, path: str) -> None:
+    answer = ask(keyless, path, method="GET")
+    assert answer.status == 404
+    assert answer.json["error"]["message"]
+    assert ask(keyless, "/v1/messages", method="GET").status == 405
+
+
+def test_models_are_listed_in_the_shape_that_is_asked_for(keyless: Guard) -> None:
+    plain = ask(keyless, "/v1/models", method="GET").json
+    assert (plain["object"], plain["data"][0]["max_model_len"]) == ("list", 1024)
+    headers = [("Host", "localhost"), ("anthropic-version", "2023-06-01")]
+    page = ask(keyless, "/v1/models", method="GET", headers=headers).json
+    assert page["data"][0]["type"] == "model"
+    assert page["data"][0]["created_at"] == "2023-11-14T22:13:20Z"
+    assert (page["first_id"], page["has_more"]) == ("tiny", False)
+    missing = ask(keyless, "/v1/models/nobody", method="GET", headers=headers)
+    assert (missing.status, missing.json["error"]["type"]) == (404, "not_found_error")
