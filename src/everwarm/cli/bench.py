@@ -43,7 +43,10 @@ def make_model(
 def floor(
     model: Annotated[str, typer.Argument(help="A model directory, or a Hugging Face id.")],
     at: Annotated[
-        list[str], typer.Option(help="DEPTH:SUFFIX in tokens, such as 100000:40. Repeatable.")
+        list[str],
+        typer.Option(
+            help="DEPTH:SUFFIX in tokens, such as 100000:40. Repeatable. -: read them, one a line."
+        ),
     ],
     rounds: Annotated[
         int, typer.Option(min=1, help="How often each is read; the median counts.")
@@ -56,6 +59,79 @@ def floor(
     (all but the last in one call, then the last), and one token is sampled. No HTTP, no template,
     no tokenizer, no cache.
     """
-    from everwarm.cli.floor import points_of, run
+    from everwarm.cli.floor import answer, points_of, run
 
+    if at == ["-"]:
+        answer(model)
+        return
     run(model, points_of(at), rounds, as_json=as_json)
+
+
+Url = Annotated[
+    str | None,
+    typer.Option(help="A server to measure. Unset: one is started.", show_default=False),
+]
+Key = Annotated[
+    str | None, typer.Option("--api-key", envvar="EVERWARM_API_KEY", help="The server's key.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="The model directory. Unset: the default model. With --url: the same model, for the "
+        "floor.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Where results and report go.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@bench.command()
+def turns(
+    to: Annotated[
+        int | None,
+        typer.Option(
+            min=100, help="How long the conversation gets, in tokens.", show_default=False
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            help="Stop within this time. Unset: 10 where --to is not given.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Model = None,
+    url: Url = None,
+    api_key: Key = None,
+    out: Out = Path("everwarm-bench"),
+    resume: Resume = False,
+    n_turns: Annotated[
+        int, typer.Option("--turns", min=1, help="In how many turns to get to --to.")
+    ] = 24,
+    questions: Annotated[int, typer.Option(min=1, help="Short questions at a sampled turn.")] = 5,
+    reply_tokens: Annotated[int, typer.Option(min=2, help="How long replies may be.")] = 32,
+    cold: Annotated[bool, typer.Option(help="Also ask cold, at the sampled turns.")] = True,
+    with_floor: Annotated[
+        bool,
+        typer.Option("--floor/--no-floor", help="Also time the model alone; it is loaded twice."),
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Grow a conversation turn by turn: time to first token warm, cold, and of the model alone.
+
+    Each turn appends code and keeps the reply. At turns 1, 2, 4, 8 and so on, and at the last one,
+    short questions are asked warm, and the whole conversation is asked cold: made unique at its
+    start, so that nothing of it can be cached. Ctrl-C keeps what was measured.
+    """
+    from everwarm.bench.turns import Plan
+    from everwarm.cli.app import settings
+    from everwarm.cli.turns import Target, run
+
+    limit = minutes if minutes or to else 10.0
+    plan = Plan(to=to, seconds=limit and 60 * limit, turns=n_turns, questions=questions,
+                reply_tokens=reply_tokens, cold=cold, floor=with_floor)  # fmt: skip
+    target = Target(url=url, model=model, api_key=api_key)
+    raise typer.Exit(run(target, settings(), plan, out, resume=resume, as_json=as_json))

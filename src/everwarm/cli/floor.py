@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from everwarm.errors import ConfigError, EngineError
 
@@ -39,15 +38,49 @@ def run(model: str, points: Sequence[tuple[int, int]], rounds: int, *, as_json: 
         print(f"{f.suffix_tokens:,} tokens behind {f.depth:,}: {1000 * f.floor_s:,.1f} ms")
 
 
-def measured(model: str, points: Sequence[tuple[int, int]], rounds: int) -> list[dict[str, Any]]:
-    """The same in a process of its own, which gives the memory back. Raises EngineError."""
-    command = [sys.executable, "-m", "everwarm", "bench", "floor", model, "--json"]
-    command += ["--rounds", str(rounds)]
-    for depth, suffix in points:
-        command += ["--at", f"{depth}:{suffix}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        why = (done.stderr.strip().splitlines() or ["no detail"])[-1]
-        raise EngineError(f"The bare forward could not be measured: {why}")
-    floors: list[dict[str, Any]] = json.loads(done.stdout)["floors"]
-    return floors
+def answer(model: str) -> None:
+    """Read one DEPTH:SUFFIX a line, answer with the seconds of one reading, until the end."""
+    from everwarm.engine.floor import Bare
+    from everwarm.engine.model import load_model
+
+    bare = Bare(load_model(model, model_id=None, context_length=None).model)
+    for line in sys.stdin:
+        (point,) = points_of([line.strip()])
+        print(bare.read(*point), flush=True)
+
+
+class FloorProcess:
+    """The bare forward in a process of its own, asked between two turns of a server.
+
+    It loads the model a second time. Owned by one thread; use it in a `with` block.
+    """
+
+    def __init__(self, model: str) -> None:
+        command = [sys.executable, "-m", "everwarm", "bench", "floor", model, "--at", "-"]
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> FloorProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.terminate()
+        self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def __call__(self, depth: int, suffix: int) -> float:
+        """The seconds of one reading. Raises EngineError where the process has ended."""
+        assert self._child.stdin is not None and self._child.stdout is not None
+        try:
+            self._child.stdin.write(f"{depth}:{suffix}\n")
+            self._child.stdin.flush()
+            return float(self._child.stdout.readline())
+        except (OSError, ValueError):
+            raise EngineError(
+                "The bare forward ended; the model may not fit into memory twice. "
+                "Go on without it: --no-floor."
+            ) from None

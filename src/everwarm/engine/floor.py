@@ -42,6 +42,26 @@ def measure(model: Any, depth: int, suffix: int, *, rounds: int = 5) -> Floor:
     return Floor(depth, suffix, statistics.median(times), times)
 
 
+class Bare:
+    """The bare forward, asked for one place after another. Live: one thread.
+
+    A state is kept while the depths that are asked for stay near: readings go on behind it.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._state: State | None = None
+
+    def read(self, depth: int, suffix: int) -> float:
+        """The seconds of one reading of `suffix` tokens behind about `depth`."""
+        state = self._state
+        if state is None or abs(state.length - depth) > max(64, depth // 64):
+            self._state = None  # given back before the next one is made
+            state = self._state = state_at(self._model, depth, room=depth // 64 + 2 * suffix)
+            read_suffix(state, suffix)
+        return read_suffix(state, suffix)
+
+
 def read_suffix(state: State, n: int) -> float:
     """Read n tokens and sample one; the seconds it took."""
     ids = _ids(state.length, n)

@@ -1,0 +1,144 @@
+"""`everwarm bench turns` on the terminal: the server, the floor, live progress, files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from rich.console import Console
+
+from everwarm.bench import result as results
+from everwarm.bench.client import ChatClient
+from everwarm.bench.inside import context_length
+from everwarm.bench.result import Result
+from everwarm.bench.turns import Plan, TurnsRun, new_result, summary
+from everwarm.cli.child import running_server
+from everwarm.cli.floor import FloorProcess
+from everwarm.cli.models import model_path
+from everwarm.config import Settings
+from everwarm.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is measured: a running server, or one of our own with that model."""
+
+    url: str | None
+    model: str | None
+    api_key: str | None
+
+
+@contextmanager
+def server(target: Target, settings: Settings, *flags: str) -> Iterator[tuple[str, str | None]]:
+    """The server's URL, and the model's directory where it is known.
+
+    A server of our own starts with nothing warm, so it keeps nothing on disk either.
+    """
+    if target.url is not None:
+        yield target.url, target.model
+        return
+    path = target.model or model_path(settings)
+    no_disk = ["--no-disk"] if any(f.name == "disk" for f in fields(Settings)) else []
+    with running_server([path, *no_disk, *flags]) as url:
+        yield url, path
+
+
+def run(
+    target: Target,
+    settings: Settings,
+    plan: Plan,
+    out: Path,
+    *,
+    resume: bool,
+    as_json: bool,
+) -> int:
+    """Measure, save after each turn, write the report; the exit code."""
+    path = out / "turns.json"
+    old = results.load(path, "turns") if resume else None
+    if old is None:
+        results.refuse_to_lose(path, "turns")
+    elif old.complete:
+        raise ConfigError(f"{path} is complete; there is nothing to go on with.")
+    else:
+        plan = Plan(**old.plan)
+        old.resumed += 1
+    say = Console(stderr=True)
+    with ExitStack() as stack:
+        url, model = stack.enter_context(server(target, settings))
+        client = stack.enter_context(ChatClient(url, api_key=target.api_key))
+        name = client.models()[0]
+        floor = FloorProcess(model) if plan.floor and model is not None else None
+        if floor is not None:
+            stack.enter_context(floor)
+        result = old or new_result(name, plan)
+        turns = TurnsRun(client, plan, result, floor, context_length(client, name))
+        code = _follow(turns, path, say)
+    write_report(result, out, say)
+    if as_json:
+        print(path.read_text(encoding="utf-8"))
+    return code
+
+
+def write_report(result: Result, out: Path, say: Console) -> None:
+    """Say where the result lies."""
+    say.print(f"{out / 'turns.json'}")
+
+
+def _follow(turns: TurnsRun, path: Path, say: Console) -> int:
+    """Show and save each row as it comes. Ctrl-C ends the run and keeps what is measured."""
+    result = turns.result
+    result.save(path, summary=summary(result.rows))
+    try:
+        with say.status("starting") as status:
+            for row in turns.measured():
+                result.save(path, summary=summary(result.rows))
+                status.update(f"{_progress(turns)}")
+                if line := _line(result, row):
+                    say.print(line, highlight=False)
+    except KeyboardInterrupt:
+        say.print("Interrupted; what was measured is kept, and --resume goes on with it.")
+        code = 130
+    else:
+        code = 0
+    result.save(path, summary=summary(result.rows))
+    return code
+
+
+def _progress(turns: TurnsRun) -> str:
+    left = turns.time_left()
+    when = "" if left is None else f", about {clock(left)} left"
+    return f"turn {turns.turn}: {turns.depth:,} tokens{when}"
+
+
+def _line(result: Result, row: dict[str, object]) -> str | None:
+    """A sampled turn once it is whole; where nobody watches, a line for each turn that grew."""
+    if row["kind"] == "grow":
+        told = f"turn {row['turn']}: {row['prompt_tokens']:,} tokens, read "
+        told += f"{row['prefilled_tokens']:,} in {float(str(row['ttft_s'])):.2f} s"
+        return None if sys.stderr.isatty() else told
+    sample = summary(result.rows)["samples"][-1]
+    last = "cold" if result.plan["cold"] else "question"
+    if row["kind"] != last or (
+        last == "question" and _asked(result, row) < result.plan["questions"]
+    ):
+        return None
+    parts = [f"{sample['tokens']:>8,} tokens", f"warm {sample['warm_s']:.3f} s"]
+    if sample["floor_s"] is not None:
+        parts.append(f"floor {sample['floor_s']:.3f} s")
+    if sample["cold_s"] is not None:
+        parts += [f"cold {sample['cold_s']:.2f} s", f"{sample['ratio']:,.0f}x"]
+    return " · ".join(parts)
+
+
+def _asked(result: Result, row: dict[str, object]) -> int:
+    return sum(r["kind"] == "question" and r["turn"] == row["turn"] for r in result.rows)
+
+
+def clock(seconds: float) -> str:
+    """5:07, or 1:05:07."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
