@@ -116,14 +116,13 @@ class TurnsRun:
     def measured(self) -> Iterator[dict[str, Any]]:
         """Measure row after row until the goal or the end of the time."""
         yield from self._take_up()
-        while self.depth < self.goal:
+        last = self.turn > 0 and self._is_last()
+        while not last:
             self.turn += 1
             yield self._grow()
             last = self._is_last()
             if last or self._is_sampled():
                 yield from self._sample()
-            if last:
-                break
         self.result.complete = True
 
     def time_left(self) -> float | None:
@@ -139,6 +138,9 @@ class TurnsRun:
         """Growing, and the samples at powers of two and at the goal."""
         turns, at = self.turn, self.depth
         out = self._pace.seconds(self.depth, self.goal)
+        here = {r["kind"] for r in self.result.rows if r["turn"] == turns}
+        if self.plan.cold and "cold" not in here and self._is_sampled():
+            out += self._pace.seconds(0, at)
         while at < self.goal:
             turns, at = turns + 1, min(at + self.plan.step, self.goal)
             if turns & (turns - 1) == 0 or at >= self.goal:
@@ -166,7 +168,7 @@ class TurnsRun:
             if row["kind"] == "grow":
                 self._talk.grow(row["turn"], row["lines"])
                 self.turn = row["turn"]
-                self._pace.note(row["cached_tokens"], row["prefilled_tokens"], row["ttft_s"])
+                self._learn(row)
             elif row["kind"] == "question":
                 self._talk.ask(row["n"])
             else:
@@ -177,18 +179,22 @@ class TurnsRun:
             return
         self.doing = f"reading {self.depth:,} tokens again"
         self._ask(self._talk.messages[:-1], 1)
-        if self._is_sampled():
+        if self._is_last() or self._is_sampled():
             yield from self._sample()
 
     def _grow(self) -> dict[str, Any]:
-        want = min(self.plan.step, self.goal - self.depth)
-        lines = max(1, int(want / self._a_line) + 1)
+        want = max(1, min(self.plan.step, self.goal - self.depth))
+        lines = int(1.03 * want / self._a_line) + 2  # rather a little past the goal than before it
         self.doing = f"reading {want:,} tokens behind {self.depth:,}"
         self._talk.grow(self.turn, lines)
         row = self._turn("grow", lines=lines)
-        self._a_line = max(1.0, row["prefilled_tokens"] / lines)
-        self._pace.note(row["cached_tokens"], row["prefilled_tokens"], row["ttft_s"])
+        self._learn(row)
         return row
+
+    def _learn(self, row: dict[str, Any]) -> None:
+        """How many tokens a line has, and how long reading takes."""
+        self._a_line = max(1.0, row["prefilled_tokens"] / row["lines"])
+        self._pace.note(row["cached_tokens"], row["prefilled_tokens"], row["ttft_s"])
 
     def _sample(self) -> Iterator[dict[str, Any]]:
         here = [r["kind"] for r in self.result.rows if r["turn"] == self.turn]

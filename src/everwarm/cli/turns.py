@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from everwarm.bench import plots, turns_report
 from everwarm.bench import result as results
 from everwarm.bench.client import ChatClient
 from everwarm.bench.inside import context_length
@@ -76,15 +78,19 @@ def run(
         result = old or new_result(name, plan)
         turns = TurnsRun(client, plan, result, floor, context_length(client, name))
         code = _follow(turns, path, say)
-    write_report(result, out, say)
+    _report(result, out, say)
     if as_json:
         print(path.read_text(encoding="utf-8"))
     return code
 
 
-def write_report(result: Result, out: Path, say: Console) -> None:
-    """Say where the result lies."""
-    say.print(f"{out / 'turns.json'}")
+def _report(result: Result, out: Path, say: Console) -> None:
+    """Write the report and say where it lies."""
+    say.print(turns_report.headline(result), highlight=False)
+    for path in (out / "turns.json", *turns_report.write(result, out)):
+        say.print(str(path), highlight=False)
+    if not plots.available():
+        say.print(plots.MISSING, highlight=False, markup=False)
 
 
 def _follow(turns: TurnsRun, path: Path, say: Console) -> int:
@@ -92,10 +98,9 @@ def _follow(turns: TurnsRun, path: Path, say: Console) -> int:
     result = turns.result
     result.save(path, summary=summary(result.rows))
     try:
-        with say.status("starting") as status:
+        with say.status(_Doing(turns)):
             for row in turns.measured():
                 result.save(path, summary=summary(result.rows))
-                status.update(f"{_progress(turns)}")
                 if line := _line(result, row):
                     say.print(line, highlight=False)
     except KeyboardInterrupt:
@@ -107,10 +112,21 @@ def _follow(turns: TurnsRun, path: Path, say: Console) -> int:
     return code
 
 
-def _progress(turns: TurnsRun) -> str:
-    left = turns.time_left()
-    when = "" if left is None else f", about {clock(left)} left"
-    return f"turn {turns.turn}: {turns.depth:,} tokens{when}"
+class _Doing:
+    """What is being done and the time that is left, as of now: rich asks at each refresh."""
+
+    def __init__(self, turns: TurnsRun) -> None:
+        self._turns = turns
+        self._rows, self._at = -1, 0.0
+        self._left: float | None = None
+
+    def __rich__(self) -> str:
+        turns, now = self._turns, time.monotonic()
+        if len(turns.result.rows) != self._rows:
+            self._rows, self._at, self._left = len(turns.result.rows), now, turns.time_left()
+        if self._left is None:
+            return turns.doing
+        return f"{turns.doing} · about {clock(max(0.0, self._left - (now - self._at)))} left"
 
 
 def _line(result: Result, row: dict[str, object]) -> str | None:
