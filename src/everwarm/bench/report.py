@@ -58,6 +58,13 @@ class Report:
     notes: Sequence[str] = field(default=())
 
 
+def seconds(s: float | None) -> str:
+    """Milliseconds below a second."""
+    if s is None:
+        return "-"
+    return f"{1000 * s:,.1f} ms" if s < 1 else f"{s:,.2f} s"
+
+
 def write(report: Report, out: Path, stem: str) -> list[Path]:
     """Write `stem.md` and `stem.html` beside the figures' files."""
     pages = {".md": markdown(report), ".html": page(report, out)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from everwarm.bench import plots, report
 from everwarm.bench.machine import sentence
-from everwarm.bench.report import Figure, Report, Table
+from everwarm.bench.report import Figure, Report, Table, seconds
 from everwarm.bench.result import Result
 from everwarm.bench.turns import summary
 
@@ -31,13 +31,6 @@ def headline(result: Result) -> str:
         f"{seconds(head['warm_s'])}; read from the start it takes {seconds(head['cold_s'])}: "
         f"{head['ratio']:,.0f} times as long."
     )
-
-
-def seconds(s: float | None) -> str:
-    """Milliseconds below a second."""
-    if s is None:
-        return "-"
-    return f"{1000 * s:,.1f} ms" if s < 1 else f"{s:,.2f} s"
 
 
 def _draw(result: Result, samples: list[dict[str, Any]], out: Path) -> list[Figure]:

@@ -128,10 +128,40 @@ def turns(
     """
     from everwarm.bench.turns import Plan
     from everwarm.cli.app import settings
-    from everwarm.cli.turns import Target, run
+    from everwarm.cli.measured import Target
+    from everwarm.cli.turns import run
 
     limit = minutes if minutes or to else 10.0
     plan = Plan(to=to, seconds=limit and 60 * limit, turns=n_turns, questions=questions,
                 reply_tokens=reply_tokens, cold=cold, floor=with_floor)  # fmt: skip
     target = Target(url=url, model=model, api_key=api_key)
     raise typer.Exit(run(target, settings(), plan, out, resume=resume, as_json=as_json))
+
+
+@bench.command()
+def session(
+    messages: Annotated[int, typer.Option(min=4, help="Messages of the main conversation.")] = 266,
+    to: Annotated[int, typer.Option(min=1000, help="Its length in tokens.")] = 131_000,
+    pause: Annotated[float, typer.Option(min=0, help="Seconds before a person's messages.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Equal seeds make equal sessions.")] = 0,
+    model: Model = None,
+    url: Url = None,
+    api_key: Key = None,
+    out: Out = Path("everwarm-bench"),
+    as_json: AsJson = False,
+) -> None:
+    """Hold a coding agent's whole session: hit rates, tokens read, time to first token.
+
+    The session is made up from a seed, with the statistics of recorded ones: tool results, pauses,
+    replies asked for again, edited messages, side requests and subagents. Replies are dictated, so
+    a server that is named with --url must have been started with --forced-replies. Ctrl-C keeps
+    what was measured.
+    """
+    from everwarm.bench.session import Plan
+    from everwarm.cli.app import settings
+    from everwarm.cli.measured import Target
+    from everwarm.cli.session import run
+
+    plan = Plan(messages=messages, to=to, pause_s=pause, seed=seed)
+    target = Target(url=url, model=model, api_key=api_key)
+    raise typer.Exit(run(target, settings(), plan, out, as_json=as_json))

@@ -4,48 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 
-from everwarm.bench import plots, turns_report
 from everwarm.bench import result as results
+from everwarm.bench import turns_report
 from everwarm.bench.client import ChatClient
 from everwarm.bench.inside import context_length
 from everwarm.bench.result import Result
 from everwarm.bench.turns import Plan, TurnsRun, new_result, summary
-from everwarm.cli.child import running_server
 from everwarm.cli.floor import FloorProcess
-from everwarm.cli.models import model_path
+from everwarm.cli.measured import Target, clock, server, told
 from everwarm.config import Settings
 from everwarm.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """What is measured: a running server, or one of our own with that model."""
-
-    url: str | None
-    model: str | None
-    api_key: str | None
-
-
-@contextmanager
-def server(target: Target, settings: Settings, *flags: str) -> Iterator[tuple[str, str | None]]:
-    """The server's URL, and the model's directory where it is known.
-
-    A server of our own starts with nothing warm, so it keeps nothing on disk either.
-    """
-    if target.url is not None:
-        yield target.url, target.model
-        return
-    path = target.model or model_path(settings)
-    no_disk = ["--no-disk"] if any(f.name == "disk" for f in fields(Settings)) else []
-    with running_server([path, *no_disk, *flags]) as url:
-        yield url, path
 
 
 def run(
@@ -78,19 +51,10 @@ def run(
         result = old or new_result(name, plan)
         turns = TurnsRun(client, plan, result, floor, context_length(client, name))
         code = _follow(turns, path, say)
-    _report(result, out, say)
+    told(say, turns_report.headline(result), [path, *turns_report.write(result, out)])
     if as_json:
         print(path.read_text(encoding="utf-8"))
     return code
-
-
-def _report(result: Result, out: Path, say: Console) -> None:
-    """Write the report and say where it lies."""
-    say.print(turns_report.headline(result), highlight=False)
-    for path in (out / "turns.json", *turns_report.write(result, out)):
-        say.print(str(path), highlight=False)
-    if not plots.available():
-        say.print(plots.MISSING, highlight=False, markup=False)
 
 
 def _follow(turns: TurnsRun, path: Path, say: Console) -> int:
@@ -151,10 +115,3 @@ def _line(result: Result, row: dict[str, object]) -> str | None:
 
 def _asked(result: Result, row: dict[str, object]) -> int:
     return sum(r["kind"] == "question" and r["turn"] == row["turn"] for r in result.rows)
-
-
-def clock(seconds: float) -> str:
-    """5:07, or 1:05:07."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"

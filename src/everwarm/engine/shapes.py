@@ -27,7 +27,7 @@ _BASE: Final[dict[str, Any]] = {
     "intermediate_size": 128,
     "rms_norm_eps": 1e-6,
     "vocab_size": 49152,
-    "max_position_embeddings": 131072,
+    "max_position_embeddings": 262144,
     "rope_theta": 10000.0,
     "tie_word_embeddings": True,
     "eos_token_id": 2,
