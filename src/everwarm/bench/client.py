@@ -68,12 +68,14 @@ class ChatClient:
         url: str,
         *,
         api_key: str | None = None,
+        read_timeout: float | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
+        self._api_key, self._transport = api_key, transport
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        # No read timeout: a cold prefill of a long prompt may take minutes before the first byte.
-        timeout = httpx2.Timeout(None, connect=5.0)
+        # No read timeout as a rule: a cold prefill may take minutes before the first byte.
+        timeout = httpx2.Timeout(read_timeout, connect=5.0)
         self._http = httpx2.Client(
             trust_env=False,  # a local server is never behind the proxy of the environment
             base_url=self.url,
@@ -87,6 +89,15 @@ class ChatClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def again(self, *, read_timeout: float) -> ChatClient:
+        """Another client of the same server, which gives up after that many seconds of silence."""
+        return ChatClient(
+            self.url,
+            api_key=self._api_key,
+            read_timeout=read_timeout,
+            transport=self._transport,
+        )
 
     def close(self) -> None:
         """Close all connections."""

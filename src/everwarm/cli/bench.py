@@ -165,3 +165,35 @@ def session(
     plan = Plan(messages=messages, to=to, pause_s=pause, seed=seed)
     target = Target(url=url, model=model, api_key=api_key)
     raise typer.Exit(run(target, settings(), plan, out, as_json=as_json))
+
+
+@bench.command()
+def compare(
+    servers: Annotated[
+        list[str], typer.Argument(help="Running servers, NAME=URL each.", show_default=False)
+    ],
+    tokens: Annotated[int, typer.Option(min=200, help="About how long conversations are.")] = 4000,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each scenario is played.")] = 3,
+    model_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=MODEL: what a server calls the model. Unset: the first it lists.",
+            show_default=False,
+        ),
+    ] = None,
+    api_key: Key = None,
+    out: Out = Path("everwarm-bench"),
+    as_json: AsJson = False,
+) -> None:
+    """Play the same conversations on several running servers, in turns, and compare.
+
+    A growing chat, a reply asked for again, edited messages, a shared system prompt, two agents in
+    turns, a client that leaves and asks again. It starts no server: docs/compare.md has recipes.
+    Figures stand beside those of the first server.
+    """
+    from everwarm.bench.compare import Plan
+    from everwarm.cli.compare import named, run
+
+    models = dict(text.partition("=")[::2] for text in model_name or [])
+    plan = Plan(tokens=tokens, rounds=rounds)
+    raise typer.Exit(run(named(servers), models, plan, out, api_key=api_key, as_json=as_json))
