@@ -27,6 +27,7 @@ MAY = {
 ONLY_IN = {
     "mlx": "engine",
     "mlx_lm": "engine",
+    "matplotlib": "bench",
     "pydantic": "wire",
     "fastapi": "server",
     "starlette": "server",

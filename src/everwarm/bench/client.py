@@ -29,7 +29,10 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A whole reply: what was said, the server's counts, and the times measured here."""
+    """A whole reply: what was said, the server's counts, and the times measured here.
+
+    `calls` are as they go back into the conversation, in an assistant message's `tool_calls`.
+    """
 
     text: str
     finish: str | None
@@ -38,6 +41,7 @@ class Reply:
     completion_tokens: int
     ttft_s: float | None
     total_s: float
+    calls: tuple[dict[str, Any], ...] = ()
 
     @property
     def prefilled_tokens(self) -> int:
@@ -64,12 +68,14 @@ class ChatClient:
         url: str,
         *,
         api_key: str | None = None,
+        read_timeout: float | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
+        self._api_key, self._transport = api_key, transport
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        # No read timeout: a cold prefill of a long prompt may take minutes before the first byte.
-        timeout = httpx2.Timeout(None, connect=5.0)
+        # No read timeout as a rule: a cold prefill may take minutes before the first byte.
+        timeout = httpx2.Timeout(read_timeout, connect=5.0)
         self._http = httpx2.Client(
             trust_env=False,  # a local server is never behind the proxy of the environment
             base_url=self.url,
@@ -83,6 +89,15 @@ class ChatClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def again(self, *, read_timeout: float) -> ChatClient:
+        """Another client of the same server, which gives up after that many seconds of silence."""
+        return ChatClient(
+            self.url,
+            api_key=self._api_key,
+            read_timeout=read_timeout,
+            transport=self._transport,
+        )
 
     def close(self) -> None:
         """Close all connections."""
@@ -171,10 +186,14 @@ def _fold(chunks: Iterator[dict[str, Any]], sent: float) -> Iterator[Delta | Rep
     first: float | None = None
     finish: str | None = None
     usage: Mapping[str, Any] = {}
+    calls: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
         usage = chunk.get("usage") or usage
         for choice in chunk.get("choices", ()):
             finish = choice.get("finish_reason") or finish
+            for part in (choice.get("delta") or {}).get("tool_calls") or ():
+                first = first or time.perf_counter()
+                _add_call(calls, part)
             for delta in _deltas(choice.get("delta") or {}):
                 first = first or time.perf_counter()
                 if delta.kind == "text":
@@ -188,7 +207,19 @@ def _fold(chunks: Iterator[dict[str, Any]], sent: float) -> Iterator[Delta | Rep
         completion_tokens=usage.get("completion_tokens", 0),
         ttft_s=None if first is None else first - sent,
         total_s=time.perf_counter() - sent,
+        calls=tuple(calls.values()),
     )
+
+
+def _add_call(calls: dict[int, dict[str, Any]], part: Mapping[str, Any]) -> None:
+    """Put a piece of a call to what has come of it: id and name come first, arguments in parts."""
+    told = part.get("function") or {}
+    index = int(part.get("index") or 0)
+    empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+    call = calls.setdefault(index, empty)
+    call["id"] = part.get("id") or call["id"]
+    call["function"]["name"] = told.get("name") or call["function"]["name"]
+    call["function"]["arguments"] += told.get("arguments") or ""
 
 
 def _deltas(delta: Mapping[str, Any]) -> Iterator[Delta]:

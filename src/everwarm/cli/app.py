@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from everwarm.cli.bench import bench
 from everwarm.config import Settings, describe, load_settings
 
 app = typer.Typer(
@@ -17,7 +18,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-bench = typer.Typer(help="Measure: what the cache keeps, on recorded work.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
 DEFAULT_URL = "http://127.0.0.1:8642"

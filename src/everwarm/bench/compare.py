@@ -1,0 +1,270 @@
+"""One workload against several running servers, in turns: what each reads, and how long it takes.
+
+Every server gets the same messages, and its own replies back. In each scenario the servers are
+asked one after another before the next step, so that whatever else the machine does meets them
+alike. The same scenario is played several times with other text; medians count.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from everwarm.bench import report
+from everwarm.bench.client import ChatClient, Delta, Reply
+from everwarm.bench.conversation import code, prose
+from everwarm.bench.machine import sentence
+from everwarm.bench.report import Report, Table, seconds
+from everwarm.bench.result import Result
+from everwarm.errors import EverwarmError
+
+TOKENS_A_LINE: Final = 21
+GIVE_UP: Final = 0.5
+"""Part of a cold time to first token after which the client leaves in `disconnect`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`tokens`: about how long the conversations are."""
+
+    tokens: int = 4000
+    rounds: int = 3
+    reply_tokens: int = 16
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Side:
+    """One server and its copy of the conversations. Live."""
+
+    name: str
+    client: ChatClient
+    model: str
+    talks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+class CompareRun:
+    """All scenarios on all servers. Live: one thread. `measured()` yields each row it adds."""
+
+    def __init__(
+        self, clients: dict[str, ChatClient], models: dict[str, str], plan: Plan, result: Result
+    ) -> None:
+        self.plan, self.result = plan, result
+        self._sides = [Side(n, c, models[n]) for n, c in clients.items()]
+        self._round = 0
+        self.doing = "starting"
+
+    def measured(self) -> Iterator[dict[str, Any]]:
+        """Play every scenario, round after round."""
+        for n in range(self.plan.rounds):
+            self._round = n
+            yield from self._chat()
+            yield from self._branches()
+            yield from self._strangers()
+            yield from self._interleaved()
+            yield from self._disconnect()
+        self.result.complete = True
+
+    def _chat(self) -> Iterator[dict[str, Any]]:
+        """A conversation grows by code and short questions."""
+        self._begin("main", lines=self._lines(0.4))
+        yield from self._ask("cold", "main")
+        for part in range(3):
+            self._say("main", f"File {part}:\n{self._code(f'chat {part}', 0.2)}\nWhat is it for?")
+            yield from self._ask("grow", "main")
+        for part in range(3):
+            self._say("main", self._prose(f"question {part}", 14))
+            yield from self._ask("next turn", "main")
+
+    def _branches(self) -> Iterator[dict[str, Any]]:
+        """The last reply again; then the last question put differently; then an early one."""
+        self._back("main", 1)
+        yield from self._ask("regenerate", "main")
+        self._back("main", 2)
+        self._say("main", self._prose("edited", 14))
+        yield from self._ask("edit the last message", "main")
+        self._back("main", 6)
+        self._say("main", self._prose("edited early", 14))
+        yield from self._ask("edit three turns back", "main")
+
+    def _strangers(self) -> Iterator[dict[str, Any]]:
+        """Another conversation with the same long system prompt."""
+        for side in self._sides:
+            side.talks["other"] = side.talks["main"][:1]
+        self._say("other", self._prose("other", 20))
+        yield from self._ask("same system prompt", "other")
+
+    def _interleaved(self) -> Iterator[dict[str, Any]]:
+        """Two agents take turns."""
+        names = ("one", "two")
+        for name in names:
+            self._begin(name, lines=self._lines(0.5))
+            yield from self._ask("cold", name)
+        for turn in range(2):
+            for name in names:
+                self._say(name, self._prose(f"{name} {turn}", 14))
+                yield from self._ask("two agents in turns", name)
+
+    def _disconnect(self) -> Iterator[dict[str, Any]]:
+        """A client leaves in the middle of a long prompt, and asks the same again."""
+        self._begin("left", lines=self._lines(1.0))
+        for side in self._sides:
+            colds = [
+                r for r in self.result.rows if r["server"] == side.name and r["kind"] == "cold"
+            ]
+            a_token = statistics.median(r["ttft_s"] / r["prompt_tokens"] for r in colds)
+            self._leave(side, GIVE_UP * a_token * self.plan.tokens)
+        yield from self._ask("ask again after leaving", "left")
+
+    def _leave(self, side: Side, after_s: float) -> None:
+        impatient = side.client.again(read_timeout=after_s)
+        try:
+            for _ in self._stream(side, side.talks["left"], impatient):
+                break
+        except EverwarmError:  # the timeout, which is what we want
+            pass
+        finally:
+            impatient.close()
+
+    def _stream(
+        self, side: Side, messages: Sequence[dict[str, Any]], client: ChatClient
+    ) -> Iterator[Delta | Reply]:
+        n = self.plan.reply_tokens
+        return client.chat(messages, model=side.model, max_tokens=n, temperature=0)
+
+    def _ask(self, kind: str, talk: str) -> Iterator[dict[str, Any]]:
+        """Ask every server, and give each its own reply back."""
+        said: list[str] = []
+        for side in self._sides:
+            self.doing = f"round {self._round + 1} of {self.plan.rounds}: {kind}, {side.name}"
+            *_, reply = self._stream(side, side.talks[talk], side.client)
+            assert isinstance(reply, Reply)
+            side.talks[talk].append({"role": "assistant", "content": reply.text})
+            said.append(reply.text)
+            row = {
+                "kind": kind,
+                "server": side.name,
+                "round": self._round,
+                "prompt_tokens": reply.prompt_tokens,
+                "prefilled_tokens": reply.prefilled_tokens,
+                "ttft_s": reply.ttft_s or reply.total_s,
+                "total_s": reply.total_s,
+                "same_text": reply.text == said[0],
+            }
+            self.result.rows.append(row)
+            yield row
+
+    def _begin(self, talk: str, lines: int) -> None:
+        system = f"{time.time_ns():x}. You know this file:\n{code(self._random(talk), lines)}"
+        for side in self._sides:
+            side.talks[talk] = [{"role": "system", "content": system}]
+        self._say(talk, self._prose(f"{talk} first", 14))
+
+    def _say(self, talk: str, text: str) -> None:
+        for side in self._sides:
+            side.talks[talk].append({"role": "user", "content": text})
+
+    def _back(self, talk: str, n: int) -> None:
+        for side in self._sides:
+            del side.talks[talk][-n:]
+
+    def _lines(self, share: float) -> int:
+        return max(1, int(share * self.plan.tokens / TOKENS_A_LINE))
+
+    def _code(self, what: str, share: float) -> str:
+        return code(self._random(what), self._lines(share))
+
+    def _prose(self, what: str, n: int) -> str:
+        return prose(self._random(what), n) + "?"
+
+    def _random(self, what: str) -> Random:
+        return Random(f"{self.plan.seed} {self._round} {what}")
+
+
+def new_result(models: dict[str, str], plan: Plan) -> Result:
+    """An empty result for these servers, each with its model's id."""
+    names = ", ".join(sorted(set(models.values())))
+    return Result(benchmark="compare", model=names, plan=asdict(plan) | {"servers": models})
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line a scenario: medians of each server, and its time over that of the first one."""
+    servers = list(dict.fromkeys(r["server"] for r in rows))
+    out = []
+    for kind in dict.fromkeys(r["kind"] for r in rows):
+        own = {s: [r for r in rows if r["server"] == s and r["kind"] == kind] for s in servers}
+        sides = {s: _median(r) for s, r in own.items() if r}
+        base = next(iter(sides.values()))["ttft_s"]
+        for side in sides.values():
+            side["ratio"] = side["ttft_s"] / base
+        out.append({"kind": kind, "servers": sides})
+    return out
+
+
+def _median(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    keys = ("prompt_tokens", "prefilled_tokens", "ttft_s")
+    same = sum(r["same_text"] for r in rows)
+    return {k: statistics.median(r[k] for r in rows) for k in keys} | {
+        "asked": len(rows),
+        "same_text": same,
+    }
+
+
+def write(result: Result, out: Path) -> list[Path]:
+    """The report: a table of times, one of tokens read, one of texts that differ."""
+    found = summary(result.rows)
+    servers = list(result.plan["servers"])
+    notes = [
+        "Times are medians, to the first token, at the client. In brackets: times that of "
+        f"{servers[0]}; below 1 is faster.",
+        "Tokens read are what each server reports (prompt less cached); a server that reports no "
+        "cached tokens seems to read everything.",
+        "Every server has its own replies in its conversation. Texts are greedy and compared with "
+        f"those of {servers[0]}; random weights have many near ties.",
+    ]
+    if not result.complete:
+        notes.insert(0, "This run was interrupted; what is here was measured.")
+    made = Report(
+        title="The same work on several servers",
+        headline=", ".join(f"{n} ({m})" for n, m in result.plan["servers"].items()),
+        facts=f"{sentence(result.machine, result.versions)}; {result.started}",
+        tables=[_times(found, servers), _read(found, servers), _texts(found, servers)],
+        notes=notes,
+    )
+    return report.write(made, out, "compare")
+
+
+def _times(found: list[dict[str, Any]], servers: list[str]) -> Table:
+    def cell(side: dict[str, Any] | None) -> str:
+        return "-" if side is None else f"{seconds(side['ttft_s'])} ({side['ratio']:.2f})"
+
+    return _table("Time to first token", found, servers, cell)
+
+
+def _read(found: list[dict[str, Any]], servers: list[str]) -> Table:
+    def cell(side: dict[str, Any] | None) -> str:
+        return "-" if side is None else f"{side['prefilled_tokens']:,.0f}"
+
+    return _table("Tokens read", found, servers, cell)
+
+
+def _texts(found: list[dict[str, Any]], servers: list[str]) -> Table:
+    def cell(side: dict[str, Any] | None) -> str:
+        return "-" if side is None else f"{side['same_text']} of {side['asked']}"
+
+    return _table("The same text as the first server", found, servers, cell)
+
+
+def _table(
+    title: str,
+    found: list[dict[str, Any]],
+    servers: list[str],
+    cell: Callable[[dict[str, Any] | None], str],
+) -> Table:
+    rows = [(f["kind"], *(cell(f["servers"].get(s)) for s in servers)) for f in found]
+    return Table(title, ("what is asked", *servers), rows)
