@@ -32,6 +32,7 @@ class Result:
     started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     machine: dict[str, Any] = field(default_factory=machine)
     versions: dict[str, str] = field(default_factory=versions)
+    remarks: list[str] = field(default_factory=list)  # by hand; reports show them first
     format: int = FORMAT
 
     def save(self, path: Path, **more: Any) -> None:

@@ -47,6 +47,7 @@ def _draw(result: Result, samples: list[dict[str, Any]], out: Path) -> list[Figu
 def _report(result: Result, figures: list[Figure]) -> Report:
     plan = result.plan
     notes = [
+        *result.remarks,
         "warm: time to first token of a short question behind the conversation, measured at the "
         f"client over HTTP; median of up to {plan['questions']}.",
         "cold: the same conversation made unique at its start, so that nothing of it is cached; "
