@@ -18,30 +18,15 @@ from typing import Any
 
 import shapes
 from long_context import server
-from transformers import AutoTokenizer
+from replay_model import make_model
 
 from everwarm.bench.client import ChatClient
+from everwarm.bench.conversation import WORDS
 from everwarm.config import Settings
 from everwarm.models import ensure_default
 
 USER_TURNS, CALLS = 4, 5
 MARKERS = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
-
-
-def make_model(shape: str, out: Path, tokenizer_dir: Path) -> Path:
-    """A tiny model whose tokenizer has tokens for reasoning and calls, as thinking models have."""
-    with_markers = out / "tokenizer"
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
-    tokenizer.add_tokens(MARKERS, True)
-    tokenizer.save_pretrained(with_markers)
-    about = json.loads((with_markers / "tokenizer_config.json").read_text())
-    about["tool_parser_type"] = "json_tools"
-    (with_markers / "tokenizer_config.json").write_text(json.dumps(about))
-    config = shapes.SHAPES[shape]
-    for part in (config, config.get("text_config", {})):
-        if "vocab_size" in part:
-            part["vocab_size"] = 49216
-    return shapes.make_model(shape, out / shape, with_markers)
 
 
 class Session:
@@ -69,7 +54,7 @@ class Session:
 
     def _ask(self, turn: int, step: int, reply: str) -> dict[str, Any]:
         body = {"messages": self.messages, "tools": shapes.TOOLS, "everwarm": {"reply": reply}}
-        got = self._client._http.post("/v1/chat/completions", json=body).json()
+        (got,) = self._client.post("/v1/chat/completions", body)
         message: dict[str, Any] = got["choices"][0]["message"]
         message.pop("refusal")
         self.messages.append(message)
@@ -82,7 +67,7 @@ class Session:
         return f"<think>\n{self._prose(80)}\n</think>\n\n"
 
     def _prose(self, n: int) -> str:
-        return " ".join(self._r.choice(shapes._WORDS) for _ in range(n))
+        return " ".join(self._r.choice(WORDS) for _ in range(n))
 
 
 def run(shape: str) -> dict[str, Any]:
@@ -90,7 +75,7 @@ def run(shape: str) -> dict[str, Any]:
     tokenizer = ensure_default(Settings().home, convert=shapes.no_convert)
     modes: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as tmp:
-        path = make_model(shape, Path(tmp), tokenizer)
+        path = make_model(shape, Path(tmp), tokenizer, MARKERS)
         for mode in ("template", "verbatim"):
             flags = ["--history", mode, "--forced-replies", "--no-remember"]
             command = ["-m", "everwarm", "serve", str(path), *flags]

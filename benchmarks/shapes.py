@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import everwarm.engine  # isort: skip  # noqa: F401  (chooses the BLAS before mlx)
-from everwarm.bench.conversation import TOOLS, WORDS, conversation, question
+from everwarm.bench.conversation import TOOLS, conversation, question
 from everwarm.engine.shapes import SHAPES, TEMPLATE, make_model
 
 __all__ = ["SHAPES", "TEMPLATE", "TOOLS", "conversation", "make_model", "no_convert", "question"]
-_WORDS = WORDS
 
 
 def no_convert(source: Path, target: Path) -> None:

@@ -109,11 +109,16 @@ def test_a_deferred_tool_is_shown_where_it_is_referred_to() -> None:
 
 
 def test_thinking_and_effort_reach_the_template() -> None:
-    budget = {"type": "enabled", "budget_tokens": 2000}
-    assert read(thinking=budget).template_args == {"enable_thinking": True}
+    assert read(thinking={"type": "enabled"}).template_args == {"enable_thinking": True}
     assert read(thinking={"type": "disabled"}).template_args == {"enable_thinking": False}
     assert read(thinking={"type": "adaptive"}).template_args == {}
     assert read(output_config={"effort": "high"}).template_args == {"reasoning_effort": "high"}
+
+
+def test_a_thinking_budget_that_could_not_be_kept_is_refused_by_name() -> None:
+    budget = {"type": "enabled", "budget_tokens": 2000}
+    assert refused(thinking=budget, max_tokens=4000).param == "thinking.budget_tokens"
+    assert read(thinking=budget, max_tokens=2000).max_tokens == 2000  # it cannot be overrun
 
 
 def test_cache_control_and_bookkeeping_change_nothing() -> None:

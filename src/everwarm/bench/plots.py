@@ -61,7 +61,8 @@ def save(out: Path, name: str, draw: Draw, *, height: float = 3.9) -> None:
                 figure.savefig(out / f"{name}{theme.suffix}.{kind}", dpi=144, metadata=meta)
 
 
-def _rc(theme: Theme, salt: str) -> dict[str, Any]:
+def _rc(theme: Theme, salt: str) -> Any:
+    """Settings by matplotlib's names, which its stubs spell out one by one."""
     return {
         "figure.facecolor": theme.ground,
         "savefig.facecolor": theme.ground,

@@ -91,8 +91,7 @@ class Turns:
 
     async def _events(self, request: Request, draft: _Draft, live: Live) -> AsyncIterator[Event]:
         began = time.perf_counter()
-        prompt = await self._work(lambda: self._prompt(request))
-        forced = await self._work(lambda: self._forced(request))
+        prompt, forced = await self._work(lambda: (self._prompt(request), self._forced(request)))
         draft.set(render_s=time.perf_counter() - began)
         job = replace(self._job(request, prompt, draft.record.id), forced=forced)
         draft.set(prompt_tokens=len(prompt.tokens), new_tokens=prompt.new_tokens)

@@ -185,6 +185,12 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         history=b.everwarm.history,
         forced_reply=b.everwarm.reply,
     )
+    budget = b.thinking.budget_tokens if b.thinking is not None else None
+    if budget is not None and budget < b.max_tokens:
+        raise RequestError(
+            "A thinking budget below max_tokens cannot be kept here; leave budget_tokens out.",
+            param="thinking.budget_tokens",
+        )
     hides = b.thinking is not None and b.thinking.display == "omitted"
     return Asked(request, b.stream, partial(Encoder, hides_thinking=hides))
 
