@@ -126,6 +126,19 @@ def test_what_memory_lets_go_comes_back_from_disk(family: str, tmp_path: Path) -
     closed(cache)
 
 
+def test_rows_leave_in_parts_that_a_running_reply_does_not_feel(tmp_path: Path) -> None:
+    model: Any = zoo.build("llama")[0]
+    tier = DiskTier(DiskStore.open(tmp_path), MODEL, lambda: None, most_bytes=20_000)
+    cache = Cache(lambda: State(model), budget=1 << 34, tier=tier)
+    history, _ = talk(cache, 1, words(0, 300))
+    closed(cache)
+    sizes = [p.stat().st_size for p in (tmp_path / "pieces").glob("*.kv")]
+    assert len(sizes) > 10 and max(sizes) < 20_000 + 4096
+    again = opened(model, tmp_path)
+    assert turn(again, history + words(2, 10)).prefilled == 10
+    closed(again)
+
+
 def test_a_turn_writes_its_own_tokens_and_nothing_again(tmp_path: Path) -> None:
     model: Any = zoo.build("llama")[0]
     cache = opened(model, tmp_path)

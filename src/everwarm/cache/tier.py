@@ -4,8 +4,8 @@
     checkpoints      system ^        prompt ^   end of reply ^
 
 One write is under way at a time, and none is waited for: `step` starts the next one between two
-steps of the engine, at most one cell of rows each. A piece counts as on disk when it is durable.
-Reading is the same the other way: `Restoring.step` takes what has arrived, file by file.
+steps of the engine, at most one cell of rows and `MOST_AT_ONCE` bytes each. A piece counts as on
+disk when it is durable. Reading is the same the other way: `Restoring.step` takes what has arrived.
 
 A fault is a miss: the piece is forgotten, and its tokens are read again. Engine thread only.
 """
@@ -35,7 +35,7 @@ KEPT: Final = frozenset(("system", "prompt", None))
 """Kinds of checkpoints worth a file. A reply's end has no mark."""
 AHEAD: Final = 4
 MOST_AT_ONCE: Final = 64 << 20
-"""Bytes taken between two steps of other jobs."""
+"""Bytes moved between two steps of other jobs, either way."""
 FILE_S: Final = 0.003
 FIRST_READ_RATE: Final = 500e6
 WORTH_READING: Final = 64
@@ -63,10 +63,20 @@ class Lost(CacheFault):
 
 
 class DiskTier:
-    """One model's pieces on disk. `wake` is called from another thread when a write has ended."""
+    """One model's pieces on disk. `wake` is called from another thread when a write has ended.
 
-    def __init__(self, store: DiskStore, fingerprint: bytes, wake: Callable[[], None]) -> None:
+    `most_bytes`: of rows copied out between two steps, which a running reply waits for.
+    """
+
+    def __init__(
+        self,
+        store: DiskStore,
+        fingerprint: bytes,
+        wake: Callable[[], None],
+        most_bytes: int = MOST_AT_ONCE,
+    ) -> None:
         self.store = store
+        self._most_bytes = most_bytes
         self._fingerprint = fingerprint
         self._wake = wake
         self._pending: deque[tuple[Holder, str]] = deque()
@@ -172,7 +182,8 @@ class DiskTier:
         if holder.busy:
             end -= end % CELL  # of a state that grows only whole cells
         if at < end:
-            to = min(end, (at // CELL + 1) * CELL)
+            rows = max(self._most_bytes * holder.live.length // max(holder.live.nbytes, 1), 1)
+            to = min(end, (at // CELL + 1) * CELL, at + rows)
             made = holder.live.rows_out(at, to)
             return self._start(holder, namespace, "segment", (at, to), made, None)
         for node in path:
