@@ -17,12 +17,17 @@ from typing import Any
 import pytest
 import zoo
 
+KEEPS = {"EVERWARM_DISK": "true", "EVERWARM_REMEMBER": "true"}
+
 
 @contextmanager
 def server(model: Path, home: Path, end: int = signal.SIGKILL) -> Iterator[str]:
     command = [sys.executable, "-m", "everwarm", "serve", str(model), "--port", "0"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"EVERWARM_HOME": str(home)}
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | KEEPS | {"EVERWARM_HOME": str(home)},
     )
     assert process.stdout is not None
     try:
@@ -81,7 +86,7 @@ def test_two_servers_do_not_share_a_directory(tmp_path: Path, smollm2: Path) -> 
             command,
             capture_output=True,
             text=True,
-            env=os.environ | {"EVERWARM_HOME": str(home)},
+            env=os.environ | KEEPS | {"EVERWARM_HOME": str(home)},
             timeout=60,
         )
     assert other.returncode == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -34,8 +34,7 @@ def server(target: Target, settings: Settings, *flags: str) -> Iterator[tuple[st
         yield target.url, target.model
         return
     path = target.model or model_path(settings)
-    no_disk = ["--no-disk"] if any(f.name == "disk" for f in fields(Settings)) else []
-    with running_server([path, *no_disk, *flags]) as url:
+    with running_server([path, *flags]) as url:
         yield url, path
 
 
