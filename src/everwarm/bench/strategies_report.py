@@ -21,7 +21,7 @@ PUBLISHED: Final = Table(
         ("no cache", "71.9 s", "26.1", "18%", "-", "thinking loops"),
         ("cached", "0.74 s", "26.2", "18%", "88K", "-"),
         ("cached, thinking budget", "0.69 s", "27.55", "7.4%", "32K", "5.0 of 5"),
-        ("reasoning trimmed", "0.66 s", "28.48", "4.9%", "26.5K", "inconsistent, replies 31% longer"),
+        ("reasoning trimmed", "0.66 s", "28.48", "4.9%", "26.5K", "uneven, replies 31% longer"),
         ("rebuilt without cache", "10.46 s", "28.52", "4.8%", "-", "-"),
         ("rotating, 8,192", "0.49 s", "28.38", "2.4%", "8K", "4.32 of 5, recall 4 of 8"),
         ("KV 8-bit", "0.52 s", "26.04", "16.5%", "32K", "4.64 of 5"),
@@ -119,17 +119,13 @@ def _report(result: Result, lines: list[dict[str, Any]], figures: list[Figure]) 
         notes.insert(0, "This run was interrupted; what is here was measured.")
     if not figures:
         notes.append(plots.MISSING if not plots.available() else "No plot: nothing is whole yet.")
-    found = findings(lines, plan)
     return Report(
         title=f"Ways of keeping a conversation on {result.model}",
         headline=headline(result),
         facts=f"{result.model} on {sentence(result.machine, result.versions)}; {PUBLISHED_ON} "
         "is where the published figures come from.",
-        tables=[
-            _table(lines),
-            Table("What this run found", ("finding", "published finding"), found),
-            PUBLISHED,
-        ],
+        tables=[_table(lines), PUBLISHED],
+        found=[f"{here} Published: {there}." for here, there in findings(lines, plan)],
         figures=figures,
         notes=notes,
     )
