@@ -115,6 +115,7 @@ def _ttft(rows: Sequence[dict[str, Any]], name: str, least: int, most: int) -> d
 def _report(result: Result, figures: list[Figure]) -> Report:
     s = summary(result.rows)
     notes = [
+        *result.remarks,
         f"A hit: at most {HIT_FACTOR} times the tokens that the model had never read, and "
         f"{HIT_TOKENS}.",
         TRACED.format(**result.plan) if "trace" in result.plan else MADE_UP,

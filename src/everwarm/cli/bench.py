@@ -203,6 +203,13 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    restarted: Annotated[
+        bool,
+        typer.Option(
+            "--restarted",
+            help="You have restarted the servers: ask the last prompt of the run in --out again.",
+        ),
+    ] = False,
     api_key: Key = None,
     out: Out = Path("everwarm-bench"),
     as_json: AsJson = False,
@@ -210,7 +217,8 @@ def compare(
     """Play the same conversations on several running servers, in turns, and compare.
 
     A growing chat, a reply asked for again, edited messages, a shared system prompt, two agents in
-    turns, a client that leaves and asks again. It starts no server: docs/compare.md has recipes.
+    turns, a tool loop, a client that leaves and asks again; with --restarted, what is left after a
+    restart. It starts no server: docs/compare.md has recipes.
     Figures stand beside those of the first server.
     """
     from everwarm.bench.compare import Plan
@@ -218,4 +226,7 @@ def compare(
 
     models = dict(text.partition("=")[::2] for text in model_name or [])
     plan = Plan(tokens=tokens, rounds=rounds)
-    raise typer.Exit(run(named(servers), models, plan, out, api_key=api_key, as_json=as_json))
+    raise typer.Exit(
+        run(named(servers), models, plan, out, api_key=api_key, restarted=restarted,
+            as_json=as_json)
+    )  # fmt: skip
