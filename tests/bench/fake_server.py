@@ -11,7 +11,7 @@ import httpx2
 class FakeServer:
     """Counts as a server does. `stop_at`: the request at which somebody presses Ctrl-C.
 
-    `ours`: it also tells what it read, as everwarm does.
+    `ours`: it also tells what it read, as everwarm does. `no_tools`: it refuses tools' results.
     """
 
     def __init__(
@@ -20,7 +20,9 @@ class FakeServer:
         stop_at: int | None = None,
         context_length: int | None = None,
         ours: bool = False,
+        no_tools: bool = False,
     ) -> None:
+        self._no_tools = no_tools
         self._ours = ours
         self._record: dict[str, Any] = {}
         self.seen: list[list[str]] = []
@@ -44,12 +46,14 @@ class FakeServer:
         self.bodies.append(body)
         if len(self.bodies) == self._stop_at:
             raise KeyboardInterrupt
+        if self._no_tools and any(m["role"] == "tool" for m in body["messages"]):
+            return httpx2.Response(500, json={"error": {"message": "no tools here"}})
         return self._chat(body)
 
     def _chat(self, body: dict[str, Any]) -> httpx2.Response:
         words = [w for m in body["messages"] for w in (f"<{m['role']}>", *_words(m))]
         cached = max((_common(words, old) for old in self.seen), default=0)
-        said = [f"w{len(self.seen)}x{i}" for i in range(min(4, body["max_tokens"]))]
+        said = [f"w{len(self.seen)}x{i}" for i in range(min(4, body.get("max_tokens", 4)))]
         if "everwarm" in body:
             said = body["everwarm"]["reply"].split()
         self.seen.append([*words, "<assistant>", *said])

@@ -68,6 +68,53 @@ def test_the_report_names_servers_and_scenarios(
         assert words in text
 
 
+def test_what_is_asked_again_is_compared_with_the_answer_before(
+    played: tuple[Result, list[FakeServer]],
+) -> None:
+    found = {s["kind"]: s["servers"]["a"] for s in summary(played[0].rows)}
+    again = found["regenerate"]  # this server never says the same twice
+    assert (again["asked_before"], again["as_before"]) == (2, 0)
+    assert found["next turn"]["asked_before"] == 0
+
+
+def test_a_restarted_server_is_asked_the_last_prompt_again(
+    played: tuple[Result, list[FakeServer]],
+) -> None:
+    result, (a, _) = played
+    server = FakeServer()
+    with ChatClient("http://test", transport=server.transport) as client:
+        run = CompareRun({"a": client}, {"a": "fake"}, Plan(tokens=1000, rounds=2), result)
+        (row,) = run.restarted()
+    assert server.bodies[0]["messages"] == a.bodies[-1]["messages"]
+    assert row["kind"] == "the same after a restart" and row["as_before"] is False
+    assert row["prefilled_tokens"] == row["prompt_tokens"]
+
+
+def test_a_run_that_did_not_end_has_nothing_to_ask_after_a_restart() -> None:
+    plan = Plan()
+    with ChatClient("http://test", transport=FakeServer().transport) as client:
+        run = CompareRun({"a": client}, {"a": "fake"}, plan, new_result({"a": "fake"}, plan))
+        with pytest.raises(ConfigError, match="did not come to its end for a"):
+            next(run.restarted())
+
+
+def test_what_a_server_refuses_is_in_the_report_and_the_others_go_on(tmp_path: Path) -> None:
+    servers = {"a": FakeServer(), "b": FakeServer(no_tools=True)}
+    plan = Plan(tokens=400, rounds=1)
+    with ExitStack() as stack:
+        clients = {
+            n: stack.enter_context(ChatClient("http://test", transport=s.transport))
+            for n, s in servers.items()
+        }
+        result = new_result({"a": "fake", "b": "fake"}, plan)
+        for _ in CompareRun(clients, {"a": "fake", "b": "fake"}, plan, result).measured():
+            pass
+    found = {s["kind"]: s["servers"] for s in summary(result.rows)}
+    assert set(found["tool loop"]) == {"a"} and set(found["next turn"]) == {"a", "b"}
+    compare.write(result, tmp_path)
+    assert "| b | tool loop | no tools here |" in (tmp_path / "compare.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("servers", "why"),
     [(["a"], "A server is NAME=URL"), (["a=ftp://x"], "A server is NAME=URL"),

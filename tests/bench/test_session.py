@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from everwarm.bench import session_report
 from everwarm.bench.client import ChatClient
-from everwarm.bench.result import Result
+from everwarm.bench.result import Result, load, refuse_to_lose
 from everwarm.bench.session import Plan, SessionRun, new_result
 from everwarm.cli import app
 from everwarm.engine.shapes import make_model
@@ -99,3 +99,27 @@ def test_an_empty_session_has_a_report(tmp_path: Path) -> None:
     result = Result(benchmark="session", model="m", plan={})
     session_report.write(result, tmp_path)
     assert "This run was interrupted" in (tmp_path / "session.md").read_text()
+
+
+def test_ctrl_c_leaves_a_result_that_can_be_gone_on_with(tmp_path: Path) -> None:
+    plan, path = Plan(messages=12, to=1000, pause_s=0), tmp_path / "session.json"
+
+    def measure(server: FakeServer, result: Result) -> Result:
+        with ChatClient("http://test", transport=server.transport) as client:
+            for _ in SessionRun(client, plan, result).measured():
+                result.save(path)
+        return result
+
+    whole = measure(FakeServer(ours=True), new_result("fake", plan))
+    with pytest.raises(KeyboardInterrupt):
+        measure(FakeServer(ours=True, stop_at=4), new_result("fake", plan))
+    part = load(path, "session")
+    assert len(part.rows) == 3 and not part.complete
+    with pytest.raises(ConfigError, match="--resume"):
+        refuse_to_lose(path, "session")
+    measure(FakeServer(ours=True), part)
+    counts = ("kind", "prompt_tokens", "prefilled_tokens")
+    assert part.complete
+    assert [[r[c] for c in counts] for r in part.rows] == [
+        [r[c] for c in counts] for r in whole.rows
+    ]

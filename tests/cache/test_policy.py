@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everwarm.cache.policy import Held, Policy, coverage, least_distance
+from everwarm.cache.policy import Held, Policy, begins_turn, coverage, least_distance
 from everwarm.tokens import Mark
 
 PRODUCT = Policy()
@@ -44,6 +44,13 @@ def test_large_checkpoints_stand_further_apart() -> None:
     near = (Mark(1000, "user"), Mark(1300, "last"), Mark(1310, "prompt"))
     assert list(PRODUCT.positions(0, 1400, near)) == [1000, 1300, 1310]
     assert list(PRODUCT.positions(0, 1400, near, nbytes=436_000_000)) == [1000, 1310]
+
+
+def test_a_users_message_begins_at_the_end_of_the_reply_before() -> None:
+    marks = (Mark(1002, "user"), Mark(2000, "last"), Mark(3000, "prompt"))
+    begins = [at for at in range(0, 3100) if begins_turn(at, marks, nbytes=0)]
+    assert begins == [*range(995, 1003)]
+    assert begins_turn(700, marks, nbytes=436_000_000)
 
 
 def test_sixteen_are_kept() -> None:

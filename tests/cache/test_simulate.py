@@ -19,8 +19,8 @@ from everwarm.cache.simulate import (
     least_used,
     replay,
 )
-from everwarm.cache.traces import Session
-from everwarm.tokens import common_length, tokens_of
+from everwarm.cache.traces import Session, Turn
+from everwarm.tokens import Mark, common_length, tokens_of
 
 SMALL = Sizes(token=20, checkpoint=20_000)
 NAMED = {v.name: v for v in VARIANTS}
@@ -71,6 +71,22 @@ def test_where_every_layer_can_be_cut_only_what_is_unseen_is_read(sessions: list
     ideal = score(NAMED["every layer can be cut"], sessions)
     assert ideal.prefilled_tokens == ideal.unseen_tokens
     assert ideal.lost_half == 0
+
+
+def test_an_edited_message_is_gone_back_to_however_many_steps_followed() -> None:
+    marks = [Mark(100, "system")]
+    turns, path = [], tokens_of(range(100))
+    for step in range(60):
+        if step in (5, 30):  # the reply before ends two tokens earlier
+            marks.append(Mark(len(path) + 2, "user"))
+        path = path + tokens_of(range(1000 * step, 1000 * step + 300))
+        prompt, reply = Mark(len(path) - 3, "prompt"), tokens_of(range(-9 - step, -1 - step))
+        turns.append(Turn(path, (*marks, prompt), reply, not step))
+        path = path + reply
+    edited = path[: marks[-1].at] + tokens_of(range(900_000, 900_040))
+    turns.append(Turn(edited, (*marks, Mark(len(edited) - 3, "prompt")), tokens_of(), False))
+    told = score(OURS, [Session("tool loop", tuple(turns))])
+    assert told.prefilled_tokens - told.unseen_tokens == 2
 
 
 def test_unseen_is_what_no_earlier_sequence_holds(sessions: list[Session]) -> None:

@@ -42,10 +42,10 @@ def test_marks_are_those_of_the_renderer() -> None:
     first, second, third = traces.session(GOES_ON, "s").turns
     assert first.marks == (Mark(100, "system"), Mark(147, "prompt"))
     assert second.marks == (Mark(100, "system"), Mark(170, "last"), Mark(257, "prompt"))
-    assert third.marks == (Mark(100, "system"), Mark(270, "last"), Mark(327, "prompt"))
+    assert third.marks == (Mark(100, "system"), Mark(270, "user"), Mark(327, "prompt"))
 
 
-def test_a_persons_message_is_marked_in_later_prompts() -> None:
+def test_a_persons_message_is_marked_in_later_prompts_too() -> None:
     later = GOES_ON | {"requests": [*GOES_ON["requests"], request(400, 5, [1, 2, 3, 4, 5, 6])]}
     assert Mark(270, "user") in traces.session(later, "s").turns[3].marks
 

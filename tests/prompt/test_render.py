@@ -244,8 +244,8 @@ def test_marks_stand_before_special_tokens(plain: TextCodec) -> None:
         places = [m.at for m in prompt.marks]
         assert places == sorted(set(places))
         assert all(prompt.tokens[at] == start for at in places)
-    assert [m.kind for m in second.marks] == ["system", "prompt", "last", "prompt"]
-    last = next(m.at for m in second.marks if m.kind == "last")
+    assert [m.kind for m in second.marks] == ["system", "prompt", "user", "prompt"]
+    last = next(m.at for m in second.marks if m.kind == "user")
     assert plain.decode(second.tokens[last:]).startswith("<|im_start|>user\nend<|im_end|>")
 
 
@@ -280,6 +280,6 @@ def test_a_message_that_looks_like_a_control_token_is_found_where_it_stands(
     renderer = Renderer(plain)
     before, message = reply(plain, renderer, renderer.prompt(ask(user("hello"))), "hi there")
     prompt = renderer.prompt(ask(user("hello"), message, user(content)))
-    last = next(m.at for m in prompt.marks if m.kind == "last")
+    last = next(m.at for m in prompt.marks if m.kind == "user")
     assert last == len(before) + 2
     assert plain.decode(prompt.tokens[last:]).startswith(f"<|im_start|>user\n{content}")

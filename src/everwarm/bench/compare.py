@@ -7,6 +7,7 @@ alike. The same scenario is played several times with other text; medians count.
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +18,11 @@ from typing import Any, Final
 
 from everwarm.bench import report
 from everwarm.bench.client import ChatClient, Delta, Reply
-from everwarm.bench.conversation import code, prose
+from everwarm.bench.conversation import WORDS, code, prose, tool_call
 from everwarm.bench.machine import sentence
 from everwarm.bench.report import Report, Table, seconds
 from everwarm.bench.result import Result
-from everwarm.errors import EverwarmError
+from everwarm.errors import ConfigError, EverwarmError
 
 TOKENS_A_LINE: Final = 21
 GIVE_UP: Final = 0.5
@@ -46,6 +47,7 @@ class Side:
     client: ChatClient
     model: str
     talks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)  # by what was asked
 
 
 class CompareRun:
@@ -65,10 +67,25 @@ class CompareRun:
             self._round = n
             yield from self._chat()
             yield from self._branches()
+            yield from self._tools()
             yield from self._strangers()
             yield from self._interleaved()
             yield from self._disconnect()
+        for side in self._sides:  # for `restarted`
+            self.result.plan["last"][side.name] = side.talks["left"]
         self.result.complete = True
+
+    def restarted(self) -> Iterator[dict[str, Any]]:
+        """Ask every server the last prompt of an earlier run again. Raises ConfigError."""
+        last = self.result.plan.get("last") or {}
+        if missing := [s.name for s in self._sides if s.name not in last]:
+            raise ConfigError(f"The run in --out did not come to its end for {missing[0]}.")
+        self._round = self.plan.rounds
+        for side in self._sides:
+            *asked, said = last[side.name]
+            side.talks["left"] = asked
+            side.said[_key(asked)] = said["content"]
+        yield from self._ask("the same after a restart", "left")
 
     def _chat(self) -> Iterator[dict[str, Any]]:
         """A conversation grows by code and short questions."""
@@ -91,6 +108,19 @@ class CompareRun:
         self._back("main", 6)
         self._say("main", self._prose("edited early", 14))
         yield from self._ask("edit three turns back", "main")
+
+    def _tools(self) -> Iterator[dict[str, Any]]:
+        """A client's tools: behind each reply a call that it puts there, and a result."""
+        self._say("main", self._prose("tools", 14))
+        yield from self._ask("next turn", "main")
+        for step in range(2):
+            r = self._random(f"call {step}")
+            call = tool_call(r, "read_file", {"path": "/".join(r.choices(WORDS, k=3))})
+            result = {"role": "tool", "tool_call_id": call["id"], "content": code(r, 6)}
+            for side in self._sides:
+                side.talks["main"][-1] = side.talks["main"][-1] | {"tool_calls": [call]}
+                side.talks["main"].append(result)
+            yield from self._ask("tool loop", "main")
 
     def _strangers(self) -> Iterator[dict[str, Any]]:
         """Another conversation with the same long system prompt."""
@@ -142,21 +172,29 @@ class CompareRun:
         said: list[str] = []
         for side in self._sides:
             self.doing = f"round {self._round + 1} of {self.plan.rounds}: {kind}, {side.name}"
-            *_, reply = self._stream(side, side.talks[talk], side.client)
+            row: dict[str, Any] = {"kind": kind, "server": side.name, "round": self._round}
+            self.result.rows.append(row)
+            key = _key(side.talks[talk])
+            try:
+                *_, reply = self._stream(side, side.talks[talk], side.client)
+            except EverwarmError as error:
+                row["error"] = str(error)
+                side.talks[talk].append({"role": "assistant", "content": "..."})
+                yield row
+                continue
             assert isinstance(reply, Reply)
             side.talks[talk].append({"role": "assistant", "content": reply.text})
             said.append(reply.text)
-            row = {
-                "kind": kind,
-                "server": side.name,
-                "round": self._round,
+            row |= {
                 "prompt_tokens": reply.prompt_tokens,
                 "prefilled_tokens": reply.prefilled_tokens,
                 "ttft_s": reply.ttft_s or reply.total_s,
                 "total_s": reply.total_s,
                 "same_text": reply.text == said[0],
             }
-            self.result.rows.append(row)
+            if key in side.said:
+                row["as_before"] = reply.text == side.said[key]
+            side.said[key] = reply.text
             yield row
 
     def _begin(self, talk: str, lines: int) -> None:
@@ -189,29 +227,37 @@ class CompareRun:
 def new_result(models: dict[str, str], plan: Plan) -> Result:
     """An empty result for these servers, each with its model's id."""
     names = ", ".join(sorted(set(models.values())))
-    return Result(benchmark="compare", model=names, plan=asdict(plan) | {"servers": models})
+    about = {"servers": models, "last": {}}
+    return Result(benchmark="compare", model=names, plan=asdict(plan) | about)
+
+
+def _key(messages: Sequence[dict[str, Any]]) -> str:
+    return json.dumps(messages)
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One line a scenario: medians of each server, and its time over that of the first one."""
     servers = list(dict.fromkeys(r["server"] for r in rows))
+    answered = [r for r in rows if "error" not in r]
     out = []
-    for kind in dict.fromkeys(r["kind"] for r in rows):
-        own = {s: [r for r in rows if r["server"] == s and r["kind"] == kind] for s in servers}
+    for kind in dict.fromkeys(r["kind"] for r in answered):
+        own = {s: [r for r in answered if (r["server"], r["kind"]) == (s, kind)] for s in servers}
         sides = {s: _median(r) for s, r in own.items() if r}
-        base = next(iter(sides.values()))["ttft_s"]
+        base = sides.get(servers[0])
         for side in sides.values():
-            side["ratio"] = side["ttft_s"] / base
+            side["ratio"] = side["ttft_s"] / base["ttft_s"] if base else None
         out.append({"kind": kind, "servers": sides})
     return out
 
 
 def _median(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     keys = ("prompt_tokens", "prefilled_tokens", "ttft_s")
-    same = sum(r["same_text"] for r in rows)
+    again = [r["as_before"] for r in rows if "as_before" in r]
     return {k: statistics.median(r[k] for r in rows) for k in keys} | {
         "asked": len(rows),
-        "same_text": same,
+        "same_text": sum(r["same_text"] for r in rows),
+        "asked_before": len(again),
+        "as_before": sum(again),
     }
 
 
@@ -227,13 +273,20 @@ def write(result: Result, out: Path) -> list[Path]:
         "Every server has its own replies in its conversation. Texts are greedy and compared with "
         f"those of {servers[0]}; random weights have many near ties.",
     ]
+    notes[:0] = result.remarks
     if not result.complete:
         notes.insert(0, "This run was interrupted; what is here was measured.")
     made = Report(
         title="The same work on several servers",
         headline=", ".join(f"{n} ({m})" for n, m in result.plan["servers"].items()),
         facts=f"{sentence(result.machine, result.versions)}; {result.started}",
-        tables=[_times(found, servers), _read(found, servers), _texts(found, servers)],
+        tables=[
+            _times(found, servers),
+            _read(found, servers),
+            _again(found, servers),
+            _texts(found, servers),
+            *_errors(result.rows),
+        ],
         notes=notes,
     )
     return report.write(made, out, "compare")
@@ -241,7 +294,10 @@ def write(result: Result, out: Path) -> list[Path]:
 
 def _times(found: list[dict[str, Any]], servers: list[str]) -> Table:
     def cell(side: dict[str, Any] | None) -> str:
-        return "-" if side is None else f"{seconds(side['ttft_s'])} ({side['ratio']:.2f})"
+        if side is None:
+            return "-"
+        ratio = "" if side["ratio"] is None else f" ({side['ratio']:.2f})"
+        return seconds(side["ttft_s"]) + ratio
 
     return _table("Time to first token", found, servers, cell)
 
@@ -251,6 +307,23 @@ def _read(found: list[dict[str, Any]], servers: list[str]) -> Table:
         return "-" if side is None else f"{side['prefilled_tokens']:,.0f}"
 
     return _table("Tokens read", found, servers, cell)
+
+
+def _again(found: list[dict[str, Any]], servers: list[str]) -> Table:
+    """Whether a server says the same again when it is asked the same again: warm as before."""
+
+    def cell(side: dict[str, Any] | None) -> str:
+        return "-" if side is None else f"{side['as_before']} of {side['asked_before']}"
+
+    known = [f for f in found if any(s["asked_before"] for s in f["servers"].values())]
+    return _table("The same text as before, where the same was asked before", known, servers, cell)
+
+
+def _errors(rows: Sequence[dict[str, Any]]) -> list[Table]:
+    """What servers answered instead of a reply."""
+    told = dict.fromkeys((r["server"], r["kind"], r["error"]) for r in rows if "error" in r)
+    head = ("server", "what was asked", "its answer")
+    return [Table("Errors", head, list(told))] if told else []
 
 
 def _texts(found: list[dict[str, Any]], servers: list[str]) -> Table:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from everwarm.bench.client import ChatClient
 from everwarm.errors import EverwarmError
 
+HELD: Final = ("cache_bytes", "memory_bytes", "disk_bytes", "disk_written_today_bytes")
 PHASES: Final = ("parse_s", "render_s", "wait_s", "restore_s", "prefill_s")
 
 
@@ -18,9 +19,9 @@ class Inside:
         self.ours = self._get("/api/ps") is not None
 
     def memory(self) -> dict[str, int]:
-        """Bytes of the cache and of MLX as a whole; empty where they are not told."""
+        """Bytes of the cache, of MLX as a whole and on disk; empty where they are not told."""
         engine = (self._get("/api/ps") or {}).get("engine", {}) if self.ours else {}
-        return {k: int(engine[k]) for k in ("cache_bytes", "memory_bytes") if k in engine}
+        return {k: int(engine[k]) for k in HELD if k in engine}
 
     def record(self, prompt_tokens: int) -> dict[str, Any]:
         """The latest turn's record, if it is the one of a prompt of that length."""

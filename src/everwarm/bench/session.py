@@ -8,18 +8,16 @@ dictated (`--forced-replies`), so that equal seeds make equal sessions on every 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any, Final
 
-from everwarm.bench.client import ChatClient, Reply
-from everwarm.bench.conversation import TOOLS, WORDS, code, prose
-from everwarm.bench.inside import PHASES, Inside
+from everwarm.bench.client import ChatClient
+from everwarm.bench.conversation import code, prose
+from everwarm.bench.dictated import Dictated, Line, calling
 from everwarm.bench.result import Result
-from everwarm.errors import EngineError
 
 SHARES: Final = {"side": 0.03, "again": 0.02, "subagents": 0.03}
 """How often something happens behind a tool's result; an edit follows this many user turns:"""
@@ -28,7 +26,6 @@ STEPS: Final = 12
 SPREAD: Final = 1.2
 """Lengths are log-normal: the 90th of a hundred is five times the median."""
 TOKENS_A_LINE: Final = 21.0
-COUNTS: Final = ("new_tokens", "unseen_tokens", "cached_from", "miss")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,50 +39,22 @@ class Plan:
     seed: int = 0
 
 
-@dataclass(slots=True)
-class Line:
-    """One agent's conversation. Live."""
-
-    name: str
-    messages: list[dict[str, Any]]
-    tokens: int = 0
-    called: list[dict[str, Any]] = field(default_factory=list)
-
-    def answered(self, reply: Reply) -> None:
-        """Put the reply in, as a client does, and remember the calls that want a result."""
-        said: dict[str, Any] = {"role": "assistant", "content": reply.text}
-        if reply.calls:
-            said["tool_calls"] = list(reply.calls)
-        self.messages.append(said)
-        self.called = list(reply.calls)
-        self.tokens = reply.prompt_tokens + reply.completion_tokens
-
-    def result(self, text: str) -> None:
-        """Put a tool's result in; as a user's message where the model has no tools."""
-        if not self.called:
-            self.messages.append({"role": "user", "content": f"Result:\n{text}"})
-            return
-        for call in self.called:
-            result = {"role": "tool", "tool_call_id": call["id"], "content": text}
-            self.messages.append(result)
-
-
 class SessionRun:
     """One session. Live: one thread. `measured()` yields after each row added to the result."""
 
     def __init__(self, client: ChatClient, plan: Plan, result: Result) -> None:
-        self._client, self.plan, self.result = client, plan, result
-        self._inside = Inside(client)
+        self.plan, self.result = plan, result
+        self._dictated = Dictated(client, result)
         # Two streams: what happens must not depend on how many tokens a text became.
         self._r, self._text = Random(f"{plan.seed} steps"), Random(f"{plan.seed} text")
-        self._began = time.monotonic()
         self.main = Line("main", [{"role": "system", "content": self._system("coding agent", 900)}])
         self._helper = self._system("subagent that searches code", 500)
-        if not self._inside.ours:
-            raise EngineError(
-                f"{client.url} does not tell what it read (/api/turns); `bench session` measures "
-                "everwarm servers, started with --forced-replies."
-            )
+
+    @property
+    def progress(self) -> tuple[str, float]:
+        """How far the main conversation is, in words and as a share."""
+        n, of = len(self.main.messages), self.plan.messages
+        return f"{n} of {of} messages, {self.main.tokens:,} tokens", n / of
 
     def measured(self) -> Iterator[dict[str, Any]]:
         """Work until the main conversation is as long as planned."""
@@ -164,42 +133,9 @@ class SessionRun:
         return code(self._text, max(1, int(share * min(spread, 8.0) / TOKENS_A_LINE)))
 
     def _ask(self, kind: str, line: Line, *, calls: bool, tools: bool = True) -> dict[str, Any]:
-        params: dict[str, Any] = {"tools": TOOLS} if tools else {}
-        params["everwarm"] = {"reply": self._reply(calls)}
-        reply = self._client.ask(
-            line.messages, model=self.result.model, max_tokens=400, temperature=0, **params
-        )
-        line.answered(reply)
-        return self._file(kind, line, reply)
-
-    def _reply(self, calls: bool) -> str:
         said = prose(self._text, self._text.randint(4, 2 * self.plan.reply_words))
-        if not calls:
-            return said
-        path = "/".join(self._text.choices(WORDS, k=3))
-        arguments = {"path": path, "offset": self._text.randint(0, 900)}
-        call: dict[str, Any] = {"name": "read_file", "arguments": arguments}
-        return f"{said}\n<tool_call>\n{json.dumps(call)}\n</tool_call>"
-
-    def _file(self, kind: str, line: Line, reply: Reply) -> dict[str, Any]:
-        record = self._inside.record(reply.prompt_tokens)
-        row: dict[str, Any] = {
-            "kind": kind,
-            "line": line.name,
-            "messages": len(line.messages) - 1,
-            "prompt_tokens": reply.prompt_tokens,
-            "cached_tokens": reply.cached_tokens,
-            "prefilled_tokens": reply.prefilled_tokens,
-            "completion_tokens": reply.completion_tokens,
-            "called": len(reply.calls),
-            "ttft_s": reply.ttft_s or reply.total_s,
-            "phases": {k: record[k] for k in PHASES if k in record},
-            **{k: record[k] for k in COUNTS if k in record},
-            **self._inside.memory(),
-        }
-        self.result.rows.append(row)
-        self.result.seconds = time.monotonic() - self._began
-        return row
+        reply = calling(said, self._text) if calls else said
+        return self._dictated.ask(kind, line, reply, tools=tools)
 
     def _system(self, what: str, n: int) -> str:
         return f"You are a {what}. {prose(self._text, n)}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from everwarm.bench import plots, report
+from everwarm.bench.inside import HELD
 from everwarm.bench.machine import sentence
 from everwarm.bench.report import Figure, Report, Table, seconds
 from everwarm.bench.result import Result
@@ -17,11 +18,31 @@ BUCKETS: Final = (
     ("500 to 4,999", 500, 5_000),
     ("5,000 or more", 5_000, 1 << 60),
 )
+MADE_UP: Final = (
+    "The session is made up from a seed, with the shares and lengths of recorded ones; its replies "
+    "are shorter than real ones."
+)
+TRACED: Final = (
+    "The session is {trace}, a recorded one, {requests} requests: its lengths and what its prompts "
+    "share, with words in place of its text."
+)
 PUBLISHED: Final = (
     "For comparison, mlx-soloheaven's published session (its figures, on its authors' M3 Ultra "
     "with a 397B 8-bit model): 266 messages, 131,927 tokens; 15 of its 16 requests hit (93.8%), "
     "92.2% of tokens reused; time to first token 1.0 to 3.0 s below 500 new tokens, 3.9 to 5.0 s "
     "from 500 on, 55.6 s at about 8,800, 528 s for a full miss of 124K."
+)
+_HELD: Final = tuple(
+    zip(
+        HELD,
+        (
+            "memory of the cache, at most",
+            "memory of MLX with model and buffers, at most",
+            "on disk by the last request",
+            "written to disk by then",
+        ),
+        strict=True,
+    )
 )
 HIT_FACTOR: Final = 1.02
 HIT_TOKENS: Final = 64
@@ -50,7 +71,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "reprocess_ratio": total["prefilled_tokens"] / max(1, total["new_tokens"]),
         "kinds": {k: sum(r["kind"] == k for r in rows) for k in _kinds(rows)},
         "ttft": [t for b in BUCKETS if (t := _ttft(rows, *b))],
-        "cache_bytes_most": max((r.get("cache_bytes", 0) for r in rows), default=0),
+        **{f"{k}_most": max((r.get(k, 0) for r in rows), default=0) for k in HELD},
         "misses": [
             {k: r[k] for k in ("kind", "prompt_tokens", "prefilled_tokens", "unseen_tokens")}
             for r in rows
@@ -94,15 +115,19 @@ def _ttft(rows: Sequence[dict[str, Any]], name: str, least: int, most: int) -> d
 def _report(result: Result, figures: list[Figure]) -> Report:
     s = summary(result.rows)
     notes = [
+        *result.remarks,
         f"A hit: at most {HIT_FACTOR} times the tokens that the model had never read, and "
         f"{HIT_TOKENS}.",
-        "The session is made up from a seed, with the shares and lengths of recorded ones; "
-        "replies are dictated and shorter than real ones. Times are those of this machine and "
-        "model, and depend on how deep in the conversation a request was.",
+        TRACED.format(**result.plan) if "trace" in result.plan else MADE_UP,
+        "Replies are dictated. Times are those of this machine and model, and depend on how deep "
+        "in the conversation a request was.",
         PUBLISHED,
     ]
     if not result.complete:
         notes.insert(0, "This run was interrupted; what is here was measured.")
+    if result.resumed:
+        notes.insert(0, f"Interrupted and gone on with, {result.resumed} times: what was measured "
+                     "before was asked again first, so that the server was warm.")  # fmt: skip
     if not figures:
         notes.append(plots.MISSING)
     return Report(
@@ -128,7 +153,7 @@ def _counts(s: dict[str, Any]) -> Table:
         ("hit rate by token", f"{100 * s['hit_rate_by_token']:.2f}%"),
         ("cache ratio (read / never read before)", f"{s['cache_ratio']:.4f}"),
         ("reprocess ratio (read / added)", f"{s['reprocess_ratio']:.4f}"),
-        ("memory of the cache, at most", f"{s['cache_bytes_most'] / 1e6:,.0f} MB"),
+        *((what, f"{s[f'{k}_most'] / 1e6:,.0f} MB") for k, what in _HELD if s[f"{k}_most"]),
     ]
     return Table("Counts", ("what", "value"), rows)
 

@@ -165,7 +165,7 @@ class Cache:
         node.used = self._clock
         if kind is not None:
             node.resumed = self._clock
-        self._thin(node)
+        self._thin(holder)
 
     def commit(self, lease: Lease) -> None:
         """File the state under what it has read, and keep the budget."""
@@ -354,14 +354,15 @@ class Cache:
                 node.holders.remove(holder)
             node = node.parent
 
-    def _thin(self, node: Node) -> None:
+    def _thin(self, holder: Holder) -> None:
         """Keep the conversation's checkpoints few and well spread."""
+        path = holder.node.path()
+        head = max((n.end for n in path if n.kind == "system"), default=0)
         while True:
-            path = node.path()
-            head = max((n.end for n in path if n.kind == "system"), default=0)
             held = [n for n in path if n.checkpoint is not None]
             index = self.policy.to_drop(
-                [_held(n, head) for n in held], self.budget // policy.CONVERSATION_SHARE
+                [_held(n, head, holder.marks) for n in held],
+                self.budget // policy.CONVERSATION_SHARE,
             )
             if index is None:
                 return
@@ -386,8 +387,10 @@ class Cache:
         self._drop(holder)
 
 
-def _held(node: Node, head: int) -> Held:
+def _held(node: Node, head: int, marks: Sequence[Mark]) -> Held:
     assert node.checkpoint is not None
+    nbytes = node.checkpoint.nbytes
     heavy = node.kind == "system" or len(node.children) > 1
+    heavy = heavy or policy.begins_turn(node.end, marks, nbytes)
     weight = policy.HEAVY if heavy else 1
-    return Held(node.end, weight, node.resumed, node.checkpoint.nbytes, node.end <= head)
+    return Held(node.end, weight, node.resumed, nbytes, node.end <= head)

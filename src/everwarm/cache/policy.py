@@ -17,7 +17,7 @@ LEAST_DISTANCE: Final = 8
 WORTH_A_TOKEN: Final = 1 << 20
 """Bytes of a checkpoint that reading one token again is worth."""
 HEAVY: Final = 4
-"""System and branch checkpoints weigh this much more than others."""
+"""Checkpoints of system prompts, branches and where users' messages begin weigh that much more."""
 CONVERSATION_SHARE: Final = 8
 """One conversation's checkpoints take at most one part in this many of the whole budget."""
 CHANCE: Final = 1 / 16
@@ -126,6 +126,14 @@ class Policy:
 def least_distance(nbytes: int) -> int:
     """Two checkpoints of this size stand no nearer: 8 tokens at 5 MB, 415 at 436 MB."""
     return max(LEAST_DISTANCE, nbytes // WORTH_A_TOKEN)
+
+
+def begins_turn(at: int, marks: Sequence[Mark], nbytes: int) -> bool:
+    """Whether a user's message begins at a checkpoint, or too near behind it for another one.
+
+    An edited message is gone back to here. Mostly it is the end of the reply before.
+    """
+    return any(m.kind == "user" and 0 <= m.at - at < least_distance(nbytes) for m in marks)
 
 
 def chance(kind: MarkKind | None) -> float:

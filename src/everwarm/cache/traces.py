@@ -13,8 +13,8 @@ What a trace does not say is filled in here:
   long enough to hold them; else (and always with `template`) tokens found nowhere again.
 - Marks, as `prompt/render.py` would set them. `system`: tool and system tokens, or what all of the
   line's requests share. `last`: where the previous request and its reply end, if they come back.
-  `user`: the last eight of those whose input was text and no tool result. `prompt`: before a
-  scaffold of three tokens.
+  `user`: in its place, for the last eight whose input was text and no tool result. `prompt`:
+  before a scaffold of three tokens.
 """
 
 from __future__ import annotations
@@ -157,9 +157,8 @@ def _reply(
 
 
 def _marks(system: int, users: list[int], last: int | None, end: int) -> tuple[Mark, ...]:
-    kinds: dict[int, MarkKind] = dict.fromkeys(users, "user")
-    if last is not None:
-        kinds[last] = "last"
+    kinds: dict[int, MarkKind] = {} if last is None else {last: "last"}
+    kinds |= dict.fromkeys(users, "user")
     kinds[system] = "system"
     kinds.setdefault(end, "prompt")
     return tuple(Mark(at, kind) for at, kind in sorted(kinds.items()) if 0 < at <= end)

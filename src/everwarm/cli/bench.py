@@ -178,27 +178,49 @@ def session(
     to: Annotated[int, typer.Option(min=1000, help="Its length in tokens.")] = 131_000,
     pause: Annotated[float, typer.Option(min=0, help="Seconds before a person's messages.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Equal seeds make equal sessions.")] = 0,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="A recorded session instead: blocks (.json, as for bench policy) or a client's "
+            "requests (.jsonl, as for bench replay).",
+            show_default=False,
+        ),
+    ] = None,
+    requests: Annotated[
+        int | None,
+        typer.Option(min=1, help="Only that many requests of the trace.", show_default=False),
+    ] = None,
     model: Model = None,
     url: Url = None,
     api_key: Key = None,
+    disk: Annotated[
+        bool, typer.Option("--disk", help="Also keep it on disk, to see what is written.")
+    ] = False,
     out: Out = Path("everwarm-bench"),
+    resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
     """Hold a coding agent's whole session: hit rates, tokens read, time to first token.
 
     The session is made up from a seed, with the statistics of recorded ones: tool results, pauses,
-    replies asked for again, edited messages, side requests and subagents. Replies are dictated, so
-    a server that is named with --url must have been started with --forced-replies. Ctrl-C keeps
-    what was measured.
+    replies asked for again, edited messages, side requests and subagents; or it is a recorded one,
+    with --trace. Replies are dictated, so a server that is named with --url must have been started
+    with --forced-replies. Ctrl-C keeps what was measured. --resume asks again what was measured, so
+    that the server is as warm as it was, and measures the rest.
     """
     from everwarm.bench.session import Plan
     from everwarm.cli.app import settings
     from everwarm.cli.measured import Target
-    from everwarm.cli.session import run
+    from everwarm.cli.session import Held, run, run_trace
 
+    if disk and url is not None:
+        raise ConfigError("--disk is for a server that is started here; --url has its own.")
+    held = Held(target=Target(url=url, model=model, api_key=api_key), settings=settings(), out=out,
+                resume=resume, disk=disk, as_json=as_json)  # fmt: skip
+    if trace is not None:
+        raise typer.Exit(run_trace(held, trace, requests))
     plan = Plan(messages=messages, to=to, pause_s=pause, seed=seed)
-    target = Target(url=url, model=model, api_key=api_key)
-    raise typer.Exit(run(target, settings(), plan, out, as_json=as_json))
+    raise typer.Exit(run(held, plan))
 
 
 @bench.command()
@@ -215,6 +237,13 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    restarted: Annotated[
+        bool,
+        typer.Option(
+            "--restarted",
+            help="You have restarted the servers: ask the last prompt of the run in --out again.",
+        ),
+    ] = False,
     api_key: Key = None,
     out: Out = Path("everwarm-bench"),
     as_json: AsJson = False,
@@ -222,7 +251,8 @@ def compare(
     """Play the same conversations on several running servers, in turns, and compare.
 
     A growing chat, a reply asked for again, edited messages, a shared system prompt, two agents in
-    turns, a client that leaves and asks again. It starts no server: docs/compare.md has recipes.
+    turns, a tool loop, a client that leaves and asks again; with --restarted, what is left after a
+    restart. It starts no server: docs/compare.md has recipes.
     Figures stand beside those of the first server.
     """
     from everwarm.bench.compare import Plan
@@ -230,4 +260,7 @@ def compare(
 
     models = dict(text.partition("=")[::2] for text in model_name or [])
     plan = Plan(tokens=tokens, rounds=rounds)
-    raise typer.Exit(run(named(servers), models, plan, out, api_key=api_key, as_json=as_json))
+    raise typer.Exit(
+        run(named(servers), models, plan, out, api_key=api_key, restarted=restarted,
+            as_json=as_json)
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from queue import Empty, Queue
 
 from everwarm.errors import EngineError
@@ -19,16 +21,19 @@ STOP_S = 20.0
 
 
 @contextmanager
-def running_server(flags: Sequence[str]) -> Iterator[str]:
+def running_server(flags: Sequence[str], home: Path | None = None) -> Iterator[str]:
     """Run `everwarm serve` with these flags and give its URL; it ends with the block.
+
+    `home`: another home directory than the user's, for what the server keeps.
 
     The URL is read from what the server prints once it listens. Raises EngineError with the
     server's last words if it ends before that, or says nothing for `START_S`.
     """
     command = [sys.executable, "-m", "everwarm", "serve", "--no-remember", "--no-disk"]
     command += ["--host", "127.0.0.1", "--port", "0"]
+    env = None if home is None else {**os.environ, "EVERWARM_HOME": str(home)}
     server = subprocess.Popen(
-        [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
     )
     try:
         yield _wait_for_url(server)

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from everwarm.bench import compare
+from everwarm.bench import result as results
 from everwarm.bench.client import ChatClient
 from everwarm.bench.compare import CompareRun, Plan, new_result, summary
 from everwarm.cli.measured import told
@@ -37,23 +38,28 @@ def run(
     out: Path,
     *,
     api_key: str | None,
+    restarted: bool,
     as_json: bool,
 ) -> int:
     """Play the workload, save after each request, write the report; the exit code.
 
-    `models` names the model where a server takes another name than the first it lists.
+    `restarted`: only ask the last prompt of the run in `out` again. `models` names the model where
+    a server takes another name than the first it lists.
     """
     if unknown := [n for n in models if n not in urls]:
         raise ConfigError(f"--model-name names {unknown[0]}, which is not among the servers.")
     say, path, code = Console(stderr=True), out / "compare.json", 0
+    old = results.load(path, "compare") if restarted else None
+    if old is not None:
+        plan = Plan(**{f: old.plan[f] for f in Plan.__dataclass_fields__})
     with ExitStack() as stack:
         clients = {n: stack.enter_context(ChatClient(u, api_key=api_key)) for n, u in urls.items()}
         chosen = {n: models.get(n) or c.models()[0] for n, c in clients.items()}
-        result = new_result(chosen, plan)
+        result = old or new_result(chosen, plan)
         played = CompareRun(clients, chosen, plan, result)
         try:
             with say.status("starting") as status:
-                for _ in played.measured():
+                for _ in played.restarted() if restarted else played.measured():
                     result.save(path, summary=summary(result.rows))
                     status.update(played.doing)
         except KeyboardInterrupt:

@@ -25,16 +25,20 @@ class Target:
 
 
 @contextmanager
-def server(target: Target, settings: Settings, *flags: str) -> Iterator[tuple[str, str | None]]:
+def server(
+    target: Target, settings: Settings, *flags: str, home: Path | None = None
+) -> Iterator[tuple[str, str | None]]:
     """The server's URL, and the model's directory where it is known.
 
-    A server of our own starts with nothing warm, so it keeps nothing on disk either.
+    A server of our own starts with nothing warm, so it keeps nothing on disk, unless it gets an
+    empty home of its own.
     """
     if target.url is not None:
         yield target.url, target.model
         return
     path = target.model or model_path(settings)
-    with running_server([path, *flags]) as url:
+    disk = [] if home is None else ["--disk"]
+    with running_server([path, *disk, *flags], home) as url:
         yield url, path
 
 

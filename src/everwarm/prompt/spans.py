@@ -86,11 +86,11 @@ def marks_of(messages: Sequence[Message], spans: Sequence[Span], end: int | None
     users = [i for i, m in enumerate(messages) if m.role == "user"][-_USERS:]
     marks: dict[int, Mark] = {}
     for s in spans:
+        if s.index == len(messages) - 1:
+            marks[s.start] = Mark(s.start, "last")
         # Of several system messages one client keeps the first alone when it compacts.
         if s.index in users or s.index < first:
             marks[s.start] = Mark(s.start, "user")
-        if s.index == len(messages) - 1:
-            marks[s.start] = Mark(s.start, "last")
         if s.index == first:
             marks[s.start] = Mark(s.start, "system")
     if end is not None:
