@@ -10,7 +10,7 @@ the model writes everything itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from random import Random
@@ -72,6 +72,7 @@ def strategies(plan: Plan) -> list[Strategy]:
     ]
 
 
+Rows = Generator[dict[str, Any], None, None]
 Serve = Callable[[Strategy], AbstractContextManager[ChatClient]]
 
 
@@ -95,7 +96,7 @@ class StrategiesRun:
         rows = self.result.rows
         todo = [s for s in strategies(self.plan) if not is_done(rows, s.key, self.plan)]
         rows[:] = [r for r in rows if r["strategy"] not in {s.key for s in todo}]
-        waiting, active = [self._measure(s) for s in todo], list[Iterator[dict[str, Any]]]()
+        waiting, active = [self._measure(s) for s in todo], list[Rows]()
         try:
             while waiting or active:
                 while waiting and len(active) < self._together:
@@ -107,7 +108,7 @@ class StrategiesRun:
                     yield self._file(row)
         finally:
             for one in active:
-                one.close()  # type: ignore[attr-defined]
+                one.close()
         self.result.complete = True
 
     def time_left(self) -> float | None:
@@ -125,7 +126,7 @@ class StrategiesRun:
         self._new_rows += 1
         return row
 
-    def _measure(self, s: Strategy) -> Iterator[dict[str, Any]]:
+    def _measure(self, s: Strategy) -> Rows:
         try:
             with self._serve(s) as client:
                 yield from _Measured(self, client, s).rows()

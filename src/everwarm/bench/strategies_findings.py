@@ -101,7 +101,11 @@ def _four(x: Lines, plan: Plan) -> tuple[str, str]:
 def _drops(a: Line, b: Line) -> str:
     if a["drop"] is None or b["drop"] is None:
         return "how tokens/s changes was not measured in so few turns"
-    return f"tokens/s falls by {100 * a['drop']:.1f}% ({100 * b['drop']:.1f}% with all kept)"
+    return f"tokens/s {_falls(a['drop'])} ({_falls(b['drop'])} with all kept)"
+
+
+def _falls(drop: float) -> str:
+    return f"{'falls' if drop >= 0 else 'rises'} by {100 * abs(drop):.1f}%"
 
 
 def _recalls(a: Line, b: Line) -> str:
