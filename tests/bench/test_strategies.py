@@ -39,9 +39,9 @@ class Knows(FakeServer):
 
     def _chat(self, body: dict[str, Any]) -> Any:
         asked = body["messages"][-1]["content"]
-        told = str(body["messages"][1]["content"])
-        for place, word in FACTS.items():
-            if asked.endswith(f"{place}?") and f"{place} is {word}" in told:
+        told = {m["content"] for m in body["messages"][:-1]}
+        for question, answer, word in FACTS:
+            if asked == question and answer in told:
                 body = body | {"everwarm": {"reply": f"It is {word.upper()}."}}
         return super()._chat(body)
 
@@ -167,7 +167,7 @@ def test_real_servers_are_measured_from_the_command_line(smollm2: Path, tmp_path
     model = zoo.save("llama", tmp_path / "tiny", smollm2, head_dim=32)
     out = tmp_path / "out"
     args = ["bench", "strategies", "--turns", "4", "--window", "64", "--kv-group-size", "32"]
-    args += ["--words", "20", "--model", str(model), "--out", str(out), "--json"]
+    args += ["--sentences", "2", "--model", str(model), "--out", str(out), "--json"]
     done = CliRunner().invoke(app, args, catch_exceptions=False)
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
@@ -192,7 +192,7 @@ def test_a_model_whose_layers_cannot_do_it_has_rows_that_say_why(
 ) -> None:
     model = zoo.save("qwen3_5", tmp_path / "tiny", smollm2)
     out = tmp_path / "out"
-    args = ["bench", "strategies", "--turns", "4", "--words", "5", "--model", str(model)]
+    args = ["bench", "strategies", "--turns", "4", "--sentences", "1", "--model", str(model)]
     done = CliRunner().invoke(app, [*args, "--out", str(out), "--json"], catch_exceptions=False)
     assert done.exit_code == 0, done.stderr
     why = {x["strategy"]: x["refused"] for x in json.loads(done.stdout)["strategies"]}

@@ -17,16 +17,26 @@ from random import Random
 from typing import Any, Final
 
 from everwarm.bench.client import ChatClient, Reply
-from everwarm.bench.conversation import prose
 from everwarm.bench.inside import Inside
 from everwarm.bench.result import Result
 from everwarm.errors import EverwarmError
 
-FACTS: Final = {
-    "Paris": "zebra", "London": "violin", "Rome": "lemon", "Berlin": "rocket",
-    "Madrid": "candle", "Vienna": "tiger", "Oslo": "pepper", "Cairo": "window",
-}  # fmt: skip
-"""Places and their code words."""
+FACTS: Final = (
+    ("What is my name?", "Your name is Bernard.", "bernard"),
+    ("What is my dog called?", "Your dog is called Biscuit.", "biscuit"),
+    ("In which city do I live?", "You live in Lisbon.", "lisbon"),
+    ("What do I play?", "You play the violin.", "violin"),
+    ("Which colour do I love?", "You love turquoise.", "turquoise"),
+    ("What do I drive?", "You drive a tractor.", "tractor"),
+    ("When was I born?", "You were born in 1974.", "1974"),
+    ("What do I like to eat?", "You like to eat lasagna.", "lasagna"),
+)
+"""How each is asked for, the answer, and the word that makes an answer a right one."""
+PEOPLE: Final = ("baker", "teacher", "sailor", "doctor", "farmer", "painter", "pilot", "clerk")
+DEEDS: Final = ("found", "lost", "bought", "sold", "carried", "cleaned", "repaired")
+LOOKS: Final = ("red", "small", "heavy", "wooden", "broken", "yellow", "new")
+THINGS: Final = ("basket", "chair", "lamp", "boat", "clock", "bag", "bottle", "bicycle")
+PLACES: Final = ("near the river", "at the market", "behind the house", "on Monday", "in the rain")
 ANSWER_TOKENS: Final = 16
 
 
@@ -34,12 +44,11 @@ ANSWER_TOKENS: Final = 16
 class Plan:
     """The conversation, and what bounds the strategies that have a bound."""
 
-    turns: int = 11
-    words: int = 60
-    thinking_words: int = 40
-    reply_words: int = 16
-    budget: int = 16
-    window: int = 512
+    turns: int = 8
+    sentences: int = 2
+    thinking_words: int = 24
+    budget: int = 8
+    window: int = 256
     group_size: int = 64
     own_replies: bool = False
     reply_tokens: int = 512
@@ -62,7 +71,7 @@ def strategies(plan: Plan) -> list[Strategy]:
     return [
         Strategy("none", "no cache", ("--no-cache",)),
         Strategy("warm", "warm, reasoning kept"),
-        Strategy("budget", f"warm, {plan.budget} tokens of reasoning", has_budget=True),
+        Strategy("budget", f"warm, thinking budget of {plan.budget}", has_budget=True),
         Strategy("template", "template history, reasoning dropped", ("--history=template",)),
         Strategy(
             "window", f"rotating window of {plan.window:,}", (f"--max-kv-size={plan.window}",)
@@ -116,9 +125,9 @@ class StrategiesRun:
         if not self._new_rows:
             return None
         whole = len(strategies(self.plan)) * (self.plan.turns + len(FACTS))
-        ended = sum(r["kind"] == "refused" for r in self.result.rows)
+        ended = sum(1 for r in self.result.rows if r["kind"] == "refused")
         left = whole - len(self.result.rows) - ended * (self.plan.turns + len(FACTS) - 1)
-        return max(0, left) * (time.monotonic() - self._new_from) / self._new_rows
+        return max(0.0, float(left) * (time.monotonic() - self._new_from) / self._new_rows)
 
     def _file(self, row: dict[str, Any]) -> dict[str, Any]:
         self.result.rows.append(row)
@@ -146,16 +155,15 @@ class _Measured:
         messages: list[dict[str, Any]] = [*opening()]
         for turn in range(1, self._plan.turns + 1):
             self._run.doing = f"{self._s.name}: turn {turn} of {self._plan.turns}"
-            messages.append({"role": "user", "content": note(self._plan, turn)})
+            messages.append({"role": "user", "content": story(self._plan, turn)})
             reply = self._say(messages, turn)
             messages.append({"role": "assistant", "content": reply.text})
             yield self._row("turn", reply, turn=turn, **self._inside.memory())
-        for place, word in FACTS.items():
+        for question, _, word in FACTS:
             self._run.doing = f"{self._s.name}: what is recalled"
-            asked = [*messages, {"role": "user", "content": question(place)}]
-            reply = self._ask(asked, ANSWER_TOKENS)
+            reply = self._ask([*messages, {"role": "user", "content": question}], ANSWER_TOKENS)
             right = word in reply.text.lower()
-            yield self._row("recall", reply, place=place, right=right, said=reply.text)
+            yield self._row("recall", reply, asked=question, right=right, said=reply.text)
 
     def _say(self, messages: Sequence[dict[str, Any]], turn: int) -> Reply:
         if not self._plan.own_replies:
@@ -183,35 +191,39 @@ class _Measured:
 
 
 def opening() -> list[dict[str, Any]]:
-    """The facts, and that they were heard."""
-    told = "\n".join(f"The code word for {place} is {word}." for place, word in FACTS.items())
-    return [
-        {"role": "system", "content": "You are a helpful assistant."},
-        {"role": "user", "content": f"Remember these facts.\n{told}"},
-        {"role": "assistant", "content": "I will remember these facts."},
-    ]
+    """The facts: in the system prompt, and then asked for and answered, twice.
+
+    So often, since a small model recalls next to nothing of what it has read once.
+    """
+    told = "\n".join(answer for _, answer, _ in FACTS)
+    about = f"You are a helpful assistant. What you know about the user:\n{told}"
+    said = [{"role": "system", "content": about}]
+    for question, answer, _ in FACTS * 2:
+        said.append({"role": "user", "content": question})
+        said.append({"role": "assistant", "content": answer})
+    return said
 
 
-def question(place: str) -> str:
-    """Ask for one fact."""
-    return f"What is the code word for {place}?"
-
-
-def note(plan: Plan, turn: int) -> str:
-    """What a turn gives to read."""
-    return f"Note {turn}: {prose(Random(f'{plan.seed} note {turn}'), plan.words)}"
+def story(plan: Plan, turn: int) -> str:
+    """What a turn gives to read. Equal seeds make equal stories."""
+    r = Random(f"{plan.seed} story {turn}")
+    told = (
+        f"The {r.choice(PEOPLE)} {r.choice(DEEDS)} a {r.choice(LOOKS)} {r.choice(THINGS)} "
+        f"{r.choice(PLACES)}."
+        for _ in range(plan.sentences)
+    )
+    return " ".join(told)
 
 
 def dictated(plan: Plan, turn: int, *, cut: bool) -> str:
     """The reply of a turn; `cut`: with so much reasoning as the budget leaves.
 
-    The words of its vocabulary are one token each, so that words count as tokens.
+    These words are common ones, a token each, so that the budget counts words.
     """
-    r = Random(f"{plan.seed} reply {turn}")
-    thought = prose(r, plan.thinking_words).split(" ")
-    said = prose(r, plan.reply_words)
+    told = story(plan, turn).split(" ")
+    thought = (told * -(-plan.thinking_words // len(told)))[: plan.thinking_words]
     kept = thought[: plan.budget] if cut else thought
-    return f"<think>\n{' '.join(kept)}\n</think>\n\nNoted. {said}"
+    return f"<think>\n{' '.join(kept)}\n</think>\n\nOK."
 
 
 def is_done(rows: Sequence[dict[str, Any]], key: str, plan: Plan) -> bool:

@@ -140,13 +140,13 @@ def turns(
 
 @bench.command()
 def strategies(
-    n_turns: Annotated[int, typer.Option("--turns", min=4, help="Turns of the conversation.")] = 11,
-    words: Annotated[int, typer.Option(min=1, help="Words to read at each turn.")] = 60,
-    thinking: Annotated[int, typer.Option(min=1, help="Words of reasoning in a reply.")] = 40,
+    n_turns: Annotated[int, typer.Option("--turns", min=4, help="Turns of the conversation.")] = 8,
+    sentences: Annotated[int, typer.Option(min=1, help="Sentences to read at each turn.")] = 2,
+    thinking: Annotated[int, typer.Option(min=1, help="Words of reasoning in a reply.")] = 24,
     budget: Annotated[
         int, typer.Option(min=1, help="Tokens of reasoning in the row with a thinking budget.")
-    ] = 16,
-    window: Annotated[int, typer.Option(min=16, help="Tokens in the rotating window.")] = 512,
+    ] = 8,
+    window: Annotated[int, typer.Option(min=16, help="Tokens in the rotating window.")] = 256,
     kv_group_size: Annotated[int, typer.Option(help="Numbers that share a scale.")] = 64,
     own_replies: Annotated[
         bool, typer.Option("--own-replies", help="Let the model write its replies, where it can.")
@@ -167,8 +167,8 @@ def strategies(
     from everwarm.cli.app import settings
     from everwarm.cli.strategies import run
 
-    plan = Plan(turns=n_turns, words=words, thinking_words=thinking, budget=budget, window=window,
-                group_size=kv_group_size, own_replies=own_replies)  # fmt: skip
+    plan = Plan(turns=n_turns, sentences=sentences, thinking_words=thinking, budget=budget,
+                window=window, group_size=kv_group_size, own_replies=own_replies)  # fmt: skip
     raise typer.Exit(run(model, settings(), plan, out, resume=resume, as_json=as_json))
 
 

@@ -109,6 +109,6 @@ def _line(row: dict[str, object]) -> str:
     if row["kind"] == "refused":
         return f"{row['strategy']}: refused. {row['why']}"
     if row["kind"] == "recall":
-        return f"{row['strategy']}: {row['place']}: {str(row['said']).strip()!r}"
+        return f"{row['strategy']}: {row['asked']}: {str(row['said']).strip()!r}"
     told = f"{row['strategy']}: turn {row['turn']}: {row['prompt_tokens']:,} tokens, read "
     return told + f"{row['prefilled_tokens']:,} in {float(str(row['ttft_s'])):.2f} s"
