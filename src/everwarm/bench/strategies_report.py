@@ -58,6 +58,7 @@ def _line(rows: Sequence[dict[str, Any]], plan: Plan) -> dict[str, Any]:
         "prefilled_tokens": sum(r["prefilled_tokens"] for r in turns),
         "tokens_per_s": statistics.mean(rates) if rates else None,
         "drop": _drop(rates),
+        "spread": 1 - min(rates) / max(rates) if rates else None,
         "conversation_tokens": end,
         "cache_tokens": {"none": 0, "window": min(end, plan.window)}.get(key, end),
         "cache_bytes": turns[-1].get("cache_bytes"),
@@ -77,10 +78,10 @@ def _drop(rates: Sequence[float]) -> float | None:
 def headline(result: Result) -> str:
     """What is recalled under each strategy, in one sentence."""
     lines = summary(result.rows, result.plan)["strategies"]
-    known = [f"{x['name']} {x['recalled']}" for x in lines if x.get("recalled") is not None]
+    known = [f"{x['name']}: {x['recalled']}" for x in lines if x.get("recalled") is not None]
     if not known:
         return "No strategy was measured to its end."
-    return f"Recalled, of {len(FACTS)} facts: {', '.join(known)}."
+    return f"Recalled, of {len(FACTS)} facts. {'; '.join(known)}."
 
 
 def write(result: Result, out: Path) -> list[Path]:
@@ -108,6 +109,7 @@ def _report(result: Result, lines: list[dict[str, Any]], figures: list[Figure]) 
         own,
         "TTFT: time to first token at the client, mean of all turns but the first, which is cold "
         "for all. Slower at the end: tokens/s of the last two turns against the first two.",
+        *_spread(lines),
         "cache: tokens whose rows are held behind the last turn, and all bytes that the server's "
         "cache holds then, checkpoints included.",
         f"recall: {len(FACTS)} facts told at the start, each asked for on its own behind the "
@@ -122,13 +124,26 @@ def _report(result: Result, lines: list[dict[str, Any]], figures: list[Figure]) 
     return Report(
         title=f"Ways of keeping a conversation on {result.model}",
         headline=headline(result),
-        facts=f"{result.model} on {sentence(result.machine, result.versions)}; {PUBLISHED_ON} "
-        "is where the published figures come from.",
+        facts=f"{result.model} on {sentence(result.machine, result.versions)}. The published "
+        f"figures are those of another model and machine: {PUBLISHED_ON}",
         tables=[_table(lines), PUBLISHED],
-        found=[f"{here} Published: {there}." for here, there in findings(lines, plan)],
+        found=findings(lines, plan),
         figures=figures,
         notes=notes,
     )
+
+
+def _spread(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """How far single turns of one strategy lie apart, so that nobody reads noise as a finding."""
+    known = [x["spread"] for x in lines if x.get("spread")]
+    if not known:
+        return []
+    return [
+        "tokens/s of single turns of one strategy lie up to "
+        f"{100 * max(known):.0f}% apart here ({100 * min(known):.0f}% where they agree best): a "
+        "smaller slowdown is this machine's noise. So few tokens slow nothing down by themselves; "
+        "--turns and --sentences make the conversation longer."
+    ]
 
 
 def _table(lines: Sequence[dict[str, Any]]) -> Table:
