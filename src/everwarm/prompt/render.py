@@ -99,6 +99,7 @@ class Renderer:
             history.head,
             self._opens_reasoning(built.record),
             kept_tools=tools != request.tools,
+            thread=history.thread,
         )
         self._prompts.put(key, prompt)
         self._records.put(history.head, built.record)

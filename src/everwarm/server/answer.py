@@ -70,8 +70,7 @@ class Answer:
         self._format, self._turns, self._kept = fmt, turns, kept
         self._model, self._every_s = model, every_s
         self._max_body, self._caches = settings.max_body, settings.cache
-        key = settings.api_key
-        self._namespace = hashlib.sha256(key.encode()).hexdigest() if key else ""
+        self._namespace = namespace_of(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = HttpRequest(scope, receive)
@@ -208,6 +207,12 @@ class CountTokens:
         except EverwarmError as e:
             answer = _refuse(anthropic_error(e), headers)
         await answer(scope, receive, send)
+
+
+def namespace_of(settings: Settings) -> str:
+    """What separates callers with different keys."""
+    key = settings.api_key
+    return hashlib.sha256(key.encode()).hexdigest() if key else ""
 
 
 async def read_body(http: HttpRequest, max_body: int, *, within_s: float = BODY_S) -> bytes:

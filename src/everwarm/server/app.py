@@ -17,12 +17,16 @@ from everwarm import __version__
 from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.errors import NotFound, RequestError
+from everwarm.history.database import Database
 from everwarm.job import Engine
 from everwarm.replies import ReplyStore
-from everwarm.server.answer import Answer, CountTokens
+from everwarm.server.answer import Answer, CountTokens, namespace_of
 from everwarm.server.guard import Guard
 from everwarm.server.kept import Kept
 from everwarm.server.policy import POLICIES, policy_of
+from everwarm.server.sessions.held import Held
+from everwarm.server.sessions.routes import SessionRoutes
+from everwarm.server.sessions.talking import Talking
 from everwarm.server.turn import Turns
 from everwarm.wire import formats
 from everwarm.wire.errors import anthropic_error, openai_error
@@ -31,17 +35,27 @@ from everwarm.wire.models import anthropic_model, anthropic_models, openai_model
 
 
 def create_app(
-    engine: Engine, codec: Codec, settings: Settings, store: ReplyStore | None = None
+    engine: Engine,
+    codec: Codec,
+    settings: Settings,
+    store: ReplyStore | None = None,
+    history: Database | None = None,
 ) -> Guard:
-    """The whole HTTP side of one loaded model. `store`: where its replies outlive the process."""
+    """The whole HTTP side of one loaded model. `store`: where its replies outlive the process.
+
+    `history`: where sessions are; without one, in the home directory, from their first use on.
+    """
     turns = Turns(engine, codec, settings, store)
     kept = Kept()
+    held = Held(history or Database(settings.home / "history.db"))
+    talking = Talking(held, turns, namespace_of(settings))
 
     def answer(fmt: Format) -> Answer:
         return Answer(fmt, turns, settings, model=engine.model.id, kept=kept)
 
     small = _Small(turns)
     endpoints: dict[str, Any] = {
+        **SessionRoutes(talking, settings).endpoints(),
         "/v1/chat/completions": answer(formats.CHAT),
         "/v1/completions": answer(formats.COMPLETIONS),
         "/v1/responses": answer(formats.RESPONSES),

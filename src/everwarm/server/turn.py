@@ -17,6 +17,7 @@ from everwarm.config import Settings
 from everwarm.errors import EverwarmError, NotFound, Overloaded, RequestError
 from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
 from everwarm.job import Ended, Engine, Failed, Job, Leased, Output, Prefilled, Token
+from everwarm.messages import MessageId, child_id, content_id
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
@@ -45,6 +46,19 @@ class Live:
 
 
 @dataclass(slots=True)
+class Trace:
+    """What a turn leaves behind, for who wants to find it again. Filled while it runs.
+
+    `tokens`: all that was read and written; `thread`, `reply`: as in `replies.Kept`.
+    """
+
+    tokens: Tokens[int] = field(default_factory=tokens_of)
+    thread: MessageId | None = None
+    reply: MessageId | None = None
+    record: TurnRecord | None = None
+
+
+@dataclass(slots=True)
 class Turns:
     """Answers requests with one engine. Lives on the event loop."""
 
@@ -69,12 +83,18 @@ class Turns:
             self._no_calls = {opens[0]: float("-inf")}
 
     async def answer(
-        self, request: Request, *, turn_id: str, arrived: float, parse_s: float
+        self,
+        request: Request,
+        *,
+        turn_id: str,
+        arrived: float,
+        parse_s: float,
+        trace: Trace | None = None,
     ) -> AsyncIterator[Event]:
         """The events of one turn. Closing the generator cancels the job; what was read is kept."""
         self._check(request)
         live = self.running[turn_id] = Live(turn_id)
-        draft = _Draft(turn_id, self.engine.model.id, arrived, parse_s)
+        draft = _Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
         try:
             async for event in self._events(request, draft, live):
                 yield event
@@ -83,6 +103,7 @@ class Turns:
             raise
         finally:
             self.running.pop(turn_id, None)
+            draft.trace.record = draft.record
             self._file(draft.record)
 
     async def count(self, request: Request) -> int:
@@ -95,6 +116,8 @@ class Turns:
         draft.set(render_s=time.perf_counter() - began)
         job = replace(self._job(request, prompt, draft.record.id), forced=forced)
         draft.set(prompt_tokens=len(prompt.tokens), new_tokens=prompt.new_tokens)
+        trace = draft.trace
+        trace.tokens, trace.thread = prompt.tokens[:], prompt.thread
         may_call = request.tool_choice == "auto" and not prompt.kept_tools
         if prompt.kept_tools:
             draft.set(tools_from="conversation")
@@ -123,6 +146,7 @@ class Turns:
             draft.set(completion_tokens=len(parser.ids), reasoning_tokens=parser.n_reasoning)
             ids, reply = list(parser.ids), parser.message
             if ids and request.raw is None:
+                trace.reply = child_id(prompt.head, content_id(reply))
                 remembered = self._worker.submit(self._renderer.remember, prompt, ids, reply)
         if draft.miss:
             draft.set(miss=await asyncio.wrap_future(draft.miss))
@@ -150,6 +174,7 @@ class Turns:
                     yield Progress(out.done, out.total, cached)
                 case Token():
                     draft.first_token()
+                    draft.trace.tokens.append(out.id)
                     live.completion += 1
                     if not parser.stopped:
                         for event in parser.feed(out):
@@ -273,8 +298,10 @@ def _short(value: Any) -> str:
 class _Draft:
     """A TurnRecord in the making."""
 
-    def __init__(self, turn_id: str, model: str, arrived: float, parse_s: float) -> None:
-        self._arrived = arrived
+    def __init__(
+        self, turn_id: str, model: str, arrived: float, parse_s: float, trace: Trace
+    ) -> None:
+        self._arrived, self.trace = arrived, trace
         self.record = TurnRecord(
             id=turn_id, model=model, at=time.time(), finish="cancelled", parse_s=parse_s
         )

@@ -1,0 +1,289 @@
+"""Turns of held sessions: the straight line, asked with a path of the tree.
+
+    load the path -> Request -> Turns.answer -> frames for all who follow -> reply, durable -> done
+
+A turn runs in a task of its own: it goes on when the page that asked for it is closed. There is one
+at a time in a session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from everwarm.errors import Conflict, EverwarmError, NotFound, RequestError
+from everwarm.events import Event, TurnRecord
+from everwarm.history import paths
+from everwarm.history import sessions as table
+from everwarm.messages import Message, MessageId, Text
+from everwarm.request import Request
+from everwarm.server.sessions.held import Held, known
+from everwarm.server.sessions.running import Running
+from everwarm.server.turn import Trace, Turns
+from everwarm.sessions import Choices, Entry, Session, Tree, messages_of, title_of
+from everwarm.wire import sessions as wire
+from everwarm.wire.format import reply_of
+
+log = logging.getLogger("everwarm.sessions")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A turn that is to be answered: behind `at`, on a branch. `before`: what to go back to where
+    the turn is refused, and the message that goes with it."""
+
+    session: Session
+    tree: Tree
+    at: MessageId
+    before: Session
+    added: MessageId | None = None
+
+
+Prepare = Callable[[], Awaitable[Asked]]
+
+
+class Talking:
+    """All turns of held sessions. Lives on the event loop."""
+
+    def __init__(self, held: Held, turns: Turns, namespace: str) -> None:
+        self.held, self.turns, self.namespace = held, turns, namespace
+        self.running: dict[str, Running] = {}
+
+    def free(self, session_id: str) -> None:
+        """Raises Conflict where a turn of this session runs."""
+        if session_id in self.running:
+            raise Conflict(
+                "A turn of this session is running. Wait for it, or stop it first.",
+                code="session_busy",
+            )
+
+    async def start(self, session_id: str, prepare: Prepare) -> Running:
+        """Begin a turn; `prepare` says which. Raises what it raises, and Conflict."""
+        self.free(session_id)
+        running = self.running[session_id] = Running("turn_" + secrets.token_hex(12))
+        try:
+            asked = await prepare()
+        except BaseException:
+            self._over(session_id, running)
+            raise
+        running.task = asyncio.create_task(self._run(session_id, running, asked))
+        return running
+
+    def _over(self, session_id: str, running: Running) -> None:
+        self.running.pop(session_id, None)
+        running.end()
+
+    async def stop(self, session_id: str) -> bool:
+        """End a session's turn, and wait until what it said is durable. Whether one ran."""
+        running = self.running.get(session_id)
+        if running is None or running.task is None:
+            return False
+        running.task.cancel()
+        await asyncio.gather(running.task, return_exceptions=True)
+        return True
+
+    # --- the four ways to begin a turn ---
+
+    async def send(self, session_id: str, text: str, parent: str | None) -> Running:
+        """A new message at the end of the present branch; elsewhere, on a branch of its own."""
+
+        async def prepare() -> Asked:
+            before, tree = await self.held.get(session_id)
+            at = before.head if parent is None else known(tree, parent, "parent").id
+            return await self._say(before, at, text, is_new=at != before.head)
+
+        return await self.start(session_id, prepare)
+
+    async def edit(self, session_id: str, message: str, text: str) -> Running:
+        """A user's message in other words, beside the old one, on a branch of its own."""
+
+        async def prepare() -> Asked:
+            before, tree = await self.held.get(session_id)
+            old = known(tree, message, "message")
+            if old.message.role != "user" or old.covers:
+                raise RequestError("message: only a user's message can be edited.", param="message")
+            return await self._say(before, old.parent, text, is_new=True)
+
+        return await self.start(session_id, prepare)
+
+    async def regenerate(self, session_id: str, message: str | None) -> Running:
+        """A reply anew, beside the old one. A message without a reply gets its first."""
+
+        async def prepare() -> Asked:
+            before, tree = await self.held.get(session_id)
+            old = before.head if message is None else known(tree, message, "message").id
+            entry = tree[old] if old is not None else None
+            if entry is not None and entry.message.role == "assistant" and not entry.covers:
+                entry = tree[entry.parent] if entry.parent else None
+            elif message is not None:
+                raise RequestError("message: only a reply can be made anew.", param="message")
+            if entry is None:
+                raise RequestError("There is nothing to answer anew.", code="nothing_to_answer")
+            at = entry.id
+            session, tree = await self.held.change(session_id, lambda s, _: s.moved(at))
+            return Asked(session, tree, at, before)
+
+        return await self.start(session_id, prepare)
+
+    async def _say(
+        self, before: Session, at: MessageId | None, text: str, *, is_new: bool
+    ) -> Asked:
+        said = Message("user", (Text(text),))
+        now = table.now()
+        added: list[MessageId] = []
+
+        def entries(tree: Tree) -> list[Entry]:
+            entry = Entry(tree.id_of(at, said), at, said, now)
+            added.extend([] if entry.id in tree else [entry.id])
+            return [entry]
+
+        def change(session: Session, tree: Tree) -> Session:
+            head = tree.id_of(at, said)
+            session = session.branched(head) if is_new else session.moved(head)
+            return replace(session, title=session.title or title_of(text), updated=now)
+
+        session, tree = await self.held.change(before.id, change, entries=entries)
+        assert session.head is not None
+        return Asked(session, tree, session.head, before, added[0] if added else None)
+
+    # --- a turn on its way ---
+
+    async def _run(self, session_id: str, running: Running, asked: Asked) -> None:
+        said: list[Event] = []
+        trace = Trace()
+        try:
+            shown = None if asked.added is None else asked.tree[asked.at]
+            user = wire.message_json(shown, asked.tree) if shown else None
+            session = self.shown(asked.session, asked.tree)
+            running.push(
+                wire.frame("start", {"session": session, "user": user, "turn": running.turn_id})
+            )
+            path = asked.tree.path(asked.at)
+            request = self.request(asked.session.choices, messages_of(asked.session.choices, path))
+            await self.answer(request, running, said, trace)
+            await self._keep(running, asked, said, trace)
+        except asyncio.CancelledError:
+            # Stopped, or the server ends: what was said is kept either way.
+            await self._keep(running, asked, said, trace)
+        except (EverwarmError, sqlite3.Error) as e:
+            if not isinstance(e, EverwarmError):
+                log.error("session_turn_failed=%r", str(e))
+            await self._fail(running, asked, said, trace, e)
+        finally:
+            self._over(session_id, running)
+
+    async def answer(
+        self, request: Request, running: Running, said: list[Event], trace: Trace
+    ) -> None:
+        """Ask, tell all who follow, and collect what was said."""
+        teller = wire.Teller(time.monotonic)
+        events = self.turns.answer(
+            request, turn_id=running.turn_id, arrived=time.perf_counter(), parse_s=0.0, trace=trace
+        )
+        async for event in events:
+            said.append(event)
+            running.push(*teller.frames(event))
+
+    def request(self, choices: Choices, messages: tuple[Message, ...]) -> Request:
+        """What the wire formats make of a body, made of a session."""
+        thinking = {} if choices.thinking is None else {"enable_thinking": choices.thinking}
+        return Request(
+            model=None,
+            messages=messages,
+            sampling=wire.sampling_of(choices),
+            max_tokens=choices.max_tokens,
+            template_args=thinking,
+            namespace=self.namespace,
+        )
+
+    async def _keep(self, running: Running, asked: Asked, said: list[Event], trace: Trace) -> None:
+        """Make the reply durable, then say that it is done."""
+        reply = reply_of(said)
+        session, tree = await self.held.write(
+            lambda db: _write_reply(db, asked, reply, trace, self.namespace)
+        )
+        entry = tree[tree.id_of(asked.at, reply)] if reply.parts else None
+        message = wire.message_json(entry, tree) if entry else None
+        self.running.pop(asked.session.id, None)
+        running.push(wire.frame("done", {"message": message, "session": self.shown(session, tree)}))
+
+    async def _fail(
+        self,
+        running: Running,
+        asked: Asked,
+        said: list[Event],
+        trace: Trace,
+        error: Exception,
+    ) -> None:
+        """Keep what was said before a fault; a turn that was refused was never there."""
+        reply = reply_of(said)
+        if reply.parts:
+            await self.held.write(lambda db: _write_reply(db, asked, reply, trace, self.namespace))
+        elif isinstance(error, RequestError):
+            await self.held.write(lambda db: _take_back(db, asked))
+        running.push(wire.failed(error))
+
+    def shown(self, session: Session, tree: Tree | None = None) -> dict[str, Any]:
+        """A session as clients see it."""
+        running = self.running.get(session.id)
+        return wire.session_json(
+            session,
+            tree,
+            running=running.turn_id if running else None,
+            limit=self.turns.engine.model.context_length,
+        )
+
+    def follow(self, session_id: str) -> Running:
+        """The turn that runs now. Raises NotFound."""
+        found = self.running.get(session_id)
+        if found is None:
+            raise NotFound("No turn of this session is running.", code="no_turn")
+        return found
+
+
+def _write_reply(
+    db: sqlite3.Connection, asked: Asked, reply: Message, trace: Trace, namespace: str
+) -> tuple[Session, Tree]:
+    session_id = asked.session.id
+    session = table.get(db, session_id)
+    record = trace.record
+    turn = record_json(record) if record else None
+    if turn is not None:
+        table.add_turn(db, session_id, turn, trace.thread, trace.reply)
+    if trace.tokens:
+        paths.add(db, session_id, namespace, trace.tokens)
+    branch, old = asked.session.branch, session.branches.get(asked.session.branch)
+    head: MessageId | None = asked.at
+    if reply.parts:
+        tree = table.tree(db, session_id)
+        head = tree.id_of(asked.at, reply)
+        finish = record.finish if record else "cancelled"
+        table.add(db, session_id, [Entry(head, asked.at, reply, table.now(), turn, finish)])
+    elif asked.added is None:
+        head = asked.before.branches.get(branch, head)  # a reply that was not made anew after all
+    if old == asked.at:
+        session = replace(session, branches={**session.branches, branch: head})
+    session = replace(session, updated=table.now())
+    table.put(db, session)
+    return session, table.tree(db, session_id)
+
+
+def _take_back(db: sqlite3.Connection, asked: Asked) -> None:
+    before = asked.before
+    session = replace(
+        table.get(db, before.id), branch=before.branch, branches=before.branches, title=before.title
+    )
+    table.put(db, session)
+    if asked.added is not None:
+        table.remove_messages(db, before.id, [asked.added])
+
+
+def record_json(record: TurnRecord) -> Mapping[str, Any]:
+    """A turn's record as `/api/turns` spells it."""
+    return asdict(record)
