@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.errors import EverwarmError, NotFound, Overloaded, RequestError
+from everwarm.errors import Cancelled, EverwarmError, NotFound, Overloaded, RequestError
 from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
 from everwarm.job import Ended, Engine, Failed, Job, Leased, Output, Prefilled, Token
 from everwarm.messages import MessageId, child_id, content_id
@@ -40,6 +40,7 @@ class Live:
     """A turn on its way, for `ps`."""
 
     id: str
+    is_cancelled: bool = False
     done: int = 0
     total: int = 0
     completion: int = 0
@@ -99,12 +100,22 @@ class Turns:
             async for event in self._events(request, draft, live):
                 yield event
         except EverwarmError as e:
-            draft.finish("error", error=e.message)
+            reason: Finish = "cancelled" if isinstance(e, Cancelled) else "error"
+            draft.finish(reason, error=e.message)
             raise
         finally:
             self.running.pop(turn_id, None)
             draft.trace.record = draft.record
             self._file(draft.record)
+
+    def cancel(self, turn_id: str) -> bool:
+        """End a turn at its next step: it says what it has so far. Whether there is such a turn."""
+        live = self.running.get(turn_id)
+        if live is None:
+            return False
+        live.is_cancelled = True
+        self.engine.cancel(turn_id)
+        return True
 
     async def count(self, request: Request) -> int:
         """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
@@ -131,6 +142,8 @@ class Turns:
             new_call_id=new_call_id,
             raw=request.raw is not None,
         )
+        if live.is_cancelled:
+            raise Cancelled("The turn was stopped before anything was read.")
         outbox = Outbox()
         self.engine.submit(job, outbox.put)
         try:

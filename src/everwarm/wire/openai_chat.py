@@ -299,6 +299,8 @@ def _choice(
     said: dict[str, Any], logprobs: Iterable[TokenLogprob], finish_reason: str | None
 ) -> dict[str, Any]:
     shown = _logprobs_of(logprobs)
+    if finish_reason == "cancelled":  # by somebody else: OpenAI has no word for it
+        finish_reason = "stop"
     return {"index": 0, **said, "logprobs": shown, "finish_reason": finish_reason}
 
 

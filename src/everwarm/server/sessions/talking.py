@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from everwarm.errors import Conflict, EverwarmError, NotFound, RequestError
+from everwarm.errors import Cancelled, Conflict, EverwarmError, NotFound, RequestError
 from everwarm.events import Event, TurnRecord
 from everwarm.history import paths
 from everwarm.history import sessions as table
@@ -84,8 +84,8 @@ class Talking:
         running = self.running.get(session_id)
         if running is None or running.task is None:
             return False
-        running.task.cancel()
-        await asyncio.gather(running.task, return_exceptions=True)
+        self.turns.cancel(running.turn_id)
+        await asyncio.wait({running.task})
         return True
 
     # --- the four ways to begin a turn ---
@@ -168,8 +168,7 @@ class Talking:
             request = self.request(asked.session.choices, messages_of(asked.session.choices, path))
             await self.answer(request, running, said, trace)
             await self._keep(running, asked, said, trace)
-        except asyncio.CancelledError:
-            # Stopped, or the server ends: what was said is kept either way.
+        except (Cancelled, asyncio.CancelledError):  # stopped at once, or the server ends
             await self._keep(running, asked, said, trace)
         except (EverwarmError, sqlite3.Error) as e:
             if not isinstance(e, EverwarmError):
