@@ -9,6 +9,7 @@ The file is opened with its first use.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from everwarm.errors import ConfigError, EngineError, EverwarmError
 
 log = logging.getLogger("everwarm.history")
 T = TypeVar("T")
+Connection = sqlite3.Connection
+"""What functions that read or write are given."""
 
 MIGRATIONS = (
     """
@@ -130,11 +133,12 @@ class Database:
         """Make the file and bring it up to date, where that was not done yet."""
         with self._opening:
             if self._writes is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
                 try:
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                    os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
                     writes = self._connect()
                     _migrate(writes, self._path)
-                except sqlite3.Error as e:
+                except (OSError, sqlite3.Error) as e:
                     raise ConfigError(f"{self._path} cannot be used: {e}.") from e
                 self._writes = writes
                 self._thread.start()
@@ -170,8 +174,10 @@ class Database:
             try:
                 with db:
                     result = write(db)
-            except (EverwarmError, sqlite3.Error) as e:
+            except EverwarmError as e:
                 done.set_exception(e)
+            except sqlite3.Error as e:
+                done.set_exception(self._failed(e))
             else:
                 done.set_result(result)
 
@@ -180,6 +186,17 @@ class Database:
         else:
             self.submit(work)
         return done
+
+    def read(self, connection: Connection, fn: Callable[[Connection], T]) -> T:
+        """Ask something on the caller's connection. Raises EngineError where the file fails."""
+        try:
+            return fn(connection)
+        except sqlite3.Error as e:
+            raise self._failed(e) from e
+
+    def _failed(self, error: sqlite3.Error) -> EngineError:
+        log.error("history_failed=%r path=%s", str(error), self._path)
+        return EngineError(f"history.db cannot be used now: {error}.")
 
     def scrub(self) -> None:
         """Take what was deleted out of the write-ahead log too. On the writer thread, later."""

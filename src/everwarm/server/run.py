@@ -32,6 +32,8 @@ def serve(settings: Settings, model_path: str) -> int:
     from everwarm.engine.thread import EngineThread
 
     history = Database(settings.home / "history.db")
+    if settings.remember:
+        history.open()
     engine = EngineThread.start(model_path, settings)
     store = ReplyTable(history, engine.codec.fingerprint) if settings.remember else None
     app = create_app(engine, engine.codec, settings, store, history)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import TypeVar
 
 from everwarm.errors import Conflict, NotFound, RequestError
 from everwarm.history import sessions as table
-from everwarm.history.database import Database
+from everwarm.history.database import Connection, Database
 from everwarm.messages import MessageId
 from everwarm.sessions import Choices, Entry, Session, Tree
 
@@ -30,19 +29,19 @@ class Held:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="everwarm-sessions")
-        self._reads: sqlite3.Connection | None = None
+        self._reads: Connection | None = None
 
-    async def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, fn: Callable[[Connection], T]) -> T:
         """On the reading thread."""
 
         def work() -> T:
             if self._reads is None:
                 self._reads = self._db.connect()
-            return fn(self._reads)
+            return self._db.read(self._reads, fn)
 
         return await asyncio.get_running_loop().run_in_executor(self._reader, work)
 
-    async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, fn: Callable[[Connection], T]) -> T:
         """On the writer thread, as one transaction."""
         if not self._db.is_open:
             await asyncio.to_thread(self._db.open)
@@ -61,7 +60,7 @@ class Held:
     ) -> tuple[Session, Tree]:
         """Change a session, and add messages, as one: what `change` raises undoes both."""
 
-        def work(db: sqlite3.Connection) -> tuple[Session, Tree]:
+        def work(db: Connection) -> tuple[Session, Tree]:
             tree = table.tree(db, session_id)
             if entries is not None:
                 table.add(db, session_id, entries(tree))
@@ -83,7 +82,7 @@ class Held:
     async def undo(self, session_id: str) -> tuple[Session, Tree]:
         """Take the last turn of the present branch out; its rows too, if no other branch has it."""
 
-        def work(db: sqlite3.Connection) -> tuple[Session, Tree]:
+        def work(db: Connection) -> tuple[Session, Tree]:
             session, tree = table.get(db, session_id), table.tree(db, session_id)
             asked = [e for e in tree.path(session.head) if e.message.role == "user"]
             if not asked:

@@ -9,9 +9,7 @@ at a time in a session.
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +19,7 @@ from everwarm.errors import Cancelled, Conflict, EverwarmError, NotFound, Reques
 from everwarm.events import Event, TurnRecord
 from everwarm.history import paths
 from everwarm.history import sessions as table
+from everwarm.history.database import Connection
 from everwarm.messages import Message, MessageId, Text
 from everwarm.request import Request
 from everwarm.server.sessions.held import Held, known
@@ -29,8 +28,6 @@ from everwarm.server.turn import Trace, Turns
 from everwarm.sessions import Choices, Entry, Session, Tree, messages_of, title_of
 from everwarm.wire import sessions as wire
 from everwarm.wire.format import reply_of
-
-log = logging.getLogger("everwarm.sessions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +66,10 @@ class Talking:
         running = self.running[session_id] = Running("turn_" + secrets.token_hex(12))
         try:
             asked = await prepare()
-        except BaseException:
-            self._over(session_id, running)
-            raise
-        running.task = asyncio.create_task(self._run(session_id, running, asked))
+            running.task = asyncio.create_task(self._run(session_id, running, asked))
+        finally:
+            if running.task is None:
+                self._over(session_id, running)
         return running
 
     def _over(self, session_id: str, running: Running) -> None:
@@ -170,9 +167,7 @@ class Talking:
             await self._keep(running, asked, said, trace)
         except (Cancelled, asyncio.CancelledError):  # stopped at once, or the server ends
             await self._keep(running, asked, said, trace)
-        except (EverwarmError, sqlite3.Error) as e:
-            if not isinstance(e, EverwarmError):
-                log.error("session_turn_failed=%r", str(e))
+        except EverwarmError as e:
             await self._fail(running, asked, said, trace, e)
         finally:
             self._over(session_id, running)
@@ -247,7 +242,7 @@ class Talking:
 
 
 def _write_reply(
-    db: sqlite3.Connection, asked: Asked, reply: Message, trace: Trace, namespace: str
+    db: Connection, asked: Asked, reply: Message, trace: Trace, namespace: str
 ) -> tuple[Session, Tree]:
     session_id = asked.session.id
     session = table.get(db, session_id)
@@ -273,7 +268,7 @@ def _write_reply(
     return session, table.tree(db, session_id)
 
 
-def _take_back(db: sqlite3.Connection, asked: Asked) -> None:
+def _take_back(db: Connection, asked: Asked) -> None:
     before = asked.before
     session = replace(
         table.get(db, before.id), branch=before.branch, branches=before.branches, title=before.title
