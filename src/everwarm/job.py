@@ -5,7 +5,7 @@ The engine will one day live in a process of its own, so everything here could b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -49,6 +49,15 @@ class Job:
     logprobs: int | None = None
     namespace: str = ""
     forced: Tokens[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Tokens that were read, from the start, by a caller. The first `keep` are others' too."""
+
+    namespace: str
+    tokens: Tokens[int]
+    keep: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +129,9 @@ class Engine(Protocol):
 
     def stats(self) -> dict[str, int | float | str]:
         """Counts for people: running and waiting jobs, bytes held, states, pieces."""
+
+    def forget(self, paths: Sequence[Path]) -> int:
+        """Let go what only these paths hold, in memory and on disk; how many bytes.
+
+        Waits until it is done: not for the event loop. What runs is left as it is.
+        """

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
@@ -39,6 +39,8 @@ MOST_AT_ONCE: Final = 64 << 20
 FILE_S: Final = 0.003
 FIRST_READ_RATE: Final = 500e6
 WORTH_READING: Final = 64
+WORTH_SHARING: Final = 256
+"""Rows at the start of a conversation up to which each has them in files of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class _Write:
     """A piece on its way: rows [start, end) of a sequence, or a checkpoint at `end`."""
 
     done: Future[str | None]
-    root: Node
+    holder: Holder
     tokens: Tokens[int]
     start: int
     end: int
@@ -153,6 +155,16 @@ class DiskTier:
             if node.shelved_checkpoint and node.shelved_checkpoint.file_id == file_id:
                 node.shelved_checkpoint = None
 
+    def let_go(self, holder: Holder) -> None:
+        """Write nothing more of this state."""
+        self._pending = deque(p for p in self._pending if p[0] is not holder)
+
+    def gone(self, file_ids: frozenset[str], roots: Iterable[Node]) -> None:
+        """Files were deleted: nothing stands on them any more."""
+        for root in roots:
+            for file_id in file_ids:
+                self.forget(root, file_id)
+
     def stats(self) -> dict[str, int | float | str]:
         """Counts and the state, for people."""
         s = self.store.stats()
@@ -183,7 +195,8 @@ class DiskTier:
             end -= end % CELL  # of a state that grows only whole cells
         if at < end:
             rows = max(self._most_bytes * holder.live.length // max(holder.live.nbytes, 1), 1)
-            to = min(end, (at // CELL + 1) * CELL, at + rows)
+            heads = (n.end for n in path if n.kind == "system" and n.end > at)
+            to = min(end, (at // CELL + 1) * CELL, at + rows, *heads)
             made = holder.live.rows_out(at, to)
             return self._start(holder, namespace, "segment", (at, to), made, None)
         for node in path:
@@ -218,15 +231,15 @@ class DiskTier:
         layers, buffers = made
         nbytes = sum(memoryview(b).nbytes for b in buffers)
         done = self.store.write(record, layers, buffers)
-        return _Write(done, holder.root, tokens, start, end, nbytes, kind == "checkpoint")
+        return _Write(done, holder, tokens, start, end, nbytes, kind == "checkpoint")
 
     def _file(self, write: _Write) -> None:
         file_id = write.done.result() if write.done.exception() is None else None
         if file_id is None:
-            self._pending.popleft()  # no room or no disk now: again behind the next turn
+            self.let_go(write.holder)  # no room or no disk now: again behind the next turn
             return
         piece = OnDisk(file_id, write.nbytes)
-        steps = tree.match(write.root, write.tokens)
+        steps = tree.match(write.holder.root, write.tokens)
         if not steps or steps[-1].upto < write.end:
             return
         if not write.is_checkpoint:
@@ -321,10 +334,18 @@ def _file_of(s: Segment) -> str | None:
 
 
 def _written(path: list[Node]) -> int:
-    """How far a path's rows are on disk without a hole."""
+    """How far a path's rows are on disk without a hole.
+
+    A file that goes on along another branch behind few rows does not count: the two conversations
+    stand on files of their own, and one can be deleted without the other.
+    """
     at = 0
-    for node in path:
+    for i, node in enumerate(path):
+        behind = path[i + 1].shelved if i + 1 < len(path) else []
         for s in sorted(node.shelved, key=lambda s: s.start):
+            leaves = s.end > node.end and s not in behind
+            if leaves and node.end <= WORTH_SHARING:
+                continue
             if s.start <= at < s.end:
                 at = min(s.end, node.end)
         if at < node.end:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from everwarm.engine.schedule import Schedule
 from everwarm.engine.state import State, bytes_at
 from everwarm.engine.storage import open_tier
 from everwarm.errors import EngineError, EverwarmError, Overloaded
-from everwarm.job import Failed, Job, ModelInfo, Sink
+from everwarm.job import Failed, Job, ModelInfo, Path, Sink
 
 LONG_CHUNK_S: Final = 1.0
 SHARED_CHUNK_S: Final = 0.25
@@ -107,6 +107,23 @@ class EngineThread:
         if self._tier is not None:
             out |= self._tier.stats()
         return out | {"jobs": len(self._jobs), "memory_bytes": mx.get_active_memory()}
+
+    def forget(self, paths: Sequence[Path]) -> int:
+        """Let go what only these paths hold, in memory and on disk; how many bytes."""
+
+        def in_memory() -> int:
+            before = self._cache.nbytes
+            for p in sorted(paths, key=lambda p: -len(p.tokens)):
+                self._cache.forget(p)
+            return before - self._cache.nbytes
+
+        nbytes: int = self.call(in_memory).result()
+        if self._tier is not None:
+            before = self._tier.store.stats().nbytes
+            gone = self._tier.store.drop(paths).result()
+            self.call(lambda: self._cache.forget_files(gone)).result()
+            nbytes += before - self._tier.store.stats().nbytes
+        return nbytes
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Cancel what runs, file it, end the thread."""

@@ -126,6 +126,12 @@ def tree(db: sqlite3.Connection, session_id: str) -> Tree:
     return Tree(session_id, [_entry(row) for row in rows])
 
 
+def turns_of(db: sqlite3.Connection, session_id: str) -> list[str]:
+    """The ids of all turns of a session."""
+    n = number(db, session_id)
+    return [id for (id,) in db.execute("SELECT id FROM turns WHERE session = ?", (n,))]
+
+
 def remove_messages(db: sqlite3.Connection, session_id: str, ids: Iterable[MessageId]) -> None:
     """Take messages out, from the text index too."""
     n = number(db, session_id)

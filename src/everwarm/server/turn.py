@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
@@ -116,6 +116,12 @@ class Turns:
         live.is_cancelled = True
         self.engine.cancel(turn_id)
         return True
+
+    async def forget(self, turn_ids: Collection[str], threads: Collection[MessageId]) -> None:
+        """Remember nothing of these turns, nor of these conversations' words."""
+        kept = (r for r in self.records if r.id not in turn_ids)
+        self.records = deque(kept, maxlen=self.records.maxlen)
+        await self._work(lambda: self._renderer.forget(threads))
 
     async def count(self, request: Request) -> int:
         """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""

@@ -10,17 +10,29 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from everwarm.errors import Conflict, NotFound, RequestError
+from everwarm.history import paths, replies
 from everwarm.history import sessions as table
 from everwarm.history.database import Connection, Database
+from everwarm.job import Path
 from everwarm.messages import MessageId
 from everwarm.sessions import Choices, Entry, Session, Tree
 
 T = TypeVar("T")
 Change = Callable[[Session, Tree], Session]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a deleted session leaves outside its rows: turns, conversations, and tokens read."""
+
+    nbytes: int
+    turns: list[str]
+    threads: list[MessageId]
+    paths: list[Path]
 
 
 class Held:
@@ -95,6 +107,22 @@ class Held:
             if not shared:
                 table.remove_messages(db, session_id, tree.below(last.id))
             return session, table.tree(db, session_id)
+
+        done = await self.write(work)
+        self._db.scrub()
+        return done
+
+    async def remove(self, session_id: str) -> Removed:
+        """Delete a session's rows and the replies remembered of it; what is still to be let go."""
+
+        def work(db: Connection) -> Removed:
+            own = paths.of(db, session_id)
+            shared = paths.elsewhere(db, session_id, own)
+            turns = table.turns_of(db, session_id)
+            threads = replies.forget(db, session_id)
+            nbytes = table.remove(db, session_id)
+            read = [Path(who, t, keep) for (who, t), keep in zip(own, shared, strict=True)]
+            return Removed(nbytes, turns, threads, read)
 
         done = await self.write(work)
         self._db.scrub()

@@ -39,7 +39,7 @@ class SessionRoutes:
         one = "/api/sessions/{id}"
         methods: dict[str, dict[str, Endpoint]] = {
             "/api/sessions": {"GET": self._list, "POST": self._create},
-            one: {"GET": self._get, "PATCH": self._change},
+            one: {"GET": self._get, "PATCH": self._change, "DELETE": self._delete},
             f"{one}/tree": {"GET": self._tree},
             f"{one}/send": {"POST": self._send},
             f"{one}/regenerate": {"POST": self._regenerate},
@@ -89,6 +89,10 @@ class SessionRoutes:
 
         session, tree = await self._held.change(_id(http), change)
         return _json(self._talking.shown(session, tree))
+
+    async def _delete(self, http: HttpRequest) -> Response:
+        nbytes = await self._talking.delete(_id(http))
+        return _json({"deleted": True, "bytes": nbytes})
 
     async def _tree(self, http: HttpRequest) -> Response:
         return _json(wire.tree_json(*await self._held.get(_id(http))))

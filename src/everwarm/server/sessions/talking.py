@@ -85,6 +85,16 @@ class Talking:
         await asyncio.wait({running.task})
         return True
 
+    async def delete(self, session_id: str) -> int:
+        """Delete a session for real: rows, remembered replies, and what the cache holds of it
+        alone. How many bytes that were."""
+        await self.stop(session_id)
+        self.free(session_id)
+        gone = await self.held.remove(session_id)
+        await self.turns.forget(gone.turns, gone.threads)
+        held = await asyncio.to_thread(self.turns.engine.forget, gone.paths)
+        return gone.nbytes + held
+
     # --- the four ways to begin a turn ---
 
     async def send(self, session_id: str, text: str, parent: str | None) -> Running:
