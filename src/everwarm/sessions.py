@@ -140,6 +140,16 @@ class Tree:
         return head is not None
 
 
+def ids_of(session_id: str, messages: Iterable[Message]) -> list[MessageId]:
+    """The ids of a path of messages in a session."""
+    ids: list[MessageId] = []
+    parent = root_id([b"session", session_id.encode()])
+    for m in messages:
+        parent = child_id(parent, content_id(m))
+        ids.append(parent)
+    return ids
+
+
 def free_name(taken: Iterable[str], base: str = "branch") -> str:
     """The first of `branch 2`, `branch 3`, … that is free."""
     known = set(taken)
