@@ -118,8 +118,13 @@ class Tree:
         return out[::-1]
 
     def siblings(self, message: MessageId) -> list[MessageId]:
-        """All that stand behind the same message, this one among them, in order."""
-        return self._below[self._entries[message].parent]
+        """All that stand behind the same message, this one among them, in order.
+
+        A summary stands elsewhere, and beside nothing else.
+        """
+        own = self._entries[message]
+        beside = self._below[own.parent]
+        return [m for m in beside if bool(self._entries[m].covers) == bool(own.covers)]
 
     def below(self, message: MessageId) -> list[MessageId]:
         """This message and all behind it."""
