@@ -123,6 +123,13 @@ class Settings:
         "true or false",
         "--no-remember",
     )
+    record: bool = _setting(
+        True,
+        "Whether conversations that clients hold through the APIs are listed as sessions, and kept "
+        "in history.db. Those of the web chat always are.",
+        "true or false",
+        "--no-record",
+    )
     forced_replies: bool = _setting(
         False,
         "Let requests dictate the reply (field everwarm.reply). For benchmarks and tests.",
@@ -339,6 +346,7 @@ _READERS: dict[str, Callable[[object], object]] = {
     "context_length": _between(1, 2**24),
     "history": _history,
     "remember": _flag,
+    "record": _flag,
     "max_queue": _between(1, 65536),
     "max_body": _nbytes,
     "allowed_hosts": _texts,

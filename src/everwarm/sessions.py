@@ -118,8 +118,13 @@ class Tree:
         return out[::-1]
 
     def siblings(self, message: MessageId) -> list[MessageId]:
-        """All that stand behind the same message, this one among them, in order."""
-        return self._below[self._entries[message].parent]
+        """All that stand behind the same message, this one among them, in order.
+
+        A summary stands elsewhere, and beside nothing else.
+        """
+        own = self._entries[message]
+        beside = self._below[own.parent]
+        return [m for m in beside if bool(self._entries[m].covers) == bool(own.covers)]
 
     def below(self, message: MessageId) -> list[MessageId]:
         """This message and all behind it."""
@@ -138,6 +143,16 @@ class Tree:
         while head is not None and head != message:
             head = self._entries[head].parent
         return head is not None
+
+
+def ids_of(session_id: str, messages: Iterable[Message]) -> list[MessageId]:
+    """The ids of a path of messages in a session."""
+    ids: list[MessageId] = []
+    parent = root_id([b"session", session_id.encode()])
+    for m in messages:
+        parent = child_id(parent, content_id(m))
+        ids.append(parent)
+    return ids
 
 
 def free_name(taken: Iterable[str], base: str = "branch") -> str:

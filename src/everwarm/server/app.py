@@ -23,6 +23,7 @@ from everwarm.replies import ReplyStore
 from everwarm.server.answer import Answer, CountTokens, namespace_of
 from everwarm.server.guard import Guard
 from everwarm.server.kept import Kept
+from everwarm.server.noted import Recorder
 from everwarm.server.policy import POLICIES, policy_of
 from everwarm.server.sessions.held import Held
 from everwarm.server.sessions.routes import Endpoint, SessionRoutes
@@ -51,8 +52,10 @@ def create_app(
     held = Held(history or Database(settings.home / "history.db"))
     talking = Talking(held, turns, namespace_of(settings))
 
+    recorder = Recorder(history) if history and settings.record else None
+
     def answer(fmt: Format) -> Answer:
-        return Answer(fmt, turns, settings, model=engine.model.id, kept=kept)
+        return Answer(fmt, turns, settings, model=engine.model.id, kept=kept, recorder=recorder)
 
     pages = Pages()
     small = _Small(turns)

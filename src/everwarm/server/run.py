@@ -32,7 +32,7 @@ def serve(settings: Settings, model_path: str) -> int:
     from everwarm.engine.thread import EngineThread
 
     history = Database(settings.home / "history.db")
-    if settings.remember:
+    if settings.remember or settings.record:
         history.open()
     engine = EngineThread.start(model_path, settings)
     store = ReplyTable(history, engine.codec.fingerprint) if settings.remember else None

@@ -23,6 +23,7 @@ from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request
+from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.outbox import Outbox
 from everwarm.tokens import Prompt, Tokens, tokens_of
 
@@ -73,9 +74,11 @@ class Turns:
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="everwarm-render")
     )
     _renderer: Renderer = field(init=False)
+    _ahead: Ahead = field(init=False)
     _no_calls: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._ahead = Ahead(self.engine)
         mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
         self._renderer = Renderer(self.codec, history=mode, store=self.store)
 
@@ -94,6 +97,7 @@ class Turns:
     ) -> AsyncIterator[Event]:
         """The events of one turn. Closing the generator cancels the job; what was read is kept."""
         self._check(request)
+        self._ahead.stop()
         live = self.running[turn_id] = Live(turn_id)
         draft = _Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
         try:
@@ -116,6 +120,17 @@ class Turns:
         live.is_cancelled = True
         self.engine.cancel(turn_id)
         return True
+
+    async def prepare(self, request: Request) -> tuple[State, Tokens[int]]:
+        """Read ahead what another last message than this one's would share; and which tokens."""
+        if self.running:
+            return "busy", tokens_of()
+        prompt = coming(await self._work(lambda: self._renderer.prompt(request)))
+        if prompt is None:
+            return "ready", tokens_of()
+        if self.running:
+            return "busy", tokens_of()
+        return await self._ahead.read(prompt, request.namespace), prompt.tokens
 
     async def forget(self, turn_ids: Collection[str], threads: Collection[MessageId]) -> None:
         """Remember nothing of these turns, nor of these conversations' words."""

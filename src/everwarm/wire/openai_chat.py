@@ -26,7 +26,7 @@ from everwarm.wire.strict import StrictObject as _Object
 
 NO_EFFECT = frozenset(
     {"user", "safety_identifier", "metadata", "store", "service_tier"}  # for OpenAI's own books
-    | {"prompt_cache_key", "parallel_tool_calls", "verbosity"}  # hints
+    | {"parallel_tool_calls", "verbosity"}  # hints
 )
 """Fields of the body that are accepted and change nothing."""
 
@@ -41,6 +41,7 @@ class ChatBody:
     request: Request
     stream: bool
     include_usage: bool
+    session: str | None = None
 
 
 def _parts_of(value: object) -> object:
@@ -143,12 +144,14 @@ class _Body(_Object):
     reasoning_effort: Effort | None = None
     response_format: _ResponseFormat | None = None
     everwarm: Everwarm = Everwarm()
+    prompt_cache_key: Any = None  # tells conversations apart; what is cached does not depend on it
 
 
 def parse(body: bytes, *, namespace: str = "") -> ChatBody:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
     b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=_ROLES)
-    return ChatBody(_request(b, namespace), b.stream, b.stream_options.include_usage)
+    name = wb.session_name(b.prompt_cache_key)
+    return ChatBody(_request(b, namespace), b.stream, b.stream_options.include_usage, name)
 
 
 def _request(b: _Body, namespace: str) -> Request:

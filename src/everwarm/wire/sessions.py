@@ -26,14 +26,15 @@ DEFAULT_TEMPERATURE = 0.7
 """What a session's replies are drawn with where it does not say: regenerating gives another one."""
 
 
-def _no_surrogates(value: object) -> object:
+def no_surrogates(value: object) -> object:
+    """A check for texts: half a character can be spelled in JSON, and nowhere else."""
     if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
         raise ValueError("must be text that UTF-8 can spell")
     return value
 
 
-Title = Annotated[str, Field(min_length=1, max_length=200)]
-Said = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), BeforeValidator(_no_surrogates)]
+Title = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(no_surrogates)]
+Said = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), BeforeValidator(no_surrogates)]
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 BranchName = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -41,7 +42,7 @@ BranchName = Annotated[str, Field(min_length=1, max_length=64)]
 class SettingsBody(StrictObject):
     """How a session is answered; what is left out is as the server does it."""
 
-    system: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
+    system: Annotated[str, Field(max_length=MAX_TEXT), BeforeValidator(no_surrogates)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     max_tokens: wb.Count | None = None
@@ -140,8 +141,8 @@ def session_json(
 ) -> dict[str, Any]:
     """A session without its messages. With `tree`, what its present branch fills of the context."""
     path = tree.path(session.head) if tree is not None else []
-    record = next((e.turn for e in reversed(path) if e.turn), None)
-    used = record["prompt_tokens"] + record["completion_tokens"] if record else None
+    last = next((e for e in reversed(path) if e.turn), None)
+    used = _used(last) if last else None
     return {
         "id": session.id,
         "title": session.title,
@@ -157,6 +158,13 @@ def session_json(
         "compacted": any(e.covers for e in path),
         "running": running,
     }
+
+
+def _used(last: Entry) -> int:
+    """Tokens of the context up to a reply; a summary was read elsewhere, and is all there is."""
+    record = last.turn or {}
+    read = 0 if last.covers else record["prompt_tokens"]
+    return int(read + record["completion_tokens"])
 
 
 def message_json(entry: Entry, tree: Tree) -> dict[str, Any]:

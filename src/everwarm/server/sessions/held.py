@@ -20,6 +20,7 @@ from everwarm.history.database import Connection, Database
 from everwarm.job import Path
 from everwarm.messages import MessageId
 from everwarm.sessions import Choices, Entry, Session, Tree
+from everwarm.wire import session_files as files
 
 T = TypeVar("T")
 Change = Callable[[Session, Tree], Session]
@@ -85,11 +86,20 @@ class Held:
 
     async def create(self, title: str, choices: Choices) -> Session:
         now = table.now()
-        made = Session(
-            id="s" + secrets.token_hex(8), title=title, created=now, updated=now, choices=choices
-        )
+        made = Session(id=new_id(), title=title, created=now, updated=now, choices=choices)
         await self.write(lambda db: table.put(db, made))
         return made
+
+    async def take_in(self, body: files.ImportBody) -> tuple[Session, Tree]:
+        """A session of a file, under an id of its own."""
+        session, entries = files.imported(body, new_id(), table.now())
+
+        def work(db: Connection) -> tuple[Session, Tree]:
+            table.put(db, session)
+            table.add(db, session.id, entries)
+            return session, table.tree(db, session.id)
+
+        return await self.write(work)
 
     async def undo(self, session_id: str) -> tuple[Session, Tree]:
         """Take the last turn of the present branch out; its rows too, if no other branch has it."""
@@ -129,6 +139,10 @@ class Held:
         return done
 
 
+def new_id() -> str:
+    return "s" + secrets.token_hex(8)
+
+
 def known(tree: Tree, message: str, param: str) -> Entry:
     """A message that a client named. Raises NotFound."""
     if message not in tree:
@@ -146,6 +160,14 @@ def select(session: Session, tree: Tree, message: str) -> Session:
         newest = max((h for h in heads if h is not None), key=lambda h: tree[h].n)
         return replace(session, branch=heads[newest])
     return session.moved(tree.newest_end(chosen.id))
+
+
+def uncompact(session: Session, tree: Tree) -> Session:
+    """Back to the branch that the present one's summary stands for."""
+    covered = [e.covers for e in tree.path(session.head) if e.covers]
+    if not covered:
+        raise RequestError("This branch is not compacted.", code="not_compacted")
+    return select(session, tree, covered[0])
 
 
 def switch(session: Session, branch: str) -> Session:

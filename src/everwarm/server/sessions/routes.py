@@ -10,7 +10,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
 from everwarm.config import Settings
-from everwarm.errors import EverwarmError
+from everwarm.errors import EverwarmError, NotFound, RequestError
 from everwarm.history import sessions as table
 from everwarm.server.answer import read_body
 from everwarm.server.sessions import held as h
@@ -18,6 +18,7 @@ from everwarm.server.sessions.running import Running
 from everwarm.server.sessions.talking import Talking
 from everwarm.server.stream import KEEPALIVE_S
 from everwarm.sessions import Session, Tree
+from everwarm.wire import session_files as files
 from everwarm.wire import sessions as wire
 from everwarm.wire import sse
 from everwarm.wire.errors import openai_error
@@ -39,6 +40,7 @@ class SessionRoutes:
         one = "/api/sessions/{id}"
         methods: dict[str, dict[str, Endpoint]] = {
             "/api/sessions": {"GET": self._list, "POST": self._create},
+            "/api/sessions/import": {"POST": self._import},
             one: {"GET": self._get, "PATCH": self._change, "DELETE": self._delete},
             f"{one}/tree": {"GET": self._tree},
             f"{one}/send": {"POST": self._send},
@@ -49,6 +51,11 @@ class SessionRoutes:
             f"{one}/branches": {"POST": self._branch},
             f"{one}/select": {"POST": self._select},
             f"{one}/undo": {"POST": self._undo},
+            f"{one}/prepare": {"POST": self._prepare},
+            f"{one}/compact": {"POST": self._compact},
+            f"{one}/uncompact": {"POST": self._uncompact},
+            "/api/turns/{id}/cancel": {"POST": self._cancel},
+            f"{one}/export": {"GET": self._export},
         }
         return {path: _refusing(by_method) for path, by_method in methods.items()}
 
@@ -97,6 +104,22 @@ class SessionRoutes:
     async def _tree(self, http: HttpRequest) -> Response:
         return _json(wire.tree_json(*await self._held.get(_id(http))))
 
+    async def _export(self, http: HttpRequest) -> Response:
+        session, tree = await self._held.get(_id(http))
+        form = http.query_params.get("format", "json")
+        if form not in ("json", "markdown"):
+            raise RequestError("format must be json or markdown.", param="format")
+        kind, end = ("application/json", "json") if form == "json" else ("text/markdown", "md")
+        headers = {"content-disposition": f'attachment; filename="everwarm-{session.id}.{end}"'}
+        if form == "json":
+            return _json(files.exported(session, tree), headers=headers)
+        text = files.markdown(session, tree.path(session.head))
+        return Response(text.encode("utf-8", "replace"), 200, headers, f"{kind}; charset=utf-8")
+
+    async def _import(self, http: HttpRequest) -> Response:
+        body = await self._body(http, files.ImportBody)
+        return self._whole(*await self._held.take_in(body))
+
     # --- turns ---
 
     async def _send(self, http: HttpRequest) -> Response:
@@ -115,6 +138,24 @@ class SessionRoutes:
         await self._body(http, wire.EmptyBody)
         await self._held.read(lambda db: table.number(db, _id(http)))
         return _json({"stopped": await self._talking.stop(_id(http))})
+
+    async def _compact(self, http: HttpRequest) -> Response:
+        await self._body(http, wire.EmptyBody)
+        return self._following(await self._talking.compact(_id(http)))
+
+    async def _uncompact(self, http: HttpRequest) -> Response:
+        await self._body(http, wire.EmptyBody)
+        return await self._moved(http, h.uncompact)
+
+    async def _prepare(self, http: HttpRequest) -> Response:
+        await self._body(http, wire.EmptyBody)
+        return _json({"state": await self._talking.prepare(_id(http))})
+
+    async def _cancel(self, http: HttpRequest) -> Response:
+        """Any turn, a client's too: it ends with what it has said."""
+        if not self._talking.turns.cancel(_id(http)):
+            raise NotFound("No such turn is running.", param="id", code="turn_not_found")
+        return _json({"cancelled": True})
 
     async def _stream(self, http: HttpRequest) -> Response:
         await self._held.read(lambda db: table.number(db, _id(http)))

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from everwarm.errors import Cancelled, Conflict, EverwarmError, NotFound, RequestError
 from everwarm.events import Event, TurnRecord
@@ -22,10 +22,11 @@ from everwarm.history import sessions as table
 from everwarm.history.database import Connection
 from everwarm.messages import Message, MessageId, Text
 from everwarm.request import Request
+from everwarm.server.ahead import State
 from everwarm.server.sessions.held import Held, known
 from everwarm.server.sessions.running import Running
 from everwarm.server.turn import Trace, Turns
-from everwarm.sessions import Choices, Entry, Session, Tree, messages_of, title_of
+from everwarm.sessions import Choices, Entry, Session, Tree, free_name, messages_of, title_of
 from everwarm.wire import sessions as wire
 from everwarm.wire.format import reply_of
 
@@ -33,15 +34,23 @@ from everwarm.wire.format import reply_of
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A turn that is to be answered: behind `at`, on a branch. `before`: what to go back to where
-    the turn is refused, and the message that goes with it."""
+    the turn is refused, and the message that goes with it. `sums_up`: the reply is a summary."""
 
     session: Session
     tree: Tree
     at: MessageId
     before: Session
     added: MessageId | None = None
+    sums_up: bool = False
 
 
+SUM_UP: Final = (
+    "Sum up our conversation so far, so that it can go on from your summary alone: what was asked, "
+    "found and decided, with names and numbers, and what is still open. Write only the summary."
+)
+SUMMARY_TOKENS: Final = 2048
+PLACEHOLDER: Final = "\u2026"
+"""Stands for the message that will come: what is in front of it is read ahead."""
 Prepare = Callable[[], Awaitable[Asked]]
 
 
@@ -126,7 +135,9 @@ class Talking:
             before, tree = await self.held.get(session_id)
             old = before.head if message is None else known(tree, message, "message").id
             entry = tree[old] if old is not None else None
-            if entry is not None and entry.message.role == "assistant" and not entry.covers:
+            if entry is not None and entry.covers:
+                raise RequestError("A summary is no reply to be made anew.", param="message")
+            if entry is not None and entry.message.role == "assistant":
                 entry = tree[entry.parent] if entry.parent else None
             elif message is not None:
                 raise RequestError("message: only a reply can be made anew.", param="message")
@@ -137,6 +148,33 @@ class Talking:
             return Asked(session, tree, at, before)
 
         return await self.start(session_id, prepare)
+
+    async def compact(self, session_id: str) -> Running:
+        """Have the conversation summed up at its end, and go on from the summary on a new branch.
+
+        The old one stays, as warm as it is.
+        """
+
+        async def prepare() -> Asked:
+            session, tree = await self.held.get(session_id)
+            if session.head is None or tree[session.head].covers:
+                raise RequestError("There is nothing to sum up.", code="nothing_to_compact")
+            return Asked(session, tree, session.head, session, sums_up=True)
+
+        return await self.start(session_id, prepare)
+
+    async def prepare(self, session_id: str) -> State:
+        """Restore or read ahead what the session's next turn will begin with."""
+        if session_id in self.running:
+            return "busy"
+        session, tree = await self.held.get(session_id)
+        placeholder = Message("user", (Text(PLACEHOLDER),))
+        messages = messages_of(session.choices, tree.path(session.head))
+        request = self.request(session.choices, (*messages, placeholder))
+        state, tokens = await self.turns.prepare(request)
+        if tokens:
+            await self.held.write(lambda db: paths.add(db, session_id, self.namespace, tokens))
+        return state
 
     async def _say(
         self, before: Session, at: MessageId | None, text: str, *, is_new: bool
@@ -173,6 +211,8 @@ class Talking:
             )
             path = asked.tree.path(asked.at)
             request = self.request(asked.session.choices, messages_of(asked.session.choices, path))
+            if asked.sums_up:
+                request = _summing_up(request)
             await self.answer(request, running, said, trace)
             await self._keep(running, asked, said, trace)
         except (Cancelled, asyncio.CancelledError):  # stopped at once, or the server ends
@@ -209,10 +249,13 @@ class Talking:
     async def _keep(self, running: Running, asked: Asked, said: list[Event], trace: Trace) -> None:
         """Make the reply durable, then say that it is done."""
         reply = reply_of(said)
+        if asked.sums_up:
+            reply = Message("assistant", (Text(reply.text.strip()),) if reply.text.strip() else ())
         session, tree = await self.held.write(
             lambda db: _write_reply(db, asked, reply, trace, self.namespace)
         )
-        entry = tree[tree.id_of(asked.at, reply)] if reply.parts else None
+        at = None if asked.sums_up else asked.at
+        entry = tree[tree.id_of(at, reply)] if reply.parts else None
         message = wire.message_json(entry, tree) if entry else None
         self.running.pop(asked.session.id, None)
         running.push(wire.frame("done", {"message": message, "session": self.shown(session, tree)}))
@@ -227,7 +270,7 @@ class Talking:
     ) -> None:
         """Keep what was said before a fault; a turn that was refused was never there."""
         reply = reply_of(said)
-        if reply.parts:
+        if reply.parts and not asked.sums_up:
             await self.held.write(lambda db: _write_reply(db, asked, reply, trace, self.namespace))
         elif isinstance(error, RequestError):
             await self.held.write(lambda db: _take_back(db, asked))
@@ -262,6 +305,8 @@ def _write_reply(
         table.add_turn(db, session_id, turn, trace.thread, trace.reply)
     if trace.tokens:
         paths.add(db, session_id, namespace, trace.tokens)
+    if asked.sums_up:
+        return _write_summary(db, asked, reply, turn)
     branch, old = asked.session.branch, session.branches.get(asked.session.branch)
     head: MessageId | None = asked.at
     if reply.parts:
@@ -276,6 +321,31 @@ def _write_reply(
     session = replace(session, updated=table.now())
     table.put(db, session)
     return session, table.tree(db, session_id)
+
+
+def _write_summary(
+    db: Connection, asked: Asked, summary: Message, turn: Mapping[str, Any] | None
+) -> tuple[Session, Tree]:
+    """A branch of its own, whose first message the summary is."""
+    session, tree = table.get(db, asked.session.id), table.tree(db, asked.session.id)
+    if summary.parts and turn and turn["finish"] != "cancelled":
+        head, now = tree.id_of(None, summary), table.now()
+        table.add(db, session.id, [Entry(head, None, summary, now, turn, turn["finish"], asked.at)])
+        session = session.branched(head, _compacted(session))
+    table.put(db, replace(session, updated=table.now()))
+    return session, table.tree(db, session.id)
+
+
+def _compacted(session: Session) -> str:
+    name = "compacted"
+    return name if name not in session.branches else free_name(session.branches, name)
+
+
+def _summing_up(request: Request) -> Request:
+    """The conversation with a wish for its summary: what was read stays as it is."""
+    asked = Message("user", (Text(SUM_UP),))
+    most = min(request.max_tokens or SUMMARY_TOKENS, SUMMARY_TOKENS)
+    return replace(request, messages=(*request.messages, asked), max_tokens=most)
 
 
 def _take_back(db: Connection, asked: Asked) -> None:
