@@ -2,7 +2,8 @@
 import { html, useEffect, useRef, useState } from "./lib.js";
 import { Icon } from "./lib.js";
 import { copyText } from "./code.js";
-import { count, percent, seconds } from "./format.js";
+import { count } from "./format.js";
+import { Progress } from "./progress.js";
 import { Prose } from "./prose.js";
 import { Badge } from "./turn.js";
 import * as store from "./store.js";
@@ -141,16 +142,4 @@ export function LiveReply({ now }) {
     ${now.state === "reconnecting" && html`<p class="quiet pulse" role="status">Connection lost; joining the reply again</p>`}
     ${isWriting && html`<span class="caret" aria-hidden="true"></span>`}
   </article>`;
-}
-
-/** How far the prompt is read: tokens, percent, time left. */
-export function Progress({ progress }) {
-  const { done, total, seconds_left: left } = progress;
-  const part = done / Math.max(total, 1);
-  return html`<div class="progress">
-    <div class="row"><span>Reading ${count(done)} of ${count(total)} tokens</span><span class="grow"></span>
-      <span class="num">${percent(part, 0)}${left !== null && left > 0.5 ? ` · ${seconds(left)} left` : ""}</span></div>
-    <div class="track" role="progressbar" aria-label="Reading the prompt" aria-valuemin="0" aria-valuemax="100" aria-valuenow=${Math.floor(100 * part)}>
-      <span style=${{ width: `${100 * part}%` }}></span></div>
-  </div>`;
 }
