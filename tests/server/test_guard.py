@@ -33,6 +33,9 @@ class Idle:
 
     def cancel(self, job_id: str) -> None: ...
 
+    def tree(self, paths: object) -> list[object]:
+        return []
+
     def stats(self) -> dict[str, int | float | str]:
         return {}
 

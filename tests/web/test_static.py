@@ -103,7 +103,9 @@ def test_a_page_has_no_inline_script_or_style_and_its_files_are_here(page: Path)
 def test_our_files_are_small_and_make_no_markup_of_strings(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") <= 400
-    unsafe = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|https?://"
+    unsafe = (
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|https?://"
+    )
     assert re.findall(unsafe, text) == []
     for name in re.findall(r'(?:from|import\() ?"(\.[^"]+)"', text):
         assert (path.parent / name).is_file(), name

@@ -6,7 +6,7 @@ under exactly the tokens that it has read. What a busy state holds stays matchab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -18,9 +18,10 @@ from everwarm.cache.restore import Plan, plan
 from everwarm.cache.store import OnDisk
 from everwarm.cache.tier import DiskTier, Lost, Restoring
 from everwarm.cache.tree import Holder, Node, Segment
+from everwarm.cache.view import counted, view
 from everwarm.cache.wait import should_wait
 from everwarm.events import CachedFrom
-from everwarm.job import Path
+from everwarm.job import Path, TreeNode
 from everwarm.tokens import Mark, MarkKind, Tokens
 
 MAX_TREE_TOKENS: Final = 16_000_000
@@ -209,13 +210,21 @@ class Cache:
     def forget(self, path: Path) -> None:
         """Let go what stands on this path alone, behind what others share with it."""
         root = self._roots.get(path.namespace)
-        if root is not None:
-            forget(root, path, self._cut, self._forget)
+        forget(root or tree.new_root(), path, self._cut, self._forget)
 
     def _forget(self, holder: Holder) -> None:
         self._drop(holder)
         if self.tier is not None:
             self.tier.let_go(holder)
+
+    def view(self, paths: Mapping[str, Sequence[Path]]) -> list[TreeNode]:
+        """The tree for people."""
+        return view(self._roots, self._states, self._clock, paths, is_cuttable=self.is_cuttable)
+
+    @property
+    def roots(self) -> Mapping[str, Node]:
+        """The trees, by namespace."""
+        return self._roots
 
     def forget_files(self, file_ids: frozenset[str]) -> None:
         """Files were deleted. What idle states hold of them for others is written again."""
@@ -238,15 +247,8 @@ class Cache:
 
     def stats(self) -> dict[str, int]:
         """Counts for people."""
-        nodes = list(self._nodes())
-        return {
-            "cache_bytes": self.nbytes,
-            "cache_budget_bytes": self.budget,
-            "states": len(self._states),
-            "segments": sum(n.segment is not None for n in nodes),
-            "checkpoints": sum(n.checkpoint is not None for n in nodes),
-            "tree_tokens": sum(len(n.tokens) for n in nodes),
-        }
+        counts = {"cache_bytes": self.nbytes, "cache_budget_bytes": self.budget}
+        return counts | {"states": len(self._states)} | counted(self._nodes())
 
     def evict(self) -> None:
         """Let the least valuable go until the budget holds. Busy states are never touched."""

@@ -92,12 +92,13 @@ class DiskTier:
     def graft(self, root_of: Callable[[str], Node]) -> int:
         """Put everything that is on disk into the trees; how many pieces."""
         ends: dict[str, Node] = {}
+        pinned: list[Node] = []
         n = 0
         for stored in self.store.pieces(self._fingerprint):
             r = stored.record
             piece = OnDisk(stored.file_id, stored.nbytes)
-            above = ends.get(stored.above) if stored.above is not None else None
-            start = root_of(r.namespace) if above is None else _up_to(above, r.start)
+            under = ends.get(stored.above) if stored.above is not None else None
+            start = root_of(r.namespace) if under is None else _up_to(under, r.start)
             if start.end != r.start:
                 continue
             node = tree.grow(start, r.tokens)
@@ -107,8 +108,27 @@ class DiskTier:
                 node.kind = node.kind or r.mark  # type: ignore[assignment]
             else:
                 _attach(node, Segment(piece, r.start, r.start, r.end))
+            if stored.is_pinned:
+                pinned.append(node)
             n += 1
+        above = {id(up) for node in pinned for up in node.path()[:-1]}
+        for node in pinned:  # what was pinned is the end; the files in front are pinned for it
+            node.is_pinned = id(node) not in above
         return n
+
+    def pin(self, roots: Iterable[Node]) -> None:
+        """Pin the files that pinned nodes need, and no others."""
+        needed: set[str] = set()
+        all_: set[str] = set()
+        for node in (n for root in roots for n in root.below()):
+            files = {f for s in node.shelved if (f := _file_of(s))}
+            files |= {node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set()
+            all_ |= files
+            for up in node.path() if node.is_pinned else []:
+                needed |= {f for s in up.shelved if (f := _file_of(s))}
+            needed |= files if node.is_pinned else set()
+        self.store.unpin(all_ - needed)
+        self.store.pin(needed)
 
     def keep(self, holder: Holder, namespace: str) -> None:
         """Write what this state holds and the disk does not, piece by piece from now on.

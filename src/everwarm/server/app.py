@@ -16,11 +16,12 @@ from starlette.routing import Route
 from everwarm import __version__
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.errors import NotFound, RequestError
+from everwarm.errors import EverwarmError, NotFound, RequestError
 from everwarm.history.database import Database
 from everwarm.job import Engine
 from everwarm.replies import ReplyStore
 from everwarm.server.answer import Answer, CountTokens, namespace_of
+from everwarm.server.board import Board
 from everwarm.server.guard import Guard
 from everwarm.server.kept import Kept
 from everwarm.server.noted import Recorder
@@ -61,6 +62,7 @@ def create_app(
     small = _Small(turns)
     endpoints: dict[str, Any] = {
         **SessionRoutes(talking, settings).endpoints(),
+        **Board(turns, held).endpoints(),
         "/v1/chat/completions": answer(formats.CHAT),
         "/v1/completions": answer(formats.COMPLETIONS),
         "/v1/responses": answer(formats.RESPONSES),
@@ -79,7 +81,8 @@ def create_app(
         "/web/{path:path}": pages.file,
     }
     routes = [Route(p.path, endpoints[p.path], methods=list(p.methods)) for p in POLICIES]
-    return Guard(Starlette(routes=routes, exception_handlers={HTTPException: _not_here}), settings)
+    handlers: Any = {HTTPException: _not_here, EverwarmError: _refused}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), settings)
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -118,6 +121,11 @@ def _page_or(page: Endpoint, probe: Endpoint) -> Endpoint:
         return response
 
     return answer
+
+
+async def _refused(http: HttpRequest, error: Exception) -> Response:
+    """What an endpoint raises of our own."""
+    return _refusal(http, error)
 
 
 class _Small:

@@ -25,6 +25,7 @@ from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request
 from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.outbox import Outbox
+from everwarm.server.totals import Totals
 from everwarm.tokens import Prompt, Tokens, tokens_of
 
 T = TypeVar("T")
@@ -70,6 +71,7 @@ class Turns:
     store: ReplyStore | None = None
     running: dict[str, Live] = field(default_factory=dict)
     records: deque[TurnRecord] = field(default_factory=lambda: deque(maxlen=1000))
+    totals: Totals = field(default_factory=Totals)
     _worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="everwarm-render")
     )
@@ -303,6 +305,7 @@ class Turns:
 
     def _file(self, record: TurnRecord) -> None:
         self.records.appendleft(record)
+        self.totals.add(record)
         shown = {k: v for k, v in asdict(record).items() if v is not None}
         if record.miss:  # its texts are the user's
             shown["miss"] = f"{record.miss.part}: {record.miss.cause}"

@@ -10,7 +10,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
 from everwarm.config import Settings
-from everwarm.errors import EverwarmError, NotFound, RequestError
+from everwarm.errors import NotFound, RequestError
 from everwarm.history import sessions as table
 from everwarm.server.answer import read_body
 from everwarm.server.sessions import held as h
@@ -21,7 +21,6 @@ from everwarm.sessions import Session, Tree
 from everwarm.wire import session_files as files
 from everwarm.wire import sessions as wire
 from everwarm.wire import sse
-from everwarm.wire.errors import openai_error
 from everwarm.wire.strict import StrictObject
 
 Endpoint = Callable[[HttpRequest], Awaitable[Response]]
@@ -57,7 +56,7 @@ class SessionRoutes:
             "/api/turns/{id}/cancel": {"POST": self._cancel},
             f"{one}/export": {"GET": self._export},
         }
-        return {path: _refusing(by_method) for path, by_method in methods.items()}
+        return {path: _by_method(of) for path, of in methods.items()}
 
     # --- sessions ---
 
@@ -202,14 +201,8 @@ def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
     return Response(sse.dump(body), status, headers, "application/json")
 
 
-def _refusing(methods: dict[str, Endpoint]) -> Endpoint:
-    """What answers with each method, with its refusals in OpenAI's shape."""
-
+def _by_method(methods: dict[str, Endpoint]) -> Endpoint:
     async def answer(http: HttpRequest) -> Response:
-        try:
-            return await methods[http.method if http.method != "HEAD" else "GET"](http)
-        except EverwarmError as e:
-            status, body, headers = openai_error(e)
-            return _json(body, status, headers)
+        return await methods[http.method if http.method != "HEAD" else "GET"](http)
 
     return answer
