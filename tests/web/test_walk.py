@@ -64,7 +64,9 @@ class Walk:
         before = self.server.turn()["id"]
         act()
         self.page.wait_for_function(
-            """async (before) => (await (await fetch('/api/turns?limit=1')).json()).turns[0].id !== before""",
+            """async (before) => {
+            const { turns } = await (await fetch('/api/turns?limit=1')).json();
+            return turns[0].id !== before; }""",
             arg=before,
         )
         return self.finish()
@@ -79,8 +81,11 @@ class Walk:
     def settle(self) -> None:
         """Until nothing more is written to disk."""
         self.page.wait_for_function(
-            """async () => { const ask = async () => (await (await fetch('/api/ps')).json()).engine;
-            const a = await ask(); await new Promise((r) => setTimeout(r, 400)); const b = await ask();
+            """async () => {
+            const ask = async () => (await (await fetch('/api/ps')).json()).engine;
+            const a = await ask();
+            await new Promise((r) => setTimeout(r, 400));
+            const b = await ask();
             return a.disk_bytes === b.disk_bytes && a.disk_pieces === b.disk_pieces; }"""
         )
 
