@@ -120,7 +120,13 @@ KEYS: list[tuple[tuple[str, str] | None, bool]] = [
     (("X-Api-Key", ""), False),
 ]
 PATHS = [
-    (p.path.replace("{name:path}", "tiny").replace("{id}", "nobody"), p.methods[0], p.needs_key)
+    (
+        p.path.replace("{name:path}", "tiny")
+        .replace("{id}", "nobody")
+        .replace("{path:path}", "js/lib.js"),
+        p.methods[0],
+        p.needs_key,
+    )
     for p in POLICIES
 ]
 NOWHERE = ("/v1/secrets", "GET", True)

@@ -73,8 +73,8 @@ def open_all(page: Any) -> None:
 def hostile_elements(page: Any) -> list[str]:
     """Elements and attributes that no rendered message may have."""
     found: list[str] = page.evaluate("""() => [...document.querySelectorAll('.message *')].filter(
-        (e) => ['SCRIPT', 'IFRAME', 'IMG', 'OBJECT', 'EMBED', 'STYLE', 'FORM', 'BASE', 'META', 'LINK',
-                'VIDEO', 'AUDIO', 'MATH'].includes(e.tagName.toUpperCase())
+        (e) => ['SCRIPT', 'IFRAME', 'IMG', 'OBJECT', 'EMBED', 'STYLE', 'FORM', 'BASE', 'META',
+                'LINK', 'VIDEO', 'AUDIO', 'MATH'].includes(e.tagName.toUpperCase())
           || [...e.attributes].some((a) => a.name.startsWith('on')
           || (/href|src|action/.test(a.name) && !/^(https?:|mailto:)/.test(a.value))))
         .map((e) => e.outerHTML.slice(0, 200))""")
