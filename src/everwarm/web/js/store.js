@@ -29,14 +29,19 @@ export function show(error) {
   fault.value = { text: known ? error.message : "The page met a fault of its own.", hint: known ? hint(error) : "Reload the page." };
 }
 
-/** Run an action; a fault is shown, and the result is then undefined. */
-async function attempt(action) {
+/** Run what the page does by itself; a fault is shown, and the result is then undefined. */
+async function quietly(action) {
   try {
-    fault.value = null;
     return await action();
   } catch (e) {
     show(e);
   }
+}
+
+/** Run what a person asked for: the last fault is seen to. */
+function attempt(action) {
+  fault.value = null;
+  return quietly(action);
 }
 
 const at = (id, ...rest) => ["/api/sessions", encodeURIComponent(id), ...rest].join("/");
@@ -49,7 +54,7 @@ let listed = 0;
 export async function refreshList() {
   const mine = ++listed;
   const limit = Math.min(500, Math.max(PAGE, sessions.value.length));
-  const found = await attempt(() => call("GET", `/api/sessions?limit=${limit}&q=${encodeURIComponent(query.value)}`));
+  const found = await quietly(() => call("GET", `/api/sessions?limit=${limit}&q=${encodeURIComponent(query.value)}`));
   if (!found || mine !== listed) return;
   batch(() => {
     sessions.value = found.sessions;
@@ -116,7 +121,7 @@ export async function open(id) {
 export async function reload() {
   const id = current.value?.id;
   if (!id || busy.value) return;
-  const session = await attempt(() => call("GET", at(id)));
+  const session = await quietly(() => call("GET", at(id)));
   if (!session || current.value?.id !== id || busy.value) return;
   take(session);
   if (session.running) join(id);
@@ -278,6 +283,6 @@ export async function prepare() {
 }
 
 export async function readModel() {
-  const found = await attempt(() => call("GET", "/v1/models"));
+  const found = await quietly(() => call("GET", "/v1/models"));
   model.value = found?.data?.[0] ?? null;
 }
