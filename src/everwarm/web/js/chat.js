@@ -116,7 +116,7 @@ function onKey(e) {
   if (e.key === "Escape" && live.value && !document.querySelector("dialog[open]")) store.stop();
   else if (e.key === "/" && !isTyping && !e.ctrlKey && !e.metaKey) {
     e.preventDefault();
-    showList.value = true;
+    showList.value = matchMedia("(max-width: 760px)").matches;
     setTimeout(() => document.getElementById("search")?.focus());
   }
 }

@@ -23,7 +23,7 @@ export const prepared = signal("");
 export const busy = computed(() => live.value !== null);
 
 export function show(error) {
-  if (error?.name === "AbortError") return;
+  if (error?.name === "AbortError" || error?.status === 401) return; // the form for a key says it
   const known = error instanceof ApiError;
   if (!known) console.error(error);
   fault.value = { text: known ? error.message : "The page met a fault of its own.", hint: known ? hint(error) : "Reload the page." };
