@@ -87,9 +87,9 @@ function Foot() {
   const part = used && limit ? used / limit : 0;
   const state = { ready: "Its past is warm", reading: "Warming its past" }[store.prepared.value] ?? "";
   return html`<div class="foot">
-    <span>${store.model.value?.id ?? ""}</span><span role="status">${state}</span><span class="grow"></span>
+    <span class="model">${store.model.value?.id ?? ""}</span><span role="status">${state}</span><span class="grow"></span>
     ${used && html`<span class="num" title="Tokens of the context in use">${count(used)}${limit ? ` of ${count(limit)}` : ""} tokens</span>`}
-    ${part > 0 && html`<meter min="0" max="1" high="0.8" value=${part} aria-label="Context in use"></meter>`}
+    ${part > 0 && html`<div class="track" role="meter" aria-label="Context in use" aria-valuemin="0" aria-valuemax="100" aria-valuenow=${Math.round(100 * part)}><span style=${{ width: `${100 * Math.min(part, 1)}%` }}></span></div>`}
     ${part > 0.5 && !session.compacted && html`<button type="button" class="link" disabled=${store.busy.value} onClick=${store.compact}>Summarise</button>`}
   </div>`;
 }

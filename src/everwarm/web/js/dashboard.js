@@ -83,7 +83,7 @@ function ModelCard({ model, machine, memory }) {
 
 function DiskCard({ disk }) {
   if (!disk.state) return html`<p class="quiet">Conversations are kept in memory only (--no-disk).</p>`;
-  return html`<p>${{ on: "Working", ready: "Working" }[disk.state] ?? disk.state}${disk.why ? `: ${disk.why}` : ""}</p>
+  return html`<p>${{ ok: "Working" }[disk.state] ?? disk.state}${disk.why ? `: ${disk.why}` : ""}</p>
     <${Meter} name="On disk" used=${disk.bytes} limit=${disk.budget_bytes} show=${bytes} />
     <${Meter} name="Written today" used=${disk.written_today_bytes} limit=${disk.write_budget_bytes} show=${bytes} />
     <p class="quiet">${plural(disk.pieces, "piece")}</p>`;

@@ -16,6 +16,7 @@ export function percent(part, digits = 1) {
 /** Seconds: 0.512 -> "0.51 s", 75 -> "1 min 15 s" */
 export function seconds(s) {
   if (!Number.isFinite(s)) return "–";
+  if (s < 0.00005) return "0 ms";
   if (s < 0.0995) return `${(s * 1000).toFixed(s < 0.00995 ? 1 : 0)} ms`;
   if (s < 9.95) return `${s.toFixed(s < 0.995 ? 2 : 1)} s`;
   if (s < 59.5) return `${Math.round(s)} s`;
@@ -33,7 +34,7 @@ export function bytes(n) {
   return `${i && n < 99.95 ? n.toFixed(1) : Math.round(n)} ${units[i]}`;
 }
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 
 /** Unix seconds as a clock time of today, or as a day. */

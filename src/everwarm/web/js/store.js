@@ -274,11 +274,16 @@ export async function prepare() {
   const id = current.value?.id;
   if (!id || busy.value || !messages.value.length || Date.now() - preparedAt < 20_000) return;
   preparedAt = Date.now();
-  try {
-    const { state } = await call("POST", at(id, "prepare"), {});
-    if (current.value?.id === id) prepared.value = state;
-  } catch {
-    // it only saves time: the turn itself says what is wrong
+  for (let n = 0; n < 20 && current.value?.id === id && !busy.value; n++) {
+    try {
+      const { state } = await call("POST", at(id, "prepare"), {});
+      if (current.value?.id === id) prepared.value = state;
+      if (state !== "reading") return;
+    } catch {
+      prepared.value = ""; // it only saves time: the turn itself says what is wrong
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1500));
   }
 }
 
