@@ -66,7 +66,7 @@ def hostile_file() -> dict[str, Any]:
 def open_all(page: Any) -> None:
     """Unfold everything, so that hidden text is rendered too."""
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-    page.wait_for_function("!document.querySelector('.maths:not([role]):not(.raw)')")
+    page.wait_for_function("() => !document.querySelector('.maths:not([role]):not(.raw)')")
     page.evaluate("document.querySelectorAll('main *').forEach((e) => e.focus?.())")
 
 
