@@ -52,6 +52,9 @@ class TextCodec:
         # Templates that are Python code: mlx-lm's own, or a tokenizer class's own method.
         own = type(self._tokenizer).apply_chat_template is not _Base.apply_chat_template
         self._custom: bool = wrapper._chat_template is not None or own
+        source = self._tokenizer.chat_template
+        texts = source.values() if isinstance(source, dict) else [source]
+        self.template_text = "" if self._custom else "\n".join(t for t in texts if t)
         added = self._tokenizer.added_tokens_decoder.values()
         self.special_texts: tuple[str, ...] = tuple(t.content for t in added)
         self.eos_ids: frozenset[int] = frozenset(wrapper.eos_token_ids)

@@ -22,7 +22,7 @@ from everwarm.events import (
 )
 from everwarm.job import Token
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
-from everwarm.prompt.dialects import JsonObject, arguments_start, early_name
+from everwarm.prompt.dialects.early import JsonObject, arguments_start, early_name
 from everwarm.prompt.shape import tool_dicts
 from everwarm.request import Tool
 
