@@ -56,8 +56,6 @@ def load_model(path_or_id: str, *, model_id: str | None, context_length: int | N
         context_length=context_length or info.context_length,
         vocab_size=info.vocab_size or len(wrapper),
         nbytes=nbytes,
-        has_reasoning=codec.think_markers is not None,
-        has_tools=codec.tool_markers is not None,
     )
     return LoadedModel(model, codec, info, config, directory)
 

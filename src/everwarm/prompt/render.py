@@ -24,6 +24,7 @@ from everwarm.events import Miss
 from everwarm.messages import Message, MessageId, Text, child_id, content_id
 from everwarm.prompt.build import Builder, Built
 from everwarm.prompt.chain import Chains, History
+from everwarm.prompt.dialects import families
 from everwarm.prompt.pieces import Pieces
 from everwarm.prompt.probe import habits_of, prove
 from everwarm.prompt.shape import Habits, tool_dicts
@@ -50,7 +51,9 @@ class Renderer:
     ) -> None:
         self._codec, self._clock, self._mode, self._store = codec, clock, history, store
         splicer = Splicer(codec)
-        splicer.habits = habits_of(splicer)
+        self._dialect = families.of(codec)
+        own_id = next((c.own_id for c in self._dialect.calls if c.own_id), "")
+        splicer.habits = replace(habits_of(splicer), own_id=own_id)
         self.proof = prove(splicer)
         self._splicer = splicer
         self._replies = Replies(_CONVERSATIONS)
@@ -227,7 +230,7 @@ class Renderer:
         self._known.put(key, (known or Counter()) | Counter(contents))
 
     def _opens_reasoning(self, record: Record) -> bool:
-        think = self._codec.think_markers
+        think = self._dialect.reasoning
         tail = self._codec.decode(record.path.tokens[record.end - 16 : record.end]).rstrip()
         return bool(think and tail.endswith(think[0].rstrip()))
 

@@ -93,11 +93,11 @@ class _Small:
         self._turns = turns
 
     async def models(self, http: HttpRequest) -> Response:
-        infos = [self._turns.engine.model]
+        infos = [self._turns.model]
         return _json(anthropic_models(infos) if _is_anthropic(http) else openai_models(infos))
 
     async def model(self, http: HttpRequest) -> Response:
-        info = self._turns.engine.model
+        info = self._turns.model
         if http.path_params["name"] not in (info.id, *info.aliases):
             message = f"This server has the model '{info.id}' only; ask for that."
             return _refusal(http, NotFound(message, param="model", code="model_not_found"))
@@ -129,5 +129,5 @@ class _Small:
         stats = await asyncio.to_thread(self._turns.engine.stats)
         running = [asdict(live) for live in self._turns.running.values()]
         return _json(
-            {"model": openai_model(self._turns.engine.model), "engine": stats, "running": running}
+            {"model": openai_model(self._turns.model), "engine": stats, "running": running}
         )

@@ -16,7 +16,8 @@ from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.errors import EverwarmError, NotFound, Overloaded, RequestError
 from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
-from everwarm.job import Ended, Engine, Failed, Job, Leased, Output, Prefilled, Token
+from everwarm.job import Ended, Engine, Failed, Job, Leased, ModelInfo, Output, Prefilled, Token
+from everwarm.prompt.dialects import families
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
@@ -64,9 +65,8 @@ class Turns:
         mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
         self._renderer = Renderer(self.codec, history=mode, store=self.store)
 
-        opens = self.codec.encode(self.codec.tool_markers[0]) if self.codec.tool_markers else []
-        if len(opens) == 1:  # a call begins with this token: never drawn, no call is possible
-            self._no_calls = {opens[0]: float("-inf")}
+        # A call has one of these tokens: never drawn, no call is possible.
+        self._no_calls = dict.fromkeys(families.call_tokens(self.codec), float("-inf"))
 
     async def answer(
         self, request: Request, *, turn_id: str, arrived: float, parse_s: float
@@ -84,6 +84,16 @@ class Turns:
         finally:
             self.running.pop(turn_id, None)
             self._file(draft.record)
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model, with what its dialect can write."""
+        dialect = families.of(self.codec)
+        return replace(
+            self.engine.model,
+            has_reasoning=dialect.reasoning is not None,
+            has_tools=bool(dialect.calls),
+        )
 
     async def count(self, request: Request) -> int:
         """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""

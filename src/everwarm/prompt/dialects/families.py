@@ -48,13 +48,14 @@ LLAMA_3_FUNCTION = CallSyntax(
     open="<function=", call="«name»>«arguments»", close="</function>", bare=True
 )
 MISTRAL = CallSyntax(open="[TOOL_CALLS]", call="«name»[ARGS]«arguments»", close="")
-MISTRAL_ID = replace(MISTRAL, call="«name»[CALL_ID]«id»[ARGS]«arguments»")
+MISTRAL_ID = replace(MISTRAL, call="«name»[CALL_ID]«id»[ARGS]«arguments»", own_id="«id»")
 KIMI_K2 = CallSyntax(
     open="<|tool_calls_section_begin|>",
     call="<|tool_call_begin|>functions.«name»:«n»<|tool_call_argument_begin|>«arguments»"
     "<|tool_call_end|>",
     between="",
     close="<|tool_calls_section_end|>",
+    own_id="functions.«name»:«n»",
 )
 DEEPSEEK_V31 = CallSyntax(
     open="<｜tool▁calls▁begin｜>",
@@ -213,6 +214,18 @@ def of(codec: Codec) -> Dialect:
     shown = codec.template_text
     found = _calls(codec, shown)
     return replace(found, reasoning=found.reasoning or _reasoning(codec, shown))
+
+
+def call_tokens(codec: Codec) -> set[int]:
+    """Control tokens that only calls have: without them, none can be written."""
+    dialect = of(codec)
+    others = "".join((*(dialect.reasoning or ()), *dialect.text, dialect.glue))
+    found = set()
+    for opens in (c.open for c in dialect.calls if not c.bare):
+        parts = [s for s in codec.special_texts if s and s in opens and s not in others]
+        ids = [codec.encode(p) for p in (opens, *parts)]
+        found |= set(next((i for i in ids if len(i) == 1), ()))
+    return found
 
 
 def _calls(codec: Codec, shown: str) -> Dialect:

@@ -43,6 +43,7 @@ class CallSyntax:
       `apart` between two of them. `apart` None: only one call in a reply.
     - `tags`: how arguments are written; None: as a JSON object.
     - `own`: arguments are in a notation of their own that no grammar writes; mlx-lm reads it.
+    - `own_id`: the id that the template knows a call by, where the model writes it itself.
     - `bare`: nothing marks the call but its own text: it is one only at the answer's beginning,
       for a tool that there is.
     """
@@ -56,6 +57,7 @@ class CallSyntax:
     apart: str | None = ""
     tags: Tags | None = None
     own: bool = False
+    own_id: str = ""
     bare: bool = False
 
     @property
