@@ -18,6 +18,7 @@ from everwarm.engine import floor, layers, shapes
 from everwarm.engine.model import load_model
 from everwarm.engine.state import State
 from everwarm.errors import ConfigError
+from everwarm.prompt.dialects import families
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen3_5", "deepseek_v32"])
