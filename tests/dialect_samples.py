@@ -6,7 +6,7 @@ The templates show how a family writes, not what its published template says aro
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 _TOOLS = "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
 _LAST = (
@@ -59,7 +59,8 @@ def _tags(open_: str, middle: str, close: str) -> str:
 class Sample:
     """`reply`: reasoning "hm", the text "I look." and calls of `look`, as far as there are any.
 
-    `n_calls`, `thinks`, `says`: what is in it. `markers`: the vocabulary's control tokens.
+    `n_calls`, `thinks`, `says`: what is in it. `carried`: the ids that it gives its calls.
+    `markers`: the vocabulary's control tokens.
     """
 
     dialect: str
@@ -71,7 +72,12 @@ class Sample:
     says: bool = True
     parser: str | None = None
     ends: tuple[str, ...] = ()
-    carried: tuple[str, ...] = field(default=())
+    carried: tuple[str, ...] = ()
+
+    @property
+    def opened(self) -> bool:
+        """Whether the scaffold opens the reasoning."""
+        return self.template.removesuffix("{% endif %}").rstrip().endswith("<think>")
 
 
 VALUES: dict[str, object] = {"at": 'C:\\é "here" 🙂\n  {', "b": {"n": [1, None, True]}}
@@ -244,7 +250,7 @@ SAMPLES: dict[str, Sample] = {
         ),
         "<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>I look.<|END_RESPONSE|>"
         "<|START_ACTION|>[\n    "
-        + ",\n    ".join('{"tool_call_id": "%d", "tool_name": "look", "parameters": ' % n
+        + ",\n    ".join(f'{{"tool_call_id": "{n}", "tool_name": "look", "parameters": '
                          + ARGS + "}" for n in (0, 1))
         + "\n]<|END_ACTION|>",
         ("<|START_THINKING|>", "<|END_THINKING|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>",

@@ -14,8 +14,13 @@ from transformers import PreTrainedTokenizerBase as _Base
 
 from everwarm.engine.template import ChatTemplate, refused
 
-_ENDS = {"<|return|>": "<|channel|>", "<|call|>": "<|channel|>", "<|eom_id|>": "<|eot_id|>",
-         "<|eot_id|>": "<|start_header_id|>"}  # fmt: skip
+_ENDS = {
+    "<|return|>": "<|channel|>",
+    "<|call|>": "<|channel|>",
+    "<|eom_id|>": "<|eot_id|>",
+    "<|eot_id|>": "<|start_header_id|>",
+    "<|tool_response>": "<|tool_call>",
+}
 """Tokens that end a turn in a vocabulary that also has the other: not every config says so."""
 
 
