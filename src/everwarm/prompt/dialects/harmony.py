@@ -38,8 +38,8 @@ class Harmony:
     def __init__(self, draft: Draft, tools: Mapping[str, Mapping[str, Any]] | None) -> None:
         self.mode: Literal["text", "reasoning", "call"] = "text"
         self._draft, self._allowed = draft, bool(tools)
-        self._in_header = True
-        self._header = ""
+        self._in_header, self._trim = True, False
+        self._header = self._name = ""
         self._json: JsonObject | None = None
         self._told = 0
 
@@ -87,6 +87,9 @@ class Harmony:
             draft.take(len(draft.text))
             return False
         self.mode, self._in_header, self._header = "text", False, ""
+        at = blank_end(draft.text, 0)
+        if draft.text.startswith(_START, at):  # it begins no message, and ends none again
+            draft.say(draft.take(at + len(_START)))
         return True
 
     def _may_be_header(self) -> bool:
@@ -96,7 +99,7 @@ class Harmony:
     def _begin(self, found: re.Match[str]) -> None:
         """Behind a header: what the body is."""
         to = found["to1"] or found["to2"] or ""
-        self._in_header = False
+        self._in_header = self._trim = False
         if to.startswith("functions.") and self._allowed:
             self.mode, self._json, self._told = "call", None, 0
             self._name = to.removeprefix("functions.")
@@ -107,6 +110,9 @@ class Harmony:
             self.mode = "reasoning" if found["channel"] == "analysis" else "text"
 
     def _in_text(self) -> bool:
+        if self._trim:  # behind a call
+            self._draft.take(blank_end(self._draft.text, 0))
+            self._trim = not self._draft.text
         return self._over(self._draft.say_until([*_ENDS, _START]))
 
     def _in_call(self) -> bool:
@@ -127,7 +133,7 @@ class Harmony:
         if not closed and not draft.final:
             return False
         draft.take(self._told)
-        self._told, self.mode = 0, "text"
+        self._told, self._trim, self.mode = 0, True, "text"
         draft.end_call()
         return True
 
