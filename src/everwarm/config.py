@@ -123,6 +123,13 @@ class Settings:
         "true or false",
         "--no-remember",
     )
+    thinking_budget: int | None = _setting(
+        None,
+        "Tokens of reasoning after which a model is made to answer, where a request does not say. "
+        "Unset: none.",
+        "a whole number from 0 to 16777216",
+        "--thinking-budget",
+    )
     forced_replies: bool = _setting(
         False,
         "Let requests dictate the reply (field everwarm.reply). For benchmarks and tests.",
@@ -339,6 +346,7 @@ _READERS: dict[str, Callable[[object], object]] = {
     "context_length": _between(1, 2**24),
     "history": _history,
     "remember": _flag,
+    "thinking_budget": _between(0, 2**24),
     "max_queue": _between(1, 65536),
     "max_body": _nbytes,
     "allowed_hosts": _texts,

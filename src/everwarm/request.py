@@ -54,9 +54,10 @@ class Request:
     `logprobs` None: not wanted; k: the chosen token's and the k likeliest ones'. `template_args`
     go to the chat template (`enable_thinking`, …). `namespace` separates callers with different
     keys: nothing is shared across. `deferred`: tools that may be called but do not stand at the
-    head of the prompt, since a message shows them. `raw`: text or token ids to be continued as
-    they stand, without messages or template. `history` None: as the server is set. `forced_reply`:
-    raw text in the model's dialect that it is made to say, for benchmarks and tests.
+    head of the prompt, since a message shows them. `thinking_budget`: tokens of reasoning,
+    behind which it is closed; None: as the server is set. `raw`: text or token ids to be continued
+    as they stand, without messages or template. `history` None: as the server is set.
+    `forced_reply`: raw text in the model's dialect that it has to say, for benchmarks and tests.
     """
 
     model: str | None
@@ -70,6 +71,7 @@ class Request:
     template_args: Mapping[str, Any] = field(default_factory=dict)
     namespace: str = ""
     deferred: tuple[Tool, ...] = ()
+    thinking_budget: int | None = None
     raw: str | tuple[int, ...] | None = None
     history: HistoryMode | None = None
     forced_reply: str | None = None

@@ -115,10 +115,13 @@ def test_thinking_and_effort_reach_the_template() -> None:
     assert read(output_config={"effort": "high"}).template_args == {"reasoning_effort": "high"}
 
 
-def test_a_thinking_budget_that_could_not_be_kept_is_refused_by_name() -> None:
-    budget = {"type": "enabled", "budget_tokens": 2000}
-    assert refused(thinking=budget, max_tokens=4000).param == "thinking.budget_tokens"
-    assert read(thinking=budget, max_tokens=2000).max_tokens == 2000  # it cannot be overrun
+def test_a_thinking_budget_is_the_requests() -> None:
+    request = read(thinking={"type": "enabled", "budget_tokens": 2000}, max_tokens=4000)
+    assert (request.thinking_budget, request.template_args["enable_thinking"]) == (2000, True)
+    assert read().thinking_budget is None
+    assert read(everwarm={"thinking_budget": 0}).thinking_budget == 0
+    bad = {"type": "enabled", "budget_tokens": 0}
+    assert refused(thinking=bad).param == "thinking.budget_tokens"
 
 
 def test_cache_control_and_bookkeeping_change_nothing() -> None:

@@ -58,19 +58,32 @@ class Sampler:
 
     def __call__(self, logits: mx.array) -> tuple[mx.array, mx.array]:
         """Logits (1, n, vocabulary) -> (token (1,), log-probabilities (vocabulary,)), both lazy."""
+        logprobs = self._logprobs(logits)
+        if self._draws:
+            # The n-th token of a seed is always the same draw, whoever else draws in between.
+            mx.random.seed((self._seed * 1_000_003 + self._n) % (1 << 63))
+        token = self._draw(logprobs)
+        self._note(token)
+        return token, logprobs.squeeze(0)
+
+    def say(self, logits: mx.array, token: int) -> tuple[mx.array, mx.array]:
+        """The same for a token that is not drawn."""
+        said = mx.array([token])
+        logprobs = self._logprobs(logits)
+        self._note(said)
+        return said, logprobs.squeeze(0)
+
+    def _logprobs(self, logits: mx.array) -> mx.array:
         last = logits[:, -1, :]
         for processor in self._on_all:
             last = processor(self._past, last)
         if self._reply is not None:
             for processor in self._on_reply:
                 last = processor(self._reply, last)
-        logprobs = last - mx.logsumexp(last, keepdims=True)
-        if self._draws:
-            # The n-th token of a seed is always the same draw, whoever else draws in between.
-            mx.random.seed((self._seed * 1_000_003 + self._n) % (1 << 63))
-            self._n += 1
-        token = self._draw(logprobs)
+        return last - mx.logsumexp(last, keepdims=True)
+
+    def _note(self, token: mx.array) -> None:
+        self._n += 1
         if self._sees_past:
             self._past = None if self._past is None else mx.concatenate([self._past, token])
             self._reply = token if self._reply is None else mx.concatenate([self._reply, token])
-        return token, logprobs.squeeze(0)

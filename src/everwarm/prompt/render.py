@@ -29,6 +29,7 @@ from everwarm.prompt.pieces import Pieces
 from everwarm.prompt.probe import habits_of, prove
 from everwarm.prompt.shape import Habits, tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
+from everwarm.prompt.thinking import markers_of
 from everwarm.prompt.verbatim import Bounded, Path, Record, Records, Replies, calls_key
 from everwarm.prompt.why import Before, compare
 from everwarm.replies import Kept, Reply, ReplyStore
@@ -55,6 +56,7 @@ class Renderer:
         own_id = next((c.own_id for c in self._dialect.calls if c.own_id), "")
         splicer.habits = replace(habits_of(splicer), own_id=own_id)
         self.proof = prove(splicer)
+        self.markers = markers_of(codec, self._dialect, splicer)
         self._splicer = splicer
         self._replies = Replies(_CONVERSATIONS)
         self._records = Records()

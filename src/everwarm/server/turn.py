@@ -16,7 +16,18 @@ from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.errors import EverwarmError, NotFound, Overloaded, RequestError
 from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
-from everwarm.job import Ended, Engine, Failed, Job, Leased, ModelInfo, Output, Prefilled, Token
+from everwarm.job import (
+    Ended,
+    Engine,
+    Failed,
+    Job,
+    Leased,
+    Markers,
+    ModelInfo,
+    Output,
+    Prefilled,
+    Token,
+)
 from everwarm.prompt.dialects import families
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
@@ -250,7 +261,18 @@ class Turns:
             stop=request.stop,
             logprobs=request.logprobs,
             namespace=request.namespace,
+            markers=self._markers(request, prompt),
+            thinking_budget=self.settings.thinking_budget
+            if request.thinking_budget is None
+            else request.thinking_budget,
         )
+
+    def _markers(self, request: Request, prompt: Prompt) -> Markers | None:
+        """Where the reply's reasoning stands; a model without any keeps every budget."""
+        known = self._renderer.markers
+        if known is None or request.raw is not None:
+            return None
+        return replace(known, in_reasoning=prompt.opens_reasoning)
 
     def _file(self, record: TurnRecord) -> None:
         self.records.appendleft(record)
@@ -319,6 +341,7 @@ class _Draft:
             prefill_s=out.prefill_s,
             decode_s=out.decode_s,
             commit_s=out.commit_s,
+            thinking_cut=out.thinking_cut,
         )
 
     def finish(self, reason: Finish, error: str | None = None) -> None:

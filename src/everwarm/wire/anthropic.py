@@ -19,7 +19,7 @@ from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request, Tool
 from everwarm.wire import body as wb
 from everwarm.wire.anthropic_stream import Encoder
-from everwarm.wire.extensions import Everwarm
+from everwarm.wire.extensions import Everwarm, first_budget
 from everwarm.wire.format import Asked
 from everwarm.wire.sealed import unseal
 from everwarm.wire.strict import StrictObject
@@ -182,15 +182,12 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         stop=tuple(b.stop_sequences),
         template_args=_template_args(b),
         namespace=namespace,
+        thinking_budget=first_budget(
+            b.thinking.budget_tokens if b.thinking else None, b.everwarm.thinking_budget
+        ),
         history=b.everwarm.history,
         forced_reply=b.everwarm.reply,
     )
-    budget = b.thinking.budget_tokens if b.thinking is not None else None
-    if budget is not None and budget < b.max_tokens:
-        raise RequestError(
-            "A thinking budget below max_tokens cannot be kept here; leave budget_tokens out.",
-            param="thinking.budget_tokens",
-        )
     hides = b.thinking is not None and b.thinking.display == "omitted"
     return Asked(request, b.stream, partial(Encoder, hides_thinking=hides))
 

@@ -9,7 +9,7 @@ that cannot be honoured. Two exceptions: `null` is the same as absent, everywher
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,15 @@ from everwarm.events import Event, TokenLogprob, TurnRecord
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request, Sampling, Tool
 from everwarm.wire import body as wb
-from everwarm.wire.extensions import Effort, Everwarm, TemplateArgs, history_mode, template_args
+from everwarm.wire.extensions import (
+    Budget,
+    Effort,
+    Everwarm,
+    TemplateArgs,
+    first_budget,
+    history_mode,
+    template_args,
+)
 from everwarm.wire.strict import StrictObject as _Object
 
 NO_EFFECT = frozenset(
@@ -141,6 +149,8 @@ class _Body(_Object):
     stream_options: _StreamOptions = _StreamOptions()
     chat_template_kwargs: TemplateArgs = TemplateArgs()
     reasoning_effort: Effort | None = None
+    enable_thinking: bool | None = None
+    thinking_budget: Budget | None = None
     response_format: _ResponseFormat | None = None
     everwarm: Everwarm = Everwarm()
 
@@ -163,11 +173,19 @@ def _request(b: _Body, namespace: str) -> Request:
         max_tokens=_max_tokens(b),
         stop=tuple(b.stop),
         logprobs=_logprobs(b),
-        template_args=template_args(b.reasoning_effort, b.chat_template_kwargs),
+        template_args=_template_args(b),
+        thinking_budget=first_budget(
+            b.thinking_budget, b.chat_template_kwargs.thinking_budget, b.everwarm.thinking_budget
+        ),
         namespace=namespace,
         history=history_mode(b.everwarm, b.chat_template_kwargs),
         forced_reply=b.everwarm.reply,
     )
+
+
+def _template_args(b: _Body) -> Mapping[str, Any]:
+    switch = {} if b.enable_thinking is None else {"enable_thinking": b.enable_thinking}
+    return switch | dict(template_args(b.reasoning_effort, b.chat_template_kwargs))
 
 
 def _message(m: _AnyMessage) -> Message:

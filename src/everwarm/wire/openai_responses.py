@@ -192,6 +192,7 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         template_args=wb.effort_args(b.reasoning.effort),
         namespace=namespace,
         history=b.everwarm.history,
+        thinking_budget=b.everwarm.thinking_budget,
         forced_reply=b.everwarm.reply,
     )
     encoder = partial(
