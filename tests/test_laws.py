@@ -34,6 +34,7 @@ ONLY_IN = {
     "uvicorn": "server",
     "xxhash": "cache",
     "jinja2": "engine",
+    "llguidance": "engine",
     "sqlite3": {"cache", "history"},
 }
 

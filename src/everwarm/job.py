@@ -46,6 +46,15 @@ class Markers:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What a reply has to be. `reply`: all of it, or the marker with which it opens reasoning;
+    `answer`: what follows reasoning. Both are what `Engine.check` takes."""
+
+    reply: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One sequence to be read and continued. `max_tokens` is always bounded by the context.
 
@@ -66,6 +75,7 @@ class Job:
     forced: Tokens[int] | None = None
     markers: Markers | None = None
     thinking_budget: int | None = None
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +136,7 @@ Sink = Callable[[Output], None]
 
 
 class Engine(Protocol):
-    """Runs jobs. All three calls return at once and may be made from any thread."""
+    """Runs jobs. All calls but `check` return at once; all may be made from any thread."""
 
     @property
     def model(self) -> ModelInfo: ...
@@ -136,6 +146,12 @@ class Engine(Protocol):
 
     def cancel(self, job_id: str) -> None:
         """End a job at its next step, with `Ended("cancelled")`. An unknown id is ignored."""
+
+    def check(self, grammar: str) -> None:
+        """Compile a grammar of a job to come, and keep it. Blocks; for a thread of its own.
+
+        Raises ValueError with the reason where it cannot be held.
+        """
 
     def stats(self) -> dict[str, int | float | str]:
         """Counts for people: running and waiting jobs, bytes held, states, pieces."""

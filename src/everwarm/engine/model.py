@@ -11,6 +11,7 @@ from huggingface_hub import hf_hub_download
 from mlx.utils import tree_flatten
 
 from everwarm.codec import Codec
+from everwarm.engine.grammar import Grammars
 from everwarm.engine.text import TextCodec
 from everwarm.errors import ConfigError
 from everwarm.job import ModelInfo
@@ -22,6 +23,7 @@ class LoadedModel:
 
     model: Any
     codec: Codec
+    grammars: Grammars
     info: ModelInfo
     config: dict[str, Any]
     directory: Path
@@ -57,7 +59,8 @@ def load_model(path_or_id: str, *, model_id: str | None, context_length: int | N
         vocab_size=info.vocab_size or len(wrapper),
         nbytes=nbytes,
     )
-    return LoadedModel(model, codec, info, config, directory)
+    grammars = Grammars(wrapper._tokenizer, info.vocab_size, codec.eos_ids)
+    return LoadedModel(model, codec, grammars, info, config, directory)
 
 
 def _snapshot(repo: str) -> Path:

@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from everwarm.cache.cache import Cache, Lease
 from everwarm.codec import Codec
+from everwarm.engine.grammar import Grammars
 from everwarm.engine.guide import Guide
 from everwarm.engine.state import State
 from everwarm.engine.stop import StopTexts
@@ -41,12 +42,22 @@ class Counts:
 
 
 class Run:
-    """One job on its way. Live: engine thread only. `chunk` may be changed between steps."""
+    """One job on its way. Live: engine thread only. `chunk` may be changed between steps.
+
+    `grammars` is needed by jobs that have one.
+    """
 
     def __init__(
-        self, job: Job, cache: Cache, codec: Codec, sink: Callable[[Output], None], chunk: int
+        self,
+        job: Job,
+        cache: Cache,
+        codec: Codec,
+        sink: Callable[[Output], None],
+        chunk: int,
+        grammars: Grammars | None = None,
     ) -> None:
         self.job, self.cache, self.codec, self.sink = job, cache, codec, sink
+        self.grammars = grammars
         self.chunk = chunk
         self.phase: Phase = "wait"
         self.cancelled = False
@@ -149,7 +160,7 @@ class Run:
         """
         job, c = self.job, self.counts
         began = time.perf_counter()
-        guide = Guide(job, self.codec)
+        guide = Guide(job, self.codec, self.grammars)
         stop = StopTexts(self.codec, job.stop)
         held = lease.holder.tokens
         y, logprobs = guide.draw(state.read(job.tokens[-1:]))

@@ -11,7 +11,10 @@ from everwarm.job import Markers
 
 
 class Sections:
-    """Follows one reply. Live: engine thread only. `n_reasoning` counts its tokens of reasoning."""
+    """Follows one reply. Live: engine thread only. `n_reasoning` counts its tokens of reasoning.
+
+    `tail` is the latest text, from the last marker on.
+    """
 
     def __init__(self, codec: Codec, markers: Markers) -> None:
         self._detokenizer = codec.detokenizer()
@@ -24,22 +27,30 @@ class Sections:
         }
         self._keep = max(len(m) for ms in self._leave.values() for m, _ in ms)
         self._section = "reasoning" if markers.in_reasoning else "text"
-        self._tail = ""
+        self._opens, self._said = opens, ""
+        self.tail = ""
         self.n_reasoning = 0
 
     @property
     def in_reasoning(self) -> bool:
         return self._section == "reasoning"
 
+    @property
+    def may_open(self) -> bool:
+        """Whether all that was said may still become the marker that opens reasoning."""
+        return self._opens.startswith(self._said.lstrip())
+
     def take(self, token: int) -> None:
         """Go on by one token."""
         self.n_reasoning += self.in_reasoning
-        self._tail += self._detokenizer.add(token)
+        text = self._detokenizer.add(token)
+        self.tail += text
+        self._said = (self._said + text)[: len(self._opens) + 1]
         while found := self._next():
             at, marker, self._section = found
-            self._tail = self._tail[at + len(marker) :]
-        self._tail = self._tail[-self._keep :]
+            self.tail = self.tail[at + len(marker) :]
+        self.tail = self.tail[-self._keep :]
 
     def _next(self) -> tuple[int, str, str] | None:
-        places = ((self._tail.find(m), m, s) for m, s in self._leave[self._section])
+        places = ((self.tail.find(m), m, s) for m, s in self._leave[self._section])
         return min((p for p in places if p[0] >= 0), default=None)

@@ -73,7 +73,7 @@ class EngineThread:
             if self._stopping:
                 sink(Failed(Overloaded("The server is stopping.")))
                 return
-            run = Run(job, self._cache, self.codec, sink, self._chunk)
+            run = Run(job, self._cache, self.codec, sink, self._chunk, self._grammars)
             self._jobs[job.id] = _Running(run)
             self._schedule.add(job.id)
 
@@ -87,6 +87,10 @@ class EngineThread:
                     r.run.lease.holder.ending = True
 
         self._inbox.put(mark)
+
+    def check(self, grammar: str) -> None:
+        """On the caller's thread: `Grammars` is made for several."""
+        self._grammars.check(grammar)
 
     def call(self, fn: Callable[[], Any]) -> Future[Any]:
         """Run a function on the engine's thread, between two steps."""
@@ -146,6 +150,7 @@ class EngineThread:
             tier=self._tier,
         )
         self.codec = loaded.codec
+        self._grammars = loaded.grammars
         self._loaded.set_result(loaded)
 
     def _turn(self) -> bool:

@@ -29,11 +29,13 @@ from everwarm.job import (
     Token,
 )
 from everwarm.prompt.dialects import families
+from everwarm.prompt.grammar import Wanted, wanted
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request
+from everwarm.server.grammars import Compiler
 from everwarm.server.outbox import Outbox
 from everwarm.tokens import Prompt, Tokens, tokens_of
 
@@ -70,12 +72,13 @@ class Turns:
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="everwarm-render")
     )
     _renderer: Renderer = field(init=False)
+    _compiler: Compiler = field(init=False)
     _no_calls: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
         self._renderer = Renderer(self.codec, history=mode, store=self.store)
-
+        self._compiler = Compiler(self.engine)
         # A call has one of these tokens: never drawn, no call is possible.
         self._no_calls = dict.fromkeys(families.call_tokens(self.codec), float("-inf"))
 
@@ -112,11 +115,13 @@ class Turns:
 
     async def _events(self, request: Request, draft: _Draft, live: Live) -> AsyncIterator[Event]:
         began = time.perf_counter()
-        prompt, forced = await self._work(lambda: (self._prompt(request), self._forced(request)))
+        prompt, forced, shape = await self._work(lambda: self._texts(request))
+        grammar = await self._compiler.compiled(shape)
         draft.set(render_s=time.perf_counter() - began)
-        job = replace(self._job(request, prompt, draft.record.id), forced=forced)
+        job = self._job(request, prompt, draft.record.id)
+        job = replace(job, forced=forced, grammar=grammar)
         draft.set(prompt_tokens=len(prompt.tokens), new_tokens=prompt.new_tokens)
-        may_call = request.tool_choice == "auto" and not prompt.kept_tools
+        may_call = request.tool_choice != "none" and not prompt.kept_tools
         if prompt.kept_tools:
             draft.set(tools_from="conversation")
         yield Started(len(prompt.tokens))
@@ -185,6 +190,23 @@ class Turns:
 
     async def _work(self, fn: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, fn)
+
+    def _texts(self, request: Request) -> tuple[Prompt, Tokens[int] | None, Wanted | None]:
+        """The prompt, the dictated reply, and the grammar of any other."""
+        prompt = self._prompt(request)
+        if request.raw is not None:
+            return prompt, self._forced(request), None
+        return (
+            prompt,
+            self._forced(request),
+            wanted(
+                self.codec,
+                self._renderer.dialect,
+                request,
+                may_call=request.tool_choice != "none" and not prompt.kept_tools,
+                thinks=self._renderer.may_think(prompt),
+            ),
+        )
 
     def _prompt(self, request: Request) -> Prompt:
         if request.raw is not None:

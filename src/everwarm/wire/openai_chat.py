@@ -21,6 +21,7 @@ from everwarm.events import Event, TokenLogprob, TurnRecord
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request, Sampling, Tool
 from everwarm.wire import body as wb
+from everwarm.wire import held
 from everwarm.wire.extensions import (
     Budget,
     Effort,
@@ -34,7 +35,7 @@ from everwarm.wire.strict import StrictObject as _Object
 
 NO_EFFECT = frozenset(
     {"user", "safety_identifier", "metadata", "store", "service_tier"}  # for OpenAI's own books
-    | {"prompt_cache_key", "parallel_tool_calls", "verbosity"}  # hints
+    | {"prompt_cache_key", "verbosity"}  # hints
 )
 """Fields of the body that are accepted and change nothing."""
 
@@ -103,7 +104,7 @@ class _Function(_Object):
     name: wb.Name
     description: str = ""
     parameters: wb.Json | None = None
-    strict: Literal[False] = False  # arguments are not held to the schema
+    strict: bool = False
 
 
 class _Tool(_Object):
@@ -115,10 +116,6 @@ class _StreamOptions(_Object):
     include_usage: bool = False
 
 
-class _ResponseFormat(_Object):
-    type: Literal["text"]
-
-
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
@@ -128,7 +125,8 @@ class _Body(_Object):
         list[Annotated[_AnyMessage, Field(discriminator="role")]], Field(min_length=1)
     ]
     tools: Annotated[list[_Tool], Field(max_length=1024)] = []
-    tool_choice: Literal["none", "auto"] = "auto"
+    tool_choice: held.Choice = held.AUTO
+    parallel_tool_calls: bool = True
     stop: wb.Texts = []
     seed: wb.Seed | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0  # OpenAI's default
@@ -151,7 +149,7 @@ class _Body(_Object):
     reasoning_effort: Effort | None = None
     enable_thinking: bool | None = None
     thinking_budget: Budget | None = None
-    response_format: _ResponseFormat | None = None
+    response_format: held.ChatFormat | None = None
     everwarm: Everwarm = Everwarm()
 
 
@@ -162,13 +160,18 @@ def parse(body: bytes, *, namespace: str = "") -> ChatBody:
 
 
 def _request(b: _Body, namespace: str) -> Request:
+    choice, named = held.chosen(b.tool_choice)
     return Request(
         model=b.model,
         messages=tuple(_message(m) for m in b.messages),
         tools=tuple(
-            Tool(f.name, f.description, f.parameters) for f in (t.function for t in b.tools)
+            Tool(f.name, f.description, f.parameters, f.strict)
+            for f in (t.function for t in b.tools)
         ),
-        tool_choice=b.tool_choice,
+        tool_choice=choice,
+        named_tool=named,
+        parallel_calls=b.parallel_tool_calls,
+        shape=held.chat_shape(b.response_format),
         sampling=_sampling(b),
         max_tokens=_max_tokens(b),
         stop=tuple(b.stop),
