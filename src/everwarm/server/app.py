@@ -28,6 +28,7 @@ from everwarm.wire import formats
 from everwarm.wire.errors import anthropic_error, openai_error
 from everwarm.wire.format import Format
 from everwarm.wire.models import anthropic_model, anthropic_models, openai_model, openai_models
+from everwarm.wire.openapi import description
 
 
 def create_app(
@@ -56,6 +57,7 @@ def create_app(
         "/": small.root,
         "/api/hello": small.root,
         "/api/version": small.version,
+        "/openapi.json": small.openapi,
     }
     routes = [Route(p.path, endpoints[p.path], methods=list(p.methods)) for p in POLICIES]
     return Guard(Starlette(routes=routes, exception_handlers={HTTPException: _not_here}), settings)
@@ -112,6 +114,11 @@ class _Small:
 
     async def version(self, _: HttpRequest) -> Response:
         return _json({"version": __version__})
+
+    async def openapi(self, _: HttpRequest) -> Response:
+        """What can be asked here, for tools that read OpenAPI."""
+        routes = [(p.path, p.methods, p.needs_key) for p in POLICIES]
+        return _json(await asyncio.to_thread(description, __version__, routes))
 
     async def ready(self, _: HttpRequest) -> Response:
         """As `health`, with the disk tier's state: it never keeps an answer from being given."""
