@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import zoo
 from serving import Server, serving
 
 from everwarm.cli.clients import CLIENTS, Served
-from everwarm.cli.launch import script
+from everwarm.cli.launch import run, script
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EXAMPLE = Served(
@@ -60,7 +62,7 @@ def env(tmp_path: Path) -> dict[str, str]:
     (folder / "agent.py").write_text(AGENT)
     for client in CLIENTS.values():
         starter = folder / client.command
-        starter.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{folder}/agent.py" "$@"\n')
+        starter.write_text(f'#!/bin/sh\nexec "{sys.executable}" -ES "{folder}/agent.py" "$@"\n')
         starter.chmod(0o700)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -82,30 +84,50 @@ def seen(env: dict[str, str]) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture
+def here(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The same, for what is started from this process."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tempfile, "tempdir", env["TMPDIR"])
+    return env
+
+
 @pytest.mark.parametrize("name", CLIENTS)
-def test_what_is_printed_is_what_is_started(
-    server: Server, env: dict[str, str], tmp_path: Path, name: str
-) -> None:
-    started = subprocess.run(launch(server, name, "--", "a b", "--c"), env=env, cwd=tmp_path)
-    assert started.returncode == 7
-    first = seen(env)
+def test_what_is_printed_is_what_is_started(here: dict[str, str], name: str) -> None:
+    at = replace(EXAMPLE, key="it's secret", context_length=7 * 11 * 13)
+    assert run(name, at, ["a b", "--c"]) == 7
+    first = seen(here)
     assert first["args"][-2:] == ["a b", "--c"]
-    assert server.root in json.dumps(first)
-    assert "it's secret" in json.dumps(first)
-    printed = subprocess.run(
-        launch(server, name, "--print"), env=env, capture_output=True, text=True, check=True
-    ).stdout
-    ran = subprocess.run(["sh", "-s", "--", "a b", "--c"], input=printed, env=env, text=True)
+    for told in (at.url, at.model, at.key, *(["1001"] if name != "cline" else [])):
+        assert told in json.dumps(first), told
+    printed = script(name, at)
+    ran = subprocess.run(["sh", "-s", "--", "a b", "--c"], input=printed, text=True)
     assert ran.returncode == 7
-    assert seen(env) == first
-    assert os.listdir(env["TMPDIR"]) == []
+    assert seen(here) == first
+    assert os.listdir(here["TMPDIR"]) == []
 
 
-def test_a_variable_that_would_win_is_taken_away(server: Server, env: dict[str, str]) -> None:
-    subprocess.run(launch(server, "claude"), env=env)
-    assert "ANTHROPIC_API_KEY" not in seen(env)["env"]
-    subprocess.run(launch(server, "codex"), env=env)
-    assert seen(env)["env"]["ANTHROPIC_API_KEY"] == "theirs"
+def test_a_variable_that_would_win_is_taken_away(here: dict[str, str]) -> None:
+    run("claude", EXAMPLE, [])
+    assert "ANTHROPIC_API_KEY" not in seen(here)["env"]
+    run("codex", EXAMPLE, [])
+    assert seen(here)["env"]["ANTHROPIC_API_KEY"] == "theirs"
+
+
+def test_without_arguments_some_are_given_their_own(here: dict[str, str]) -> None:
+    run("openclaw", EXAMPLE, [])
+    assert seen(here)["args"] == ["chat"]
+
+
+def test_the_running_server_is_what_is_launched_at(server: Server, env: dict[str, str]) -> None:
+    model = server.call("GET", "/v1/models", x_api_key="it's secret")[1]["data"][0]
+    done = subprocess.run(launch(server, "codex", "--", "exec"), env=env)
+    assert done.returncode == 7
+    found = seen(env)
+    assert found["env"]["EVERWARM_API_KEY"] == "it's secret"
+    assert f"model_context_window={model['context_length']}" in found["args"]
+    assert f'model="{model["id"]}"' in found["args"]
 
 
 def test_an_end_of_the_launcher_ends_the_agent_and_leaves_nothing(
@@ -159,10 +181,3 @@ def test_codex_s_flags_are_toml() -> None:
     given = tomllib.loads("\n".join(a for a in args if a != "-c"))
     assert given["model_providers"]["everwarm"]["base_url"] == EXAMPLE.v1
     assert given["model_context_window"] == 8192
-
-
-def test_the_model_s_limits_reach_the_client(server: Server, env: dict[str, str]) -> None:
-    context = server.call("GET", "/v1/models", x_api_key="it's secret")[1]["data"][0]
-    for name in ("opencode", "openclaw", "pi", "qwen", "continue", "aider", "codex", "claude"):
-        subprocess.run(launch(server, name), env=env)
-        assert str(context["context_length"]) in json.dumps(seen(env)), name

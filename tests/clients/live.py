@@ -33,6 +33,7 @@ from agents import Agent, Kind, Place
 from proxy import Dictation, proxy
 from serving import Server, save_talker, serving
 
+import everwarm
 from everwarm.cli.clients import CLIENTS
 from everwarm.engine.convert import convert
 from everwarm.models import ensure_default
@@ -131,11 +132,11 @@ class Walk:
         launch = [sys.executable, "-m", "everwarm", "launch", self.name, "--url", self.url, "--"]
         print("$", self.name, *own, flush=True)
         env = {"PATH": self.path, "HOME": str(self.place.home), "TERM": "xterm", "LANG": "C.UTF-8"}
-        kept = {k: v for k, v in os.environ.items() if k == "PYTHONPATH"}
+        own_code = {"PYTHONPATH": str(Path(everwarm.__file__).parents[1])}
         process = subprocess.Popen(
             [*launch, *own],
             cwd=self.place.project,
-            env=env | kept | self.agent.env,
+            env=env | own_code | self.agent.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
