@@ -36,7 +36,8 @@ def plain(text):
         text = text.replace(f, "FOLDER")
     return text
 with open(os.environ["SEEN"], "w") as out:
-    env = {k: plain(v) for k, v in os.environ.items() if k not in ("SEEN", "_", "PWD", "SHLVL")}
+    shell = ("SEEN", "_", "PWD", "OLDPWD", "SHLVL")
+    env = {k: plain(v) for k, v in os.environ.items() if k not in shell}
     args = [plain(a) for a in sys.argv[1:]]
     json.dump({"env": env, "args": args, "files": files, "folders": sorted(folders)}, out)
 if "--wait" in sys.argv:
@@ -102,7 +103,7 @@ def test_what_is_printed_is_what_is_started(here: dict[str, str], name: str) -> 
     for told in (at.url, at.model, at.key, *(["1001"] if name != "cline" else [])):
         assert told in json.dumps(first), told
     printed = script(name, at)
-    ran = subprocess.run(["sh", "-s", "--", "a b", "--c"], input=printed, text=True)
+    ran = subprocess.run(["sh", "-s", "--", "a b", "--c"], input=printed, env=here, text=True)
     assert ran.returncode == 7
     assert seen(here) == first
     assert os.listdir(here["TMPDIR"]) == []

@@ -5,6 +5,7 @@ What points it at the server is not here: that is what `everwarm launch` does.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,11 +36,17 @@ class Agent:
     `rereads`: it takes back the end of each request, so that the reply is read again.
     """
 
-    shell: Callable[[str], str]
     ask: Callable[[Kind, list[str], Place], list[str]]
+    shell: Callable[[str], str] = lambda command: call("bash", command=command)
     env: Mapping[str, str] = field(default_factory=dict)
     takes_many: bool = False
     forks: bool = True
     rereads: bool = False
     workspace: str = ""
     """Where it works, in its home, if not in the project."""
+
+
+def agent(name: str) -> Agent:
+    """The agent of this name, from its own file."""
+    found: Agent = importlib.import_module(f"agent_{name}").AGENT
+    return found

@@ -13,7 +13,6 @@ Prints what each step read, and both ratios; fails where a step does, or reads t
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import signal
@@ -29,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from agents import Agent, Kind, Place
+from agents import Agent, Kind, Place, agent
 from proxy import Dictation, proxy
 from serving import Server, save_talker, serving
 
@@ -132,11 +131,10 @@ class Walk:
         launch = [sys.executable, "-m", "everwarm", "launch", self.name, "--url", self.url, "--"]
         print("$", self.name, *own, flush=True)
         env = {"PATH": self.path, "HOME": str(self.place.home), "TERM": "xterm", "LANG": "C.UTF-8"}
-        own_code = {"PYTHONPATH": str(Path(everwarm.__file__).parents[1])}
         process = subprocess.Popen(
             [*launch, *own],
             cwd=self.place.project,
-            env=env | own_code | self.agent.env,
+            env=env | source() | self.agent.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -172,7 +170,12 @@ class Walk:
         return turns[::-1]
 
 
-def report(name: str, agent: Agent, steps: list[tuple[str, dict[str, int]]]) -> bool:
+def source() -> dict[str, str]:
+    """The variable by which a process elsewhere runs this very code."""
+    return {"PYTHONPATH": str(Path(everwarm.__file__).parents[1])}
+
+
+def report(name: str, one: Agent, steps: list[tuple[str, dict[str, int]]]) -> bool:
     """Print what was read; whether it is within the limits."""
     for step, counts in steps:
         print(f"{name:10}{step:18}", *(f"{k}={v}" for k, v in counts.items()))
@@ -184,23 +187,23 @@ def report(name: str, agent: Agent, steps: list[tuple[str, dict[str, int]]]) -> 
         f"| {name} {version} | {sums['requests']} | {sums['prompt_tokens']:,} | {read:,} "
         f"| {cache:.3f} | {reprocess:.3f} |"
     )
-    return cache <= LIMIT and (agent.rereads or reprocess <= LIMIT)
+    return cache <= LIMIT and (one.rereads or reprocess <= LIMIT)
 
 
 def walk(name: str, clients: Path, model: Path, at: Path) -> bool:
     """One agent, one fresh server."""
-    agent: Agent = importlib.import_module(f"agent_{name}").AGENT
+    one = agent(name)
     place = Place(at / "home", at / "project")
-    for folder in (place.home, place.project, place.home / agent.workspace):
+    for folder in (place.home, place.project, place.home / one.workspace):
         folder.mkdir(parents=True, exist_ok=True)
-    work = place.home / agent.workspace if agent.workspace else place.project
+    work = place.home / one.workspace if one.workspace else place.project
     subprocess.run(["git", "init", "-q"], cwd=place.project, check=True)
     (work / "lake.txt").write_text("It is deep.\n")
     path = f"{clients / 'node_modules' / '.bin'}:{os.environ['PATH']}"
     with serving(model, "--forced-replies") as server, proxy(server.port) as (url, said):
-        steps = Walk(name, agent, server, url, said, place, path).go()
+        steps = Walk(name, one, server, url, said, place, path).go()
     assert (work / "made.txt").read_text() == "one\ntwo\n"
-    return report(name, agent, steps)
+    return report(name, one, steps)
 
 
 def install(clients: Path, names: tuple[str, ...]) -> None:
