@@ -103,7 +103,9 @@ def test_what_is_printed_is_what_is_started(here: dict[str, str], name: str) -> 
     for told in (at.url, at.model, at.key, *(["1001"] if name != "cline" else [])):
         assert told in json.dumps(first), told
     printed = script(name, at)
-    ran = subprocess.run(["sh", "-s", "--", "a b", "--c"], input=printed, env=here, text=True)
+    ran = subprocess.run(
+        ["sh", "-s", "--", "a b", "--c"], input=printed, env={**os.environ}, text=True
+    )
     assert ran.returncode == 7
     assert seen(here) == first
     assert os.listdir(here["TMPDIR"]) == []
