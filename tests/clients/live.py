@@ -150,7 +150,7 @@ class Walk:
 
     def _stop(self, process: subprocess.Popen[str]) -> None:
         """Ctrl-C in the middle of a reply; the server must notice."""
-        while self.said.replies or self.said.sent < 4000:
+        while self.said.replies or self.said.words < 50:
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)

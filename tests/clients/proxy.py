@@ -17,23 +17,21 @@ _DROPPED = {"host", "content-length", "accept-encoding", "connection"}
 class Dictation:
     """What the model will say to requests with tools, in order; the others get a title.
 
-    `sent` counts the bytes of the latest reply that reached the agent, so that a test can stop it
-    in the middle. Shared by the threads of the proxy.
+    `words` counts the times that `word` of a long reply reached the agent, so that a test can stop
+    it in the middle. Shared by the threads of the proxy.
     """
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.replies: list[str] = []
-        self.sent = 0
-        self.cut = 0
-        self.taken: set[str] = set()
+        self.words = 0
         self._lock = threading.Lock()
 
     def reply(self, body: dict[str, Any]) -> str:
         with self._lock:
             if not body.get("tools") or not self.replies:
                 return "A title"
-            self.sent = 0
+            self.words = 0
             return self.replies.pop(0)
 
 
@@ -87,8 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
             while part := answer.read1(65536):
                 self.wfile.write(part)
                 self.wfile.flush()
-                self.said.sent += len(part)
+                self.said.words += part.count(b"word")
         except (BrokenPipeError, ConnectionResetError):
-            self.said.cut += 1
+            return
         finally:
             line.close()

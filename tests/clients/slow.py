@@ -33,7 +33,6 @@ DONE = "All is done."
 
 def wait(name: str, path: str, model: Path, at: Path, seconds: float, said: dict[str, str]) -> None:
     """One agent with its server. Says in `said` how it went."""
-    one = agent(name)
     place = Place(at / "home", at / "project")
     place.home.mkdir(parents=True)
     place.project.mkdir()
@@ -49,40 +48,51 @@ def wait(name: str, path: str, model: Path, at: Path, seconds: float, said: dict
         stderr=subprocess.DEVNULL,
         text=True,
     )
+    try:
+        said[name] = _asked(name, serving, place, env, seconds)
+    finally:
+        serving.terminate()
+        serving.wait(60)
+    print(name, said[name], flush=True)
+
+
+def _asked(
+    name: str, serving: subprocess.Popen[str], place: Place, env: dict[str, str], seconds: float
+) -> str:
     assert serving.stdout is not None
     server = Server(int(serving.stdout.readline().split(":")[-1].split("/")[0]))
-    with proxy(server.port) as (url, dictation):
+    one = agent(name)
+    out = place.home / "said.txt"  # a file: what an agent leaves running may hold a pipe open
+    with proxy(server.port) as (url, dictation), out.open("w") as file:
         dictation.replies = [f"<think>Well.</think>{DONE}"]
         own = one.ask("first", ["Look around."], place)
-        launch = [sys.executable, "-m", "everwarm", "launch", name, "--url", url, "--", *own]
         begun = time.monotonic()
         process = subprocess.Popen(
-            launch,
+            [sys.executable, "-m", "everwarm", "launch", name, "--url", url, "--", *own],
             cwd=place.project,
             env=env | one.env,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=file,
             stderr=subprocess.STDOUT,
-            text=True,
             start_new_session=True,
         )
-        out, _ = process.communicate(timeout=seconds + 300)
+        try:
+            process.wait(seconds + 200)
+        finally:
+            end_group(process.pid)
         took = time.monotonic() - begun
         turns = server.call("GET", "/api/turns?limit=100")[1]["turns"]
-        longest = max(t["prefill_s"] for t in turns)
-        cancelled = sum(t["finish"] == "cancelled" for t in turns)
-        good = DONE in out and not cancelled and longest >= 0.9 * seconds
-        said[name] = (
-            f"{'good' if good else 'BAD'}: {took:.0f} s, the longest prefill {longest:.0f} s, "
-            f"{len(turns)} requests, {cancelled} given up" + ("" if good else f"\n{out[-2000:]}")
-        )
-        print(name, said[name], flush=True)
-    with_group(process.pid)
-    serving.terminate()
-    serving.wait(60)
+    longest = max((t["prefill_s"] for t in turns), default=0)
+    cancelled = sum(t["finish"] == "cancelled" for t in turns)
+    good = DONE in out.read_text() and not cancelled and longest >= 0.9 * seconds
+    return (
+        f"{'good' if good else 'BAD'}: {took:.0f} s, the longest prefill {longest:.0f} s, "
+        f"{len(turns)} requests, {cancelled} given up"
+        + ("" if good else f"\n{out.read_text()[-2000:]}")
+    )
 
 
-def with_group(pid: int) -> None:
+def end_group(pid: int) -> None:
     """End what an agent left behind it."""
     try:
         os.killpg(pid, signal.SIGTERM)
