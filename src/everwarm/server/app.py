@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import orjson
@@ -67,6 +69,13 @@ def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
     return Response(orjson.dumps(body), status, headers, "application/json")
 
 
+@cache
+def _description() -> str:
+    """Not by orjson: it has no number for the bound of a seed, 2**64."""
+    routes = [(p.path, p.methods, p.needs_key) for p in POLICIES]
+    return json.dumps(description(__version__, routes))
+
+
 def _refusal(http: HttpRequest, error: Exception) -> Response:
     spell = anthropic_error if _is_anthropic(http) else openai_error
     status, body, headers = spell(error)
@@ -117,8 +126,7 @@ class _Small:
 
     async def openapi(self, _: HttpRequest) -> Response:
         """What can be asked here, for tools that read OpenAPI."""
-        routes = [(p.path, p.methods, p.needs_key) for p in POLICIES]
-        return _json(await asyncio.to_thread(description, __version__, routes))
+        return Response(await asyncio.to_thread(_description), media_type="application/json")
 
     async def ready(self, _: HttpRequest) -> Response:
         """As `health`, with the disk tier's state: it never keeps an answer from being given."""
