@@ -12,9 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-TRIED = "2026-11-24"
-"""When the versions below were last run against this server."""
-
 HOUR_MS = 3_600_000
 """No client gives up on a long prefill sooner, where it can be told so."""
 
@@ -53,13 +50,16 @@ class Setup:
 class Client:
     """One agent. `setup` gets the server and the directory in which the files will be.
 
-    `alone`: arguments for when none are given. `note`: what a person should know of it.
+    `version` is the one that this was made for; `tried`: the day on which it went through
+    `tests/clients/live.py`, started like this, empty if it has not yet. `alone`: arguments for when
+    none are given. `note`: what a person should know of it.
     """
 
     command: str
     package: str
     version: str
     setup: Callable[[Served, str], Setup]
+    tried: str = ""
     alone: tuple[str, ...] = ()
     note: str = ""
 
@@ -214,7 +214,7 @@ def _cline(at: Served, folder: str) -> Setup:
         "model": at.model,
         "baseUrl": at.v1,
     }
-    saved = {"settings": provider, "updatedAt": f"{TRIED}T00:00:00.000Z", "tokenSource": "manual"}
+    saved = {"settings": provider, "updatedAt": "2026-11-24T00:00:00.000Z", "tokenSource": "manual"}
     config = {
         "version": 1,
         "lastUsedProvider": "openai-compatible",
@@ -291,7 +291,13 @@ CLIENTS = {
     "claude": Client(
         command="claude", package="@anthropic-ai/claude-code", version="2.1.330", setup=_claude
     ),
-    "codex": Client(command="codex", package="@openai/codex", version="0.169.0", setup=_codex),
+    "codex": Client(
+        command="codex",
+        package="@openai/codex",
+        version="0.169.0",
+        setup=_codex,
+        tried="2026-11-24",
+    ),
     "pi": Client(
         command="pi", package="@mariozechner/pi-coding-agent", version="0.73.1", setup=_pi
     ),

@@ -16,14 +16,14 @@ from pathlib import Path
 from types import FrameType
 
 from everwarm.bench.client import ChatClient
-from everwarm.cli.clients import CLIENTS, TRIED, Client, Served, Setup
+from everwarm.cli.clients import CLIENTS, Client, Served, Setup
 from everwarm.errors import ConfigError
 
 _FOLDER = "$folder"
 _HEAD = """\
 #!/bin/sh
 # {name} with everwarm at {url}, as `everwarm launch {name} --print` shows it.
-# Tried with {package} {version} on {tried}. Install: {install}
+# {tried} Install: {install}
 """
 
 
@@ -50,8 +50,12 @@ def script(name: str, at: Served, args: Sequence[str] = ()) -> str:
     """The same as a shell script: what `--print` shows, and the files in `examples/`."""
     client = client_of(name)
     setup = client.setup(at, _FOLDER)
-    about = {"package": client.package, "version": client.version, "install": client.install}
-    lines = [_HEAD.format(name=name, url=at.url, tried=TRIED, **about).rstrip()]
+    what = f"{client.package} {client.version}"
+    tried = (
+        f"Tried with {what} on {client.tried}." if client.tried else f"For {what}; not tried yet."
+    )
+    head = _HEAD.format(name=name, url=at.url, tried=tried, install=client.install)
+    lines = [head.rstrip()]
     lines += [f"# {client.note}"] if client.note else []
     if setup.files:
         lines += ["folder=$(mktemp -d)", "trap 'rm -r \"$folder\"' EXIT"]

@@ -59,7 +59,9 @@ def description(version: str, routes: Iterable[tuple[str, Iterable[str], bool]])
 
 
 def _operation(path: str, body: dict[str, Any] | None, needs_key: bool) -> dict[str, Any]:
-    answers: dict[str, Any] = {_JSON: {}} | ({"text/event-stream": {}} if body and "count" not in path else {})
+    answers: dict[str, Any] = {_JSON: {}} | (
+        {"text/event-stream": {}} if body and "count" not in path else {}
+    )
     operation: dict[str, Any] = {
         "responses": {
             "200": {"description": "The answer.", "content": answers},
