@@ -123,6 +123,51 @@ def why(
 
 
 @app.command()
+def launch(
+    client: Annotated[
+        str,
+        typer.Argument(
+            help="opencode, openclaw, claude, codex, pi, qwen, cline, continue or aider."
+        ),
+    ],
+    args: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What the client itself is given; put -- before it.", metavar="-- ARGS"
+        ),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--print", help="Print it as a shell script, and start nothing.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+) -> None:
+    """Start a coding agent on the running server.
+
+    It gets the server's address, its model and context length, timeouts that outlast a long
+    prefill, and what keeps its prompts from changing: by variables, flags and files in a temporary
+    directory. Nothing of yours is written. Its own flags go behind --:
+
+    everwarm launch claude
+
+    everwarm launch codex -- exec "Look around."
+
+    --print shows all of it, with the API key, to copy from. The same for each client is in
+    examples/.
+    """
+    from everwarm.bench.client import ChatClient
+    from everwarm.cli import launch as it
+
+    it.client_of(client)
+    with ChatClient(url, api_key=api_key) as http:
+        at = it.served(http, api_key)
+    if show:
+        print(it.script(client, at, args or ()), end="")
+    else:
+        raise typer.Exit(it.run(client, at, args or ()))
+
+
+@app.command()
 def pull(
     model: Annotated[
         str | None, typer.Argument(help="A Hugging Face id. Unset: the default model.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import orjson
@@ -28,6 +30,7 @@ from everwarm.wire import formats
 from everwarm.wire.errors import anthropic_error, openai_error
 from everwarm.wire.format import Format
 from everwarm.wire.models import anthropic_model, anthropic_models, openai_model, openai_models
+from everwarm.wire.openapi import description
 
 
 def create_app(
@@ -56,6 +59,7 @@ def create_app(
         "/": small.root,
         "/api/hello": small.root,
         "/api/version": small.version,
+        "/openapi.json": small.openapi,
     }
     routes = [Route(p.path, endpoints[p.path], methods=list(p.methods)) for p in POLICIES]
     return Guard(Starlette(routes=routes, exception_handlers={HTTPException: _not_here}), settings)
@@ -63,6 +67,13 @@ def create_app(
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body), status, headers, "application/json")
+
+
+@cache
+def _description() -> str:
+    """Not by orjson: it has no number for the bound of a seed, 2**64."""
+    routes = [(p.path, p.methods, p.needs_key) for p in POLICIES]
+    return json.dumps(description(__version__, routes))
 
 
 def _refusal(http: HttpRequest, error: Exception) -> Response:
@@ -112,6 +123,10 @@ class _Small:
 
     async def version(self, _: HttpRequest) -> Response:
         return _json({"version": __version__})
+
+    async def openapi(self, _: HttpRequest) -> Response:
+        """What can be asked here, for tools that read OpenAPI."""
+        return Response(await asyncio.to_thread(_description), media_type="application/json")
 
     async def ready(self, _: HttpRequest) -> Response:
         """As `health`, with the disk tier's state: it never keeps an answer from being given."""
