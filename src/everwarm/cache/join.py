@@ -64,7 +64,7 @@ def _layer(same: Sequence[Layer], buffers: Sequence[Iterator[Any]], out: list[me
 def _part(same: Sequence[Part], buffers: Sequence[Iterator[Any]], out: list[memoryview]) -> Part:
     first = same[0]
     if all(isinstance(p, tuple) for p in same):
-        return tuple(_part(p, buffers, out) for p in zip(*same, strict=True))  # type: ignore[arg-type]
+        return tuple(_part(p, buffers, out) for p in zip(*same, strict=True))
     if all(isinstance(p, Array) for p in same):
         return _rows(same, [next(b) for b in buffers], out)  # type: ignore[arg-type]
     if any(type(p) is not type(first) or p != first for p in same):
