@@ -145,7 +145,7 @@ def tidied(cache: Cache) -> None:
     until = time.monotonic() + 30
     while not (cache.tier.is_tidy and cache.tier._joining is None):
         assert time.monotonic() < until
-        cache.tidy()
+        cache.tier.tidy()
         time.sleep(0.001)
 
 

@@ -190,11 +190,6 @@ class Cache:
             names = (name for name, root in self._roots.items() if root is lease.holder.root)
             self.tier.keep(lease.holder, next(names))
 
-    def tidy(self) -> None:
-        """Put the disk in order a little. Only while there is no lease."""
-        if self.tier is not None:
-            self.tier.tidy(self._roots.values())
-
     def abandon(self, lease: Lease) -> None:
         """After a fault: go back to where the lease began and keep that; drop it if that fails."""
         holder, at = lease.holder, lease.start

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
@@ -88,6 +88,7 @@ class DiskTier:
         self._joining: Future[Joined | None] | None = None
         self._joined: frozenset[str] = frozenset()
         self._may_join = True
+        self._root_of: Callable[[str], Node] | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -96,6 +97,7 @@ class DiskTier:
 
     def graft(self, root_of: Callable[[str], Node]) -> int:
         """Put everything that is on disk into the trees; how many pieces."""
+        self._root_of = root_of
         ends: dict[str, Node] = {}
         n = 0
         for stored in self.store.pieces(self._fingerprint):
@@ -149,7 +151,7 @@ class DiskTier:
         """A call of `tidy` would do nothing now."""
         return not (self._may_join if self._joining is None else self._joining.done())
 
-    def tidy(self, roots: Iterable[Node]) -> None:
+    def tidy(self) -> None:
         """Join small pieces, a step a call, while no job runs or waits for a file."""
         if self._joining is None:
             self.store.retire(self._joined)
@@ -161,13 +163,15 @@ class DiskTier:
             made = None if self._joining.exception() else self._joining.result()
             self._joining = None
             if made is not None:
-                self._take_joined(made, roots)
+                self._take_joined(made)
 
-    def _take_joined(self, made: Joined, roots: Iterable[Node]) -> None:
+    def _take_joined(self, made: Joined) -> None:
         """Let the tree use the new piece. The old ones go at the next call: nobody knows them."""
         r = made.stored.record
         whole = Segment(OnDisk(made.stored.file_id, made.stored.nbytes), r.start, r.start, r.end)
-        for node in (n for root in roots for n in root.below()):
+        is_ours = r.fingerprint == self._fingerprint
+        root = self._root_of(r.namespace) if is_ours and self._root_of is not None else None
+        for node in () if root is None else root.below():
             others = [s for s in node.shelved if _file_of(s) not in made.parts]
             if len(others) < len(node.shelved):
                 node.shelved = [*others, whole]

@@ -171,14 +171,14 @@ class EngineThread:
 
     def _wait(self) -> Callable[[], None] | None:
         """The next work; while there is none, the disk is put in order."""
-        left_s = None
-        if not self._jobs and self._tier is not None and self._tier.is_idle:
-            left_s = max(self._idle_since + TIDY_AFTER_S - time.monotonic(), 0.0)
-            left_s = None if self._tier.is_tidy else left_s
+        tier = self._tier
+        if self._jobs or tier is None or tier.is_tidy or not tier.is_idle:
+            return self._inbox.get()
         try:
-            return self._inbox.get(timeout=left_s)
+            left_s = self._idle_since + TIDY_AFTER_S - time.monotonic()
+            return self._inbox.get(timeout=max(left_s, 0.0))
         except queue.Empty:
-            self._cache.tidy()
+            tier.tidy()
             return _nothing
 
     def _demote(self) -> None:
