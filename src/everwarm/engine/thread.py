@@ -26,6 +26,8 @@ from everwarm.job import Failed, Job, ModelInfo, Sink
 LONG_CHUNK_S: Final = 1.0
 SHARED_CHUNK_S: Final = 0.25
 LEAST_CHUNK: Final = 32
+TIDY_AFTER_S: Final = 60.0
+"""Without a job. A person who reads the reply and asks again should find the disk at rest."""
 
 
 class _Running:
@@ -47,6 +49,7 @@ class EngineThread:
         self._schedule = Schedule(settings.prefill_share)
         self._stopping = False
         self._grace_s = 0.0
+        self._idle_since = time.monotonic()
         self._tier: DiskTier | None = None
         self._loaded: Future[LoadedModel] = Future()
         self._thread = threading.Thread(target=self._main, name="everwarm-engine", daemon=True)
@@ -157,7 +160,7 @@ class EngineThread:
         """Do what has arrived, then one step of whoever has had the least. False: end."""
         self._demote()
         while not self._inbox.empty() or not self._jobs:
-            work = self._inbox.get()
+            work = self._wait()
             if work is None:
                 for r in list(self._jobs.values()):
                     self._end(r)
@@ -171,9 +174,22 @@ class EngineThread:
             time.sleep(0.001)
         return True
 
+    def _wait(self) -> Callable[[], None] | None:
+        """The next work; while there is none, the disk is put in order."""
+        tier = self._tier
+        if self._jobs or tier is None or tier.is_tidy or not tier.is_idle:
+            return self._inbox.get()
+        try:
+            left_s = self._idle_since + TIDY_AFTER_S - time.monotonic()
+            return self._inbox.get(timeout=max(left_s, 0.0))
+        except queue.Empty:
+            tier.tidy()
+            return _nothing
+
     def _demote(self) -> None:
         """Let the disk tier take what it wants: at most one piece, then the next step's turn."""
         if self._tier is not None:
+            self._tier.store.is_busy = bool(self._jobs)
             self._tier.step()
 
     def _take_up(self, r: _Running) -> bool:
@@ -225,6 +241,7 @@ class EngineThread:
     def _forget(self, r: _Running) -> None:
         self._jobs.pop(r.run.job.id, None)
         self._schedule.remove(r.run.job.id)
+        self._idle_since = time.monotonic()
 
 
 def _nothing() -> None:
