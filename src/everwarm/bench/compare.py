@@ -144,11 +144,10 @@ class CompareRun:
         """A client leaves in the middle of a long prompt, and asks the same again."""
         self._begin("left", lines=self._lines(1.0))
         for side in self._sides:
-            colds = [
-                r for r in self.result.rows if r["server"] == side.name and r["kind"] == "cold"
-            ]
-            a_token = statistics.median(r["ttft_s"] / r["prompt_tokens"] for r in colds)
-            self._leave(side, GIVE_UP * a_token * self.plan.tokens)
+            own = [r for r in self.result.rows if (r["server"], r["kind"]) == (side.name, "cold")]
+            colds = [r["ttft_s"] / max(1, r["prompt_tokens"]) for r in own if "error" not in r]
+            if colds:
+                self._leave(side, GIVE_UP * statistics.median(colds) * self.plan.tokens)
         yield from self._ask("ask again after leaving", "left")
 
     def _leave(self, side: Side, after_s: float) -> None:
