@@ -183,13 +183,13 @@ class CompareRun:
                 continue
             assert isinstance(reply, Reply)
             side.talks[talk].append({"role": "assistant", "content": reply.text})
-            said.append(reply.text)
+            said.append(reply.text.strip())  # some servers drop the space before the first word
             row |= {
                 "prompt_tokens": reply.prompt_tokens,
                 "prefilled_tokens": reply.prefilled_tokens,
                 "ttft_s": reply.ttft_s or reply.total_s,
                 "total_s": reply.total_s,
-                "same_text": reply.text == said[0],
+                "same_text": said[-1] == said[0],
             }
             if key in side.said:
                 row["as_before"] = reply.text == side.said[key]
