@@ -50,6 +50,12 @@ def serve(
     prefill_step: Annotated[int | None, _flag("prefill_step", "--prefill-step")] = None,
     prefill_share: Annotated[float | None, _flag("prefill_share", "--prefill-share")] = None,
     context_length: Annotated[int | None, _flag("context_length", "--context-length")] = None,
+    kv_bits: Annotated[int | None, _flag("kv_bits", "--kv-bits")] = None,
+    kv_group_size: Annotated[int | None, _flag("kv_group_size", "--kv-group-size")] = None,
+    quantized_kv_start: Annotated[
+        int | None, _flag("quantized_kv_start", "--quantized-kv-start")
+    ] = None,
+    max_kv_size: Annotated[int | None, _flag("max_kv_size", "--max-kv-size")] = None,
     disk: Annotated[bool | None, _flag("disk", "--disk/--no-disk")] = None,
     disk_budget: Annotated[str | None, _flag("disk_budget", "--disk-budget")] = None,
     history: Annotated[str | None, _flag("history", "--history")] = None,

@@ -15,6 +15,7 @@ from everwarm.cache.cache import Cache
 from everwarm.cache.tier import DiskTier
 from everwarm.codec import Codec
 from everwarm.config import Settings
+from everwarm.engine.kv import Arrangement, arrange
 from everwarm.engine.model import LoadedModel, load_model
 from everwarm.engine.run import Run
 from everwarm.engine.schedule import Schedule
@@ -140,7 +141,9 @@ class EngineThread:
 
     def _load(self) -> None:
         s = self._settings
+        wanted = Arrangement.of(s)
         loaded = load_model(self._path, model_id=s.model_id, context_length=s.context_length)
+        arrange(loaded.model, wanted)
         on_gpu = mx.default_device() == mx.Device(mx.gpu)
         self._chunk = s.prefill_step or (2048 if on_gpu else 512)
         budget = s.memory_budget or int(0.7 * _free_bytes())
