@@ -118,7 +118,8 @@ class StrategiesRun:
         whole = len(strategies(self.plan)) * (self.plan.turns + len(FACTS))
         ended = sum(r["kind"] == "refused" for r in self.result.rows)
         left = whole - len(self.result.rows) - ended * (self.plan.turns + len(FACTS) - 1)
-        return max(0, left) * (time.monotonic() - self._new_from) / self._new_rows
+        seconds = time.monotonic() - self._new_from
+        return float(max(0, left) * seconds / self._new_rows)
 
     def _file(self, row: dict[str, Any]) -> dict[str, Any]:
         self.result.rows.append(row)

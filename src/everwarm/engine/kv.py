@@ -108,7 +108,8 @@ def _check_heads(model: Any, group_size: int) -> None:
     """ConfigError where a row cannot be quantised in groups of that size."""
     caches = _check_plain(model, "kv_bits", others=frozenset({"ArraysCache"}))
     model(mx.array([[0]]), cache=caches)
-    dims = {a.shape[-1] for c in caches if type(c) is KVCache for a in (c.keys, c.values)}
+    rows = [a for c in caches if type(c) is KVCache for a in (c.keys, c.values)]
+    dims = {a.shape[-1] for a in rows if a is not None}
     if wrong := sorted(d for d in dims if d % group_size):
         raise ConfigError(
             f"kv_group_size {group_size} does not divide this model's rows of {wrong[0]} numbers. "

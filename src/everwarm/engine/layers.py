@@ -26,7 +26,7 @@ from mlx_lm.models.cache import (
 Kind = Literal["cuttable", "windowed", "opaque", "unknown"]
 
 
-class SinkWindow(RotatingKVCache):  # type: ignore[misc]
+class SinkWindow(RotatingKVCache):
     """A window whose first `keep` rows stay in sight, however its tokens are cut into calls.
 
     mlx-lm's own mask hides them from all but the first `keep` tokens of a call, so that what a
@@ -36,6 +36,9 @@ class SinkWindow(RotatingKVCache):  # type: ignore[misc]
         rows   [ keep ][ max_size - keep - 1 before the call ][ the call's own ]
         query  [ seen ]      [ the last max_size - keep, itself the last ]
     """
+
+    def __init__(self, max_size: int, keep: int) -> None:
+        super().__init__(max_size=max_size, keep=keep)
 
     def make_mask(
         self, N: int, window_size: int | None = None, return_array: bool = False
@@ -48,7 +51,8 @@ class SinkWindow(RotatingKVCache):  # type: ignore[misc]
             return "causal"
         rows, own = mx.arange(before + N)[None], mx.arange(before, before + N)[:, None]
         near = rows > own - (self.max_size - self.keep)
-        return (rows <= own) & (near | (rows < self.keep))
+        mask: mx.array = (rows <= own) & (near | (rows < self.keep))
+        return mask
 
 
 def leaves(caches: list[Any]) -> list[Any]:
