@@ -38,7 +38,7 @@ class SinkWindow(RotatingKVCache):
     """
 
     def __init__(self, max_size: int, keep: int) -> None:
-        super().__init__(max_size=max_size, keep=keep)
+        super().__init__(max_size=max_size, keep=keep)  # type: ignore[no-untyped-call]
 
     def make_mask(
         self, N: int, window_size: int | None = None, return_array: bool = False
