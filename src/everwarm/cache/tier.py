@@ -86,7 +86,6 @@ class DiskTier:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is left to write."""
         return not self._pending and self._write is None
 
     def graft(self, root_of: Callable[[str], Node]) -> int:
@@ -118,16 +117,13 @@ class DiskTier:
 
     def pin(self, roots: Iterable[Node]) -> None:
         """Pin the files that pinned nodes need, and no others."""
+        known: set[str] = set()
         needed: set[str] = set()
-        all_: set[str] = set()
         for node in (n for root in roots for n in root.below()):
-            files = {f for s in node.shelved if (f := _file_of(s))}
-            files |= {node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set()
-            all_ |= files
-            for up in node.path() if node.is_pinned else []:
-                needed |= {f for s in up.shelved if (f := _file_of(s))}
-            needed |= files if node.is_pinned else set()
-        self.store.unpin(all_ - needed)
+            known |= {f for s in node.shelved if (f := _file_of(s))}
+            known |= {node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set()
+            needed |= _needed(node) if node.is_pinned else set()
+        self.store.unpin(known - needed)
         self.store.pin(needed)
 
     def keep(self, holder: Holder, namespace: str) -> None:
@@ -176,7 +172,7 @@ class DiskTier:
                 node.shelved_checkpoint = None
 
     def let_go(self, holder: Holder) -> None:
-        """Write nothing more of this state."""
+        """Write no more of this state."""
         self._pending = deque(p for p in self._pending if p[0] is not holder)
 
     def gone(self, file_ids: frozenset[str], roots: Iterable[Node]) -> None:
@@ -361,16 +357,29 @@ def _written(path: list[Node]) -> int:
     """
     at = 0
     for i, node in enumerate(path):
-        behind = path[i + 1].shelved if i + 1 < len(path) else []
         for s in sorted(node.shelved, key=lambda s: s.start):
-            leaves = s.end > node.end and s not in behind
-            if leaves and node.end <= WORTH_SHARING:
+            if node.end <= WORTH_SHARING and _leaves(s, path, i):
                 continue
             if s.start <= at < s.end:
                 at = min(s.end, node.end)
         if at < node.end:
             break
     return at
+
+
+def _leaves(s: Segment, path: list[Node], i: int) -> bool:
+    """Whether a file with rows of the i-th node goes on along another branch than this path."""
+    behind = path[i + 1].shelved if i + 1 < len(path) else []
+    return s.end > path[i].end and s not in behind
+
+
+def _needed(node: Node) -> set[str]:
+    """The files from which a node can be restored."""
+    path, out = node.path(), set[str]()
+    for i, n in enumerate(path):
+        staying = [s for s in n.shelved if not _leaves(s, path, i)]
+        out |= {f for s in staying or n.shelved if (f := _file_of(s))}
+    return out | ({node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set())
 
 
 def _up_to(node: Node, at: int) -> Node:
