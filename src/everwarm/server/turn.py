@@ -136,7 +136,7 @@ class Turns:
 
     async def forget(self, turn_ids: Collection[str], threads: Collection[MessageId]) -> None:
         """Remember nothing of these turns, nor of these conversations' words."""
-        kept = (r for r in self.records if r.id not in turn_ids)
+        kept = (_without_words(r) for r in self.records if r.id not in turn_ids)
         self.records = deque(kept, maxlen=self.records.maxlen)
         await self._work(lambda: self._renderer.forget(threads))
 
@@ -310,6 +310,11 @@ class Turns:
         if record.miss:  # its texts are the user's
             shown["miss"] = f"{record.miss.part}: {record.miss.cause}"
         log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
+
+
+def _without_words(record: TurnRecord) -> TurnRecord:
+    """A miss may show what another conversation said instead."""
+    return replace(record, miss=replace(record.miss, before="")) if record.miss else record
 
 
 def _lost(record: TurnRecord, settings: Settings, known: int | None) -> Miss:
