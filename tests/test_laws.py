@@ -13,7 +13,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "everwarm"
 FILES = sorted(SRC.rglob("*.py"))
-VOCABULARY = {"errors", "messages", "request", "events", "tokens", "job", "codec", "replies"}
+VOCABULARY = {
+    "errors",
+    "messages",
+    "request",
+    "events",
+    "tokens",
+    "job",
+    "codec",
+    "replies",
+    "sessions",
+}
 MAY = {
     "wire": VOCABULARY,
     "prompt": VOCABULARY,
@@ -35,6 +45,7 @@ ONLY_IN = {
     "xxhash": "cache",
     "jinja2": "engine",
     "llguidance": "engine",
+    "prometheus_client": "server",
     "sqlite3": {"cache", "history"},
 }
 

@@ -157,6 +157,13 @@ class Settings:
         "a whole number from 0 to 16777216",
         "--thinking-budget",
     )
+    record: bool = _setting(
+        True,
+        "Whether conversations that clients hold through the APIs are listed as sessions, and kept "
+        "in history.db. Those of the web chat always are.",
+        "true or false",
+        "--no-record",
+    )
     forced_replies: bool = _setting(
         False,
         "Let requests dictate the reply (field everwarm.reply). For benchmarks and tests.",
@@ -388,6 +395,7 @@ _READERS: dict[str, Callable[[object], object]] = {
     "history": _history,
     "remember": _flag,
     "thinking_budget": _between(0, 2**24),
+    "record": _flag,
     "max_queue": _between(1, 65536),
     "max_body": _nbytes,
     "allowed_hosts": _texts,

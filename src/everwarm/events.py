@@ -90,7 +90,8 @@ class Miss:
 
     The prompt differs from what this model read last in the conversation at token `at`, in `part`
     ("tools", "system", "message 7 (user)"): there stood `before`, now `after` (texts from a little
-    in front of the difference on). Both are empty where nothing differs and the cache lost it.
+    in front of the difference on). Both are empty where nothing differs and the cache lost it, and
+    `before` where it is another conversation's.
     `cause` says it in words. `by_text` tokens were lost by the difference, `by_cache` by eviction
     or by the distance to a position that can be restored.
     """

@@ -5,7 +5,7 @@ The engine will one day live in a process of its own, so everything here could b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -76,6 +76,37 @@ class Job:
     markers: Markers | None = None
     thinking_budget: int | None = None
     grammar: Grammar | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Tokens that were read, from the start, by a caller. The first `keep` are others' too."""
+
+    namespace: str
+    tokens: Tokens[int]
+    keep: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeNode:
+    """A position in the cache's tree, for people: tokens [start, end) behind its parent.
+
+    `nbytes` in memory and `disk_nbytes` on disk: its part of the pieces that it shares. `value`:
+    what it is worth to the eviction, per byte; None where it may not go. `names`: of the paths
+    that lead through it.
+    """
+
+    id: int
+    parent: int | None
+    start: int
+    end: int
+    nbytes: int
+    disk_nbytes: int
+    checkpoints: int
+    is_pinned: bool
+    is_running: bool
+    names: tuple[str, ...]
+    value: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +186,18 @@ class Engine(Protocol):
 
     def stats(self) -> dict[str, int | float | str]:
         """Counts for people: running and waiting jobs, bytes held, states, pieces."""
+
+    def forget(self, paths: Sequence[Path]) -> int:
+        """Let go what only these paths hold, in memory and on disk; how many bytes.
+
+        Waits until it is done: not for the event loop. What runs is left as it is.
+        """
+
+    def tree(self, paths: Mapping[str, Sequence[Path]]) -> list[TreeNode]:
+        """The cache's tree as it is between two steps, parents first. Waits for that."""
+
+    def pin(self, node: int, *, is_pinned: bool) -> bool:
+        """Keep what a node needs whatever the budgets say, or no longer. False: no such node."""
+
+    def drop(self, node: int) -> int | None:
+        """Let a node go with all behind it; how many bytes. None: no such node. Waits."""

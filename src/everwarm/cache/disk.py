@@ -27,6 +27,7 @@ from everwarm.cache.join import Joined
 from everwarm.cache.reader import Loaded, Reader
 from everwarm.cache.writer import Writer
 from everwarm.errors import ConfigError
+from everwarm.job import Path as TokenPath
 
 T = TypeVar("T")
 
@@ -140,6 +141,16 @@ class DiskStore:
     def delete(self, file_ids: Iterable[str]) -> Future[frozenset[str]]:
         """Remove these from the disk, but not what other pieces stand on. Gives back which went."""
         return self._later(self._writer.delete, file_ids, frozenset())
+
+    def drop(self, paths: Iterable[TokenPath]) -> Future[frozenset[str]]:
+        """Remove what holds tokens of these paths alone, and all that stands on it: which went."""
+        nothing: frozenset[str] = frozenset()
+        if self._is_closed:
+            return _done(nothing)
+        given = tuple(paths)
+        return self._io.submit(
+            self._writer.guarded, lambda _: self._writer.drop(given), (), nothing
+        )
 
     def clear(self) -> Future[int]:
         """Remove everything; how many pieces."""

@@ -21,6 +21,7 @@ from everwarm.cache import policy
 from everwarm.cache.blob import Record
 from everwarm.cache.identity import PositionId, Trail
 from everwarm.cache.index import Stored
+from everwarm.job import Path
 
 CELL: Final = 4096
 MOST_JOINED: Final = 64 << 20
@@ -249,6 +250,31 @@ class Shelf:
             if p.stored.record.fingerprint == fingerprint and not p.is_adrift
         ]
         return sorted(out, key=lambda s: (s.record.start, s.record.end))
+
+    def on_path(self, path: Path) -> list[str]:
+        """Pieces of all models that end on this path, behind what others share with it."""
+        ends: dict[bytes, dict[int, list[Stored]]] = defaultdict(lambda: defaultdict(list))
+        for place in self._places.values():
+            r = place.stored.record
+            if r.namespace == path.namespace and path.keep < r.end <= len(path.tokens):
+                ends[r.fingerprint][r.end].append(place.stored)
+        out: list[str] = []
+        for fingerprint, stored in ends.items():
+            trail = Trail(fingerprint, path.namespace)
+            for end in sorted(stored):
+                here = trail.feed(path.tokens[trail.at : end])
+                out += [s.file_id for s in stored[end] if s.record.position == here]
+        return out
+
+    def with_all_above(self, file_ids: Iterable[str]) -> list[str]:
+        """These and every piece that stands on one of them."""
+        out = dict.fromkeys(file_ids)
+        todo = list(out)
+        while todo:
+            for other in self._places[todo.pop()].on_it - out.keys():
+                out[other] = None
+                todo.append(other)
+        return list(out)
 
     def adrift(self) -> list[str]:
         """Pieces of no use now."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
@@ -43,6 +43,8 @@ MOST_AT_ONCE: Final = 64 << 20
 FILE_S: Final = 0.003
 FIRST_READ_RATE: Final = 500e6
 WORTH_READING: Final = 64
+WORTH_SHARING: Final = 256
+"""Rows at the start of a conversation up to which each has them in files of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class _Write:
     """A piece on its way: rows [start, end) of a sequence, or a checkpoint at `end`."""
 
     done: Future[str | None]
-    root: Node
+    holder: Holder
     tokens: Tokens[int]
     start: int
     end: int
@@ -92,19 +94,19 @@ class DiskTier:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is left to write."""
         return not self._pending and self._write is None
 
     def graft(self, root_of: Callable[[str], Node]) -> int:
         """Put everything that is on disk into the trees; how many pieces."""
         self._root_of = root_of
         ends: dict[str, Node] = {}
+        pinned: list[Node] = []
         n = 0
         for stored in self.store.pieces(self._fingerprint):
             r = stored.record
             piece = OnDisk(stored.file_id, stored.nbytes)
-            above = ends.get(stored.above) if stored.above is not None else None
-            start = root_of(r.namespace) if above is None else _up_to(above, r.start)
+            under = ends.get(stored.above) if stored.above is not None else None
+            start = root_of(r.namespace) if under is None else _up_to(under, r.start)
             if start.end != r.start:
                 continue
             node = tree.grow(start, r.tokens)
@@ -114,8 +116,24 @@ class DiskTier:
                 node.kind = node.kind or r.mark  # type: ignore[assignment]
             else:
                 _attach(node, Segment(piece, r.start, r.start, r.end))
+            if stored.is_pinned:
+                pinned.append(node)
             n += 1
+        above = {id(up) for node in pinned for up in node.path()[:-1]}
+        for node in pinned:  # what was pinned is the end; the files in front are pinned for it
+            node.is_pinned = id(node) not in above
         return n
+
+    def pin(self, roots: Iterable[Node]) -> None:
+        """Pin the files that pinned nodes need, and no others."""
+        known: set[str] = set()
+        needed: set[str] = set()
+        for node in (n for root in roots for n in root.below()):
+            known |= {f for s in node.shelved if (f := _file_of(s))}
+            known |= {node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set()
+            needed |= _needed(node) if node.is_pinned else set()
+        self.store.unpin(known - needed)
+        self.store.pin(needed)
 
     def keep(self, holder: Holder, namespace: str) -> None:
         """Write what this state holds and the disk does not, piece by piece from now on.
@@ -194,6 +212,16 @@ class DiskTier:
             if node.shelved_checkpoint and node.shelved_checkpoint.file_id == file_id:
                 node.shelved_checkpoint = None
 
+    def let_go(self, holder: Holder) -> None:
+        """Write no more of this state."""
+        self._pending = deque(p for p in self._pending if p[0] is not holder)
+
+    def gone(self, file_ids: frozenset[str], roots: Iterable[Node]) -> None:
+        """Files were deleted: nothing stands on them any more."""
+        for root in roots:
+            for file_id in file_ids:
+                self.forget(root, file_id)
+
     def stats(self) -> dict[str, int | float | str]:
         """Counts and the state, for people."""
         s = self.store.stats()
@@ -224,7 +252,8 @@ class DiskTier:
             end -= end % CELL  # of a state that grows only whole cells
         if at < end:
             rows = max(self._most_bytes * holder.live.length // max(holder.live.nbytes, 1), 1)
-            to = min(end, (at // CELL + 1) * CELL, at + rows)
+            heads = (n.end for n in path if n.kind == "system" and n.end > at)
+            to = min(end, (at // CELL + 1) * CELL, at + rows, *heads)
             made = holder.live.rows_out(at, to)
             return self._start(holder, namespace, "segment", (at, to), made, None)
         for node in path:
@@ -259,15 +288,15 @@ class DiskTier:
         layers, buffers = made
         nbytes = sum(memoryview(b).nbytes for b in buffers)
         done = self.store.write(record, layers, buffers)
-        return _Write(done, holder.root, tokens, start, end, nbytes, kind == "checkpoint")
+        return _Write(done, holder, tokens, start, end, nbytes, kind == "checkpoint")
 
     def _file(self, write: _Write) -> None:
         file_id = write.done.result() if write.done.exception() is None else None
         if file_id is None:
-            self._pending.popleft()  # no room or no disk now: again behind the next turn
+            self.let_go(write.holder)  # no room or no disk now: again behind the next turn
             return
         piece = OnDisk(file_id, write.nbytes)
-        steps = tree.match(write.root, write.tokens)
+        steps = tree.match(write.holder.root, write.tokens)
         if not steps or steps[-1].upto < write.end:
             return
         if not write.is_checkpoint:
@@ -362,15 +391,36 @@ def _file_of(s: Segment) -> str | None:
 
 
 def _written(path: list[Node]) -> int:
-    """How far a path's rows are on disk without a hole."""
+    """How far a path's rows are on disk without a hole.
+
+    A file that goes on along another branch behind few rows does not count: the two conversations
+    stand on files of their own, and one can be deleted without the other.
+    """
     at = 0
-    for node in path:
+    for i, node in enumerate(path):
         for s in sorted(node.shelved, key=lambda s: s.start):
+            if node.end <= WORTH_SHARING and _leaves(s, path, i):
+                continue
             if s.start <= at < s.end:
                 at = min(s.end, node.end)
         if at < node.end:
             break
     return at
+
+
+def _leaves(s: Segment, path: list[Node], i: int) -> bool:
+    """Whether a file with rows of the i-th node goes on along another branch than this path."""
+    behind = path[i + 1].shelved if i + 1 < len(path) else []
+    return s.end > path[i].end and s not in behind
+
+
+def _needed(node: Node) -> set[str]:
+    """The files from which a node can be restored."""
+    path, out = node.path(), set[str]()
+    for i, n in enumerate(path):
+        staying = [s for s in n.shelved if not _leaves(s, path, i)]
+        out |= {f for s in staying or n.shelved if (f := _file_of(s))}
+    return out | ({node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set())
 
 
 def _up_to(node: Node, at: int) -> Node:

@@ -27,6 +27,7 @@ from everwarm.cache.reader import Loaded, Reader
 from everwarm.cache.shelf import Shelf
 from everwarm.cache.start import Start, start
 from everwarm.errors import CacheFault, ConfigError
+from everwarm.job import Path as TokenPath
 
 DAY_S: Final = 86_400
 PAUSE_S: Final = 1.0
@@ -318,6 +319,10 @@ class Writer:
         self._remove(going)
         self._index.scrub()
         return frozenset(going)
+
+    def drop(self, paths: Sequence[TokenPath]) -> frozenset[str]:
+        going = self._shelf.with_all_above(x for p in paths for x in self._shelf.on_path(p))
+        return self.delete(going)
 
     def clear(self, _: Sequence[str]) -> int:
         return len(self.delete(self._shelf.ids()))

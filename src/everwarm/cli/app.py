@@ -61,6 +61,7 @@ def serve(
     history: Annotated[str | None, _flag("history", "--history")] = None,
     remember: Annotated[bool | None, _flag("remember", "--remember/--no-remember")] = None,
     thinking_budget: Annotated[int | None, _flag("thinking_budget", "--thinking-budget")] = None,
+    record: Annotated[bool | None, _flag("record", "--record/--no-record")] = None,
     forced_replies: Annotated[bool | None, _flag("forced_replies", "--forced-replies")] = None,
     log_level: Annotated[str | None, _flag("log_level", "--log-level")] = None,
     config: Annotated[

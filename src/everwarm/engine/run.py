@@ -144,7 +144,7 @@ class Run:
             if to in stops:
                 self.cache.checkpoint(lease, stops[to])
             if to % SPILL_EVERY == 0:
-                self.cache.spill(lease)
+                self.cache.spill(lease.holder)
             if to - at >= self.chunk:  # a hit's few tokens leave nothing worth giving back
                 mx.clear_cache()
             self.counts.prefilled += to - at

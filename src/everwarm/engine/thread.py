@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from everwarm.cache.cache import Cache
 from everwarm.cache.tier import DiskTier
+from everwarm.cache.view import paths_below, pin
 from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.engine.kv import Arrangement, arrange
@@ -22,7 +23,7 @@ from everwarm.engine.schedule import Schedule
 from everwarm.engine.state import State, bytes_at
 from everwarm.engine.storage import open_tier
 from everwarm.errors import EngineError, EverwarmError, Overloaded
-from everwarm.job import Failed, Job, ModelInfo, Sink
+from everwarm.job import Failed, Job, ModelInfo, Path, Sink, TreeNode
 
 LONG_CHUNK_S: Final = 1.0
 SHARED_CHUNK_S: Final = 0.25
@@ -115,6 +116,40 @@ class EngineThread:
         if self._tier is not None:
             out |= self._tier.stats()
         return out | {"jobs": len(self._jobs), "memory_bytes": mx.get_active_memory()}
+
+    def forget(self, paths: Sequence[Path]) -> int:
+        """Let go what only these paths hold, in memory and on disk; how many bytes."""
+
+        def in_memory() -> int:
+            before = self._cache.nbytes
+            for p in sorted(paths, key=lambda p: -len(p.tokens)):
+                self._cache.forget(p)
+            return before - self._cache.nbytes
+
+        nbytes: int = self.call(in_memory).result()
+        if self._tier is not None:
+            before = self._tier.store.stats().nbytes
+            gone = self._tier.store.drop(paths).result()
+            self.call(lambda: self._cache.forget_files(gone)).result()
+            nbytes += before - self._tier.store.stats().nbytes
+        return nbytes
+
+    def tree(self, paths: Mapping[str, Sequence[Path]]) -> list[TreeNode]:
+        """The cache's tree as it is between two steps."""
+        return list(self.call(lambda: self._cache.view(paths)).result(30))
+
+    def pin(self, node: int, *, is_pinned: bool) -> bool:
+        """Keep what a node needs, or no longer."""
+        return bool(
+            self.call(lambda: pin(self._cache.roots, self._tier, node, is_pinned=is_pinned)).result(
+                30
+            )
+        )
+
+    def drop(self, node: int) -> int | None:
+        """Let a node go with all behind it; how many bytes."""
+        found = self.call(lambda: paths_below(self._cache.roots, node)).result(30)
+        return self.forget(found) if found else None
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Cancel what runs, file it, end the thread."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -104,6 +104,7 @@ class Renderer:
             history.head,
             self._opens_reasoning(built.record),
             kept_tools=tools != request.tools,
+            thread=history.thread,
         )
         self._prompts.put(key, prompt)
         self._records.put(history.head, built.record)
@@ -135,6 +136,25 @@ class Renderer:
         self._note(history.key, (*history.contents, content))
         self._answered.append(Before(history, reply, frame.tools or [], grown))
         self._keep(asked, reply_id, built.base, built.base_end, grown, said)
+
+    def forget(self, threads: Collection[MessageId]) -> None:
+        """Remember nothing of these conversations any more, but what others of them still hold."""
+        self._answered = deque(
+            (b for b in self._answered if b.history.thread not in threads), self._answered.maxlen
+        )
+        for head, asked in list(self._asked.items()):
+            if asked.history.thread in threads:
+                del self._asked[head]
+                self._known.pop(asked.history.key, None)
+                for end in asked.history.ids:
+                    self._records.drop(end)
+                    self._records.drop(reply_key(end))
+        for thread in threads:
+            self._replies.forget(thread)
+            self._times.pop(thread, None)
+            self._tools.pop(thread, None)
+            self._unknown.pop(thread, None)
+        self._prompts.clear()
 
     def explain(self, prompt: Prompt) -> Miss | None:
         """Where and why this prompt is not what was read before. Decodes it: not for a hit."""

@@ -18,13 +18,19 @@ from starlette.routing import Route
 from everwarm import __version__
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.errors import NotFound, RequestError
+from everwarm.errors import EverwarmError, NotFound, RequestError
+from everwarm.history.database import Database
 from everwarm.job import Engine
 from everwarm.replies import ReplyStore
-from everwarm.server.answer import Answer, CountTokens
+from everwarm.server.answer import Answer, CountTokens, namespace_of
+from everwarm.server.board import Board
 from everwarm.server.guard import Guard
 from everwarm.server.kept import Kept
+from everwarm.server.noted import Recorder
 from everwarm.server.policy import POLICIES, policy_of
+from everwarm.server.sessions.held import Held
+from everwarm.server.sessions.routes import SessionRoutes
+from everwarm.server.sessions.talking import Talking
 from everwarm.server.turn import Turns
 from everwarm.wire import formats
 from everwarm.wire.errors import anthropic_error, openai_error
@@ -34,17 +40,30 @@ from everwarm.wire.openapi import description
 
 
 def create_app(
-    engine: Engine, codec: Codec, settings: Settings, store: ReplyStore | None = None
+    engine: Engine,
+    codec: Codec,
+    settings: Settings,
+    store: ReplyStore | None = None,
+    history: Database | None = None,
 ) -> Guard:
-    """The whole HTTP side of one loaded model. `store`: where its replies outlive the process."""
+    """The whole HTTP side of one loaded model. `store`: where its replies outlive the process.
+
+    `history`: where sessions are; without one, in the home directory, from their first use on.
+    """
     turns = Turns(engine, codec, settings, store)
     kept = Kept()
+    held = Held(history or Database(settings.home / "history.db"))
+    talking = Talking(held, turns, namespace_of(settings))
+
+    recorder = Recorder(history) if history and settings.record else None
 
     def answer(fmt: Format) -> Answer:
-        return Answer(fmt, turns, settings, model=engine.model.id, kept=kept)
+        return Answer(fmt, turns, settings, model=engine.model.id, kept=kept, recorder=recorder)
 
     small = _Small(turns)
     endpoints: dict[str, Any] = {
+        **SessionRoutes(talking, settings).endpoints(),
+        **Board(turns, held).endpoints(),
         "/v1/chat/completions": answer(formats.CHAT),
         "/v1/completions": answer(formats.COMPLETIONS),
         "/v1/responses": answer(formats.RESPONSES),
@@ -62,7 +81,8 @@ def create_app(
         "/openapi.json": small.openapi,
     }
     routes = [Route(p.path, endpoints[p.path], methods=list(p.methods)) for p in POLICIES]
-    return Guard(Starlette(routes=routes, exception_handlers={HTTPException: _not_here}), settings)
+    handlers: Any = {HTTPException: _not_here, EverwarmError: _refused}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), settings)
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -95,6 +115,11 @@ async def _not_here(http: HttpRequest, error: Exception) -> Response:
     answer = _refusal(http, refused)
     answer.headers.update(error.headers or {})
     return answer
+
+
+async def _refused(http: HttpRequest, error: Exception) -> Response:
+    """What an endpoint raises of our own."""
+    return _refusal(http, error)
 
 
 class _Small:

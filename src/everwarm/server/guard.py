@@ -128,7 +128,7 @@ def _readable_by(origin: str, send: Send) -> Send:
 
 async def _allow(send: Send) -> None:
     headers = [
-        (b"access-control-allow-methods", b"GET, POST"),
+        (b"access-control-allow-methods", b"GET, POST, PATCH, DELETE"),
         (b"access-control-allow-headers", b"authorization, content-type, x-api-key, "
          b"anthropic-version, anthropic-beta, x-request-id"),
         (b"access-control-max-age", b"600"),

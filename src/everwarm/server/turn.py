@@ -7,14 +7,14 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.errors import EverwarmError, NotFound, Overloaded, RequestError
+from everwarm.errors import Cancelled, EverwarmError, NotFound, Overloaded, RequestError
 from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
 from everwarm.job import (
     Ended,
@@ -28,6 +28,7 @@ from everwarm.job import (
     Prefilled,
     Token,
 )
+from everwarm.messages import MessageId, child_id, content_id
 from everwarm.prompt.dialects import families
 from everwarm.prompt.grammar import Wanted, wanted
 from everwarm.prompt.parse import ReplyParser
@@ -35,8 +36,10 @@ from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request
+from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.grammars import Compiler
 from everwarm.server.outbox import Outbox
+from everwarm.server.totals import Totals
 from everwarm.tokens import Prompt, Tokens, tokens_of
 
 T = TypeVar("T")
@@ -53,9 +56,23 @@ class Live:
     """A turn on its way, for `ps`."""
 
     id: str
+    is_cancelled: bool = False
     done: int = 0
     total: int = 0
     completion: int = 0
+
+
+@dataclass(slots=True)
+class Trace:
+    """What a turn leaves behind, for who wants to find it again. Filled while it runs.
+
+    `tokens`: all that was read and written; `thread`, `reply`: as in `replies.Kept`.
+    """
+
+    tokens: Tokens[int] = field(default_factory=tokens_of)
+    thread: MessageId | None = None
+    reply: MessageId | None = None
+    record: TurnRecord | None = None
 
 
 @dataclass(slots=True)
@@ -68,14 +85,17 @@ class Turns:
     store: ReplyStore | None = None
     running: dict[str, Live] = field(default_factory=dict)
     records: deque[TurnRecord] = field(default_factory=lambda: deque(maxlen=1000))
+    totals: Totals = field(default_factory=Totals)
     _worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="everwarm-render")
     )
     _renderer: Renderer = field(init=False)
     _compiler: Compiler = field(init=False)
+    _ahead: Ahead = field(init=False)
     _no_calls: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._ahead = Ahead(self.engine)
         mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
         self._renderer = Renderer(self.codec, history=mode, store=self.store)
         self._compiler = Compiler(self.engine)
@@ -83,20 +103,29 @@ class Turns:
         self._no_calls = dict.fromkeys(families.call_tokens(self.codec), float("-inf"))
 
     async def answer(
-        self, request: Request, *, turn_id: str, arrived: float, parse_s: float
+        self,
+        request: Request,
+        *,
+        turn_id: str,
+        arrived: float,
+        parse_s: float,
+        trace: Trace | None = None,
     ) -> AsyncIterator[Event]:
         """The events of one turn. Closing the generator cancels the job; what was read is kept."""
         self._check(request)
+        self._ahead.stop()
         live = self.running[turn_id] = Live(turn_id)
-        draft = _Draft(turn_id, self.engine.model.id, arrived, parse_s)
+        draft = _Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
         try:
             async for event in self._events(request, draft, live):
                 yield event
         except EverwarmError as e:
-            draft.finish("error", error=e.message)
+            reason: Finish = "cancelled" if isinstance(e, Cancelled) else "error"
+            draft.finish(reason, error=e.message)
             raise
         finally:
             self.running.pop(turn_id, None)
+            draft.trace.record = draft.record
             self._file(draft.record)
 
     @property
@@ -108,6 +137,32 @@ class Turns:
             has_reasoning=dialect.reasoning is not None,
             has_tools=bool(dialect.calls),
         )
+
+    def cancel(self, turn_id: str) -> bool:
+        """End a turn at its next step: it says what it has so far. Whether there is such a turn."""
+        live = self.running.get(turn_id)
+        if live is None:
+            return False
+        live.is_cancelled = True
+        self.engine.cancel(turn_id)
+        return True
+
+    async def prepare(self, request: Request) -> tuple[State, Tokens[int]]:
+        """Read ahead what another last message than this one's would share; and which tokens."""
+        if self.running:
+            return "busy", tokens_of()
+        prompt = coming(await self._work(lambda: self._renderer.prompt(request)))
+        if prompt is None:
+            return "ready", tokens_of()
+        if self.running:
+            return "busy", tokens_of()
+        return await self._ahead.read(prompt, request.namespace), prompt.tokens
+
+    async def forget(self, turn_ids: Collection[str], threads: Collection[MessageId]) -> None:
+        """Remember nothing of these turns, nor of these conversations' words."""
+        kept = (_without_words(r) for r in self.records if r.id not in turn_ids)
+        self.records = deque(kept, maxlen=self.records.maxlen)
+        await self._work(lambda: self._renderer.forget(threads))
 
     async def count(self, request: Request) -> int:
         """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
@@ -121,6 +176,8 @@ class Turns:
         job = self._job(request, prompt, draft.record.id)
         job = replace(job, forced=forced, grammar=grammar)
         draft.set(prompt_tokens=len(prompt.tokens), new_tokens=prompt.new_tokens)
+        trace = draft.trace
+        trace.tokens, trace.thread = prompt.tokens[:], prompt.thread
         may_call = request.tool_choice != "none" and not prompt.kept_tools
         if prompt.kept_tools:
             draft.set(tools_from="conversation")
@@ -134,6 +191,8 @@ class Turns:
             new_call_id=new_call_id,
             raw=request.raw is not None,
         )
+        if live.is_cancelled:
+            raise Cancelled("The turn was stopped before anything was read.")
         outbox = Outbox()
         self.engine.submit(job, outbox.put)
         try:
@@ -149,6 +208,7 @@ class Turns:
             draft.set(completion_tokens=len(parser.ids), reasoning_tokens=parser.n_reasoning)
             ids, reply = list(parser.ids), parser.message
             if ids and request.raw is None:
+                trace.reply = child_id(prompt.head, content_id(reply))
                 remembered = self._worker.submit(self._renderer.remember, prompt, ids, reply)
         if draft.miss:
             draft.set(miss=await asyncio.wrap_future(draft.miss))
@@ -176,6 +236,7 @@ class Turns:
                     yield Progress(out.done, out.total, cached)
                 case Token():
                     draft.first_token()
+                    draft.trace.tokens.append(out.id)
                     live.completion += 1
                     if not parser.stopped:
                         for event in parser.feed(out):
@@ -298,10 +359,16 @@ class Turns:
 
     def _file(self, record: TurnRecord) -> None:
         self.records.appendleft(record)
+        self.totals.add(record)
         shown = {k: v for k, v in asdict(record).items() if v is not None}
         if record.miss:  # its texts are the user's
             shown["miss"] = f"{record.miss.part}: {record.miss.cause}"
         log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
+
+
+def _without_words(record: TurnRecord) -> TurnRecord:
+    """A miss may show what another conversation said instead."""
+    return replace(record, miss=replace(record.miss, before="")) if record.miss else record
 
 
 def _lost(record: TurnRecord, settings: Settings, known: int | None) -> Miss:
@@ -327,8 +394,10 @@ def _short(value: Any) -> str:
 class _Draft:
     """A TurnRecord in the making."""
 
-    def __init__(self, turn_id: str, model: str, arrived: float, parse_s: float) -> None:
-        self._arrived = arrived
+    def __init__(
+        self, turn_id: str, model: str, arrived: float, parse_s: float, trace: Trace
+    ) -> None:
+        self._arrived, self.trace = arrived, trace
         self.record = TurnRecord(
             id=turn_id, model=model, at=time.time(), finish="cancelled", parse_s=parse_s
         )

@@ -35,7 +35,7 @@ from everwarm.wire.strict import StrictObject as _Object
 
 NO_EFFECT = frozenset(
     {"user", "safety_identifier", "metadata", "store", "service_tier"}  # for OpenAI's own books
-    | {"prompt_cache_key", "verbosity"}  # hints
+    | {"verbosity"}  # hints
 )
 """Fields of the body that are accepted and change nothing."""
 
@@ -50,6 +50,7 @@ class ChatBody:
     request: Request
     stream: bool
     include_usage: bool
+    session: str | None = None
 
 
 def _parts_of(value: object) -> object:
@@ -151,12 +152,14 @@ class _Body(_Object):
     thinking_budget: Budget | None = None
     response_format: held.ChatFormat | None = None
     everwarm: Everwarm = Everwarm()
+    prompt_cache_key: Any = None  # tells conversations apart; what is cached does not depend on it
 
 
 def parse(body: bytes, *, namespace: str = "") -> ChatBody:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
     b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=_ROLES)
-    return ChatBody(_request(b, namespace), b.stream, b.stream_options.include_usage)
+    name = wb.session_name(b.prompt_cache_key)
+    return ChatBody(_request(b, namespace), b.stream, b.stream_options.include_usage, name)
 
 
 def _request(b: _Body, namespace: str) -> Request:
@@ -320,6 +323,8 @@ def _choice(
     said: dict[str, Any], logprobs: Iterable[TokenLogprob], finish_reason: str | None
 ) -> dict[str, Any]:
     shown = _logprobs_of(logprobs)
+    if finish_reason == "cancelled":  # by somebody else: OpenAI has no word for it
+        finish_reason = "stop"
     return {"index": 0, **said, "logprobs": shown, "finish_reason": finish_reason}
 
 

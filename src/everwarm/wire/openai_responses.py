@@ -31,7 +31,7 @@ from everwarm.wire.strict import StrictObject
 
 NO_EFFECT = frozenset(
     {"user", "safety_identifier", "service_tier", "client_metadata"}  # for their own books
-    | {"prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"}  # all is cached
+    | {"prompt_cache_retention", "prompt_cache_options"}  # all is cached
     | {"max_tool_calls", "stream_options"}  # hints
 )
 """Fields of the body that are accepted and change nothing."""
@@ -162,6 +162,7 @@ class _Body(StrictObject):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     metadata: dict[str, str] = {}
     everwarm: Everwarm = Everwarm()
+    prompt_cache_key: Any = None  # tells conversations apart
 
 
 _TAGS = frozenset(
@@ -204,7 +205,8 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         summarizes=bool(b.reasoning.summary or b.reasoning.generate_summary),
         seals="reasoning.encrypted_content" in b.include,
     )
-    return Asked(request, b.stream, encoder, b.previous_response_id, b.store, len(own))
+    name = wb.session_name(b.prompt_cache_key)
+    return Asked(request, b.stream, encoder, b.previous_response_id, b.store, len(own), name)
 
 
 def _echo(b: _Body) -> dict[str, Any]:
