@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +71,14 @@ def done(events: Events) -> dict[str, Any]:
     name, data = events[-1]
     assert name == "done", events
     return dict(data)
+
+
+def settle(client: Client) -> None:
+    """Until nothing more is written to disk."""
+    seen: list[int] = []
+    while len(seen) < 3 or seen[-1] != seen[-3]:
+        seen.append(client.get("/api/ps")["engine"]["disk_pieces"])
+        time.sleep(0.1)
 
 
 @contextmanager

@@ -44,6 +44,7 @@ ONLY_IN = {
     "uvicorn": "server",
     "xxhash": "cache",
     "jinja2": "engine",
+    "llguidance": "engine",
     "prometheus_client": "server",
     "sqlite3": {"cache", "history"},
 }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zoo
-from held import Client, done, holding
+from held import done, holding, settle
 from transformers import AutoTokenizer
 
 WORD = "xyzzyplugh"
@@ -32,14 +31,6 @@ def holders(home: Path, *needles: bytes) -> list[str]:
     return [p.name for p, raw in files(home) if any(n in raw for n in needles)]
 
 
-def settle(client: Client, home: Path) -> None:
-    """Until nothing more is written."""
-    seen: list[int] = []
-    while len(seen) < 3 or seen[-1] != seen[-3]:
-        seen.append(client.get("/api/ps")["engine"]["disk_pieces"])
-        time.sleep(0.1)
-
-
 @pytest.mark.parametrize("family", ["llama", "qwen3_5"])
 def test_nothing_of_a_deleted_session_is_left(family: str, tmp_path: Path, smollm2: Path) -> None:
     home, model = tmp_path / "home", zoo.save(family, tmp_path / "model", smollm2)
@@ -55,17 +46,17 @@ def test_nothing_of_a_deleted_session_is_left(family: str, tmp_path: Path, smoll
         client.say(gone, f"And {WORD} again.")
         client.post(f"/api/sessions/{gone}/undo")
         client.ask("PATCH", f"/api/sessions/{gone}", {"title": f"About {WORD}"})
-        settle(client, home)
+        settle(client)
         assert len(holders(home, *needles)) > 2, "it was there"
         status, answer = client.ask("DELETE", f"/api/sessions/{gone}")
         assert status == 200 and answer["deleted"] and answer["bytes"] > 0
-        settle(client, home)
+        settle(client)
         assert holders(home, *needles) == []
         assert client.ask("GET", f"/api/sessions/{gone}")[0] == 404
         assert client.get(f"/api/sessions?q={WORD}")["sessions"] == []
         turn = client.say(kept, "And south?")["message"]["turn"]
         assert turn["prefilled_tokens"] <= turn["new_tokens"]
-        settle(client, home)
+        settle(client)
     assert holders(home, *needles) == []
     with holding(model, home) as client:
         turn = client.say(kept, "And east?")["message"]["turn"]
@@ -83,7 +74,7 @@ def test_the_same_words_in_another_session_stay(tmp_path: Path, smollm2: Path) -
         client.ask("DELETE", f"/api/sessions/{both[0]}")
         turn = client.say(both[1], "Go on.")["message"]["turn"]
         assert turn["prefilled_tokens"] <= turn["new_tokens"]
-        settle(client, home)
+        settle(client)
     assert holders(home, WORD.encode()) == []
     with holding(model, home) as client:
         turn = client.say(both[1], "Still warm?")["message"]["turn"]

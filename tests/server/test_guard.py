@@ -83,6 +83,7 @@ def test_only_what_says_nothing_of_a_person_is_open() -> None:
         "/",
         "/api/hello",
         "/api/version",
+        "/openapi.json",
         "/dashboard",
         "/web/{path:path}",
     }

@@ -176,6 +176,8 @@ def followed_started(client: Client, session: str) -> bool:
         ("GET", "/api/sessions/nobody/stream", None, 404, "session"),
         ("PATCH", "/api/sessions/nobody", {"pinned": True}, 404, "session"),
         ("POST", "/api/sessions", {"settings": {"temperature": "hot"}}, 400, "settings.temper"),
+        ("POST", "/api/sessions", {"settings": {"thinking_budget": 5}}, 400, "settings.thinking_b"),
+        ("POST", "/api/turns/nothing/cancel", {}, 404, "id"),
         ("POST", "/api/sessions", {"titel": "x"}, 400, "titel"),
         ("POST", "/api/sessions/{id}/send", {"text": ""}, 400, "text"),
         ("POST", "/api/sessions/{id}/send", {}, 400, "text"),

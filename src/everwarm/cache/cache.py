@@ -209,13 +209,10 @@ class Cache:
 
     def forget(self, path: Path) -> None:
         """Let go what stands on this path alone, behind what others share with it."""
-        root = self._roots.get(path.namespace)
-        forget(root or tree.new_root(), path, self._cut, self._forget)
-
-    def _forget(self, holder: Holder) -> None:
-        self._drop(holder)
-        if self.tier is not None:
-            self.tier.let_go(holder)
+        for holder in forget(self._root(path.namespace), path, self._cut):
+            self._drop(holder)
+            if self.tier is not None:
+                self.tier.let_go(holder)
 
     def view(self, paths: Mapping[str, Sequence[Path]]) -> list[TreeNode]:
         """The tree for people."""

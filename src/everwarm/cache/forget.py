@@ -9,20 +9,18 @@ rows of what stays as segments. Busy states, and all above them, are left alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from everwarm.cache import tree
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.job import Path
 
 
-def forget(
-    root: Node,
-    path: Path,
-    cut: Callable[[Holder, Node], Segment],
-    drop: Callable[[Holder], None],
-) -> None:
-    """Remove the nodes of a path that are its own, behind its first `keep` tokens."""
+def forget(root: Node, path: Path, cut: Callable[[Holder, Node], Segment]) -> Iterator[Holder]:
+    """Remove the nodes of a path that are its own, behind its first `keep` tokens.
+
+    Gives the states to be dropped, while they still stand in the tree.
+    """
     nodes = [s.node for s in tree.match(root, path.tokens) if s.upto == s.node.end]
     for node in nodes:
         if node.start < path.keep < node.end:
@@ -32,7 +30,7 @@ def forget(
             return
         for holder in list(node.holders):
             _leave_shared(holder, path.keep, cut)
-            drop(holder)
+            yield holder
         assert node.parent is not None
         del node.parent.children[node.tokens[0]]
 

@@ -7,6 +7,9 @@ One write is under way at a time, and none is waited for: `step` starts the next
 steps of the engine, at most one cell of rows and `MOST_AT_ONCE` bytes each. A piece counts as on
 disk when it is durable. Reading is the same the other way: `Restoring.step` takes what has arrived.
 
+When nothing has run for a while, `tidy` has small pieces joined and puts the new ones in their
+place.
+
 A fault is a miss: the piece is forgotten, and its tokens are read again. Engine thread only.
 """
 
@@ -23,6 +26,7 @@ from everwarm.cache import tree
 from everwarm.cache.blob import Record
 from everwarm.cache.disk import DiskStore
 from everwarm.cache.identity import Trail
+from everwarm.cache.join import Joined
 from everwarm.cache.reader import Loaded
 from everwarm.cache.restore import Plan
 from everwarm.cache.shelf import CELL
@@ -83,14 +87,18 @@ class DiskTier:
         self._wake = wake
         self._pending: deque[tuple[Holder, str]] = deque()
         self._write: _Write | None = None
+        self._joining: Future[Joined | None] | None = None
+        self._joined: frozenset[str] = frozenset()
+        self._may_join = True
+        self._root_of: Callable[[str], Node] | None = None
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is left to write."""
         return not self._pending and self._write is None
 
     def graft(self, root_of: Callable[[str], Node]) -> int:
         """Put everything that is on disk into the trees; how many pieces."""
+        self._root_of = root_of
         ends: dict[str, Node] = {}
         pinned: list[Node] = []
         n = 0
@@ -118,16 +126,13 @@ class DiskTier:
 
     def pin(self, roots: Iterable[Node]) -> None:
         """Pin the files that pinned nodes need, and no others."""
+        known: set[str] = set()
         needed: set[str] = set()
-        all_: set[str] = set()
         for node in (n for root in roots for n in root.below()):
-            files = {f for s in node.shelved if (f := _file_of(s))}
-            files |= {node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set()
-            all_ |= files
-            for up in node.path() if node.is_pinned else []:
-                needed |= {f for s in up.shelved if (f := _file_of(s))}
-            needed |= files if node.is_pinned else set()
-        self.store.unpin(all_ - needed)
+            known |= {f for s in node.shelved if (f := _file_of(s))}
+            known |= {node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set()
+            needed |= _needed(node) if node.is_pinned else set()
+        self.store.unpin(known - needed)
         self.store.pin(needed)
 
     def keep(self, holder: Holder, namespace: str) -> None:
@@ -150,6 +155,7 @@ class DiskTier:
                 return
             self._file(self._write)
             self._write = None
+            self._may_join = True
         while self._pending and self._write is None:
             holder, namespace = self._pending[0]
             self._write = self._next(holder, namespace)
@@ -157,6 +163,37 @@ class DiskTier:
                 self._pending.popleft()
             else:
                 self._write.done.add_done_callback(lambda _: self._wake())
+
+    @property
+    def is_tidy(self) -> bool:
+        """A call of `tidy` would do nothing now."""
+        return not (self._may_join if self._joining is None else self._joining.done())
+
+    def tidy(self) -> None:
+        """Join small pieces, a step a call, while no job runs or waits for a file."""
+        if self._joining is None:
+            self.store.retire(self._joined)
+            self._joined = frozenset()
+            self._joining = self.store.join()
+            self._joining.add_done_callback(lambda _: self._wake())
+            self._may_join = False
+        elif self._joining.done():
+            made = None if self._joining.exception() else self._joining.result()
+            self._joining = None
+            if made is not None:
+                self._take_joined(made)
+
+    def _take_joined(self, made: Joined) -> None:
+        """Let the tree use the new piece. The old ones go at the next call: nobody knows them."""
+        r = made.stored.record
+        whole = Segment(OnDisk(made.stored.file_id, made.stored.nbytes), r.start, r.start, r.end)
+        is_ours = r.fingerprint == self._fingerprint
+        root = self._root_of(r.namespace) if is_ours and self._root_of is not None else None
+        for node in () if root is None else root.below():
+            others = [s for s in node.shelved if _file_of(s) not in made.parts]
+            if len(others) < len(node.shelved):
+                node.shelved = [*others, whole]
+        self._joined, self._may_join = made.parts, True
 
     def pays(self, far: Plan, near: int, prefill_tps: float | None) -> bool:
         """Whether reading these files is quicker than reading the tokens again."""
@@ -176,7 +213,7 @@ class DiskTier:
                 node.shelved_checkpoint = None
 
     def let_go(self, holder: Holder) -> None:
-        """Write nothing more of this state."""
+        """Write no more of this state."""
         self._pending = deque(p for p in self._pending if p[0] is not holder)
 
     def gone(self, file_ids: frozenset[str], roots: Iterable[Node]) -> None:
@@ -361,16 +398,29 @@ def _written(path: list[Node]) -> int:
     """
     at = 0
     for i, node in enumerate(path):
-        behind = path[i + 1].shelved if i + 1 < len(path) else []
         for s in sorted(node.shelved, key=lambda s: s.start):
-            leaves = s.end > node.end and s not in behind
-            if leaves and node.end <= WORTH_SHARING:
+            if node.end <= WORTH_SHARING and _leaves(s, path, i):
                 continue
             if s.start <= at < s.end:
                 at = min(s.end, node.end)
         if at < node.end:
             break
     return at
+
+
+def _leaves(s: Segment, path: list[Node], i: int) -> bool:
+    """Whether a file with rows of the i-th node goes on along another branch than this path."""
+    behind = path[i + 1].shelved if i + 1 < len(path) else []
+    return s.end > path[i].end and s not in behind
+
+
+def _needed(node: Node) -> set[str]:
+    """The files from which a node can be restored."""
+    path, out = node.path(), set[str]()
+    for i, n in enumerate(path):
+        staying = [s for s in n.shelved if not _leaves(s, path, i)]
+        out |= {f for s in staying or n.shelved if (f := _file_of(s))}
+    return out | ({node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set())
 
 
 def _up_to(node: Node, at: int) -> Node:

@@ -120,6 +120,11 @@ def forget(db: sqlite3.Connection, session_id: str) -> list[MessageId]:
             (SELECT reply FROM turns WHERE session != ? AND reply IS NOT NULL)""",
         [(thread, n) for thread in threads],
     )
+    db.executemany(  # what others read instead of it, told with its words
+        """UPDATE turns SET record = json_set(record, '$.miss.before', '')
+            WHERE thread = ? AND session != ? AND json_type(record, '$.miss') = 'object'""",
+        [(thread, n) for thread in threads],
+    )
     db.execute("DELETE FROM tools WHERE id NOT IN (SELECT tools FROM replies WHERE tools != '')")
     return threads
 

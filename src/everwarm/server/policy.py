@@ -63,6 +63,7 @@ POLICIES = (
     Policy("/api/version", ("GET",), needs_key=False),
     Policy("/dashboard", ("GET",), needs_key=False),
     Policy("/web/{path:path}", ("GET",), needs_key=False),
+    Policy("/openapi.json", ("GET",), needs_key=False),
 )
 _BY_PATH = {p.path: p for p in POLICIES}
 _BY_PREFIX = {p.path.partition("{")[0]: p for p in POLICIES if p.path.endswith(":path}")}

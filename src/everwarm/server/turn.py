@@ -16,14 +16,28 @@ from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.errors import Cancelled, EverwarmError, NotFound, Overloaded, RequestError
 from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
-from everwarm.job import Ended, Engine, Failed, Job, Leased, Output, Prefilled, Token
+from everwarm.job import (
+    Ended,
+    Engine,
+    Failed,
+    Job,
+    Leased,
+    Markers,
+    ModelInfo,
+    Output,
+    Prefilled,
+    Token,
+)
 from everwarm.messages import MessageId, child_id, content_id
+from everwarm.prompt.dialects import families
+from everwarm.prompt.grammar import Wanted, wanted
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request
 from everwarm.server.ahead import Ahead, State, coming
+from everwarm.server.grammars import Compiler
 from everwarm.server.outbox import Outbox
 from everwarm.server.totals import Totals
 from everwarm.tokens import Prompt, Tokens, tokens_of
@@ -76,6 +90,7 @@ class Turns:
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="everwarm-render")
     )
     _renderer: Renderer = field(init=False)
+    _compiler: Compiler = field(init=False)
     _ahead: Ahead = field(init=False)
     _no_calls: dict[int, float] = field(default_factory=dict)
 
@@ -83,10 +98,9 @@ class Turns:
         self._ahead = Ahead(self.engine)
         mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
         self._renderer = Renderer(self.codec, history=mode, store=self.store)
-
-        opens = self.codec.encode(self.codec.tool_markers[0]) if self.codec.tool_markers else []
-        if len(opens) == 1:  # a call begins with this token: never drawn, no call is possible
-            self._no_calls = {opens[0]: float("-inf")}
+        self._compiler = Compiler(self.engine)
+        # A call has one of these tokens: never drawn, no call is possible.
+        self._no_calls = dict.fromkeys(families.call_tokens(self.codec), float("-inf"))
 
     async def answer(
         self,
@@ -114,6 +128,16 @@ class Turns:
             draft.trace.record = draft.record
             self._file(draft.record)
 
+    @property
+    def model(self) -> ModelInfo:
+        """The model, with what its dialect can write."""
+        dialect = families.of(self.codec)
+        return replace(
+            self.engine.model,
+            has_reasoning=dialect.reasoning is not None,
+            has_tools=bool(dialect.calls),
+        )
+
     def cancel(self, turn_id: str) -> bool:
         """End a turn at its next step: it says what it has so far. Whether there is such a turn."""
         live = self.running.get(turn_id)
@@ -136,7 +160,7 @@ class Turns:
 
     async def forget(self, turn_ids: Collection[str], threads: Collection[MessageId]) -> None:
         """Remember nothing of these turns, nor of these conversations' words."""
-        kept = (r for r in self.records if r.id not in turn_ids)
+        kept = (_without_words(r) for r in self.records if r.id not in turn_ids)
         self.records = deque(kept, maxlen=self.records.maxlen)
         await self._work(lambda: self._renderer.forget(threads))
 
@@ -146,13 +170,15 @@ class Turns:
 
     async def _events(self, request: Request, draft: _Draft, live: Live) -> AsyncIterator[Event]:
         began = time.perf_counter()
-        prompt, forced = await self._work(lambda: (self._prompt(request), self._forced(request)))
+        prompt, forced, shape = await self._work(lambda: self._texts(request))
+        grammar = await self._compiler.compiled(shape)
         draft.set(render_s=time.perf_counter() - began)
-        job = replace(self._job(request, prompt, draft.record.id), forced=forced)
+        job = self._job(request, prompt, draft.record.id)
+        job = replace(job, forced=forced, grammar=grammar)
         draft.set(prompt_tokens=len(prompt.tokens), new_tokens=prompt.new_tokens)
         trace = draft.trace
         trace.tokens, trace.thread = prompt.tokens[:], prompt.thread
-        may_call = request.tool_choice == "auto" and not prompt.kept_tools
+        may_call = request.tool_choice != "none" and not prompt.kept_tools
         if prompt.kept_tools:
             draft.set(tools_from="conversation")
         yield Started(len(prompt.tokens))
@@ -225,6 +251,23 @@ class Turns:
 
     async def _work(self, fn: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, fn)
+
+    def _texts(self, request: Request) -> tuple[Prompt, Tokens[int] | None, Wanted | None]:
+        """The prompt, the dictated reply, and the grammar of any other."""
+        prompt = self._prompt(request)
+        if request.raw is not None:
+            return prompt, self._forced(request), None
+        return (
+            prompt,
+            self._forced(request),
+            wanted(
+                self.codec,
+                self._renderer.dialect,
+                request,
+                may_call=request.tool_choice != "none" and not prompt.kept_tools,
+                thinks=self._renderer.may_think(prompt),
+            ),
+        )
 
     def _prompt(self, request: Request) -> Prompt:
         if request.raw is not None:
@@ -301,7 +344,18 @@ class Turns:
             stop=request.stop,
             logprobs=request.logprobs,
             namespace=request.namespace,
+            markers=self._markers(request, prompt),
+            thinking_budget=self.settings.thinking_budget
+            if request.thinking_budget is None
+            else request.thinking_budget,
         )
+
+    def _markers(self, request: Request, prompt: Prompt) -> Markers | None:
+        """Where the reply's reasoning stands; a model without any keeps every budget."""
+        known = self._renderer.markers
+        if known is None or request.raw is not None:
+            return None
+        return replace(known, in_reasoning=prompt.opens_reasoning)
 
     def _file(self, record: TurnRecord) -> None:
         self.records.appendleft(record)
@@ -310,6 +364,11 @@ class Turns:
         if record.miss:  # its texts are the user's
             shown["miss"] = f"{record.miss.part}: {record.miss.cause}"
         log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
+
+
+def _without_words(record: TurnRecord) -> TurnRecord:
+    """A miss may show what another conversation said instead."""
+    return replace(record, miss=replace(record.miss, before="")) if record.miss else record
 
 
 def _lost(record: TurnRecord, settings: Settings, known: int | None) -> Miss:
@@ -373,6 +432,7 @@ class _Draft:
             prefill_s=out.prefill_s,
             decode_s=out.decode_s,
             commit_s=out.commit_s,
+            thinking_cut=out.thinking_cut,
         )
 
     def finish(self, reason: Finish, error: str | None = None) -> None:

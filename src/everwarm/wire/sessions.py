@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from everwarm import events as ev
+from everwarm.errors import RequestError
 from everwarm.events import Event
 from everwarm.request import Sampling
 from everwarm.sessions import Choices, Entry, Session, Tree
@@ -119,7 +120,12 @@ def read(body: bytes, model: type[B]) -> B:
 
 
 def choices_of(body: SettingsBody) -> Choices:
-    """Settings as the server keeps them."""
+    """Settings as the server keeps them. Raises RequestError for what cannot be honoured yet."""
+    if body.thinking_budget is not None:
+        raise RequestError(
+            "A thinking budget cannot be kept here; leave thinking_budget out.",
+            param="settings.thinking_budget",
+        )
     return Choices(**body.model_dump())
 
 
