@@ -18,6 +18,7 @@ from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
 from everwarm.cache.cache import Cache
 from everwarm.engine import layers
+from everwarm.engine.kv import Arrangement, arrange
 from everwarm.engine.run import Run
 from everwarm.engine.state import ArrayPiece, State
 from everwarm.job import Job, Leased, Output, Token
@@ -27,7 +28,24 @@ from everwarm.tokens import Mark, tokens_of
 CHUNK = 16
 REPLY = 5
 
-__all__ = ["CHUNK", "REPLY", "Recorder", "Turn", "Warm", "feed", "zoo"]
+ARRANGED = {
+    "llama, 8 bits": Arrangement(bits=8, group_size=64),
+    "llama, 4 bits": Arrangement(bits=4, group_size=32),
+    "qwen3_5, 8 bits": Arrangement(bits=8, group_size=32),
+    "llama, window": Arrangement(window=24),
+}
+"""Families whose attention keeps its rows otherwise."""
+
+__all__ = ["ARRANGED", "CHUNK", "REPLY", "Recorder", "Turn", "Warm", "arranged", "feed", "zoo"]
+
+
+def arranged(variant: str) -> Any:
+    """A tiny model with the rows that `ARRANGED` has under that name."""
+    config = zoo.small(variant.partition(",")[0])
+    (config.get("text_config") or config)["head_dim"] = 64
+    model = zoo.make(config)
+    arrange(model, ARRANGED[variant])
+    return model
 
 
 class Recorder:

@@ -45,6 +45,7 @@ ONLY_IN = {
     "xxhash": "cache",
     "jinja2": "engine",
     "prometheus_client": "server",
+    "llguidance": "engine",
     "sqlite3": {"cache", "history"},
 }
 

@@ -92,6 +92,33 @@ class Settings:
         "a whole number from 1 to 16777216",
         "--context-length",
     )
+    kv_bits: int | None = _setting(
+        None,
+        "Keep the attention layers' rows in so many bits. It saves memory; writing gets slower and "
+        "replies may change. Unset: whole.",
+        "8 or 4",
+        "--kv-bits",
+    )
+    kv_group_size: int = _setting(
+        64,
+        "With kv_bits: so many numbers of a row share a scale.",
+        "32, 64 or 128",
+        "--kv-group-size",
+    )
+    quantized_kv_start: int = _setting(
+        0,
+        "With kv_bits: the first token whose row is kept so.",
+        "0: were long conversations kept otherwise than short ones, one position of the tree that "
+        "they share would have two contents",
+        "--quantized-kv-start",
+    )
+    max_kv_size: int | None = _setting(
+        None,
+        "A rotating window: attention sees the first 4 and the latest tokens, so many in all, and "
+        "forgets what lies between. Unset: it sees everything.",
+        "a whole number from 16 to 16777216",
+        "--max-kv-size",
+    )
     disk: bool = _setting(
         True,
         "Whether conversations are also kept on disk, where they survive a restart.",
@@ -124,11 +151,14 @@ class Settings:
         "--no-remember",
     )
     record: bool = _setting(
-        True,
-        "Whether conversations that clients hold through the APIs are listed as sessions, and kept "
-        "in history.db. Those of the web chat always are.",
-        "true or false",
-        "--no-record",
+        True, "Whether clients' conversations become sessions too.", "true or false", "--no-record"
+    )
+    thinking_budget: int | None = _setting(
+        None,
+        "Tokens of reasoning after which a model is made to answer, where a request does not say. "
+        "Unset: none.",
+        "a whole number from 0 to 16777216",
+        "--thinking-budget",
     )
     forced_replies: bool = _setting(
         False,
@@ -306,6 +336,16 @@ def _share(value: object) -> float:
     return share
 
 
+def _one_of(*allowed: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        number = _number(value)
+        if number not in allowed:
+            raise ValueError
+        return number
+
+    return read
+
+
 def _level(value: object) -> str:
     level = _text(value).lower()
     if level not in LOG_LEVELS:
@@ -344,9 +384,14 @@ _READERS: dict[str, Callable[[object], object]] = {
     "prefill_step": _between(1, 65536),
     "prefill_share": _share,
     "context_length": _between(1, 2**24),
+    "kv_bits": _one_of(8, 4),
+    "kv_group_size": _one_of(32, 64, 128),
+    "quantized_kv_start": _one_of(0),
+    "max_kv_size": _between(16, 2**24),
     "history": _history,
     "remember": _flag,
     "record": _flag,
+    "thinking_budget": _between(0, 2**24),
     "max_queue": _between(1, 65536),
     "max_body": _nbytes,
     "allowed_hosts": _texts,

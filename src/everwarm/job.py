@@ -32,12 +32,36 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Markers:
+    """The texts that open and close the parts of a reply, as its model writes them.
+
+    An empty closing marker of calls: they end with the turn. `closing`: what stands between
+    reasoning and answer, the marker included. `in_reasoning`: the prompt ends inside reasoning.
+    """
+
+    reasoning: tuple[str, str]
+    calls: tuple[tuple[str, str], ...]
+    closing: Tokens[int]
+    in_reasoning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What a reply has to be. `reply`: all of it, or the marker with which it opens reasoning;
+    `answer`: what follows reasoning. Both are what `Engine.check` takes."""
+
+    reply: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One sequence to be read and continued. `max_tokens` is always bounded by the context.
 
     `stop` are texts: the reply ends before the first of them. `logprobs` as in `Request`.
     `max_tokens` 0: the prompt is read and kept, nothing is written. `forced`: the reply's tokens,
-    run over as if they had been sampled; the turn ends behind them.
+    run over as if they had been sampled; the turn ends behind them, and no other rule applies.
+    `thinking_budget`: behind so many tokens of reasoning `markers.closing` is said; None: never.
     """
 
     id: str
@@ -49,6 +73,9 @@ class Job:
     logprobs: int | None = None
     namespace: str = ""
     forced: Tokens[int] | None = None
+    markers: Markers | None = None
+    thinking_budget: int | None = None
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +142,8 @@ class Ended:
     """The job is over and what it read is kept.
 
     `stop`: the model wrote an end-of-turn token (not among the reply's tokens), or a stop text
-    completed. `prefilled_tokens` counts what was read before the first new token.
+    completed. `prefilled_tokens` counts what was read before the first new token. `thinking_cut`:
+    the thinking budget closed the reasoning.
     """
 
     reason: Literal["stop", "length", "cancelled"]
@@ -124,6 +152,7 @@ class Ended:
     prefill_s: float
     decode_s: float
     commit_s: float
+    thinking_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +167,7 @@ Sink = Callable[[Output], None]
 
 
 class Engine(Protocol):
-    """Runs jobs. All three calls return at once and may be made from any thread."""
+    """Runs jobs. All calls but `check` return at once; all may be made from any thread."""
 
     @property
     def model(self) -> ModelInfo: ...
@@ -148,6 +177,12 @@ class Engine(Protocol):
 
     def cancel(self, job_id: str) -> None:
         """End a job at its next step, with `Ended("cancelled")`. An unknown id is ignored."""
+
+    def check(self, grammar: str) -> None:
+        """Compile a grammar of a job to come, and keep it. Blocks; for a thread of its own.
+
+        Raises ValueError with the reason where it cannot be held.
+        """
 
     def stats(self) -> dict[str, int | float | str]:
         """Counts for people: running and waiting jobs, bytes held, states, pieces."""

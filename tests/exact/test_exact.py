@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from operations import OPERATIONS
-from replay import Warm, zoo
+from replay import ARRANGED, Warm, arranged, zoo
 
 pytestmark = [
     pytest.mark.exact,
@@ -28,6 +28,20 @@ def model(family: str) -> Any:
 @pytest.mark.parametrize("family", zoo.FAMILIES)
 def test_warm_is_cold(family: str, operation: str) -> None:
     warm = Warm(model(family))
+    OPERATIONS[operation](warm)
+    assert warm.compared > 50
+    assert warm.difference == 0.0
+
+
+@functools.lru_cache(maxsize=1)
+def other_rows(variant: str) -> Any:
+    return arranged(variant)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("variant", ARRANGED)
+def test_warm_is_cold_with_other_rows(variant: str, operation: str) -> None:
+    warm = Warm(other_rows(variant))
     OPERATIONS[operation](warm)
     assert warm.compared > 50
     assert warm.difference == 0.0

@@ -78,7 +78,7 @@ def test_every_route_has_a_policy(keyed: Guard) -> None:
 
 def test_only_what_says_nothing_of_a_person_is_open() -> None:
     opens = {p.path for p in POLICIES if not p.needs_key}
-    assert opens == {"/health", "/", "/api/hello", "/api/version"}
+    assert opens == {"/health", "/", "/api/hello", "/api/version", "/openapi.json"}
     assert policy_of("/no/such/path").needs_key
     assert policy_of("/v1/models/org/name").needs_key
 

@@ -167,6 +167,33 @@ def bars(title: str, names: Sequence[str], values: Sequence[float], unit: str = 
     return draw
 
 
+def strategies(lines: Sequence[dict[str, Any]], facts: int) -> Draw:
+    """Facts recalled under each strategy, lying down, with its speed in words at the end."""
+
+    def draw(axes: Any, theme: Theme) -> None:
+        axes.set_title(f"Facts recalled, of {facts}")
+        y = list(range(len(lines)))[::-1]
+        axes.barh(y, [facts] * len(lines), color=theme.grid, height=0.6)
+        axes.barh(y, [x["recalled"] for x in lines], color=theme.warm, height=0.6)
+        for at, x in zip(y, lines, strict=True):
+            rate = "" if x["tokens_per_s"] is None else f" · {x['tokens_per_s']:.1f} tokens/s"
+            axes.annotate(
+                f"{x['recalled']}", (x["recalled"], at), (4, 0), textcoords="offset points",
+                va="center", fontsize=10,
+            )  # fmt: skip
+            axes.annotate(
+                f"{_seconds(x['ttft_s'])}{rate}", (facts, at), (10, 0), va="center", fontsize=9,
+                textcoords="offset points", color=theme.dim, annotation_clip=False,
+            )  # fmt: skip
+        axes.set_yticks(y, [x["name"] for x in lines])
+        axes.set_xticks(range(0, facts + 1, 2))
+        axes.set_xlim(0, 1.42 * facts)
+        axes.spines[["bottom", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+
+    return draw
+
+
 def _keys(axes: Any, theme: Theme, names: Sequence[tuple[str, str]]) -> None:
     """A legend in words above the plot, at the right."""
     x = 1.0

@@ -55,6 +55,7 @@ class Report:
     facts: str
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
+    found: Sequence[str] = ()
     notes: Sequence[str] = field(default=())
 
 
@@ -79,6 +80,8 @@ def write(report: Report, out: Path, stem: str) -> list[Path]:
 def markdown(report: Report) -> str:
     """The report as Markdown; figures are the SVG files beside it."""
     parts = [f"# {report.title}", f"**{report.headline}**", report.facts]
+    if report.found:
+        parts += ["## Found", "\n".join(f"- {n}" for n in report.found)]
     for table in report.tables:
         parts += [f"## {table.title}", _markdown_table(table)]
     parts += [_markdown_figure(f) for f in report.figures]
@@ -91,6 +94,8 @@ def page(report: Report, out: Path) -> str:
     """The report as one HTML page with everything in it."""
     body = [f"<h1>{_e(report.title)}</h1>", f'<p class="headline">{_e(report.headline)}</p>']
     body.append(f'<p class="dim">{_e(report.facts)}</p>')
+    if report.found:
+        body.append(f"<h2>Found</h2><ul>{''.join(f'<li>{_e(n)}</li>' for n in report.found)}</ul>")
     for table in report.tables:
         body += [f"<h2>{_e(table.title)}</h2>", f'<div class="wide">{_html_table(table)}</div>']
     body += [_html_figure(f, out) for f in report.figures]

@@ -24,6 +24,10 @@ from everwarm.cache.index import Stored
 from everwarm.job import Path
 
 CELL: Final = 4096
+MOST_JOINED: Final = 64 << 20
+"""Bytes of one file made of several."""
+FEWEST_JOINED: Final = 4
+"""Rows are written again for no less than this: the files that go, and what is left in one."""
 
 
 @dataclass(eq=False, slots=True)
@@ -264,13 +268,10 @@ class Shelf:
 
     def with_all_above(self, file_ids: Iterable[str]) -> list[str]:
         """These and every piece that stands on one of them."""
-        out = dict.fromkeys(file_ids)
-        todo = list(out)
-        while todo:
-            for other in self._places[todo.pop()].on_it - out.keys():
-                out[other] = None
-                todo.append(other)
-        return list(out)
+        out = list(dict.fromkeys(file_ids))
+        for file_id in out:
+            out.extend(x for x in self._places[file_id].on_it if x not in out)
+        return out
 
     def adrift(self) -> list[str]:
         """Pieces of no use now."""
@@ -284,6 +285,51 @@ class Shelf:
             if self._places[file_id].on_it <= out.keys():
                 out[file_id] = None
         return list(out)
+
+    def runs(self) -> Iterator[list[Stored]]:
+        """Small segments of one path and cell that would be better as one, as far as they reach."""
+        for place in list(self._places.values()):
+            is_rows = place.trail is not None and place.stored.record.kind == "segment"
+            if is_rows and not self._continues(place):
+                yield from (run for run in self._runs_from(place) if len(run) >= FEWEST_JOINED)
+
+    def _runs_from(self, place: Place) -> Iterator[list[Stored]]:
+        """From a piece that continues none. The last run is left where more may come to it."""
+        run, nbytes = [place.stored], place.stored.nbytes
+        while len(below := self._rows_on(place)) == 1 and self._continues(below[0]):
+            place = below[0]
+            if nbytes + place.stored.nbytes > MOST_JOINED:
+                yield run
+                run, nbytes = [], 0
+            run.append(place.stored)
+            nbytes += place.stored.nbytes
+        if below or place.stored.record.end % CELL == 0:
+            yield run
+
+    def _continues(self, place: Place) -> bool:
+        """Whether a segment alone begins where another ends, in the same cell."""
+        r, above = place.stored.record, place.above
+        if r.start % CELL == 0 or above is None or above.stored.record.kind != "segment":
+            return False
+        return above.stored.record.end == r.start and len(self._rows_on(above)) == 1
+
+    def _rows_on(self, place: Place) -> list[Place]:
+        on_it = (self._places[x] for x in place.on_it)
+        return [p for p in on_it if p.stored.record.kind == "segment"]
+
+    def doubles(self) -> set[str]:
+        """Segments all of whose rows a longer one on the same path holds."""
+        rows = [p for p in self._places.values() if p.stored.record.kind == "segment"]
+        beside: dict[PositionId, list[Place]] = defaultdict(list)
+        for place in rows:
+            beside[place.stored.record.parent].append(place)
+        inside: dict[str, Place] = {}
+        for place in sorted(rows, key=lambda p: p.stored.record.start):
+            above = place.above and [place.above, inside.get(place.above.stored.file_id)]
+            for other in (*beside[place.stored.record.parent], *(above or ())):
+                if other is not None and _holds(other.stored.record, place.stored.record):
+                    inside[place.stored.file_id] = other
+        return {x for x, p in inside.items() if p.trail is not None}
 
     def _depth(self, file_id: str) -> int:
         n, place = 0, self._places[file_id].above
@@ -329,6 +375,17 @@ class Shelf:
 def _needs(r: Record) -> list[tuple[PositionId, int]]:
     """The positions of which one must be carried by another piece."""
     return [(r.parent, r.start), *([(r.position, r.end)] if r.kind == "checkpoint" else [])]
+
+
+def _holds(long: Record, r: Record) -> bool:
+    """Whether a segment on the same path has all rows of another, and more."""
+    rows = slice(r.start - long.start, r.end - long.start)
+    return (
+        long.kind == "segment"
+        and rows.start >= 0
+        and len(r.tokens) < len(long.tokens)
+        and long.tokens[rows] == r.tokens
+    )
 
 
 def _cells(r: Record) -> Iterator[int]:

@@ -139,6 +139,40 @@ def turns(
 
 
 @bench.command()
+def strategies(
+    n_turns: Annotated[int, typer.Option("--turns", min=4, help="Turns of the conversation.")] = 11,
+    words: Annotated[int, typer.Option(min=1, help="Words to read at each turn.")] = 60,
+    thinking: Annotated[int, typer.Option(min=1, help="Words of reasoning in a reply.")] = 40,
+    budget: Annotated[
+        int, typer.Option(min=1, help="Tokens of reasoning in the row with a thinking budget.")
+    ] = 16,
+    window: Annotated[int, typer.Option(min=16, help="Tokens in the rotating window.")] = 512,
+    kv_group_size: Annotated[int, typer.Option(help="Numbers that share a scale.")] = 64,
+    own_replies: Annotated[
+        bool, typer.Option("--own-replies", help="Let the model write its replies, where it can.")
+    ] = False,
+    model: Model = None,
+    out: Out = Path("everwarm-bench"),
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hold one conversation under each way of keeping it: cost, memory, and what is recalled.
+
+    Without a cache; warm with the reasoning kept; with a thinking budget; with the template's
+    history, which drops reasoning; in a rotating window; with rows in 8 and in 4 bits. Eight facts
+    are told first and asked for at the end. A server is started for each, side by side where memory
+    permits. Ctrl-C keeps what was measured.
+    """
+    from everwarm.bench.strategies import Plan
+    from everwarm.cli.app import settings
+    from everwarm.cli.strategies import run
+
+    plan = Plan(turns=n_turns, words=words, thinking_words=thinking, budget=budget, window=window,
+                group_size=kv_group_size, own_replies=own_replies)  # fmt: skip
+    raise typer.Exit(run(model, settings(), plan, out, resume=resume, as_json=as_json))
+
+
+@bench.command()
 def session(
     messages: Annotated[int, typer.Option(min=4, help="Messages of the main conversation.")] = 266,
     to: Annotated[int, typer.Option(min=1000, help="Its length in tokens.")] = 131_000,

@@ -59,10 +59,12 @@ def fingerprint(
 
 
 def _layout(model: Any) -> list[str]:
-    """Each layer's cache class and what bounds it."""
-    caches = layers.leaves(make_prompt_cache(model))
-    sizes = (f"{getattr(c, 'max_size', '')}/{getattr(c, 'keep', '')}" for c in caches)
-    return [f"{type(c).__name__}:{s}" for c, s in zip(caches, sizes, strict=True)]
+    """Each layer's cache class, what bounds it, and how its rows are spelled."""
+    return [
+        f"{type(c).__name__}:{getattr(c, 'max_size', '')}/{getattr(c, 'keep', '')}"
+        + (f"/{c.bits} bits by {c.group_size}" if hasattr(c, "bits") else "")
+        for c in layers.leaves(make_prompt_cache(model))
+    ]
 
 
 def _minor(version: str) -> str:

@@ -1,7 +1,7 @@
 """Layer kinds of mlx-lm's caches: cuttable, windowed, opaque. The only place that knows classes.
 
 - cuttable (KVCache, QuantizedKVCache): rows of any prefix can be taken; `trim` is exact.
-- windowed (RotatingKVCache): exact only near its end; rests as at most `max_size` rows.
+- windowed (RotatingKVCache, SinkWindow): exact only near its end; rests as at most `max_size` rows.
 - opaque (ArraysCache): replaced as a whole at each call; its arrays may be held by reference.
 - unknown classes count as opaque and are held by `deepcopy`, which shares until written.
 
@@ -26,6 +26,35 @@ from mlx_lm.models.cache import (
 Kind = Literal["cuttable", "windowed", "opaque", "unknown"]
 
 
+class SinkWindow(RotatingKVCache):
+    """A window whose first `keep` rows stay in sight, however its tokens are cut into calls.
+
+    mlx-lm's own mask hides them from all but the first `keep` tokens of a call, so that what a
+    position holds depends on where calls began. Remove with
+    `tests/engine/test_kv.py::test_a_window_of_mlx_lm_depends_on_its_calls`.
+
+        rows   [ keep ][ max_size - keep - 1 before the call ][ the call's own ]
+        query  [ seen ]      [ the last max_size - keep, itself the last ]
+    """
+
+    def __init__(self, max_size: int, keep: int) -> None:
+        super().__init__(max_size=max_size, keep=keep)  # type: ignore[no-untyped-call]
+
+    def make_mask(
+        self, N: int, window_size: int | None = None, return_array: bool = False
+    ) -> mx.array | str | None:
+        assert window_size is None, "a layer with a window of its own"
+        if N == 1:
+            return None
+        before = min(self.max_size - 1, self.offset)
+        if before + N <= self.max_size and not return_array:
+            return "causal"
+        rows, own = mx.arange(before + N)[None], mx.arange(before, before + N)[:, None]
+        near = rows > own - (self.max_size - self.keep)
+        mask: mx.array = (rows <= own) & (near | (rows < self.keep))
+        return mask
+
+
 def leaves(caches: list[Any]) -> list[Any]:
     """The member caches of a prompt cache, lists flattened."""
     out: list[Any] = []
@@ -38,7 +67,7 @@ def kind(c: Any) -> Kind:
     """By exact class: a subclass may keep its rows otherwise."""
     if type(c) in (KVCache, QuantizedKVCache):
         return "cuttable"
-    if type(c) is RotatingKVCache:
+    if type(c) in (RotatingKVCache, SinkWindow):
         return "windowed"
     return "opaque" if type(c) is ArraysCache else "unknown"
 
@@ -131,11 +160,12 @@ def arrays(x: Any) -> list[mx.array]:
     return arrays(x.__dict__)
 
 
-def bytes_at_rest(c: Any) -> int:
-    """Bytes of a cache that is not cuttable once it is full."""
-    held = arrays(c)
-    if kind(c) == "windowed":
-        return sum(a.nbytes // a.shape[2] * c.max_size for a in held)
+def bytes_at(c: Any, rows: int) -> int:
+    """Bytes of a cache once it has read `rows` tokens, from what it holds of the first."""
+    held, k = arrays(c), kind(c)
+    if k in ("cuttable", "windowed"):
+        most = min(rows, c.max_size) if k == "windowed" else rows
+        return sum(a.nbytes // a.shape[-2] * most for a in held)
     return sum(a.nbytes for a in held)
 
 

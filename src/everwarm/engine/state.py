@@ -155,9 +155,7 @@ def bytes_at(model: Any) -> Callable[[int], int]:
     state = State(model)
     state.read(tokens_of([0]))
     state.settle()
-    per_row = sum(a.nbytes // a.shape[-2] for a in layers.arrays(state._cuttable))
-    fixed = sum(layers.bytes_at_rest(c) for c in state._others)
-    return lambda rows: per_row * rows + fixed
+    return lambda rows: sum(layers.bytes_at(c, rows) for c in state._leaves)
 
 
 def _write(into: Any, rows: Any, start: int, end: int) -> None:

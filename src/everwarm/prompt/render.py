@@ -24,15 +24,17 @@ from everwarm.events import Miss
 from everwarm.messages import Message, MessageId, Text, child_id, content_id
 from everwarm.prompt.build import Builder, Built
 from everwarm.prompt.chain import Chains, History
+from everwarm.prompt.dialects import families
 from everwarm.prompt.pieces import Pieces
 from everwarm.prompt.probe import habits_of, prove
 from everwarm.prompt.shape import Habits, tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
+from everwarm.prompt.thinking import markers_of
 from everwarm.prompt.verbatim import Bounded, Path, Record, Records, Replies, calls_key
 from everwarm.prompt.why import Before, compare
 from everwarm.replies import Kept, Reply, ReplyStore
 from everwarm.request import HistoryMode, Request, Tool
-from everwarm.tokens import Prompt, tokens_of
+from everwarm.tokens import Prompt, Tokens, tokens_of
 
 _CONVERSATIONS = 256
 
@@ -50,8 +52,11 @@ class Renderer:
     ) -> None:
         self._codec, self._clock, self._mode, self._store = codec, clock, history, store
         splicer = Splicer(codec)
-        splicer.habits = habits_of(splicer)
+        self.dialect = families.of(codec)
+        own_id = next((c.own_id for c in self.dialect.calls if c.own_id), "")
+        splicer.habits = replace(habits_of(splicer), own_id=own_id)
         self.proof = prove(splicer)
+        self.markers = markers_of(codec, self.dialect, splicer)
         self._splicer = splicer
         self._replies = Replies(_CONVERSATIONS)
         self._records = Records()
@@ -246,10 +251,21 @@ class Renderer:
         known = self._known.use(key)
         self._known.put(key, (known or Counter()) | Counter(contents))
 
+    def may_think(self, prompt: Prompt) -> bool:
+        """Whether a reply may open reasoning itself: the prompt neither opened nor closed any."""
+        think = self.dialect.reasoning
+        if think is None or prompt.opens_reasoning:
+            return False
+        return not self._ends(prompt.tokens[-16:], think[1])
+
     def _opens_reasoning(self, record: Record) -> bool:
-        think = self._codec.think_markers
-        tail = self._codec.decode(record.path.tokens[record.end - 16 : record.end]).rstrip()
-        return bool(think and tail.endswith(think[0].rstrip()))
+        think = self.dialect.reasoning
+        tail = record.path.tokens[max(0, record.end - 16) : record.end]
+        return think is not None and self._ends(tail, think[0])
+
+    def _ends(self, tokens: Tokens[int], marker: str) -> bool:
+        """Whether a prompt ends with this marker."""
+        return self._codec.decode(tokens).rstrip().endswith(marker.rstrip())
 
     # --- what outlives this process ---
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import orjson
@@ -34,6 +36,7 @@ from everwarm.wire import formats
 from everwarm.wire.errors import anthropic_error, openai_error
 from everwarm.wire.format import Format
 from everwarm.wire.models import anthropic_model, anthropic_models, openai_model, openai_models
+from everwarm.wire.openapi import description
 
 
 def create_app(
@@ -75,6 +78,7 @@ def create_app(
         "/": small.root,
         "/api/hello": small.root,
         "/api/version": small.version,
+        "/openapi.json": small.openapi,
     }
     routes = [Route(p.path, endpoints[p.path], methods=list(p.methods)) for p in POLICIES]
     handlers: Any = {HTTPException: _not_here, EverwarmError: _refused}
@@ -83,6 +87,13 @@ def create_app(
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body), status, headers, "application/json")
+
+
+@cache
+def _description() -> str:
+    """Not by orjson: it has no number for the bound of a seed, 2**64."""
+    routes = [(p.path, p.methods, p.needs_key) for p in POLICIES]
+    return json.dumps(description(__version__, routes))
 
 
 def _refusal(http: HttpRequest, error: Exception) -> Response:
@@ -118,11 +129,11 @@ class _Small:
         self._turns = turns
 
     async def models(self, http: HttpRequest) -> Response:
-        infos = [self._turns.engine.model]
+        infos = [self._turns.model]
         return _json(anthropic_models(infos) if _is_anthropic(http) else openai_models(infos))
 
     async def model(self, http: HttpRequest) -> Response:
-        info = self._turns.engine.model
+        info = self._turns.model
         if http.path_params["name"] not in (info.id, *info.aliases):
             message = f"This server has the model '{info.id}' only; ask for that."
             return _refusal(http, NotFound(message, param="model", code="model_not_found"))
@@ -137,6 +148,10 @@ class _Small:
 
     async def version(self, _: HttpRequest) -> Response:
         return _json({"version": __version__})
+
+    async def openapi(self, _: HttpRequest) -> Response:
+        """What can be asked here, for tools that read OpenAPI."""
+        return Response(await asyncio.to_thread(_description), media_type="application/json")
 
     async def ready(self, _: HttpRequest) -> Response:
         """As `health`, with the disk tier's state: it never keeps an answer from being given."""
@@ -154,5 +169,5 @@ class _Small:
         stats = await asyncio.to_thread(self._turns.engine.stats)
         running = [asdict(live) for live in self._turns.running.values()]
         return _json(
-            {"model": openai_model(self._turns.engine.model), "engine": stats, "running": running}
+            {"model": openai_model(self._turns.model), "engine": stats, "running": running}
         )

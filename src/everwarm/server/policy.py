@@ -61,6 +61,7 @@ POLICIES = (
     Policy("/", ("GET",), needs_key=False),
     Policy("/api/hello", ("GET",), needs_key=False),
     Policy("/api/version", ("GET",), needs_key=False),
+    Policy("/openapi.json", ("GET",), needs_key=False),
 )
 _BY_PATH = {p.path: p for p in POLICIES}
 _STRICT = Policy("", ())

@@ -244,6 +244,7 @@ class Talking:
             max_tokens=choices.max_tokens,
             template_args=thinking,
             namespace=self.namespace,
+            thinking_budget=choices.thinking_budget,
         )
 
     async def _keep(self, running: Running, asked: Asked, said: list[Event], trace: Trace) -> None:
