@@ -221,12 +221,14 @@ def test_sessions_are_listed_searched_renamed_and_pinned(client: Client) -> None
     session = client.new()
     client.say(session, "Where does the kingfisher nest? <script>alert(1)</script>")
     client.say(session, "Thanks")
-    client.ask("PATCH", f"/api/sessions/{session}", {"title": "Birds", "pinned": True})
+    client.ask(
+        "PATCH", f"/api/sessions/{session}", {"title": "Xqbirds of the lake", "pinned": True}
+    )
     other = client.new()
     listed = client.get("/api/sessions?limit=2")
     assert [s["id"] for s in listed["sessions"]] == [session, other]
     assert listed["more"]
-    for words in ("kingf", "kingfisher nest", "birds", '"kingfisher', "nest?"):
+    for words in ("kingf", "kingfisher nest", "xqbirds", '"kingfisher', "nest?"):
         found = client.get("/api/sessions?q=" + words.replace(" ", "%20").replace('"', "%22"))
         assert [s["id"] for s in found["sessions"]] == [session]
     assert "kingfisher" in client.get("/api/sessions?q=script%20alert")["sessions"][0]["snippet"]
