@@ -218,12 +218,11 @@ def test_a_message_that_is_refused_was_never_there(client: Client) -> None:
 
 
 def test_sessions_are_listed_searched_renamed_and_pinned(client: Client) -> None:
+    client.new()
     session = client.new()
     client.say(session, "Where does the kingfisher nest? <script>alert(1)</script>")
     client.say(session, "Thanks")
-    client.ask(
-        "PATCH", f"/api/sessions/{session}", {"title": "Xqbirds of the lake", "pinned": True}
-    )
+    client.ask("PATCH", f"/api/sessions/{session}", {"title": "Xqbirds", "pinned": True})
     other = client.new()
     listed = client.get("/api/sessions?limit=2")
     assert [s["id"] for s in listed["sessions"]] == [session, other]
