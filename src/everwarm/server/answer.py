@@ -30,8 +30,8 @@ from everwarm.events import Event, Progress
 from everwarm.request import Request
 from everwarm.server.kept import Kept
 from everwarm.server.noted import Noted, Recorder
+from everwarm.server.record import Trace
 from everwarm.server.stream import KEEPALIVE_S, ClientGone, Pace, send_body, send_start, watched
-from everwarm.server.turn import Trace
 from everwarm.wire import sse
 from everwarm.wire.anthropic import parse_count
 from everwarm.wire.errors import anthropic_error

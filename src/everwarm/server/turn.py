@@ -8,7 +8,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -39,6 +39,7 @@ from everwarm.request import HistoryMode, Request
 from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.grammars import Compiler
 from everwarm.server.outbox import Outbox
+from everwarm.server.record import Draft, Trace, lost, without_words
 from everwarm.server.totals import Totals
 from everwarm.tokens import Prompt, Tokens, tokens_of
 
@@ -63,19 +64,6 @@ class Live:
 
 
 @dataclass(slots=True)
-class Trace:
-    """What a turn leaves behind, for who wants to find it again. Filled while it runs.
-
-    `tokens`: all that was read and written; `thread`, `reply`: as in `replies.Kept`.
-    """
-
-    tokens: Tokens[int] = field(default_factory=tokens_of)
-    thread: MessageId | None = None
-    reply: MessageId | None = None
-    record: TurnRecord | None = None
-
-
-@dataclass(slots=True)
 class Turns:
     """Answers requests with one engine. Lives on the event loop."""
 
@@ -90,8 +78,8 @@ class Turns:
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="everwarm-render")
     )
     _renderer: Renderer = field(init=False)
-    _compiler: Compiler = field(init=False)
     _ahead: Ahead = field(init=False)
+    _compiler: Compiler = field(init=False)
     _no_calls: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -115,7 +103,7 @@ class Turns:
         self._check(request)
         self._ahead.stop()
         live = self.running[turn_id] = Live(turn_id)
-        draft = _Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
+        draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
         try:
             async for event in self._events(request, draft, live):
                 yield event
@@ -127,16 +115,6 @@ class Turns:
             self.running.pop(turn_id, None)
             draft.trace.record = draft.record
             self._file(draft.record)
-
-    @property
-    def model(self) -> ModelInfo:
-        """The model, with what its dialect can write."""
-        dialect = families.of(self.codec)
-        return replace(
-            self.engine.model,
-            has_reasoning=dialect.reasoning is not None,
-            has_tools=bool(dialect.calls),
-        )
 
     def cancel(self, turn_id: str) -> bool:
         """End a turn at its next step: it says what it has so far. Whether there is such a turn."""
@@ -160,15 +138,25 @@ class Turns:
 
     async def forget(self, turn_ids: Collection[str], threads: Collection[MessageId]) -> None:
         """Remember nothing of these turns, nor of these conversations' words."""
-        kept = (_without_words(r) for r in self.records if r.id not in turn_ids)
+        kept = (without_words(r) for r in self.records if r.id not in turn_ids)
         self.records = deque(kept, maxlen=self.records.maxlen)
         await self._work(lambda: self._renderer.forget(threads))
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model, with what its dialect can write."""
+        dialect = families.of(self.codec)
+        return replace(
+            self.engine.model,
+            has_reasoning=dialect.reasoning is not None,
+            has_tools=bool(dialect.calls),
+        )
 
     async def count(self, request: Request) -> int:
         """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
         return await asyncio.to_thread(count_tokens, self.codec, request, self._renderer.habits)
 
-    async def _events(self, request: Request, draft: _Draft, live: Live) -> AsyncIterator[Event]:
+    async def _events(self, request: Request, draft: Draft, live: Live) -> AsyncIterator[Event]:
         began = time.perf_counter()
         prompt, forced, shape = await self._work(lambda: self._texts(request))
         grammar = await self._compiler.compiled(shape)
@@ -218,7 +206,7 @@ class Turns:
         yield Finished(draft.record.finish, draft.record, parser.stop_text)
 
     async def _read(
-        self, outbox: Outbox, parser: ReplyParser, draft: _Draft, live: Live, prompt: Prompt
+        self, outbox: Outbox, parser: ReplyParser, draft: Draft, live: Live, prompt: Prompt
     ) -> AsyncIterator[Event]:
         """Outputs to events until the job is over."""
         cached = 0
@@ -290,7 +278,7 @@ class Turns:
         by_text = max(0, record.unseen_tokens - record.new_tokens)
         found = self._renderer.explain(prompt)
         if found is None or not found.cause:
-            found = _lost(record, self.settings, found.at if found else None)
+            found = lost(record, self.settings, found.at if found else None)
         return replace(found, by_text=by_text, by_cache=by_cache)
 
     def _forced(self, request: Request) -> Tokens[int] | None:
@@ -366,74 +354,6 @@ class Turns:
         log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
 
 
-def _without_words(record: TurnRecord) -> TurnRecord:
-    """A miss may show what another conversation said instead."""
-    return replace(record, miss=replace(record.miss, before="")) if record.miss else record
-
-
-def _lost(record: TurnRecord, settings: Settings, known: int | None) -> Miss:
-    """A miss where the text is what it was, up to `known` tokens of what was read before."""
-    at, part = record.cached_tokens, "cache"
-    if known is not None and known <= record.cached_tokens:
-        part = "branch"
-        cause = "what was said before stands behind other messages now, where it was never read"
-    elif not settings.cache:
-        cause = "the cache is off (--no-cache)"
-    elif record.cached_tokens:
-        cause = "nothing nearer can be restored: it was let go, or lies between two checkpoints"
-    else:
-        cause = "it was let go for other conversations, or the server was started since"
-    return Miss(at=at, part=part, cause=cause)
-
-
 def _short(value: Any) -> str:
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
     return f'"{text}"' if " " in text else text
-
-
-class _Draft:
-    """A TurnRecord in the making."""
-
-    def __init__(
-        self, turn_id: str, model: str, arrived: float, parse_s: float, trace: Trace
-    ) -> None:
-        self._arrived, self.trace = arrived, trace
-        self.record = TurnRecord(
-            id=turn_id, model=model, at=time.time(), finish="cancelled", parse_s=parse_s
-        )
-        self.miss: Future[Miss | None] | None = None
-
-    def set(self, **changes: Any) -> None:
-        self.record = replace(self.record, **changes)
-
-    def leased(self, out: Leased) -> None:
-        self.set(
-            cached_tokens=out.cached_tokens,
-            prefilled_tokens=self.record.prompt_tokens - out.cached_tokens,
-            unseen_tokens=out.unseen_tokens,
-            cached_from=out.cached_from,
-            wait_s=out.wait_s,
-            restore_s=out.restore_s,
-        )
-
-    def first_token(self) -> None:
-        if self.record.ttft_s is None:
-            self.set(ttft_s=time.perf_counter() - self._arrived)
-
-    def ended(self, out: Ended, parser: ReplyParser) -> None:
-        finish: Finish = out.reason
-        if parser.stopped:
-            finish = "stop"
-        if finish == "stop" and parser.has_calls:
-            finish = "tool_calls"
-        self.set(
-            finish=finish,
-            prefilled_tokens=out.prefilled_tokens,
-            prefill_s=out.prefill_s,
-            decode_s=out.decode_s,
-            commit_s=out.commit_s,
-            thinking_cut=out.thinking_cut,
-        )
-
-    def finish(self, reason: Finish, error: str | None = None) -> None:
-        self.set(finish=reason, error=error, total_s=time.perf_counter() - self._arrived)
