@@ -15,8 +15,9 @@ from everwarm.cache.evict import Candidate, candidates, forget_tokens
 from everwarm.cache.forget import forget
 from everwarm.cache.policy import Held, Policy
 from everwarm.cache.restore import Plan, plan
+from everwarm.cache.restoring import Lost, Restoring
 from everwarm.cache.store import OnDisk
-from everwarm.cache.tier import DiskTier, Lost, Restoring
+from everwarm.cache.tier import DiskTier
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.cache.view import counted, view
 from everwarm.cache.wait import should_wait
@@ -116,7 +117,7 @@ class Cache:
         if holder.restoring:
             assert self.tier is not None
             lease.cached_from = "disk"
-            lease.restoring = Restoring(self.tier, chosen, holder, tokens)
+            lease.restoring = Restoring(self.tier.store, chosen, holder, tokens)
             lease.start = chosen.base
         return lease
 

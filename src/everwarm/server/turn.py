@@ -8,7 +8,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ from everwarm.prompt.render import Renderer
 from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request
 from everwarm.server.ahead import Ahead, State, coming
+from everwarm.server.draft import Draft, Trace
 from everwarm.server.grammars import Compiler
 from everwarm.server.outbox import Outbox
 from everwarm.server.totals import Totals
@@ -60,19 +61,6 @@ class Live:
     done: int = 0
     total: int = 0
     completion: int = 0
-
-
-@dataclass(slots=True)
-class Trace:
-    """What a turn leaves behind, for who wants to find it again. Filled while it runs.
-
-    `tokens`: all that was read and written; `thread`, `reply`: as in `replies.Kept`.
-    """
-
-    tokens: Tokens[int] = field(default_factory=tokens_of)
-    thread: MessageId | None = None
-    reply: MessageId | None = None
-    record: TurnRecord | None = None
 
 
 @dataclass(slots=True)
@@ -115,7 +103,7 @@ class Turns:
         self._check(request)
         self._ahead.stop()
         live = self.running[turn_id] = Live(turn_id)
-        draft = _Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
+        draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
         try:
             async for event in self._events(request, draft, live):
                 yield event
@@ -168,7 +156,7 @@ class Turns:
         """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
         return await asyncio.to_thread(count_tokens, self.codec, request, self._renderer.habits)
 
-    async def _events(self, request: Request, draft: _Draft, live: Live) -> AsyncIterator[Event]:
+    async def _events(self, request: Request, draft: Draft, live: Live) -> AsyncIterator[Event]:
         began = time.perf_counter()
         prompt, forced, shape = await self._work(lambda: self._texts(request))
         grammar = await self._compiler.compiled(shape)
@@ -218,7 +206,7 @@ class Turns:
         yield Finished(draft.record.finish, draft.record, parser.stop_text)
 
     async def _read(
-        self, outbox: Outbox, parser: ReplyParser, draft: _Draft, live: Live, prompt: Prompt
+        self, outbox: Outbox, parser: ReplyParser, draft: Draft, live: Live, prompt: Prompt
     ) -> AsyncIterator[Event]:
         """Outputs to events until the job is over."""
         cached = 0
@@ -389,51 +377,3 @@ def _lost(record: TurnRecord, settings: Settings, known: int | None) -> Miss:
 def _short(value: Any) -> str:
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
     return f'"{text}"' if " " in text else text
-
-
-class _Draft:
-    """A TurnRecord in the making."""
-
-    def __init__(
-        self, turn_id: str, model: str, arrived: float, parse_s: float, trace: Trace
-    ) -> None:
-        self._arrived, self.trace = arrived, trace
-        self.record = TurnRecord(
-            id=turn_id, model=model, at=time.time(), finish="cancelled", parse_s=parse_s
-        )
-        self.miss: Future[Miss | None] | None = None
-
-    def set(self, **changes: Any) -> None:
-        self.record = replace(self.record, **changes)
-
-    def leased(self, out: Leased) -> None:
-        self.set(
-            cached_tokens=out.cached_tokens,
-            prefilled_tokens=self.record.prompt_tokens - out.cached_tokens,
-            unseen_tokens=out.unseen_tokens,
-            cached_from=out.cached_from,
-            wait_s=out.wait_s,
-            restore_s=out.restore_s,
-        )
-
-    def first_token(self) -> None:
-        if self.record.ttft_s is None:
-            self.set(ttft_s=time.perf_counter() - self._arrived)
-
-    def ended(self, out: Ended, parser: ReplyParser) -> None:
-        finish: Finish = out.reason
-        if parser.stopped:
-            finish = "stop"
-        if finish == "stop" and parser.has_calls:
-            finish = "tool_calls"
-        self.set(
-            finish=finish,
-            prefilled_tokens=out.prefilled_tokens,
-            prefill_s=out.prefill_s,
-            decode_s=out.decode_s,
-            commit_s=out.commit_s,
-            thinking_cut=out.thinking_cut,
-        )
-
-    def finish(self, reason: Finish, error: str | None = None) -> None:
-        self.set(finish=reason, error=error, total_s=time.perf_counter() - self._arrived)

@@ -23,9 +23,10 @@ from everwarm.history.database import Connection
 from everwarm.messages import Message, MessageId, Text
 from everwarm.request import Request
 from everwarm.server.ahead import State
+from everwarm.server.draft import Trace
 from everwarm.server.sessions.held import Held, known
 from everwarm.server.sessions.running import Running
-from everwarm.server.turn import Trace, Turns
+from everwarm.server.turn import Turns
 from everwarm.sessions import Choices, Entry, Session, Tree, free_name, messages_of, title_of
 from everwarm.wire import sessions as wire
 from everwarm.wire.format import reply_of
