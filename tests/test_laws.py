@@ -45,8 +45,8 @@ ONLY_IN = {
     "uvicorn": "server",
     "xxhash": "cache",
     "jinja2": "engine",
-    "llguidance": "engine",
     "prometheus_client": "server",
+    "llguidance": "engine",
     "sqlite3": {"cache", "history"},
 }
 

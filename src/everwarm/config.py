@@ -147,19 +147,15 @@ class Settings:
         "true or false",
         "--no-remember",
     )
+    record: bool = _setting(
+        True, "Whether clients' conversations become sessions too.", "true or false", "--no-record"
+    )
     thinking_budget: int | None = _setting(
         None,
         "Tokens of reasoning after which a model is made to answer, where a request does not say. "
         "Unset: none.",
         "a whole number from 0 to 16777216",
         "--thinking-budget",
-    )
-    record: bool = _setting(
-        True,
-        "Whether conversations that clients hold through the APIs are listed as sessions, and kept "
-        "in history.db. Those of the web chat always are.",
-        "true or false",
-        "--no-record",
     )
     forced_replies: bool = _setting(
         False,

@@ -60,6 +60,8 @@ def test_a_conversation_is_one_session_and_can_be_gone_on_with(client: Client) -
     assert held["settings"]["system"] == "Be brief. It is Tuesday."
     assert [m["text"] for m in held["messages"]] == ["Hello there", first, "And now?", second]
     assert held["messages"][-1]["turn"]["prefilled_tokens"] > 0
+    settings = held["settings"] | {"max_tokens": 5}
+    client.ask("PATCH", f"/api/sessions/{held['id']}", {"settings": settings})
     turn = client.say(held["id"], "Here I am.")["message"]["turn"]
     assert turn["prefilled_tokens"] <= turn["new_tokens"]
 
@@ -97,7 +99,7 @@ def test_nothing_is_recorded_where_that_is_not_wanted(model: Path, tmp_path: Pat
         chat(client, "Between us")
         assert not (home / "history.db").exists()
         assert sessions(client) == []
-        assert client.say(client.new(), "Keep this")["message"]["text"]
+        assert client.say(client.new(), "Keep this")["message"]["finish"] == "length"
 
 
 def test_a_deleted_one_is_gone(client: Client, tmp_path: Path) -> None:

@@ -176,7 +176,13 @@ def followed_started(client: Client, session: str) -> bool:
         ("GET", "/api/sessions/nobody/stream", None, 404, "session"),
         ("PATCH", "/api/sessions/nobody", {"pinned": True}, 404, "session"),
         ("POST", "/api/sessions", {"settings": {"temperature": "hot"}}, 400, "settings.temper"),
-        ("POST", "/api/sessions", {"settings": {"thinking_budget": 5}}, 400, "settings.thinking_b"),
+        (
+            "POST",
+            "/api/sessions",
+            {"settings": {"thinking_budget": -5}},
+            400,
+            "settings.thinking_b",
+        ),
         ("POST", "/api/turns/nothing/cancel", {}, 404, "id"),
         ("POST", "/api/sessions", {"titel": "x"}, 400, "titel"),
         ("POST", "/api/sessions/{id}/send", {"text": ""}, 400, "text"),
@@ -212,15 +218,16 @@ def test_a_message_that_is_refused_was_never_there(client: Client) -> None:
 
 
 def test_sessions_are_listed_searched_renamed_and_pinned(client: Client) -> None:
+    client.new()
     session = client.new()
     client.say(session, "Where does the kingfisher nest? <script>alert(1)</script>")
     client.say(session, "Thanks")
-    client.ask("PATCH", f"/api/sessions/{session}", {"title": "Birds", "pinned": True})
+    client.ask("PATCH", f"/api/sessions/{session}", {"title": "Xqbirds", "pinned": True})
     other = client.new()
     listed = client.get("/api/sessions?limit=2")
     assert [s["id"] for s in listed["sessions"]] == [session, other]
     assert listed["more"]
-    for words in ("kingf", "kingfisher nest", "birds", '"kingfisher', "nest?"):
+    for words in ("kingf", "kingfisher nest", "xqbirds", '"kingfisher', "nest?"):
         found = client.get("/api/sessions?q=" + words.replace(" ", "%20").replace('"', "%22"))
         assert [s["id"] for s in found["sessions"]] == [session]
     assert "kingfisher" in client.get("/api/sessions?q=script%20alert")["sessions"][0]["snippet"]

@@ -193,13 +193,10 @@ class Shelf:
 
     def with_all_above(self, file_ids: Iterable[str]) -> list[str]:
         """These and every piece that stands on one of them."""
-        out = dict.fromkeys(file_ids)
-        todo = list(out)
-        while todo:
-            for other in self._places[todo.pop()].on_it - out.keys():
-                out[other] = None
-                todo.append(other)
-        return list(out)
+        out = list(dict.fromkeys(file_ids))
+        for file_id in out:
+            out.extend(x for x in self._places[file_id].on_it if x not in out)
+        return out
 
     def adrift(self) -> list[str]:
         """Pieces of no use now."""

@@ -5,7 +5,7 @@
 
 One write is under way at a time, and none is waited for: `step` starts the next one between two
 steps of the engine, at most one cell of rows and `MOST_AT_ONCE` bytes each. A piece counts as on
-disk when it is durable. Reading is the same the other way: `Restoring.step` takes what has arrived.
+disk when it is durable. Reading is the same the other way (`restoring.py`).
 
 When nothing has run for a while, `tidy` has small pieces joined and puts the new ones in their
 place.

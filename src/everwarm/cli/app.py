@@ -60,8 +60,8 @@ def serve(
     disk_budget: Annotated[str | None, _flag("disk_budget", "--disk-budget")] = None,
     history: Annotated[str | None, _flag("history", "--history")] = None,
     remember: Annotated[bool | None, _flag("remember", "--remember/--no-remember")] = None,
-    thinking_budget: Annotated[int | None, _flag("thinking_budget", "--thinking-budget")] = None,
     record: Annotated[bool | None, _flag("record", "--record/--no-record")] = None,
+    thinking_budget: Annotated[int | None, _flag("thinking_budget", "--thinking-budget")] = None,
     forced_replies: Annotated[bool | None, _flag("forced_replies", "--forced-replies")] = None,
     log_level: Annotated[str | None, _flag("log_level", "--log-level")] = None,
     config: Annotated[

@@ -28,9 +28,9 @@ from everwarm.config import Settings
 from everwarm.errors import EverwarmError, RequestError
 from everwarm.events import Event, Progress
 from everwarm.request import Request
-from everwarm.server.draft import Trace
 from everwarm.server.kept import Kept
 from everwarm.server.noted import Noted, Recorder
+from everwarm.server.record import Trace
 from everwarm.server.stream import KEEPALIVE_S, ClientGone, Pace, send_body, send_start, watched
 from everwarm.wire import sse
 from everwarm.wire.anthropic import parse_count

@@ -16,7 +16,7 @@ from everwarm.events import Event
 from everwarm.history import recorded
 from everwarm.history.database import Database
 from everwarm.history.recorded import Turn
-from everwarm.server.draft import Trace
+from everwarm.server.record import Trace
 from everwarm.wire.format import Asked, reply_of
 
 NAMES: Final = ("x-session-id", "x-claude-code-session-id")

@@ -37,9 +37,9 @@ from everwarm.prompt.render import Renderer
 from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request
 from everwarm.server.ahead import Ahead, State, coming
-from everwarm.server.draft import Draft, Trace
 from everwarm.server.grammars import Compiler
 from everwarm.server.outbox import Outbox
+from everwarm.server.record import Draft, Trace, lost, without_words
 from everwarm.server.totals import Totals
 from everwarm.tokens import Prompt, Tokens, tokens_of
 
@@ -78,8 +78,8 @@ class Turns:
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="everwarm-render")
     )
     _renderer: Renderer = field(init=False)
-    _compiler: Compiler = field(init=False)
     _ahead: Ahead = field(init=False)
+    _compiler: Compiler = field(init=False)
     _no_calls: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -116,16 +116,6 @@ class Turns:
             draft.trace.record = draft.record
             self._file(draft.record)
 
-    @property
-    def model(self) -> ModelInfo:
-        """The model, with what its dialect can write."""
-        dialect = families.of(self.codec)
-        return replace(
-            self.engine.model,
-            has_reasoning=dialect.reasoning is not None,
-            has_tools=bool(dialect.calls),
-        )
-
     def cancel(self, turn_id: str) -> bool:
         """End a turn at its next step: it says what it has so far. Whether there is such a turn."""
         live = self.running.get(turn_id)
@@ -148,9 +138,19 @@ class Turns:
 
     async def forget(self, turn_ids: Collection[str], threads: Collection[MessageId]) -> None:
         """Remember nothing of these turns, nor of these conversations' words."""
-        kept = (_without_words(r) for r in self.records if r.id not in turn_ids)
+        kept = (without_words(r) for r in self.records if r.id not in turn_ids)
         self.records = deque(kept, maxlen=self.records.maxlen)
         await self._work(lambda: self._renderer.forget(threads))
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model, with what its dialect can write."""
+        dialect = families.of(self.codec)
+        return replace(
+            self.engine.model,
+            has_reasoning=dialect.reasoning is not None,
+            has_tools=bool(dialect.calls),
+        )
 
     async def count(self, request: Request) -> int:
         """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
@@ -278,7 +278,7 @@ class Turns:
         by_text = max(0, record.unseen_tokens - record.new_tokens)
         found = self._renderer.explain(prompt)
         if found is None or not found.cause:
-            found = _lost(record, self.settings, found.at if found else None)
+            found = lost(record, self.settings, found.at if found else None)
         return replace(found, by_text=by_text, by_cache=by_cache)
 
     def _forced(self, request: Request) -> Tokens[int] | None:
@@ -352,26 +352,6 @@ class Turns:
         if record.miss:  # its texts are the user's
             shown["miss"] = f"{record.miss.part}: {record.miss.cause}"
         log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
-
-
-def _without_words(record: TurnRecord) -> TurnRecord:
-    """A miss may show what another conversation said instead."""
-    return replace(record, miss=replace(record.miss, before="")) if record.miss else record
-
-
-def _lost(record: TurnRecord, settings: Settings, known: int | None) -> Miss:
-    """A miss where the text is what it was, up to `known` tokens of what was read before."""
-    at, part = record.cached_tokens, "cache"
-    if known is not None and known <= record.cached_tokens:
-        part = "branch"
-        cause = "what was said before stands behind other messages now, where it was never read"
-    elif not settings.cache:
-        cause = "the cache is off (--no-cache)"
-    elif record.cached_tokens:
-        cause = "nothing nearer can be restored: it was let go, or lies between two checkpoints"
-    else:
-        cause = "it was let go for other conversations, or the server was started since"
-    return Miss(at=at, part=part, cause=cause)
 
 
 def _short(value: Any) -> str:

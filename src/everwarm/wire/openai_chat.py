@@ -35,7 +35,7 @@ from everwarm.wire.strict import StrictObject as _Object
 
 NO_EFFECT = frozenset(
     {"user", "safety_identifier", "metadata", "store", "service_tier"}  # for OpenAI's own books
-    | {"verbosity"}  # hints
+    | {"verbosity"}  # a hint
 )
 """Fields of the body that are accepted and change nothing."""
 

@@ -13,14 +13,37 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses
+from everwarm.wire import (
+    anthropic,
+    board,
+    openai_chat,
+    openai_completions,
+    openai_responses,
+    session_files,
+    sessions,
+)
 
+_EMPTY = ("stop", "undo", "prepare", "compact", "uncompact")
 _BODIES: dict[str, tuple[type[BaseModel], Iterable[str]]] = {
     "/v1/chat/completions": (openai_chat._Body, openai_chat.NO_EFFECT),
     "/v1/completions": (openai_completions._Body, openai_completions.NO_EFFECT),
     "/v1/responses": (openai_responses._Body, openai_responses.NO_EFFECT),
     "/v1/messages": (anthropic._Body, anthropic.NO_EFFECT),
     "/v1/messages/count_tokens": (anthropic._Counted, anthropic.NO_EFFECT),
+    "/api/sessions": (sessions.CreateBody, ()),
+    "/api/sessions/import": (session_files.ImportBody, ()),
+    "/api/sessions/{id}": (sessions.ChangeBody, ()),
+    "/api/sessions/{id}/send": (sessions.SendBody, ()),
+    "/api/sessions/{id}/regenerate": (sessions.RegenerateBody, ()),
+    "/api/sessions/{id}/edit": (sessions.EditBody, ()),
+    "/api/sessions/{id}/branches": (sessions.BranchBody, ()),
+    "/api/sessions/{id}/select": (sessions.SelectBody, ()),
+    "/api/cache/pin": (board.PinBody, ()),
+    "/api/cache/drop": (board.DropBody, ()),
+    **{
+        f"/api/{path}": (sessions.EmptyBody, ())
+        for path in ("turns/{id}/cancel", *(f"sessions/{{id}}/{verb}" for verb in _EMPTY))
+    },
 }
 _MODULE = re.compile(r"everwarm__wire__(\w+?)___(\w+)")
 _JSON = "application/json"
@@ -42,7 +65,10 @@ def description(version: str, routes: Iterable[tuple[str, Iterable[str], bool]])
         "info": {"title": "everwarm", "version": version},
         "paths": {
             path.replace(":path}", "}"): {
-                m.lower(): _operation(path, bodies.get(path), needs_key) for m in methods
+                m.lower(): _operation(
+                    path, bodies.get(path) if m in ("POST", "PATCH") else None, needs_key
+                )
+                for m in methods
             }
             for path, methods, needs_key in routes
         },
@@ -71,7 +97,8 @@ def _operation(path: str, body: dict[str, Any] | None, needs_key: bool) -> dict[
     if body is not None:
         operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": body}}}
     if "{" in path:
-        name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+        variable = path.partition("{")[2].partition("}")[0].partition(":")[0]
+        name = {"name": variable, "in": "path", "required": True, "schema": {"type": "string"}}
         operation["parameters"] = [name]
     if needs_key:
         operation["security"] = [{"bearer": []}, {"header": []}, {}]

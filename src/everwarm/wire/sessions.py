@@ -12,7 +12,6 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from everwarm import events as ev
-from everwarm.errors import RequestError
 from everwarm.events import Event
 from everwarm.request import Sampling
 from everwarm.sessions import Choices, Entry, Session, Tree
@@ -48,7 +47,7 @@ class SettingsBody(StrictObject):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     max_tokens: wb.Count | None = None
     thinking: bool | None = None
-    thinking_budget: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    thinking_budget: Annotated[int, Field(ge=0, le=2**24)] | None = None
 
 
 class CreateBody(StrictObject):
@@ -120,12 +119,7 @@ def read(body: bytes, model: type[B]) -> B:
 
 
 def choices_of(body: SettingsBody) -> Choices:
-    """Settings as the server keeps them. Raises RequestError for what cannot be honoured yet."""
-    if body.thinking_budget is not None:
-        raise RequestError(
-            "A thinking budget cannot be kept here; leave thinking_budget out.",
-            param="settings.thinking_budget",
-        )
+    """Settings as the server keeps them."""
     return Choices(**body.model_dump())
 
 

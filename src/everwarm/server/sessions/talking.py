@@ -23,7 +23,7 @@ from everwarm.history.database import Connection
 from everwarm.messages import Message, MessageId, Text
 from everwarm.request import Request
 from everwarm.server.ahead import State
-from everwarm.server.draft import Trace
+from everwarm.server.record import Trace
 from everwarm.server.sessions.held import Held, known
 from everwarm.server.sessions.running import Running
 from everwarm.server.turn import Turns
@@ -245,6 +245,7 @@ class Talking:
             max_tokens=choices.max_tokens,
             template_args=thinking,
             namespace=self.namespace,
+            thinking_budget=choices.thinking_budget,
         )
 
     async def _keep(self, running: Running, asked: Asked, said: list[Event], trace: Trace) -> None:

@@ -1,4 +1,4 @@
-"""What a turn leaves behind, while it is being made."""
+"""A turn's record in the making, and what else a turn leaves behind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from everwarm.config import Settings
 from everwarm.events import Finish, Miss, TurnRecord
 from everwarm.job import Ended, Leased
 from everwarm.messages import MessageId
@@ -25,6 +26,26 @@ class Trace:
     thread: MessageId | None = None
     reply: MessageId | None = None
     record: TurnRecord | None = None
+
+
+def without_words(record: TurnRecord) -> TurnRecord:
+    """A miss may show what another conversation said instead."""
+    return replace(record, miss=replace(record.miss, before="")) if record.miss else record
+
+
+def lost(record: TurnRecord, settings: Settings, known: int | None) -> Miss:
+    """A miss where the text is what it was, up to `known` tokens of what was read before."""
+    at, part = record.cached_tokens, "cache"
+    if known is not None and known <= record.cached_tokens:
+        part = "branch"
+        cause = "what was said before stands behind other messages now, where it was never read"
+    elif not settings.cache:
+        cause = "the cache is off (--no-cache)"
+    elif record.cached_tokens:
+        cause = "nothing nearer can be restored: it was let go, or lies between two checkpoints"
+    else:
+        cause = "it was let go for other conversations, or the server was started since"
+    return Miss(at=at, part=part, cause=cause)
 
 
 class Draft:
