@@ -78,7 +78,15 @@ def test_every_route_has_a_policy(keyed: Guard) -> None:
 
 def test_only_what_says_nothing_of_a_person_is_open() -> None:
     opens = {p.path for p in POLICIES if not p.needs_key}
-    assert opens == {"/health", "/", "/api/hello", "/api/version", "/openapi.json"}
+    assert opens == {
+        "/health",
+        "/",
+        "/api/hello",
+        "/api/version",
+        "/openapi.json",
+        "/dashboard",
+        "/web/{path:path}",
+    }
     assert policy_of("/no/such/path").needs_key
     assert policy_of("/v1/models/org/name").needs_key
 
@@ -113,7 +121,13 @@ KEYS: list[tuple[tuple[str, str] | None, bool]] = [
     (("X-Api-Key", ""), False),
 ]
 PATHS = [
-    (p.path.replace("{name:path}", "tiny").replace("{id}", "nobody"), p.methods[0], p.needs_key)
+    (
+        p.path.replace("{name:path}", "tiny")
+        .replace("{id}", "nobody")
+        .replace("{path:path}", "js/lib.js"),
+        p.methods[0],
+        p.needs_key,
+    )
     for p in POLICIES
 ]
 NOWHERE = ("/v1/secrets", "GET", True)
@@ -224,6 +238,15 @@ def test_what_is_not_here_is_a_404_that_says_so(keyless: Guard, path: str) -> No
     assert answer.status == 404
     assert answer.json["error"]["message"]
     assert ask(keyless, "/v1/messages", method="GET").status == 405
+
+
+def test_a_page_of_this_server_may_call_where_the_server_has_another_name(keyed: Guard) -> None:
+    def status(origin: str) -> int:
+        headers = [("Host", "my.box:8642"), ("Origin", origin), ("X-Api-Key", KEY)]
+        return ask(keyed, "/v1/models", method="GET", headers=headers).status
+
+    assert status("http://my.box:8642") == 200
+    assert status("http://my.box:8643") == status("http://my.box.evil:8642") == 403
 
 
 def test_models_are_listed_in_the_shape_that_is_asked_for(keyless: Guard) -> None:

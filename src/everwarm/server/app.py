@@ -29,8 +29,9 @@ from everwarm.server.kept import Kept
 from everwarm.server.noted import Recorder
 from everwarm.server.policy import POLICIES, policy_of
 from everwarm.server.sessions.held import Held
-from everwarm.server.sessions.routes import SessionRoutes
+from everwarm.server.sessions.routes import Endpoint, SessionRoutes
 from everwarm.server.sessions.talking import Talking
+from everwarm.server.static import Pages, wants_page
 from everwarm.server.turn import Turns
 from everwarm.wire import formats
 from everwarm.wire.errors import anthropic_error, openai_error
@@ -60,6 +61,7 @@ def create_app(
     def answer(fmt: Format) -> Answer:
         return Answer(fmt, turns, settings, model=engine.model.id, kept=kept, recorder=recorder)
 
+    pages = Pages()
     small = _Small(turns)
     endpoints: dict[str, Any] = {
         **SessionRoutes(talking, settings).endpoints(),
@@ -75,9 +77,11 @@ def create_app(
         "/api/ps": small.ps,
         "/health": small.health,
         "/ready": small.ready,
-        "/": small.root,
+        "/": _page_or(pages.chat, small.root),
         "/api/hello": small.root,
         "/api/version": small.version,
+        "/dashboard": pages.dashboard,
+        "/web/{path:path}": pages.file,
         "/openapi.json": small.openapi,
     }
     routes = [Route(p.path, endpoints[p.path], methods=list(p.methods)) for p in POLICIES]
@@ -114,6 +118,19 @@ async def _not_here(http: HttpRequest, error: Exception) -> Response:
     refused.status = error.status_code
     answer = _refusal(http, refused)
     answer.headers.update(error.headers or {})
+    return answer
+
+
+def _page_or(page: Endpoint, probe: Endpoint) -> Endpoint:
+    """A page for browsers, and for all others what they look for."""
+
+    async def answer(http: HttpRequest) -> Response:
+        if wants_page(http):
+            return await page(http)
+        response = await probe(http)
+        response.headers["vary"] = "Accept"
+        return response
+
     return answer
 
 

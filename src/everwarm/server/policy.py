@@ -61,15 +61,18 @@ POLICIES = (
     Policy("/", ("GET",), needs_key=False),
     Policy("/api/hello", ("GET",), needs_key=False),
     Policy("/api/version", ("GET",), needs_key=False),
+    Policy("/dashboard", ("GET",), needs_key=False),
+    Policy("/web/{path:path}", ("GET",), needs_key=False),
     Policy("/openapi.json", ("GET",), needs_key=False),
 )
 _BY_PATH = {p.path: p for p in POLICIES}
+_BY_PREFIX = {p.path.partition("{")[0]: p for p in POLICIES if p.path.endswith(":path}")}
 _STRICT = Policy("", ())
 
 
 def policy_of(path: str) -> Policy:
     """The policy of a request's path; the strictest where there is none."""
     found = _BY_PATH.get(path)
-    if found is None and path.startswith("/v1/models/"):
-        found = _BY_PATH["/v1/models/{name:path}"]
+    if found is None:
+        found = next((p for start, p in _BY_PREFIX.items() if path.startswith(start)), None)
     return found or _STRICT
