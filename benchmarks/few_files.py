@@ -24,8 +24,8 @@ from everwarm.cache.blob import Array, Layer, Record
 from everwarm.cache.disk import DiskStore
 from everwarm.cache.health import GB, Limits
 from everwarm.cache.identity import Trail
+from everwarm.cache.restoring import AHEAD
 from everwarm.cache.shelf import ranges
-from everwarm.cache.tier import AHEAD
 from everwarm.tokens import tokens_of
 
 TURN = 376

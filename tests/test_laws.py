@@ -32,7 +32,8 @@ MAY = {
     "models": VOCABULARY,
     "testing": VOCABULARY | {"cache"},
     "history": VOCABULARY,
-    "config": {"errors"},
+    "config": {"errors", "values"},
+    "values": set(),
 }
 ONLY_IN = {
     "mlx": "engine",

@@ -26,7 +26,7 @@ from pieces import (
 from everwarm.cache.blob import Array, Layer
 from everwarm.cache.disk import DiskStore
 from everwarm.cache.health import GB, Limits
-from everwarm.cache.shelf import CELL
+from everwarm.cache.places import CELL
 
 CUTS = (0, 1000, 1001, 2048, 3000, CELL)
 """Five turns that fill a cell."""

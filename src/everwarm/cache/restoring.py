@@ -1,4 +1,4 @@
-"""A state on its way back from disk, taken as it arrives, between the steps of others."""
+"""How a state comes back from disk, a part at a time. Engine thread only."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from everwarm.errors import CacheFault
 from everwarm.tokens import Tokens
 
 AHEAD: Final = 4
+"""Files asked for before they are needed."""
 MOST_AT_ONCE: Final = 64 << 20
 """Bytes moved between two steps of other jobs, either way."""
 

@@ -27,9 +27,9 @@ from everwarm.cache.blob import Record
 from everwarm.cache.disk import DiskStore
 from everwarm.cache.identity import Trail
 from everwarm.cache.join import Joined
+from everwarm.cache.places import CELL
 from everwarm.cache.restore import Plan
 from everwarm.cache.restoring import MOST_AT_ONCE
-from everwarm.cache.shelf import CELL
 from everwarm.cache.store import Bytes, OnDisk
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.tokens import MarkKind, Tokens
