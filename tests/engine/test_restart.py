@@ -166,6 +166,8 @@ def test_short_turns_are_joined_at_rest_and_come_back(family: str, tmp_path: Pat
     tidied(cache)
     after = len(list((tmp_path / "pieces").glob("*.kv")))
     assert after == before - 5, "six turns' rows up to 4,096 are one file now"
+    rows = [s.record for s in cache.tier.store.pieces(MODEL) if s.record.kind == "segment"]
+    assert min(r.end for r in rows) == 40, "the system prompt stays a file of its own"
     cache.budget = 0
     cache.evict()
     cache.budget = 1 << 34

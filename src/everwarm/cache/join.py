@@ -48,7 +48,7 @@ def join(parts: Sequence[Loaded]) -> tuple[Record, tuple[Layer, ...], list[memor
     tokens = tokens_of(t for r in records for t in r.tokens)
     record = Record(
         "segment", first.fingerprint, first.namespace, first.parent, last.position,
-        first.start, last.end, tokens,
+        first.start, last.end, tokens, last.mark,
     )  # fmt: skip
     return record, layers, out
 

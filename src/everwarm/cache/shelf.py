@@ -232,11 +232,15 @@ class Shelf:
             yield run
 
     def _continues(self, place: Place) -> bool:
-        """Whether a segment alone begins where another ends, in the same cell."""
+        """Whether a segment alone begins where another ends, in the same cell.
+
+        Behind a system prompt a conversation's own rows begin: they can go, and the prompt stays.
+        """
         r, above = place.stored.record, place.above
         if r.start % CELL == 0 or above is None or above.stored.record.kind != "segment":
             return False
-        return above.stored.record.end == r.start and len(self._rows_on(above)) == 1
+        is_next = above.stored.record.end == r.start and above.stored.record.mark != "system"
+        return is_next and len(self._rows_on(above)) == 1
 
     def _rows_on(self, place: Place) -> list[Place]:
         on_it = (self._places[x] for x in place.on_it)

@@ -99,9 +99,9 @@ class DiskTier:
                 continue
             node = tree.grow(start, r.tokens)
             ends[stored.file_id] = node
+            node.kind = node.kind or r.mark  # type: ignore[assignment]
             if r.kind == "checkpoint":
                 node.shelved_checkpoint = piece
-                node.kind = node.kind or r.mark  # type: ignore[assignment]
             else:
                 _attach(node, Segment(piece, r.start, r.start, r.end))
             if stored.is_pinned:
@@ -240,10 +240,10 @@ class DiskTier:
             end -= end % CELL  # of a state that grows only whole cells
         if at < end:
             rows = max(self._most_bytes * holder.live.length // max(holder.live.nbytes, 1), 1)
-            heads = (n.end for n in path if n.kind == "system" and n.end > at)
+            heads = {n.end for n in path if n.kind == "system" and n.end > at}
             to = min(end, (at // CELL + 1) * CELL, at + rows, *heads)
-            made = holder.live.rows_out(at, to)
-            return self._start(holder, namespace, "segment", (at, to), made, None)
+            made, mark = holder.live.rows_out(at, to), "system" if to in heads else None
+            return self._start(holder, namespace, "segment", (at, to), made, mark)
         for node in path:
             piece = node.checkpoint
             wanted = node.kind in KEPT or len(node.children) > 1
