@@ -22,6 +22,7 @@ def test_the_tree_shows_who_shares_what(tmp_path: Path, smollm2: Path) -> None:
     with holding(model, home) as client:
         one, two = client.new(system=SYSTEM), client.new(system=SYSTEM)
         client.say(one, "Which way is north?")
+        settle(client)
         client.say(two, "Where is the sea? " * 20)
         settle(client)
         answer = client.get("/api/cache/tree")

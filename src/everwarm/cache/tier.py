@@ -242,7 +242,8 @@ class DiskTier:
             rows = max(self._most_bytes * holder.live.length // max(holder.live.nbytes, 1), 1)
             heads = {n.end for n in path if n.kind == "system" and n.end > at}
             to = min(end, (at // CELL + 1) * CELL, at + rows, *heads)
-            made, mark = holder.live.rows_out(at, to), "system" if to in heads else None
+            made = holder.live.rows_out(at, to)
+            mark: MarkKind | None = "system" if to in heads else None
             return self._start(holder, namespace, "segment", (at, to), made, mark)
         for node in path:
             piece = node.checkpoint
