@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
+from dialect_samples import SAMPLES
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tool_parsers import json_tools
 from prompt_templates import MARKERS
@@ -59,3 +62,30 @@ def plain(codec: Callable[[str], TextCodec]) -> TextCodec:
 def forgetful(codec: Callable[[str], TextCodec]) -> TextCodec:
     """A template that writes old replies in another way than the model did."""
     return codec(FORGETFUL)
+
+
+@pytest.fixture(scope="session")
+def sample_codec(smollm2: Path) -> Callable[[str], TextCodec]:
+    """Makes the codec of a dialect's sample: SmolLM2's tokenizer with its markers and template."""
+
+    @cache
+    def make(name: str) -> TextCodec:
+        sample = SAMPLES[name]
+        tokenizer = AutoTokenizer.from_pretrained(smollm2)
+        tokenizer.add_tokens(list(sample.markers), True)
+        tokenizer.chat_template = sample.template
+        ends = tokenizer.convert_tokens_to_ids(list(sample.ends))
+        if sample.parser is None:
+            return TextCodec(TokenizerWrapper(tokenizer, eos_token_ids=ends))
+        module = importlib.import_module(f"mlx_lm.tool_parsers.{sample.parser}")
+        return TextCodec(
+            TokenizerWrapper(
+                tokenizer,
+                eos_token_ids=ends,
+                tool_call_start=module.tool_call_start,
+                tool_call_end=module.tool_call_end,
+                tool_parser=module.parse_tool_call,
+            )
+        )
+
+    return make

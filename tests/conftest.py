@@ -13,7 +13,11 @@ from everwarm.models import ensure_default
 pytest_plugins = ["codec_fixtures"]
 
 # Servers that tests start are cold, and leave the user's home alone, unless a test says otherwise.
-os.environ |= {"EVERWARM_DISK": "false", "EVERWARM_REMEMBER": "false"}
+os.environ |= {
+    "EVERWARM_DISK": "false",
+    "EVERWARM_REMEMBER": "false",
+    "EVERWARM_RECORD": "false",
+}
 
 
 @pytest.fixture(scope="session")

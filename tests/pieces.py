@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
 from collections.abc import Callable
 from typing import Any
 
-from everwarm.cache.blob import Array, Layer, Record, arrays_of
+from everwarm.cache import blob
+from everwarm.cache.blob import Array, Blob, Layer, Record, arrays_of
 from everwarm.cache.disk import DiskStore
 from everwarm.cache.health import GB, Limits
 from everwarm.cache.identity import Trail
 from everwarm.cache.index import Stored
+from everwarm.errors import CacheFault
 from everwarm.tokens import Tokens, tokens_of
 
 MODEL = hashlib.sha256(b"a model").digest()
 OTHER = hashlib.sha256(b"another model").digest()
 ROOMY = Limits(budget_bytes=GB, keep_free_bytes=0)
+FILE_ID = "0123456789abcdef" * 2
 Open = Callable[..., DiskStore]
 
 
@@ -105,3 +109,34 @@ def is_right(store: DiskStore, stored: Stored) -> bool:
     found = store.head(stored.file_id).result(30)
     assert found.record == stored.record
     return fetch(store, stored.file_id) == bytes_for(found.layers, stored.record.position)
+
+
+def file_of(r: Record, layers: tuple[Layer, ...], data: list[bytes]) -> bytes:
+    """A whole file."""
+    return blob.encode(FILE_ID, r, layers, blob.flat(arrays_of(layers), data)) + b"".join(data)
+
+
+def sample_file() -> bytes:
+    layers = (*segment_layers(20), *checkpoint_layers(20))
+    return file_of(record(sequence(20), 0, 20, mark="user"), layers, bytes_for(layers))
+
+
+def read_file(file: bytes) -> tuple[Blob, list[bytes]]:
+    """All of a file, checked, the way the store does it."""
+    n = blob.head_length(file[: blob.FIRST_BYTES], len(file))
+    b = blob.parse(file[:n], len(file))
+    out, at = [], n
+    for a, sums in zip(b.arrays, b.sums, strict=True):
+        data = memoryview(file)[at : at + a.nbytes]
+        if [blob.checksum(c) for c in blob.chunks(data)] != list(sums):
+            raise CacheFault("checksum")
+        out.append(bytes(data))
+        at += a.nbytes
+    return b, out
+
+
+def sealed(text: bytes, data: bytes) -> bytes:
+    """A file with any text as its header, its lengths and checksum right."""
+    start = blob._preamble(88 + len(text) + len(data), MODEL, bytes(16))[:-16]
+    body = struct.pack("<Q", len(text)) + text
+    return start + blob.xxhash.xxh3_128_digest(start + body) + body + data

@@ -59,16 +59,18 @@ class Server:
         return turns[0]
 
 
-def save_talker(path: Path, smollm2: Path) -> Path:
+def save_talker(
+    path: Path, smollm2: Path, *, family: str = "llama", template: str = TEMPLATE
+) -> Path:
     """A tiny model with the tokenizer that can think and call."""
     tokenizer_dir = path / "tokenizer"
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     tokenizer.add_tokens(MARKERS, special_tokens=True)
     tokenizer.save_pretrained(tokenizer_dir)
     config = json.loads((tokenizer_dir / "tokenizer_config.json").read_text())
-    config["chat_template"] = TEMPLATE
+    config["chat_template"] = template
     (tokenizer_dir / "tokenizer_config.json").write_text(json.dumps(config))
-    return zoo.save("llama", path / "talker", tokenizer_dir, vocab_size=49152 + 64)
+    return zoo.save(family, path / "talker", tokenizer_dir, vocab_size=49152 + 64)
 
 
 @contextmanager

@@ -13,7 +13,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "everwarm"
 FILES = sorted(SRC.rglob("*.py"))
-VOCABULARY = {"errors", "messages", "request", "events", "tokens", "job", "codec", "replies"}
+VOCABULARY = {
+    "errors",
+    "messages",
+    "request",
+    "events",
+    "tokens",
+    "job",
+    "codec",
+    "replies",
+    "sessions",
+}
 MAY = {
     "wire": VOCABULARY,
     "prompt": VOCABULARY,
@@ -22,7 +32,8 @@ MAY = {
     "models": VOCABULARY,
     "testing": VOCABULARY | {"cache"},
     "history": VOCABULARY,
-    "config": {"errors"},
+    "config": {"errors", "values"},
+    "values": set(),
 }
 ONLY_IN = {
     "mlx": "engine",
@@ -34,6 +45,8 @@ ONLY_IN = {
     "uvicorn": "server",
     "xxhash": "cache",
     "jinja2": "engine",
+    "prometheus_client": "server",
+    "llguidance": "engine",
     "sqlite3": {"cache", "history"},
 }
 

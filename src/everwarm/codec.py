@@ -41,6 +41,10 @@ class Codec(Protocol):
         """Cutting a text directly before a special token never changes its ids (proved at load)."""
 
     @property
+    def template_text(self) -> str:
+        """The chat template as written; empty where it is code, or there is none."""
+
+    @property
     def think_markers(self) -> tuple[str, str] | None:
         """Texts that open and close reasoning, where the model has any."""
 

@@ -7,17 +7,14 @@ not here. `None` means: everwarm decides. A field's description lives in its met
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from everwarm import values
 from everwarm.errors import ConfigError
-
-HISTORY_MODES = ("verbatim", "template")
-LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def _setting(default: Any, doc: str, expects: str, flag: str = "", **kind: Any) -> Any:
@@ -140,7 +137,7 @@ class Settings:
         "verbatim",
         "How past replies are written into a prompt: word for word as the model wrote them, or as "
         "its chat template writes them, which may drop reasoning and so loses the cache there.",
-        f"one of {', '.join(HISTORY_MODES)}",
+        f"one of {', '.join(values.HISTORY_MODES)}",
         "--history",
     )
     remember: bool = _setting(
@@ -149,6 +146,16 @@ class Settings:
         "word.",
         "true or false",
         "--no-remember",
+    )
+    record: bool = _setting(
+        True, "Whether clients' conversations become sessions too.", "true or false", "--no-record"
+    )
+    thinking_budget: int | None = _setting(
+        None,
+        "Tokens of reasoning after which a model is made to answer, where a request does not say. "
+        "Unset: none.",
+        "a whole number from 0 to 16777216",
+        "--thinking-budget",
     )
     forced_replies: bool = _setting(
         False,
@@ -171,7 +178,7 @@ class Settings:
         (), "Web origins accepted besides the server's own.", "origins, separated by commas"
     )
     log_level: str = _setting(
-        "info", "How much is logged.", f"one of {', '.join(LOG_LEVELS)}", "--log-level"
+        "info", "How much is logged.", f"one of {', '.join(values.LOG_LEVELS)}", "--log-level"
     )
 
 
@@ -268,121 +275,34 @@ def _dash(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError
-    return value.strip()
-
-
-def _path(value: object) -> Path:
-    return value if isinstance(value, Path) else Path(_text(value)).expanduser().absolute()
-
-
-def _flag(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = _text(value).lower()
-    if word in ("1", "true", "yes", "on"):
-        return True
-    if word in ("0", "false", "no", "off"):
-        return False
-    raise ValueError
-
-
-def _number(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError
-    return int(value)
-
-
-def _between(low: int, high: int) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        number = _number(value)
-        if not low <= number <= high:
-            raise ValueError
-        return number
-
-    return read
-
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-
-
-def _nbytes(value: object) -> int:
-    if isinstance(value, str):
-        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmg]i?)?b?", value.strip().lower())
-        if match is None:
-            raise ValueError
-        value = int(float(match[1]) * _UNITS[match[2] or ""])
-    return _between(1, 2**50)(value)
-
-
-def _share(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError
-    share = float(value)
-    if not 0.05 <= share <= 1.0:
-        raise ValueError
-    return share
-
-
-def _one_of(*allowed: int) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        number = _number(value)
-        if number not in allowed:
-            raise ValueError
-        return number
-
-    return read
-
-
-def _level(value: object) -> str:
-    level = _text(value).lower()
-    if level not in LOG_LEVELS:
-        raise ValueError
-    return level
-
-
-def _history(value: object) -> str:
-    mode = _text(value).lower()
-    if mode not in HISTORY_MODES:
-        raise ValueError
-    return mode
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple):
-        raise ValueError
-    return tuple(_text(part) for part in parts)
-
-
 _ABOUT = {f.name: f.metadata for f in fields(Settings)}
 _READERS: dict[str, Callable[[object], object]] = {
-    "model": _text,
-    "model_id": _text,
-    "host": _text,
-    "port": _between(0, 65535),
-    "home": _path,
-    "api_key": _text,
-    "cache": _flag,
-    "forced_replies": _flag,
-    "disk": _flag,
-    "memory_budget": _nbytes,
-    "disk_budget": _nbytes,
-    "disk_writes": _nbytes,
-    "prefill_step": _between(1, 65536),
-    "prefill_share": _share,
-    "context_length": _between(1, 2**24),
-    "kv_bits": _one_of(8, 4),
-    "kv_group_size": _one_of(32, 64, 128),
-    "quantized_kv_start": _one_of(0),
-    "max_kv_size": _between(16, 2**24),
-    "history": _history,
-    "remember": _flag,
-    "max_queue": _between(1, 65536),
-    "max_body": _nbytes,
-    "allowed_hosts": _texts,
-    "allowed_origins": _texts,
-    "log_level": _level,
+    "model": values.text,
+    "model_id": values.text,
+    "host": values.text,
+    "port": values.between(0, 65535),
+    "home": values.path,
+    "api_key": values.text,
+    "cache": values.flag,
+    "forced_replies": values.flag,
+    "disk": values.flag,
+    "memory_budget": values.nbytes,
+    "disk_budget": values.nbytes,
+    "disk_writes": values.nbytes,
+    "prefill_step": values.between(1, 65536),
+    "prefill_share": values.share,
+    "context_length": values.between(1, 2**24),
+    "kv_bits": values.one_of(8, 4),
+    "kv_group_size": values.one_of(32, 64, 128),
+    "quantized_kv_start": values.one_of(0),
+    "max_kv_size": values.between(16, 2**24),
+    "history": values.history,
+    "remember": values.flag,
+    "thinking_budget": values.between(0, 2**24),
+    "record": values.flag,
+    "max_queue": values.between(1, 65536),
+    "max_body": values.nbytes,
+    "allowed_hosts": values.texts,
+    "allowed_origins": values.texts,
+    "log_level": values.level,
 }

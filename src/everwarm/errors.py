@@ -3,6 +3,7 @@
     EverwarmError
     ├─ RequestError      theirs: 4xx, carries the parameter's name
     │  ├─ NotFound       404
+    │  ├─ Conflict       409: not while something else is going on
     │  └─ Forbidden      401 or 403
     ├─ EngineError       ours: 5xx
     │  └─ Overloaded     503: stopping, or the queue is full
@@ -37,6 +38,12 @@ class NotFound(RequestError):
     """What the request names does not exist."""
 
     status = 404
+
+
+class Conflict(RequestError):
+    """Right in itself, but not now: something else is going on at the same place."""
+
+    status = 409
 
 
 class Forbidden(RequestError):

@@ -90,7 +90,8 @@ class Miss:
 
     The prompt differs from what this model read last in the conversation at token `at`, in `part`
     ("tools", "system", "message 7 (user)"): there stood `before`, now `after` (texts from a little
-    in front of the difference on). Both are empty where nothing differs and the cache lost it.
+    in front of the difference on). Both are empty where nothing differs and the cache lost it, and
+    `before` where it is another conversation's.
     `cause` says it in words. `by_text` tokens were lost by the difference, `by_cache` by eviction
     or by the distance to a position that can be restored.
     """
@@ -115,7 +116,8 @@ class TurnRecord:
 
     `tools_from`: `conversation` where the request brought no tools but continues a conversation
     that has some: they are shown to the model, and calls are made impossible. `miss`: only where
-    more was read than was new.
+    more was read than was new. `thinking_cut`: the thinking budget was spent and closed the
+    reasoning; its end marker is among `reasoning_tokens`.
 
     Phases are in seconds, on a monotonic clock, and follow each other: `parse_s` body to request,
     `render_s` request to tokens, `wait_s` until the engine took it up, `restore_s` match and
@@ -134,6 +136,7 @@ class TurnRecord:
     unseen_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
+    thinking_cut: bool = False
     cached_from: CachedFrom = "nothing"
     tools_from: Literal["request", "conversation"] = "request"
     miss: Miss | None = None

@@ -5,7 +5,7 @@ The engine will one day live in a process of its own, so everything here could b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -32,12 +32,36 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Markers:
+    """The texts that open and close the parts of a reply, as its model writes them.
+
+    An empty closing marker of calls: they end with the turn. `closing`: what stands between
+    reasoning and answer, the marker included. `in_reasoning`: the prompt ends inside reasoning.
+    """
+
+    reasoning: tuple[str, str]
+    calls: tuple[tuple[str, str], ...]
+    closing: Tokens[int]
+    in_reasoning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What a reply has to be. `reply`: all of it, or the marker with which it opens reasoning;
+    `answer`: what follows reasoning. Both are what `Engine.check` takes."""
+
+    reply: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One sequence to be read and continued. `max_tokens` is always bounded by the context.
 
     `stop` are texts: the reply ends before the first of them. `logprobs` as in `Request`.
     `max_tokens` 0: the prompt is read and kept, nothing is written. `forced`: the reply's tokens,
-    run over as if they had been sampled; the turn ends behind them.
+    run over as if they had been sampled; the turn ends behind them, and no other rule applies.
+    `thinking_budget`: behind so many tokens of reasoning `markers.closing` is said; None: never.
     """
 
     id: str
@@ -49,6 +73,40 @@ class Job:
     logprobs: int | None = None
     namespace: str = ""
     forced: Tokens[int] | None = None
+    markers: Markers | None = None
+    thinking_budget: int | None = None
+    grammar: Grammar | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Tokens that were read, from the start, by a caller. The first `keep` are others' too."""
+
+    namespace: str
+    tokens: Tokens[int]
+    keep: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeNode:
+    """A position in the cache's tree, for people: tokens [start, end) behind its parent.
+
+    `nbytes` in memory and `disk_nbytes` on disk: its part of the pieces that it shares. `value`:
+    what it is worth to the eviction, per byte; None where it may not go. `names`: of the paths
+    that lead through it.
+    """
+
+    id: int
+    parent: int | None
+    start: int
+    end: int
+    nbytes: int
+    disk_nbytes: int
+    checkpoints: int
+    is_pinned: bool
+    is_running: bool
+    names: tuple[str, ...]
+    value: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +142,8 @@ class Ended:
     """The job is over and what it read is kept.
 
     `stop`: the model wrote an end-of-turn token (not among the reply's tokens), or a stop text
-    completed. `prefilled_tokens` counts what was read before the first new token.
+    completed. `prefilled_tokens` counts what was read before the first new token. `thinking_cut`:
+    the thinking budget closed the reasoning.
     """
 
     reason: Literal["stop", "length", "cancelled"]
@@ -93,6 +152,7 @@ class Ended:
     prefill_s: float
     decode_s: float
     commit_s: float
+    thinking_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +167,7 @@ Sink = Callable[[Output], None]
 
 
 class Engine(Protocol):
-    """Runs jobs. All three calls return at once and may be made from any thread."""
+    """Runs jobs. All calls but `check` return at once; all may be made from any thread."""
 
     @property
     def model(self) -> ModelInfo: ...
@@ -118,5 +178,26 @@ class Engine(Protocol):
     def cancel(self, job_id: str) -> None:
         """End a job at its next step, with `Ended("cancelled")`. An unknown id is ignored."""
 
+    def check(self, grammar: str) -> None:
+        """Compile a grammar of a job to come, and keep it. Blocks; for a thread of its own.
+
+        Raises ValueError with the reason where it cannot be held.
+        """
+
     def stats(self) -> dict[str, int | float | str]:
         """Counts for people: running and waiting jobs, bytes held, states, pieces."""
+
+    def forget(self, paths: Sequence[Path]) -> int:
+        """Let go what only these paths hold, in memory and on disk; how many bytes.
+
+        Waits until it is done: not for the event loop. What runs is left as it is.
+        """
+
+    def tree(self, paths: Mapping[str, Sequence[Path]]) -> list[TreeNode]:
+        """The cache's tree as it is between two steps, parents first. Waits for that."""
+
+    def pin(self, node: int, *, is_pinned: bool) -> bool:
+        """Keep what a node needs whatever the budgets say, or no longer. False: no such node."""
+
+    def drop(self, node: int) -> int | None:
+        """Let a node go with all behind it; how many bytes. None: no such node. Waits."""

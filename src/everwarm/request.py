@@ -12,18 +12,30 @@ from typing import Any, Literal
 
 from everwarm.messages import Message
 
-ToolChoice = Literal["auto", "none"]
+ToolChoice = Literal["auto", "none", "required"]
 HistoryMode = Literal["verbatim", "template"]
 """How past replies are written into a prompt: as the model wrote them, or as its template does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may call. `parameters` is a JSON schema, as the client sent it."""
+    """A function that the model may call. `parameters` is a JSON schema, as the client sent it.
+
+    `strict`: the arguments are held to it.
+    """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The answer is JSON of this schema. `param`: where the request says so."""
+
+    schema: Mapping[str, Any]
+    param: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +66,12 @@ class Request:
     `logprobs` None: not wanted; k: the chosen token's and the k likeliest ones'. `template_args`
     go to the chat template (`enable_thinking`, …). `namespace` separates callers with different
     keys: nothing is shared across. `deferred`: tools that may be called but do not stand at the
-    head of the prompt, since a message shows them. `raw`: text or token ids to be continued as
-    they stand, without messages or template. `history` None: as the server is set. `forced_reply`:
-    raw text in the model's dialect that it is made to say, for benchmarks and tests.
+    head of the prompt, since a message shows them. `named_tool`: with `required`, the
+    one to be called. `parallel_calls`: a reply may hold more than one. `shape`: what the answer has
+    to be; calls are still possible where they are allowed. `thinking_budget`: tokens of reasoning,
+    behind which it is closed; None: as the server is set. `raw`: text or token ids to be continued
+    as they stand, without messages or template. `history` None: as the server is set.
+    `forced_reply`: raw text in the model's dialect that it has to say, for benchmarks and tests.
     """
 
     model: str | None
@@ -70,6 +85,10 @@ class Request:
     template_args: Mapping[str, Any] = field(default_factory=dict)
     namespace: str = ""
     deferred: tuple[Tool, ...] = ()
+    named_tool: str | None = None
+    parallel_calls: bool = True
+    shape: Shape | None = None
+    thinking_budget: int | None = None
     raw: str | tuple[int, ...] | None = None
     history: HistoryMode | None = None
     forced_reply: str | None = None

@@ -52,7 +52,8 @@ class Prompt:
     """The exact token ids that the model will read.
 
     `tokens` ends with the generation scaffold; it is never changed. `marks` ascend. `new_tokens`
-    is the count that `events.TurnRecord` explains. `head` names the history that was rendered.
+    is the count that `events.TurnRecord` explains. `head` names the history that was rendered, and
+    `thread` its conversation, as `replies.Kept` does.
     `opens_reasoning`: the scaffold already opened a reasoning section. `kept_tools`: the tools are
     the conversation's, since the request brought none: calls are not allowed.
     """
@@ -63,3 +64,4 @@ class Prompt:
     head: MessageId
     opens_reasoning: bool = False
     kept_tools: bool = False
+    thread: MessageId | None = None

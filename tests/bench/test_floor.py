@@ -18,6 +18,7 @@ from everwarm.engine import floor, layers, shapes
 from everwarm.engine.model import load_model
 from everwarm.engine.state import State
 from everwarm.errors import ConfigError
+from everwarm.prompt.dialects import families
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen3_5", "deepseek_v32"])
@@ -62,7 +63,7 @@ def test_a_made_model_loads_and_its_floor_is_measured(
         app, ["bench", "make-model", shape, str(tmp_path / shape)], catch_exceptions=False
     )
     loaded = load_model(made.stdout.strip(), model_id=None, context_length=None)
-    assert loaded.info.id == shape and loaded.info.has_tools
+    assert loaded.info.id == shape and families.of(loaded.codec).calls
     args = ["bench", "floor", str(tmp_path / shape), "--at", "1,200:5", "--rounds", "1", "--json"]
     printed: Any = json.loads(CliRunner().invoke(app, args, catch_exceptions=False).stdout)
     assert [(f["depth"], f["suffix_tokens"]) for f in printed["floors"]] == [(1200, 5)]

@@ -15,24 +15,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pieces import (
+    FILE_ID,
     MODEL,
     OTHER,
     blank_for,
     bytes_for,
-    checkpoint_layers,
+    file_of,
+    read_file,
     record,
+    sample_file,
+    sealed,
     segment_layers,
     sequence,
 )
 from safetensors.numpy import load
 
 from everwarm.cache import blob
-from everwarm.cache.blob import Array, Blob, Layer, Record
+from everwarm.cache.blob import Array, Layer
 from everwarm.cache.identity import Trail
 from everwarm.errors import CacheFault
 from everwarm.tokens import tokens_of
 
-FILE_ID = "0123456789abcdef" * 2
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
 
 scalars = st.one_of(
@@ -56,30 +59,6 @@ layers_of = st.lists(
 ).map(tuple)
 
 
-def file_of(r: Record, layers: tuple[Layer, ...], data: list[bytes]) -> bytes:
-    views = blob.flat(blob.arrays_of(layers), data)
-    return blob.encode(FILE_ID, r, layers, views) + b"".join(data)
-
-
-def sample() -> bytes:
-    layers = (*segment_layers(20), *checkpoint_layers(20))
-    return file_of(record(sequence(20), 0, 20, mark="user"), layers, bytes_for(layers))
-
-
-def read(file: bytes) -> tuple[Blob, list[bytes]]:
-    """All of a file, checked, the way the store does it."""
-    n = blob.head_length(file[: blob.FIRST_BYTES], len(file))
-    b = blob.parse(file[:n], len(file))
-    out, at = [], n
-    for a, sums in zip(b.arrays, b.sums, strict=True):
-        data = memoryview(file)[at : at + a.nbytes]
-        if [blob.checksum(c) for c in blob.chunks(data)] != list(sums):
-            raise CacheFault("checksum")
-        out.append(bytes(data))
-        at += a.nbytes
-    return b, out
-
-
 @settings(max_examples=300, deadline=None)
 @given(layers_of, st.lists(st.integers(-(2**31), 2**31 - 1), max_size=40), st.integers(0, 99))
 def test_any_layers_and_tokens_come_back_as_they_were(
@@ -88,7 +67,7 @@ def test_any_layers_and_tokens_come_back_as_they_were(
     tokens = tokens_of([*range(start), *ids])
     r = record(tokens, start, len(tokens), kind="checkpoint", namespace="a.B-2", mark="system")
     data = bytes_for(layers)
-    b, back = read(file_of(r, layers, data))
+    b, back = read_file(file_of(r, layers, data))
     assert (b.record, b.layers, b.file_id, back) == (r, layers, FILE_ID, data)
     assert b.record.fingerprint == MODEL
 
@@ -97,58 +76,58 @@ def test_an_array_larger_than_a_chunk_has_several_checksums() -> None:
     a = Array("U8", (blob.CHUNK + 1,))
     layers = (Layer("cuttable", 1, (a, None, a)),)
     data = bytes_for(layers)
-    b, back = read(file_of(record(sequence(1), 0, 1), layers, data))
+    b, back = read_file(file_of(record(sequence(1), 0, 1), layers, data))
     assert [len(s) for s in b.sums] == [2, 2] and back == data
 
 
 def test_the_data_is_aligned_and_safetensors_can_read_it() -> None:
     layers = (Layer("cuttable", 3, (Array("F32", (3, 2)), Array("U32", (0, 4)))),)
     file = file_of(record(sequence(3), 0, 3), layers, bytes_for(layers))
-    b, back = read(file)
+    b, back = read_file(file)
     assert b.data_start % blob.ALIGN == 0
     loaded = load(file[80:])
     assert loaded["0"].tobytes() == back[0] and loaded["1"].shape == (0, 4)
 
 
 def test_every_single_bit_flip_of_a_file_is_detected() -> None:
-    file = sample()
+    file = sample_file()
     for at in range(len(file)):
         for bit in (0, 3, 7):
             hurt = bytearray(file)
             hurt[at] ^= 1 << bit
             with pytest.raises(CacheFault):
-                read(bytes(hurt))
+                read_file(bytes(hurt))
 
 
 def test_every_shorter_and_longer_file_is_detected() -> None:
-    file = sample()
+    file = sample_file()
     for n in range(len(file)):
         with pytest.raises(CacheFault):
-            read(file[:n])
+            read_file(file[:n])
     with pytest.raises(CacheFault):
-        read(file + b"\0")
+        read_file(file + b"\0")
 
 
 @pytest.mark.parametrize("n", [2**62, 2**64 - 1, blob.MAX_HEADER + 1, 10**6])
 def test_a_huge_header_length_is_refused_before_it_is_used(n: int) -> None:
-    file = sample()
+    file = sample_file()
     with pytest.raises(CacheFault, match="preamble"):
         blob.head_length(file[:80] + struct.pack("<Q", n), len(file))
 
 
 def test_a_newer_format_is_told_from_damage() -> None:
-    file = sample()
+    file = sample_file()
     newer = file[:8] + struct.pack("<I", 2) + file[12:]
     with pytest.raises(blob.NewerFormat, match="format version 2"):
-        read(newer)
+        read_file(newer)
     with pytest.raises(CacheFault, match="format version 0") as older:
-        read(file[:8] + bytes(4) + file[12:])
+        read_file(file[:8] + bytes(4) + file[12:])
     assert older.type is CacheFault
 
 
 def with_header(change: Any) -> bytes:
     """A file whose header was changed by somebody who mends checksum and lengths."""
-    file = sample()
+    file = sample_file()
     n = blob.head_length(file[: blob.FIRST_BYTES], len(file))
     header = json.loads(file[88:n])
     piece = json.loads(header["__metadata__"]["everwarm"])
@@ -157,12 +136,6 @@ def with_header(change: Any) -> bytes:
     if isinstance(header, dict) and header.get("__metadata__"):
         header["__metadata__"]["everwarm"] = json.dumps(piece)
     return sealed(json.dumps(header).encode(), file[n:])
-
-
-def sealed(text: bytes, data: bytes) -> bytes:
-    start = blob._preamble(88 + len(text) + len(data), MODEL, bytes(16))[:-16]
-    body = struct.pack("<Q", len(text)) + text
-    return start + blob.xxhash.xxh3_128_digest(start + body) + body + data
 
 
 def setting(**values: Any) -> Any:
@@ -197,11 +170,11 @@ def spec(**values: Any) -> Any:
 )  # fmt: skip
 def test_a_crafted_header_is_a_fault_and_no_crash(change: Any) -> None:
     with pytest.raises(CacheFault):
-        read(with_header(change))
+        read_file(with_header(change))
 
 
 def test_the_crafting_itself_changes_nothing() -> None:
-    read(with_header(lambda header, piece: None))
+    read_file(with_header(lambda header, piece: None))
 
 
 @pytest.mark.parametrize(
@@ -211,20 +184,20 @@ def test_the_crafting_itself_changes_nothing() -> None:
 )  # fmt: skip
 def test_a_header_that_is_not_json_is_a_fault(text: bytes) -> None:
     with pytest.raises(CacheFault):
-        read(sealed(text, b""))
+        read_file(sealed(text, b""))
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=400), st.randoms(use_true_random=False))
 def test_random_headers_never_crash_the_reader(noise: bytes, rng: random.Random) -> None:
-    file = sample()
+    file = sample_file()
     n = blob.head_length(file[: blob.FIRST_BYTES], len(file))
     text = bytearray(file[88:n])
     at = rng.randrange(len(text))
     text[at : at + rng.randrange(40)] = noise[:40]
     for header in (bytes(text), noise):
         try:
-            b, _ = read(sealed(header, file[n:]))
+            b, _ = read_file(sealed(header, file[n:]))
         except CacheFault:
             continue
         assert sum(a.nbytes for a in b.arrays) == len(file) - n  # a change that changed no meaning
@@ -245,7 +218,7 @@ def test_the_documented_reader_reads_a_file_and_finds_damage(tmp_path: Path) -> 
     assert script.count("\n") <= 60
     code, path = tmp_path / "read_piece.py", tmp_path / f"{FILE_ID}.kv"
     code.write_text(script)
-    file = sample()
+    file = sample_file()
     path.write_bytes(file)
     run = [sys.executable, str(code), str(path)]
     out = subprocess.run(run, capture_output=True, text=True, check=True).stdout

@@ -1,185 +1,241 @@
-"""A real agent against a real server: `python tests/clients/live.py codex CLIENTS_DIR`.
+"""Real agents against a real server: `python tests/clients/live.py CLIENTS_DIR [AGENT ...]`.
 
-The replies are dictated: a small proxy adds `everwarm.reply` to what the agent sends. All else is
-real: the agent runs its tools, and a second process resumes the session. Not part of the suite,
-since it wants the agent: `npm install --prefix CLIENTS_DIR @openai/codex@0.169.0
-@anthropic-ai/claude-code@2.1.330` (tried with these, November 2026).
+`everwarm launch` starts each of them, and a small proxy dictates the replies, by adding
+`everwarm.reply` to what an agent sends. All else is real: the agent runs its tools, remembers its
+session, resumes it in new processes, forks it, and is stopped in the middle of a reply.
 
-Prints each turn's counts and both ratios, and fails where a step does.
+Not part of the suite, since it wants the agents. `--install` puts them into CLIENTS_DIR first, in
+the versions that `everwarm launch` names, with a Node of their own; that wants npm.
+
+Prints what each step read, and both ratios; fails where a step does, or reads too much.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from agents import Agent, Kind, Place, agent
+from proxy import Dictation, proxy
 from serving import Server, save_talker, serving
 
+import everwarm
+from everwarm.cli.clients import CLIENTS
 from everwarm.engine.convert import convert
 from everwarm.models import ensure_default
 
+NAMES = ("opencode", "pi", "codex", "claude", "openclaw")
+NODE = "26.10.0"
+COUNTS = ("prompt_tokens", "prefilled_tokens", "unseen_tokens", "new_tokens")
 THOUGHT = "<think>Let me think.</think>"
-DONE = "All is done."
-RESUMED = "As I said."
-CODEX = """
-model = "local-model"
-model_provider = "local"
-approval_policy = "never"
-sandbox_mode = "danger-full-access"
-check_for_update_on_startup = false
-model_context_window = 131072
-[analytics]
-enabled = false
-[model_providers.local]
-name = "Local"
-base_url = "{url}/v1"
-wire_api = "responses"
-env_key = "LOCAL_API_KEY"
-[projects."{project}"]
-trust_level = "trusted"
-"""
+LONG = "word " * 4000
+LIMIT = 1.02
 
 
-def call(name: str, **arguments: object) -> str:
-    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Messages to the agent, what the model says to them, and how the answer ends."""
+
+    name: str
+    kind: Kind
+    messages: list[str]
+    replies: list[str]
+    expected: str
 
 
-def replies(shell: Callable[[str], str]) -> list[str]:
-    """Three steps with tools, two of them at once, an end, and the answer after a resume."""
-    both = shell("echo one") + shell("echo two")
+def script(shell: Callable[[str], str]) -> list[Step]:
+    """Tools in three steps, two at once in the last, and further messages; a fork; a stop."""
+    both = shell("echo one > made.txt") + shell("echo two >> made.txt")
     return [
-        f"{THOUGHT}I look.{shell('ls')}",
-        f"{THOUGHT}{shell('cat lake.txt')}",
-        f"{THOUGHT}Both.{both}",
-        THOUGHT + DONE,
-        THOUGHT + RESUMED,
+        Step(
+            "first",
+            "first",
+            ["Look around."],
+            [
+                f"{THOUGHT}I look.{shell('ls')}",
+                f"{THOUGHT}{shell('cat lake.txt')}",
+                f"{THOUGHT}\n\nBoth. {both}",
+                f"{THOUGHT}All is done.",
+            ],
+            "All is done.",
+        ),
+        Step(
+            "second and third",
+            "next",
+            ["And what is in it?", "Is that all?"],
+            [f"{THOUGHT}{shell('cat made.txt')}", f"{THOUGHT}Two words.", f"{THOUGHT}It is."],
+            "It is.",
+        ),
+        Step("resume", "next", ["What was the lake like?"], [f"{THOUGHT}It is deep."], "is deep."),
+        Step("fork", "fork", ["Say it again."], [f"{THOUGHT}Deep, I said."], "Deep, I said."),
+        Step("stopped", "next", ["Tell me all about it."], [f"{THOUGHT}{LONG}"], ""),
+        Step(
+            "again",
+            "next",
+            ["Tell me all about it."],
+            [f"{THOUGHT}{shell('cat lake.txt')}", f"{THOUGHT}That was all."],
+            "That was all.",
+        ),
     ]
 
 
-SHELLS: dict[str, Callable[[str], str]] = {
-    "codex": lambda command: call("exec_command", cmd=command),
-    "claude": lambda command: call("Bash", command=command, description="Runs it."),
-}
+@dataclass(slots=True)
+class Walk:
+    """One agent's way through the script. Changes as it goes; owned by the main thread."""
 
+    name: str
+    agent: Agent
+    server: Server
+    url: str
+    said: Dictation
+    place: Place
+    path: str
 
-def proxy(server: Server, script: list[str]) -> type[BaseHTTPRequestHandler]:
-    """Passes everything on, and dictates the reply to what has tools."""
-    left = list(script)
+    def go(self) -> list[tuple[str, dict[str, int]]]:
+        """What each step read; raises AssertionError where one fails."""
+        steps = [s for s in script(self.agent.shell) if s.kind != "fork" or self.agent.forks]
+        return [(step.name, self._step(step)) for step in steps]
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def _step(self, step: Step) -> dict[str, int]:
+        before = len(self._turns())
+        self.said.replies = [*step.replies]
+        many = self.agent.takes_many
+        for messages in [step.messages] if many else [[m] for m in step.messages]:
+            with self._asked(step.kind, messages) as process:
+                if step.name == "stopped":
+                    self._stop(process)
+                out, _ = process.communicate(timeout=300)
+            self.place = replace(self.place, output=self.place.output + out)
+        assert not self.said.replies, f"{step.name}: not all was asked for\n{out}"
+        if step.expected:
+            assert process.returncode == 0 and step.expected in out, out
+        turns = self._turns()[before:]
+        return {n: sum(t[n] for t in turns) for n in COUNTS} | {"requests": len(turns)}
 
-        def log_message(self, format: str, *args: Any) -> None: ...
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            if "max_tokens" in body or "input" in body:
-                said = left.pop(0) if body.get("tools") and left else "A title"
-                body |= {"everwarm": {"reply": said}, "model": "default"}
-            self.forward(json.dumps(body).encode())
-
-        def do_GET(self) -> None:
-            self.forward(None)
-
-        do_HEAD = do_GET
-
-        def forward(self, body: bytes | None) -> None:
-            line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
-            dropped = {"host", "content-length", "accept-encoding", "connection"}
-            kept = {k: v for k, v in self.headers.items() if k.lower() not in dropped}
-            line.request(self.command, self.path, body, kept)
-            answer = line.getresponse()
-            self.send_response(answer.status)
-            self.send_header("content-type", answer.getheader("content-type") or "text/plain")
-            self.send_header("connection", "close")
-            self.end_headers()
-            self.close_connection = True
-            while part := answer.read1(65536):
-                self.wfile.write(part)
-                self.wfile.flush()
-
-    return Handler
-
-
-def commands(agent: str, url: str, home: Path, project: Path) -> tuple[list[list[str]], Any]:
-    """What is run, and the variables it needs."""
-    if agent == "codex":
-        (home / ".codex").mkdir()
-        text = CODEX.format(url=url, project=project)
-        (home / ".codex" / "config.toml").write_text(text)
-        resume = ["codex", "exec", "resume", "--last", "What was it?"]
-        return [["codex", "exec", "Look around."], resume], {"LOCAL_API_KEY": "none"}
-    more = ["--model", "local-model", "--allowedTools", "Bash,Read"]
-    quiet = ["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "DISABLE_AUTOUPDATER", "DISABLE_TELEMETRY"]
-    env = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "none"} | dict.fromkeys(quiet, "1")
-    first = ["claude", "-p", "Look around.", *more]
-    return [first, ["claude", "-p", "What was it?", *more, "--continue"]], env
-
-
-def run(agent: str, clients: Path, server: Server, at: Path) -> None:
-    """The session; raises where a step fails."""
-    handler = proxy(server, replies(SHELLS[agent]))
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
-    home, project = at / "home", at / "project"
-    home.mkdir()
-    project.mkdir()
-    subprocess.run(["git", "init", "-q"], cwd=project, check=True)  # codex wants a repository
-    (project / "lake.txt").write_text("It is deep.\n")
-    url = f"http://127.0.0.1:{listening.server_port}"
-    steps, env = commands(agent, url, home, project)
-    path = f"{clients / 'node_modules' / '.bin'}:{os.environ['PATH']}"
-    env = {"PATH": path, "HOME": str(home), "TERM": "xterm", "LANG": "C.UTF-8"} | env
-    for step, expected in zip(steps, [DONE, RESUMED], strict=True):
-        done = subprocess.run(
-            step,
-            cwd=project,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=300,
+    @contextmanager
+    def _asked(self, kind: Kind, messages: list[str]) -> Iterator[subprocess.Popen[str]]:
+        own = self.agent.ask(kind, messages, self.place)
+        launch = [sys.executable, "-m", "everwarm", "launch", self.name, "--url", self.url, "--"]
+        print("$", self.name, *own, flush=True)
+        env = {"PATH": self.path, "HOME": str(self.place.home), "TERM": "xterm", "LANG": "C.UTF-8"}
+        process = subprocess.Popen(
+            [*launch, *own],
+            cwd=self.place.project,
+            env=env | source() | self.agent.env,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
-        print("$", *step, "->", done.returncode)
-        assert done.returncode == 0 and expected in done.stdout, done.stdout + done.stderr
-    listening.shutdown()
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def _stop(self, process: subprocess.Popen[str]) -> None:
+        """Ctrl-C in the middle of a reply; the server must notice."""
+        while self.said.replies or self.said.words < 50:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self._running():
+            time.sleep(0.05)
+        if process.poll() is None:  # some ask whether it is meant
+            time.sleep(2)
+            os.killpg(process.pid, signal.SIGTERM)
+        assert self._turns()[-1]["finish"] == "cancelled"
+
+    def _running(self) -> bool:
+        return bool(self.server.call("GET", "/api/ps")[1]["running"])
+
+    def _turns(self) -> list[dict[str, Any]]:
+        turns: list[dict[str, Any]] = self.server.call("GET", "/api/turns?limit=1000")[1]["turns"]
+        return turns[::-1]
 
 
-def report(server: Server) -> None:
-    """Each turn, and what the session cost."""
-    turns = server.call("GET", "/api/turns?limit=100")[1]["turns"][::-1]
-    names = ["prompt_tokens", "prefilled_tokens", "unseen_tokens", "new_tokens"]
-    for t in turns:
-        print(*(f"{n}={t[n]}" for n in names), f"finish={t['finish']}")
-    _, prefilled, unseen, new = (sum(t[n] for t in turns) for n in names)
-    print(f"reprocess ratio {prefilled / new:.3f}, cache ratio {prefilled / unseen:.3f}")
-    assert prefilled <= 1.02 * new and prefilled <= 1.02 * unseen
+def source() -> dict[str, str]:
+    """The variable by which a process elsewhere runs this very code."""
+    return {"PYTHONPATH": str(Path(everwarm.__file__).parents[1])}
+
+
+def report(name: str, one: Agent, steps: list[tuple[str, dict[str, int]]]) -> bool:
+    """Print what was read; whether it is within the limits."""
+    for step, counts in steps:
+        print(f"{name:10}{step:18}", *(f"{k}={v}" for k, v in counts.items()))
+    sums = {k: sum(counts[k] for _, counts in steps) for k in steps[0][1]}
+    read = sums["prefilled_tokens"]
+    cache, reprocess = read / sums["unseen_tokens"], read / sums["new_tokens"]
+    version = CLIENTS[name].version
+    print(
+        f"| {name} {version} | {sums['requests']} | {sums['prompt_tokens']:,} | {read:,} "
+        f"| {cache:.3f} | {reprocess:.3f} |"
+    )
+    return cache <= LIMIT and (one.rereads or reprocess <= LIMIT)
+
+
+def walk(name: str, clients: Path, model: Path, at: Path) -> bool:
+    """One agent, one fresh server."""
+    one = agent(name)
+    place = Place(at / "home", at / "project")
+    for folder in (place.home, place.project, place.home / one.workspace):
+        folder.mkdir(parents=True, exist_ok=True)
+    work = place.home / one.workspace if one.workspace else place.project
+    subprocess.run(["git", "init", "-q"], cwd=place.project, check=True)
+    (work / "lake.txt").write_text("It is deep.\n")
+    path = f"{clients / 'node_modules' / '.bin'}:{os.environ['PATH']}"
+    with serving(model, "--forced-replies") as server, proxy(server.port) as (url, said):
+        steps = Walk(name, one, server, url, said, place, path).go()
+    assert (work / "made.txt").read_text() == "one\ntwo\n"
+    return report(name, one, steps)
+
+
+def install(clients: Path, names: tuple[str, ...]) -> None:
+    """Node first: some of the others want a newer one than a machine may have."""
+    packages = [f"{CLIENTS[n].package}@{CLIENTS[n].version}" for n in names]
+    clients.mkdir(parents=True, exist_ok=True)
+    allowed = {p.package: True for p in CLIENTS.values()} | {"node": True}
+    (clients / "package.json").write_text(json.dumps({"allowScripts": allowed}))
+    path = f"{clients / 'node_modules' / '.bin'}:{os.environ['PATH']}"
+    for wanted in ([f"node@{NODE}"], packages):
+        command = ["npm", "install", "--no-fund", "--no-audit", *wanted]
+        subprocess.run(command, cwd=clients, check=True, env=os.environ | {"PATH": path})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("agent", choices=SHELLS)
     parser.add_argument("clients", type=Path)
+    parser.add_argument("agents", nargs="*", metavar="AGENT")
+    parser.add_argument("--install", action="store_true")
     args = parser.parse_args()
+    names = tuple(args.agents) or NAMES
+    clients = args.clients.absolute()
+    if args.install:
+        install(clients, names)
     home = os.environ.get("EVERWARM_TEST_HOME") or Path.home() / ".everwarm"
+    os.environ |= {"EVERWARM_DISK": "false", "EVERWARM_REMEMBER": "false"}
     smollm2 = ensure_default(Path(home), convert=convert)
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
-        with serving(save_talker(at / "model", smollm2), "--forced-replies") as server:
-            run(args.agent, args.clients.absolute(), server, at)
-            report(server)
+        model = save_talker(at / "model", smollm2)
+        good = [walk(name, clients, model, at / name) for name in names]
+    sys.exit(0 if all(good) else 1)
 
 
 if __name__ == "__main__":

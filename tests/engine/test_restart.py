@@ -139,6 +139,51 @@ def test_rows_leave_in_parts_that_a_running_reply_does_not_feel(tmp_path: Path) 
     closed(again)
 
 
+def tidied(cache: Cache) -> None:
+    """What the engine does when nothing has run for a while."""
+    assert cache.tier is not None
+    until = time.monotonic() + 30
+    while not (cache.tier.is_tidy and cache.tier._joining is None):
+        assert time.monotonic() < until
+        cache.tier.tidy()
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_5"])
+def test_short_turns_are_joined_at_rest_and_come_back(family: str, tmp_path: Path) -> None:
+    model: Any = zoo.build(family)[0]
+    cache = opened(model, tmp_path)
+    assert cache.tier is not None
+    history: list[int] = []
+    ends = []
+    for n in range(6):
+        asked = history + words(n, 780)
+        history = asked + turn(cache, asked, marks_of(asked)).reply
+        ends.append(len(history))
+        while not cache.tier.is_idle:
+            cache.tier.step()
+    before = len(list((tmp_path / "pieces").glob("*.kv")))
+    tidied(cache)
+    after = len(list((tmp_path / "pieces").glob("*.kv")))
+    assert after == before - 5, "six turns' rows up to 4,096 are one file now"
+    rows = [s.record for s in cache.tier.store.pieces(MODEL) if s.record.kind == "segment"]
+    assert min(r.end for r in rows) == 40, "the system prompt stays a file of its own"
+    cache.budget = 0
+    cache.evict()
+    cache.budget = 1 << 34
+    asked = history[: ends[2]] + words(50, 30)
+    back = turn(cache, asked, marks_of(asked))
+    assert (back.cached_from, back.prefilled) == ("disk", 30)
+    closed(cache)
+    again = opened(model, tmp_path)
+    asked = history + words(60, 30)
+    back = turn(again, asked, marks_of(asked))
+    cold = turn(Cache(lambda: State(model), budget=1 << 34, keep=False), asked)
+    assert (back.cached_from, back.prefilled) == ("disk", 30)
+    assert back.reply.agrees(cold.reply)
+    closed(again)
+
+
 def test_a_turn_writes_its_own_tokens_and_nothing_again(tmp_path: Path) -> None:
     model: Any = zoo.build("llama")[0]
     cache = opened(model, tmp_path)

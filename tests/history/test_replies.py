@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def db(path: Path) -> Iterator[Database]:
-    made = Database(path)
+    made = Database(path).open()
     yield made
     made.close()
 
@@ -162,14 +162,14 @@ def test_a_file_of_a_newer_version_is_refused(db: Database, path: Path) -> None:
         raw.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     raw.close()
     with pytest.raises(ConfigError, match="newer everwarm"):
-        Database(path)
+        Database(path).open()
 
 
 def test_a_file_that_is_no_database_is_refused_by_name(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("no database " * 100)
     with pytest.raises(ConfigError, match=r"history\.db cannot be used"):
-        Database(path)
+        Database(path).open()
 
 
 def test_a_failed_write_does_not_end_the_writer(db: Database) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable
 from itertools import count
 
 import pytest
+from replies import fold
 
 from everwarm.engine.text import TextCodec
-from everwarm.events import CallDelta, CallEnd, CallStart, Event, ReasoningDelta, TextDelta
+from everwarm.events import CallDelta, CallStart, Event
 from everwarm.job import Token
-from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
+from everwarm.messages import Reasoning, Text, ToolCall
 from everwarm.prompt.parse import ReplyParser
 from everwarm.request import Tool
 
@@ -47,30 +48,6 @@ def parser(plain: TextCodec) -> Callable[..., ReplyParser]:
 def run(parser: ReplyParser, ids: Iterable[int]) -> list[Event]:
     events = [e for i in ids for e in parser.feed(Token(i))]
     return events + parser.finish()
-
-
-def fold(events: Iterable[Event]) -> Message:
-    """The reply that a client puts together."""
-    parts: list[Part] = []
-    for e in events:
-        last = parts[-1] if parts else None
-        match e:
-            case TextDelta(text) if isinstance(last, Text):
-                parts[-1] = Text(last.text + text)
-            case TextDelta(text) if text:
-                parts.append(Text(text))
-            case ReasoningDelta(text) if isinstance(last, Reasoning):
-                parts[-1] = Reasoning(last.text + text)
-            case ReasoningDelta(text):
-                parts.append(Reasoning(text))
-            case CallStart(_, call_id, name):
-                parts.append(ToolCall(call_id, name, ""))
-            case CallDelta(_, arguments):
-                assert isinstance(last, ToolCall)
-                parts[-1] = ToolCall(last.id, last.name, last.arguments + arguments)
-            case CallEnd():
-                assert isinstance(last, ToolCall)
-    return Message("assistant", tuple(parts))
 
 
 def cut(codec: TextCodec, text: str, seed: int) -> list[int]:

@@ -62,7 +62,8 @@ def chat(port: int, **fields: Any) -> tuple[int, Any]:
         ({"n": 2}, "n"),
         ({"everwarm": {"reply": "Hi"}}, "everwarm.reply"),
         ({"logit_bias": {"60000": 1}}, "logit_bias"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"tool_choice": "required"}, "tool_choice"),
         ({"mystery": 1}, "mystery"),
     ],
 )

@@ -15,7 +15,7 @@ from sample_turns import FULL, HEAD, turn, turns
 from everwarm import errors
 from everwarm.events import Event, Progress, ReasoningDelta, Started, TextDelta
 from everwarm.messages import Message, Reasoning, Text, ToolCall
-from everwarm.request import Request, Tool
+from everwarm.request import Request, Shape, Tool
 from everwarm.wire.anthropic import NO_EFFECT, parse, parse_count
 from everwarm.wire.anthropic_stream import Encoder
 from everwarm.wire.errors import anthropic_error
@@ -115,10 +115,13 @@ def test_thinking_and_effort_reach_the_template() -> None:
     assert read(output_config={"effort": "high"}).template_args == {"reasoning_effort": "high"}
 
 
-def test_a_thinking_budget_that_could_not_be_kept_is_refused_by_name() -> None:
-    budget = {"type": "enabled", "budget_tokens": 2000}
-    assert refused(thinking=budget, max_tokens=4000).param == "thinking.budget_tokens"
-    assert read(thinking=budget, max_tokens=2000).max_tokens == 2000  # it cannot be overrun
+def test_a_thinking_budget_is_the_requests() -> None:
+    request = read(thinking={"type": "enabled", "budget_tokens": 2000}, max_tokens=4000)
+    assert (request.thinking_budget, request.template_args["enable_thinking"]) == (2000, True)
+    assert read().thinking_budget is None
+    assert read(everwarm={"thinking_budget": 0}).thinking_budget == 0
+    bad = {"type": "enabled", "budget_tokens": 0}
+    assert refused(thinking=bad).param == "thinking.budget_tokens"
 
 
 def test_cache_control_and_bookkeeping_change_nothing() -> None:
@@ -155,8 +158,9 @@ def test_counting_needs_no_limit() -> None:
           "input": {}}]}]}, "messages.0.content.0"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
         ({"tools": [{"name": "a"}]}, "tools.0.input_schema"),
-        ({"tool_choice": {"type": "any"}}, "tool_choice.type"),
-        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format"),
+        ({"tool_choice": {"type": "most"}}, "tool_choice.type"),
+        ({"tool_choice": {"type": "tool"}}, "tool_choice.name"),
+        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
         ({"stop_sequences": [""]}, "stop_sequences.0"),
         ({"temperature": "hot"}, "temperature"),
     ],
@@ -270,3 +274,25 @@ def test_errors_have_anthropic_s_names(error: Exception, status: int, kind: str)
     got, body, _ = anthropic_error(error)
     assert (got, body["type"], body["error"]["type"]) == (status, "error", kind)
     assert "secret" not in json.dumps(body)
+
+
+def test_claude_codes_title_call_is_read() -> None:
+    schema = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
+    form = {"type": "json_schema", "schema": schema}
+    request = read(output_config={"effort": "low", "format": form}, tools=[])
+    assert request.shape == Shape(schema, "output_config.format.schema")
+    assert read(output_format=form).shape == Shape(schema, "output_format.schema")
+
+
+def test_the_choice_of_tools_is_read() -> None:
+    tool = {"name": "look", "input_schema": {"type": "object"}}
+    request = read(
+        tools=[tool],
+        tool_choice={"type": "tool", "name": "look", "disable_parallel_tool_use": True},
+    )
+    assert (request.tool_choice, request.named_tool, request.parallel_calls) == (
+        "required",
+        "look",
+        False,
+    )
+    assert read(tools=[tool], tool_choice={"type": "any"}).tool_choice == "required"

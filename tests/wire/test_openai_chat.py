@@ -27,7 +27,7 @@ from everwarm.events import (
     TurnRecord,
 )
 from everwarm.messages import Message, Reasoning, Text, ToolCall
-from everwarm.request import Tool
+from everwarm.request import Shape, Tool
 from everwarm.wire import sse
 from everwarm.wire.errors import INTERNAL, openai_error
 from everwarm.wire.openai_chat import NO_EFFECT, ChatBody, Encoder, parse
@@ -222,10 +222,12 @@ def test_wrong_messages_are_refused_by_path(message: object, param: str) -> None
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"other": True}}, "stream_options.other"),
-        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": "often"}, "tool_choice.type"),
         ({"tool_choice": {"type": "function"}}, "tool_choice"),
+        ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice.type"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
-        ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"reasoning_effort": SECRET}, "reasoning_effort"),
         ({"chat_template_kwargs": {"add_bos": True}}, "chat_template_kwargs.add_bos"),
         ({"functions": [SECRET]}, "functions"),
@@ -241,7 +243,7 @@ def test_what_cannot_be_held_to_is_refused() -> None:
     for _ in range(200):
         deep = {"properties": deep}
     for function, param in (
-        ({"name": "f", "strict": True}, "tools.0.function.strict"),
+        ({"name": "f", "strict": "very"}, "tools.0.function.strict"),
         ({"name": "f", "parameters": deep}, "tools.0.function.parameters"),
         ({"name": ""}, "tools.0.function.name"),
     ):
@@ -398,3 +400,19 @@ def test_frames_are_one_line_of_json() -> None:
         assert frame.startswith(b"data: ") and frame.endswith(b"\n\n") and frame.count(b"\n") == 2
         assert json.loads(frame[6:]) == {"text": text}
     assert sse.DONE == b"data: [DONE]\n\n"
+
+
+def test_what_a_reply_is_held_to_is_read() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    function = {"name": "f", "parameters": schema, "strict": True}
+    given = read(
+        tools=[{"type": "function", "function": function}],
+        tool_choice={"type": "function", "function": {"name": "f"}},
+        parallel_tool_calls=False,
+        response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": schema}},
+    ).request
+    assert given.tools == (Tool("f", "", schema, strict=True),)
+    assert (given.tool_choice, given.named_tool, given.parallel_calls) == ("required", "f", False)
+    assert given.shape == Shape(schema, "response_format.json_schema.schema")
+    free = read(response_format={"type": "text"}).request
+    assert (free.shape, free.tool_choice, free.parallel_calls) == (None, "auto", True)

@@ -59,6 +59,7 @@ class CompareRun:
         self.plan, self.result = plan, result
         self._sides = [Side(n, c, models[n]) for n, c in clients.items()]
         self._round = 0
+        self._first: str | None = None  # what the first server said last
         self.doing = "starting"
 
     def measured(self) -> Iterator[dict[str, Any]]:
@@ -141,15 +142,17 @@ class CompareRun:
                 yield from self._ask("two agents in turns", name)
 
     def _disconnect(self) -> Iterator[dict[str, Any]]:
-        """A client leaves in the middle of a long prompt, and asks the same again."""
+        """A client leaves in the middle of a long prompt, and asks the same again.
+
+        One server after the other: some read on with nobody waiting, which the others would feel.
+        """
         self._begin("left", lines=self._lines(1.0))
         for side in self._sides:
-            colds = [
-                r for r in self.result.rows if r["server"] == side.name and r["kind"] == "cold"
-            ]
-            a_token = statistics.median(r["ttft_s"] / r["prompt_tokens"] for r in colds)
-            self._leave(side, GIVE_UP * a_token * self.plan.tokens)
-        yield from self._ask("ask again after leaving", "left")
+            own = [r for r in self.result.rows if (r["server"], r["kind"]) == (side.name, "cold")]
+            colds = [r["ttft_s"] / max(1, r["prompt_tokens"]) for r in own if "error" not in r]
+            if colds:
+                self._leave(side, GIVE_UP * statistics.median(colds) * self.plan.tokens)
+            yield from self._ask("ask again after leaving", "left", side)
 
     def _leave(self, side: Side, after_s: float) -> None:
         impatient = side.client.again(read_timeout=after_s)
@@ -167,14 +170,15 @@ class CompareRun:
         n = self.plan.reply_tokens
         return client.chat(messages, model=side.model, max_tokens=n, temperature=0)
 
-    def _ask(self, kind: str, talk: str) -> Iterator[dict[str, Any]]:
-        """Ask every server, and give each its own reply back."""
-        said: list[str] = []
-        for side in self._sides:
+    def _ask(self, kind: str, talk: str, only: Side | None = None) -> Iterator[dict[str, Any]]:
+        """Ask every server, or only one, and give each its own reply back."""
+        for side in self._sides if only is None else [only]:
             self.doing = f"round {self._round + 1} of {self.plan.rounds}: {kind}, {side.name}"
             row: dict[str, Any] = {"kind": kind, "server": side.name, "round": self._round}
             self.result.rows.append(row)
             key = _key(side.talks[talk])
+            if side is self._sides[0]:
+                self._first = None
             try:
                 *_, reply = self._stream(side, side.talks[talk], side.client)
             except EverwarmError as error:
@@ -184,13 +188,14 @@ class CompareRun:
                 continue
             assert isinstance(reply, Reply)
             side.talks[talk].append({"role": "assistant", "content": reply.text})
-            said.append(reply.text)
+            text = reply.text.strip()  # some servers drop the space before the first word
+            self._first = text if side is self._sides[0] else self._first
             row |= {
                 "prompt_tokens": reply.prompt_tokens,
                 "prefilled_tokens": reply.prefilled_tokens,
                 "ttft_s": reply.ttft_s or reply.total_s,
                 "total_s": reply.total_s,
-                "same_text": reply.text == said[0],
+                "same_text": text == self._first,
             }
             if key in side.said:
                 row["as_before"] = reply.text == side.said[key]

@@ -57,7 +57,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A way of keeping a conversation: its key, what people call it, the server's flags."""
+    """A way of keeping a conversation: its key, what people call it, the server's flags.
+
+    `has_budget`: dictated replies end their reasoning where the server's budget would end it.
+    """
 
     key: str
     name: str
@@ -71,7 +74,12 @@ def strategies(plan: Plan) -> list[Strategy]:
     return [
         Strategy("none", "no cache", ("--no-cache",)),
         Strategy("warm", "warm, reasoning kept"),
-        Strategy("budget", f"warm, thinking budget of {plan.budget}", has_budget=True),
+        Strategy(
+            "budget",
+            f"warm, thinking budget of {plan.budget}",
+            (f"--thinking-budget={plan.budget}",),
+            has_budget=True,
+        ),
         Strategy("template", "template history, reasoning dropped", ("--history=template",)),
         Strategy(
             "window", f"rotating window of {plan.window:,}", (f"--max-kv-size={plan.window}",)
@@ -169,8 +177,7 @@ class _Measured:
         if not self._plan.own_replies:
             text = dictated(self._plan, turn, cut=self._s.has_budget)
             return self._ask(messages, 4096, everwarm={"reply": text})
-        more = {"thinking_budget": self._plan.budget} if self._s.has_budget else {}
-        return self._ask(messages, self._plan.reply_tokens, **more)
+        return self._ask(messages, self._plan.reply_tokens)
 
     def _ask(self, messages: Sequence[dict[str, Any]], most: int, **more: Any) -> Reply:
         fixed = {"model": self._model, "max_tokens": most, "temperature": 0}

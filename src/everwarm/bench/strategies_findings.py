@@ -107,7 +107,7 @@ def _four(x: Lines, plan: Plan) -> str:
 
 
 def _finding(here: str, there: str, claims: dict[str, bool | None]) -> str:
-    """One finding. `claims`: what was published, and whether it is so here; None: cannot be told."""
+    """One finding. `claims`: what was published, and whether it is so here; None: in noise."""
     parts = [f"{here}.", f"Published: {there}."]
     for told, is_so in (
         ("The same here", True),

@@ -6,22 +6,26 @@ under exactly the tokens that it has read. What a busy state holds stays matchab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from everwarm.cache import policy, tree
 from everwarm.cache.evict import Candidate, candidates, forget_tokens
+from everwarm.cache.forget import forget
 from everwarm.cache.policy import Held, Policy
 from everwarm.cache.restore import Plan, plan
+from everwarm.cache.restoring import Lost, Restoring
 from everwarm.cache.store import OnDisk
-from everwarm.cache.tier import DiskTier, Lost, Restoring
+from everwarm.cache.tier import DiskTier
 from everwarm.cache.tree import Holder, Node, Segment
+from everwarm.cache.view import counted, view
+from everwarm.cache.wait import should_wait
 from everwarm.events import CachedFrom
-from everwarm.tokens import Mark, MarkKind, Tokens, common_length
+from everwarm.job import Path, TreeNode
+from everwarm.tokens import Mark, MarkKind, Tokens
 
 MAX_TREE_TOKENS: Final = 16_000_000
-WORTH_WAITING: Final = 64
 PRODUCT: Final = Policy()
 _NAMES: Final[dict[str, CachedFrom]] = {
     "new": "nothing",
@@ -98,7 +102,7 @@ class Cache:
                 self._flush(h)
         steps = tree.match(root, tokens)
         chosen = self._plan(steps, len(tokens) - 1)
-        if self._should_wait(tokens, chosen, root):
+        if should_wait(self._states, tokens, chosen, root, is_cuttable=self.is_cuttable):
             return None
         self._clock += 1
         seen = steps[-1].upto if steps else 0
@@ -113,7 +117,7 @@ class Cache:
         if holder.restoring:
             assert self.tier is not None
             lease.cached_from = "disk"
-            lease.restoring = Restoring(self.tier, chosen, holder, tokens)
+            lease.restoring = Restoring(self.tier.store, chosen, holder, tokens)
             lease.start = chosen.base
         return lease
 
@@ -181,14 +185,14 @@ class Cache:
             self.checkpoint(lease, None)
         self._remove_doubles(holder)
         holder.live.reserve()
-        self.spill(lease)
+        self.spill(holder)
         self.evict()
 
-    def spill(self, lease: Lease) -> None:
+    def spill(self, holder: Holder) -> None:
         """Have the disk tier write what this state holds, between the steps that follow."""
         if self.tier is not None and self._keep:
-            names = (name for name, root in self._roots.items() if root is lease.holder.root)
-            self.tier.keep(lease.holder, next(names))
+            names = (name for name, root in self._roots.items() if root is holder.root)
+            self.tier.keep(holder, next(names))
 
     def abandon(self, lease: Lease) -> None:
         """After a fault: go back to where the lease began and keep that; drop it if that fails."""
@@ -204,6 +208,29 @@ class Cache:
         holder.tokens = holder.tokens[:at]
         self._remove_doubles(holder)
 
+    def forget(self, path: Path) -> None:
+        """Let go what stands on this path alone, behind what others share with it."""
+        for holder in forget(self._root(path.namespace), path, self._cut):
+            self._drop(holder)
+            if self.tier is not None:
+                self.tier.let_go(holder)
+
+    def view(self, paths: Mapping[str, Sequence[Path]]) -> list[TreeNode]:
+        """The tree for people."""
+        return view(self._roots, self._states, self._clock, paths, is_cuttable=self.is_cuttable)
+
+    @property
+    def roots(self) -> Mapping[str, Node]:
+        """The trees, by namespace."""
+        return self._roots
+
+    def forget_files(self, file_ids: frozenset[str]) -> None:
+        """Files were deleted. What idle states hold of them for others is written again."""
+        assert self.tier is not None
+        self.tier.gone(file_ids, self._roots.values())
+        for h in (h for h in self._states if not h.busy):
+            self.spill(h)
+
     @property
     def nbytes(self) -> int:
         """Bytes held by live states and resting pieces, each counted once. Walks the tree."""
@@ -218,15 +245,8 @@ class Cache:
 
     def stats(self) -> dict[str, int]:
         """Counts for people."""
-        nodes = list(self._nodes())
-        return {
-            "cache_bytes": self.nbytes,
-            "cache_budget_bytes": self.budget,
-            "states": len(self._states),
-            "segments": sum(n.segment is not None for n in nodes),
-            "checkpoints": sum(n.checkpoint is not None for n in nodes),
-            "tree_tokens": sum(len(n.tokens) for n in nodes),
-        }
+        counts = {"cache_bytes": self.nbytes, "cache_budget_bytes": self.budget}
+        return counts | {"states": len(self._states)} | counted(self._nodes())
 
     def evict(self) -> None:
         """Let the least valuable go until the budget holds. Busy states are never touched."""
@@ -279,22 +299,6 @@ class Cache:
             return
         assert holder.live.length == len(holder.tokens), "a state and its tokens differ in length"
         tree.advance(holder)
-
-    def _should_wait(self, tokens: Tokens[int], chosen: Plan, root: Node) -> bool:
-        """A busy state is on its way to hold more of this prompt than anything holds now."""
-        for h in self._states:
-            if not h.busy or h.root is not root:
-                continue
-            if h.ending:
-                if common_length(h.tokens, tokens) > chosen.at:
-                    return True
-                continue
-            shared = min(common_length(h.goal, tokens), len(tokens) - 1)
-            if not self.is_cuttable:
-                shared = max((m.at for m in h.marks if m.at <= shared), default=0)
-            if h.live.length < shared and shared > chosen.at + WORTH_WAITING:
-                return True
-        return False
 
     def _restore(
         self, root: Node, tokens: Tokens[int], steps: list[tree.Step], chosen: Plan

@@ -23,15 +23,20 @@ from everwarm.cache.blob import Blob, Layer, Record
 from everwarm.cache.files import Files, OsFiles
 from everwarm.cache.health import DiskStats, Limits, Verified
 from everwarm.cache.index import Stored
+from everwarm.cache.join import Joined
 from everwarm.cache.reader import Loaded, Reader
 from everwarm.cache.writer import Writer
 from everwarm.errors import ConfigError
+from everwarm.job import Path as TokenPath
 
 T = TypeVar("T")
 
 
 class DiskStore:
-    """Make one with `open`. Every method may be called from any thread and returns at once."""
+    """Make one with `open`. Every method may be called from any thread and returns at once.
+
+    `is_busy`: somebody computes on this machine, and nothing is joined.
+    """
 
     def __init__(
         self,
@@ -45,8 +50,9 @@ class DiskStore:
         self._queued = 0
         self._lock = threading.Lock()
         self._is_closed = False
+        self.is_busy = False
         self._reader = Reader(files, root / "pieces", self._report_damage)
-        self._writer = Writer(root, limits, files, self._reader, clock, wall)
+        self._writer = Writer(root, limits, files, self._reader, clock, wall, lambda: self.is_busy)
         self._io = ThreadPoolExecutor(1, "everwarm-disk")
 
     @classmethod
@@ -136,6 +142,16 @@ class DiskStore:
         """Remove these from the disk, but not what other pieces stand on. Gives back which went."""
         return self._later(self._writer.delete, file_ids, frozenset())
 
+    def drop(self, paths: Iterable[TokenPath]) -> Future[frozenset[str]]:
+        """Remove what holds tokens of these paths alone, and all that stands on it: which went."""
+        nothing: frozenset[str] = frozenset()
+        if self._is_closed:
+            return _done(nothing)
+        given = tuple(paths)
+        return self._io.submit(
+            self._writer.guarded, lambda _: self._writer.drop(given), (), nothing
+        )
+
     def clear(self) -> Future[int]:
         """Remove everything; how many pieces."""
         return self._later(self._writer.clear, (), 0)
@@ -143,6 +159,14 @@ class DiskStore:
     def prune(self) -> Future[int]:
         """Remove what is of no use or over the budget; how many pieces."""
         return self._later(self._writer.prune, (), 0)
+
+    def join(self) -> Future[Joined | None]:
+        """Write small segments of one path as one piece more. None: there are no such now."""
+        return self._later(self._writer.join, (), None)
+
+    def retire(self, file_ids: Iterable[str]) -> Future[None]:
+        """Remove what was joined. The caller makes sure that nobody is about to read these."""
+        return self._later(self._writer.retire, file_ids, None)
 
     def verify(self) -> Future[Verified]:
         """Read everything; what is damaged is removed. Takes as long as reading takes."""

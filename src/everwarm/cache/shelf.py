@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Final
 
@@ -21,83 +21,13 @@ from everwarm.cache import policy
 from everwarm.cache.blob import Record
 from everwarm.cache.identity import PositionId, Trail
 from everwarm.cache.index import Stored
+from everwarm.cache.places import CELL, Group, Place, cells, needs
+from everwarm.job import Path
 
-CELL: Final = 4096
-
-
-@dataclass(eq=False, slots=True)
-class Place:
-    """A piece and what it stands on (None: the root). `trail` stands at its start. Live."""
-
-    stored: Stored
-    trail: Trail | None = None
-    above: Place | None = None
-    is_adrift: bool = False
-    on_it: set[str] = field(default_factory=set)
-
-    def carries(self, position: PositionId, at: int) -> Trail | None:
-        """A trail at this position if the token before it is one of this piece's."""
-        r = self.stored.record
-        if self.trail is None or not r.start < at <= r.end:
-            return None
-        trail = self.trail.fork()
-        return trail if trail.feed(r.tokens[: at - r.start]) == position else None
-
-
-class Group:
-    """The pieces of one model and namespace: those that stand, and those that wait."""
-
-    def __init__(self, fingerprint: bytes, namespace: str) -> None:
-        self.root = Trail(fingerprint, namespace)
-        self.cells: dict[int, dict[str, Place]] = defaultdict(dict)
-        self.ends: dict[PositionId, dict[str, Place]] = defaultdict(dict)
-        self.waiting: dict[int, dict[str, Place]] = defaultdict(dict)
-        self.n_checkpoints = 0
-
-    def at(self, position: PositionId, at: int, kind: str) -> tuple[Place, Trail] | None:
-        """The piece of this kind that carries a position, and a trail there."""
-        exact = self.ends.get(position, {})  # nearly always: where a turn ended
-        for place in (*exact.values(), *self.cells[(at - 1) // CELL].values()):
-            if place.stored.record.kind == kind and (trail := place.carries(position, at)):
-                return place, trail
-        return None
-
-    def support(self, r: Record) -> tuple[Place | None, Trail] | None:
-        """What a piece stands on (None: the root) and a trail there; None: nothing."""
-        if r.kind == "checkpoint" and r.end:
-            found = self.at(r.position, r.end, "segment")
-            if found is not None:
-                return found
-        if r.start == 0:
-            return None, self.root.fork()
-        return self.at(r.parent, r.start, "segment") or self.at(r.parent, r.start, "checkpoint")
-
-    def put(self, place: Place) -> None:
-        """Enter a piece that stands."""
-        r, file_id = place.stored.record, place.stored.file_id
-        self.n_checkpoints += r.kind == "checkpoint"
-        self.ends[r.position][file_id] = place
-        for cell in _cells(r):
-            self.cells[cell][file_id] = place
-
-    def take(self, place: Place) -> None:
-        """Undo `put`."""
-        r, file_id = place.stored.record, place.stored.file_id
-        self.n_checkpoints -= r.kind == "checkpoint"
-        del self.ends[r.position][file_id]
-        if not self.ends[r.position]:
-            del self.ends[r.position]
-        for cell in _cells(r):
-            del self.cells[cell][file_id]
-
-    def wait(self, place: Place) -> None:
-        """Enter a piece that is adrift under the cells of those that could carry it."""
-        for _, at in _needs(place.stored.record):
-            self.waiting[(at - 1) // CELL][place.stored.file_id] = place
-
-    def wait_no_more(self, place: Place) -> None:
-        for _, at in _needs(place.stored.record):
-            self.waiting[(at - 1) // CELL].pop(place.stored.file_id, None)
+MOST_JOINED: Final = 64 << 20
+"""Bytes of one file made of several."""
+FEWEST_JOINED: Final = 4
+"""Rows are written again for no less than this: the files that go, and what is left in one."""
 
 
 class Shelf:
@@ -182,10 +112,10 @@ class Shelf:
         fresh = [] if place.is_adrift else [place]
         while fresh:
             new = fresh.pop()
-            near = [p for c in _cells(new.stored.record) for p in group.waiting[c].values()]
+            near = [p for c in cells(new.stored.record) for p in group.waiting[c].values()]
             for other in near:
-                needs = _needs(other.stored.record)
-                if other.is_adrift and any(new.carries(*n) for n in needs):
+                may = needs(other.stored.record)
+                if other.is_adrift and any(new.carries(*n) for n in may):
                     self._settle(group, other)
                     if not other.is_adrift:
                         fresh.append(other)
@@ -246,6 +176,28 @@ class Shelf:
         ]
         return sorted(out, key=lambda s: (s.record.start, s.record.end))
 
+    def on_path(self, path: Path) -> list[str]:
+        """Pieces of all models that end on this path, behind what others share with it."""
+        ends: dict[bytes, dict[int, list[Stored]]] = defaultdict(lambda: defaultdict(list))
+        for place in self._places.values():
+            r = place.stored.record
+            if r.namespace == path.namespace and path.keep < r.end <= len(path.tokens):
+                ends[r.fingerprint][r.end].append(place.stored)
+        out: list[str] = []
+        for fingerprint, stored in ends.items():
+            trail = Trail(fingerprint, path.namespace)
+            for end in sorted(stored):
+                here = trail.feed(path.tokens[trail.at : end])
+                out += [s.file_id for s in stored[end] if s.record.position == here]
+        return out
+
+    def with_all_above(self, file_ids: Iterable[str]) -> list[str]:
+        """These and every piece that stands on one of them."""
+        out = list(dict.fromkeys(file_ids))
+        for file_id in out:
+            out.extend(x for x in self._places[file_id].on_it if x not in out)
+        return out
+
     def adrift(self) -> list[str]:
         """Pieces of no use now."""
         return [x for x, p in self._places.items() if p.is_adrift]
@@ -258,6 +210,55 @@ class Shelf:
             if self._places[file_id].on_it <= out.keys():
                 out[file_id] = None
         return list(out)
+
+    def runs(self) -> Iterator[list[Stored]]:
+        """Small segments of one path and cell that would be better as one, as far as they reach."""
+        for place in list(self._places.values()):
+            is_rows = place.trail is not None and place.stored.record.kind == "segment"
+            if is_rows and not self._continues(place):
+                yield from (run for run in self._runs_from(place) if len(run) >= FEWEST_JOINED)
+
+    def _runs_from(self, place: Place) -> Iterator[list[Stored]]:
+        """From a piece that continues none. The last run is left where more may come to it."""
+        run, nbytes = [place.stored], place.stored.nbytes
+        while len(below := self._rows_on(place)) == 1 and self._continues(below[0]):
+            place = below[0]
+            if nbytes + place.stored.nbytes > MOST_JOINED:
+                yield run
+                run, nbytes = [], 0
+            run.append(place.stored)
+            nbytes += place.stored.nbytes
+        if below or place.stored.record.end % CELL == 0:
+            yield run
+
+    def _continues(self, place: Place) -> bool:
+        """Whether a segment alone begins where another ends, in the same cell.
+
+        Behind a system prompt a conversation's own rows begin: they can go, and the prompt stays.
+        """
+        r, above = place.stored.record, place.above
+        if r.start % CELL == 0 or above is None or above.stored.record.kind != "segment":
+            return False
+        is_next = above.stored.record.end == r.start and above.stored.record.mark != "system"
+        return is_next and len(self._rows_on(above)) == 1
+
+    def _rows_on(self, place: Place) -> list[Place]:
+        on_it = (self._places[x] for x in place.on_it)
+        return [p for p in on_it if p.stored.record.kind == "segment"]
+
+    def doubles(self) -> set[str]:
+        """Segments all of whose rows a longer one on the same path holds."""
+        rows = [p for p in self._places.values() if p.stored.record.kind == "segment"]
+        beside: dict[PositionId, list[Place]] = defaultdict(list)
+        for place in rows:
+            beside[place.stored.record.parent].append(place)
+        inside: dict[str, Place] = {}
+        for place in sorted(rows, key=lambda p: p.stored.record.start):
+            above = place.above and [place.above, inside.get(place.above.stored.file_id)]
+            for other in (*beside[place.stored.record.parent], *(above or ())):
+                if other is not None and _holds(other.stored.record, place.stored.record):
+                    inside[place.stored.file_id] = other
+        return {x for x, p in inside.items() if p.trail is not None}
 
     def _depth(self, file_id: str) -> int:
         n, place = 0, self._places[file_id].above
@@ -300,14 +301,15 @@ class Shelf:
         return policy.value(max(s.record.end - s.record.start, 1), s.nbytes, age)
 
 
-def _needs(r: Record) -> list[tuple[PositionId, int]]:
-    """The positions of which one must be carried by another piece."""
-    return [(r.parent, r.start), *([(r.position, r.end)] if r.kind == "checkpoint" else [])]
-
-
-def _cells(r: Record) -> Iterator[int]:
-    last = max(r.end - 1, 0)
-    return iter(range(min(r.start, last) // CELL, last // CELL + 1))
+def _holds(long: Record, r: Record) -> bool:
+    """Whether a segment on the same path has all rows of another, and more."""
+    rows = slice(r.start - long.start, r.end - long.start)
+    return (
+        long.kind == "segment"
+        and rows.start >= 0
+        and len(r.tokens) < len(long.tokens)
+        and long.tokens[rows] == r.tokens
+    )
 
 
 def ranges(start: int, end: int, cap: int = CELL) -> list[tuple[int, int]]:

@@ -117,9 +117,13 @@ def _take_up(
         if not made.shelf.add(s):
             bad.append(s.file_id)
             wrong.append(s.file_id)
+    made.n_damaged = len(bad)
+    for file_id in made.shelf.doubles():  # a join that was cut short
+        made.shelf.remove(file_id)
+        bad.append(file_id)
+        wrong.append(file_id)
     for file_id in bad:
         files.remove(directory / f"{file_id}.kv")
-    made.n_damaged = len(bad)
     if wrong:
         index.remove(wrong)
     if fresh := [s for s in adopted if s.file_id in made.shelf]:

@@ -5,7 +5,10 @@
 
 One write is under way at a time, and none is waited for: `step` starts the next one between two
 steps of the engine, at most one cell of rows and `MOST_AT_ONCE` bytes each. A piece counts as on
-disk when it is durable. Reading is the same the other way: `Restoring.step` takes what has arrived.
+disk when it is durable. Reading is the same the other way (`restoring.py`).
+
+When nothing has run for a while, `tidy` has small pieces joined and puts the new ones in their
+place.
 
 A fault is a miss: the piece is forgotten, and its tokens are read again. Engine thread only.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,22 +26,21 @@ from everwarm.cache import tree
 from everwarm.cache.blob import Record
 from everwarm.cache.disk import DiskStore
 from everwarm.cache.identity import Trail
-from everwarm.cache.reader import Loaded
+from everwarm.cache.join import Joined
+from everwarm.cache.places import CELL
 from everwarm.cache.restore import Plan
-from everwarm.cache.shelf import CELL
-from everwarm.cache.store import Bytes, OnDisk, Piece
+from everwarm.cache.restoring import MOST_AT_ONCE
+from everwarm.cache.store import Bytes, OnDisk
 from everwarm.cache.tree import Holder, Node, Segment
-from everwarm.errors import CacheFault
 from everwarm.tokens import MarkKind, Tokens
 
 KEPT: Final = frozenset(("system", "prompt", None))
 """Kinds of checkpoints worth a file. A reply's end has no mark."""
-AHEAD: Final = 4
-MOST_AT_ONCE: Final = 64 << 20
-"""Bytes moved between two steps of other jobs, either way."""
 FILE_S: Final = 0.003
 FIRST_READ_RATE: Final = 500e6
 WORTH_READING: Final = 64
+WORTH_SHARING: Final = 256
+"""Rows at the start of a conversation up to which each has them in files of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +48,12 @@ class _Write:
     """A piece on its way: rows [start, end) of a sequence, or a checkpoint at `end`."""
 
     done: Future[str | None]
-    root: Node
+    holder: Holder
     tokens: Tokens[int]
     start: int
     end: int
     nbytes: int
     is_checkpoint: bool
-
-
-class Lost(CacheFault):
-    """A file that cannot be restored from."""
-
-    def __init__(self, message: str, file_id: str) -> None:
-        super().__init__(message)
-        self.file_id = file_id
 
 
 class DiskTier:
@@ -81,32 +75,53 @@ class DiskTier:
         self._wake = wake
         self._pending: deque[tuple[Holder, str]] = deque()
         self._write: _Write | None = None
+        self._joining: Future[Joined | None] | None = None
+        self._joined: frozenset[str] = frozenset()
+        self._may_join = True
+        self._root_of: Callable[[str], Node] | None = None
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is left to write."""
         return not self._pending and self._write is None
 
     def graft(self, root_of: Callable[[str], Node]) -> int:
         """Put everything that is on disk into the trees; how many pieces."""
+        self._root_of = root_of
         ends: dict[str, Node] = {}
+        pinned: list[Node] = []
         n = 0
         for stored in self.store.pieces(self._fingerprint):
             r = stored.record
             piece = OnDisk(stored.file_id, stored.nbytes)
-            above = ends.get(stored.above) if stored.above is not None else None
-            start = root_of(r.namespace) if above is None else _up_to(above, r.start)
+            under = ends.get(stored.above) if stored.above is not None else None
+            start = root_of(r.namespace) if under is None else _up_to(under, r.start)
             if start.end != r.start:
                 continue
             node = tree.grow(start, r.tokens)
             ends[stored.file_id] = node
+            node.kind = node.kind or r.mark  # type: ignore[assignment]
             if r.kind == "checkpoint":
                 node.shelved_checkpoint = piece
-                node.kind = node.kind or r.mark  # type: ignore[assignment]
             else:
                 _attach(node, Segment(piece, r.start, r.start, r.end))
+            if stored.is_pinned:
+                pinned.append(node)
             n += 1
+        above = {id(up) for node in pinned for up in node.path()[:-1]}
+        for node in pinned:  # what was pinned is the end; the files in front are pinned for it
+            node.is_pinned = id(node) not in above
         return n
+
+    def pin(self, roots: Iterable[Node]) -> None:
+        """Pin the files that pinned nodes need, and no others."""
+        known: set[str] = set()
+        needed: set[str] = set()
+        for node in (n for root in roots for n in root.below()):
+            known |= {f for s in node.shelved if (f := _file_of(s))}
+            known |= {node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set()
+            needed |= _needed(node) if node.is_pinned else set()
+        self.store.unpin(known - needed)
+        self.store.pin(needed)
 
     def keep(self, holder: Holder, namespace: str) -> None:
         """Write what this state holds and the disk does not, piece by piece from now on.
@@ -128,6 +143,7 @@ class DiskTier:
                 return
             self._file(self._write)
             self._write = None
+            self._may_join = True
         while self._pending and self._write is None:
             holder, namespace = self._pending[0]
             self._write = self._next(holder, namespace)
@@ -135,6 +151,37 @@ class DiskTier:
                 self._pending.popleft()
             else:
                 self._write.done.add_done_callback(lambda _: self._wake())
+
+    @property
+    def is_tidy(self) -> bool:
+        """A call of `tidy` would do nothing now."""
+        return not (self._may_join if self._joining is None else self._joining.done())
+
+    def tidy(self) -> None:
+        """Join small pieces, a step a call, while no job runs or waits for a file."""
+        if self._joining is None:
+            self.store.retire(self._joined)
+            self._joined = frozenset()
+            self._joining = self.store.join()
+            self._joining.add_done_callback(lambda _: self._wake())
+            self._may_join = False
+        elif self._joining.done():
+            made = None if self._joining.exception() else self._joining.result()
+            self._joining = None
+            if made is not None:
+                self._take_joined(made)
+
+    def _take_joined(self, made: Joined) -> None:
+        """Let the tree use the new piece. The old ones go at the next call: nobody knows them."""
+        r = made.stored.record
+        whole = Segment(OnDisk(made.stored.file_id, made.stored.nbytes), r.start, r.start, r.end)
+        is_ours = r.fingerprint == self._fingerprint
+        root = self._root_of(r.namespace) if is_ours and self._root_of is not None else None
+        for node in () if root is None else root.below():
+            others = [s for s in node.shelved if _file_of(s) not in made.parts]
+            if len(others) < len(node.shelved):
+                node.shelved = [*others, whole]
+        self._joined, self._may_join = made.parts, True
 
     def pays(self, far: Plan, near: int, prefill_tps: float | None) -> bool:
         """Whether reading these files is quicker than reading the tokens again."""
@@ -152,6 +199,16 @@ class DiskTier:
             node.shelved = [s for s in node.shelved if _file_of(s) != file_id]
             if node.shelved_checkpoint and node.shelved_checkpoint.file_id == file_id:
                 node.shelved_checkpoint = None
+
+    def let_go(self, holder: Holder) -> None:
+        """Write no more of this state."""
+        self._pending = deque(p for p in self._pending if p[0] is not holder)
+
+    def gone(self, file_ids: frozenset[str], roots: Iterable[Node]) -> None:
+        """Files were deleted: nothing stands on them any more."""
+        for root in roots:
+            for file_id in file_ids:
+                self.forget(root, file_id)
 
     def stats(self) -> dict[str, int | float | str]:
         """Counts and the state, for people."""
@@ -183,9 +240,11 @@ class DiskTier:
             end -= end % CELL  # of a state that grows only whole cells
         if at < end:
             rows = max(self._most_bytes * holder.live.length // max(holder.live.nbytes, 1), 1)
-            to = min(end, (at // CELL + 1) * CELL, at + rows)
+            heads = {n.end for n in path if n.kind == "system" and n.end > at}
+            to = min(end, (at // CELL + 1) * CELL, at + rows, *heads)
             made = holder.live.rows_out(at, to)
-            return self._start(holder, namespace, "segment", (at, to), made, None)
+            mark: MarkKind | None = "system" if to in heads else None
+            return self._start(holder, namespace, "segment", (at, to), made, mark)
         for node in path:
             piece = node.checkpoint
             wanted = node.kind in KEPT or len(node.children) > 1
@@ -218,15 +277,15 @@ class DiskTier:
         layers, buffers = made
         nbytes = sum(memoryview(b).nbytes for b in buffers)
         done = self.store.write(record, layers, buffers)
-        return _Write(done, holder.root, tokens, start, end, nbytes, kind == "checkpoint")
+        return _Write(done, holder, tokens, start, end, nbytes, kind == "checkpoint")
 
     def _file(self, write: _Write) -> None:
         file_id = write.done.result() if write.done.exception() is None else None
         if file_id is None:
-            self._pending.popleft()  # no room or no disk now: again behind the next turn
+            self.let_go(write.holder)  # no room or no disk now: again behind the next turn
             return
         piece = OnDisk(file_id, write.nbytes)
-        steps = tree.match(write.root, write.tokens)
+        steps = tree.match(write.holder.root, write.tokens)
         if not steps or steps[-1].upto < write.end:
             return
         if not write.is_checkpoint:
@@ -238,98 +297,41 @@ class DiskTier:
             steps[-1].node.shelved_checkpoint = piece
 
 
-class Restoring:
-    """A state on its way back. `step` takes what has arrived; True: it is whole.
-
-    `made`: the checkpoint that was read, now in memory.
-    """
-
-    def __init__(self, tier: DiskTier, chosen: Plan, holder: Holder, tokens: Tokens[int]) -> None:
-        self._tier, self._holder, self._tokens = tier, holder, tokens
-        self.at = chosen.at
-        self._left = deque(chosen.segments)
-        self._checkpoint = chosen.checkpoint
-        self._room = len(tokens) + max(512, len(tokens) // 16)
-        self._wanted = deque(dict.fromkeys(f.file_id for f in chosen.files))
-        self._coming: dict[str, Future[Loaded]] = {}
-        self.made: Piece | None = None
-        self._fetch()
-
-    def step(self) -> bool:
-        """Raises Lost where a file is gone, damaged or not what it should be."""
-        taken = 0
-        while self._left and taken < MOST_AT_ONCE:
-            s = self._left[0]
-            if isinstance(s.piece, OnDisk):
-                loaded = self._arrived(s.piece)
-                if loaded is None:
-                    return False
-                self._put_rows(s, s.piece, loaded)
-            else:
-                self._holder.live.extend(s.piece, s.start, s.end, s.piece_start)
-            taken += s.piece.nbytes
-            self._left.popleft()
-            self._holder.tokens = self._tokens[: s.end]
-        return not self._left and self._put_back()
-
-    def _put_rows(self, s: Segment, piece: OnDisk, loaded: Loaded) -> None:
-        blob, buffers = loaded
-        r = blob.record
-        if self._tokens[r.start : s.end] != r.tokens[: s.end - r.start]:
-            raise Lost("the file holds other tokens", piece.file_id)
-        live = self._holder.live
-        try:
-            live.rows_in(blob.layers, buffers, s.start, s.end, r.start, self._room)
-        except (ValueError, TypeError, AssertionError) as e:
-            raise Lost(f"the file does not fit this model: {e}", piece.file_id) from None
-        if not self._left or all(x.piece != piece for x in list(self._left)[1:]):
-            self._coming.pop(piece.file_id, None)
-
-    def _put_back(self) -> bool:
-        if not isinstance(self._checkpoint, OnDisk):
-            if self._checkpoint is not None:
-                self._holder.live.put_back(self._checkpoint)
-            return True
-        loaded = self._arrived(self._checkpoint)
-        if loaded is None:
-            return False
-        held: Piece = self._holder.live.checkpoint_in(loaded[0].layers, loaded[1])
-        self._holder.live.put_back(held)
-        self.made = held
-        return True
-
-    def _fetch(self) -> None:
-        while self._wanted and len(self._coming) < AHEAD:
-            file_id = self._wanted.popleft()
-            self._coming[file_id] = self._tier.store.load(file_id)
-
-    def _arrived(self, piece: OnDisk) -> Loaded | None:
-        self._fetch()
-        future = self._coming.get(piece.file_id)
-        if future is None:  # more files than may come at once: it is its turn now
-            future = self._coming[piece.file_id] = self._tier.store.load(piece.file_id)
-        if not future.done():
-            return None
-        try:
-            return future.result()
-        except CacheFault as e:
-            raise Lost(str(e), piece.file_id) from None
-
-
 def _file_of(s: Segment) -> str | None:
     return s.piece.file_id if isinstance(s.piece, OnDisk) else None
 
 
 def _written(path: list[Node]) -> int:
-    """How far a path's rows are on disk without a hole."""
+    """How far a path's rows are on disk without a hole.
+
+    A file that goes on along another branch behind few rows does not count: the two conversations
+    stand on files of their own, and one can be deleted without the other.
+    """
     at = 0
-    for node in path:
+    for i, node in enumerate(path):
         for s in sorted(node.shelved, key=lambda s: s.start):
+            if node.end <= WORTH_SHARING and _leaves(s, path, i):
+                continue
             if s.start <= at < s.end:
                 at = min(s.end, node.end)
         if at < node.end:
             break
     return at
+
+
+def _leaves(s: Segment, path: list[Node], i: int) -> bool:
+    """Whether a file with rows of the i-th node goes on along another branch than this path."""
+    behind = path[i + 1].shelved if i + 1 < len(path) else []
+    return s.end > path[i].end and s not in behind
+
+
+def _needed(node: Node) -> set[str]:
+    """The files from which a node can be restored."""
+    path, out = node.path(), set[str]()
+    for i, n in enumerate(path):
+        staying = [s for s in n.shelved if not _leaves(s, path, i)]
+        out |= {f for s in staying or n.shelved if (f := _file_of(s))}
+    return out | ({node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set())
 
 
 def _up_to(node: Node, at: int) -> Node:

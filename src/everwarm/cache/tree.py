@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from everwarm.cache.store import Live, OnDisk, Piece
 from everwarm.tokens import Mark, MarkKind, Tokens, common_length, tokens_of
@@ -67,7 +68,7 @@ class Node:
     """A position in the tree. Live: engine thread only.
 
     `used` and `resumed` are numbers of requests: the last whose prompt led through here, and the
-    last that went on from exactly here, or took a checkpoint at a mark here.
+    last that went on from exactly here, or took a checkpoint at a mark here. `id`: for people.
     """
 
     parent: Node | None
@@ -82,6 +83,8 @@ class Node:
     kind: MarkKind | None = None
     used: int = 0
     resumed: int = 0
+    is_pinned: bool = False
+    id: int = field(default_factory=count(1).__next__)
 
     @property
     def start(self) -> int:
@@ -94,7 +97,7 @@ class Node:
     @property
     def is_bare(self) -> bool:
         """Only a memory of tokens."""
-        return not (self.holds_bytes or self.shelved or self.shelved_checkpoint)
+        return not (self.is_pinned or self.holds_bytes or self.shelved or self.shelved_checkpoint)
 
     def path(self) -> list[Node]:
         """From the first node below the root to this one."""

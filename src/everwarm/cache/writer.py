@@ -22,10 +22,12 @@ from everwarm.cache.blob import Layer, Record
 from everwarm.cache.files import Files, batches
 from everwarm.cache.health import DiskStats, Health, Limits, Rate, Verified
 from everwarm.cache.index import Index, Stored
-from everwarm.cache.reader import Reader
+from everwarm.cache.join import Joined, join
+from everwarm.cache.reader import Loaded, Reader
 from everwarm.cache.shelf import Shelf
 from everwarm.cache.start import Start, start
 from everwarm.errors import CacheFault, ConfigError
+from everwarm.job import Path as TokenPath
 
 DAY_S: Final = 86_400
 PAUSE_S: Final = 1.0
@@ -45,7 +47,9 @@ class Writer:
         reader: Reader,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        is_busy: Callable[[], bool],
     ) -> None:
+        self._is_busy = is_busy
         self._root, self._limits = root, limits
         self._files, self._reader, self._wall = files, reader, wall
         self._directory = root / "pieces"
@@ -160,10 +164,15 @@ class Writer:
         length = len(head) + sum(map(len, views))
         if not self._has_room(length, below):
             return None
+        self._put(Stored(file_id, record, length, self._clock), [memoryview(head), *views])
+        return file_id
+
+    def _put(self, stored: Stored, views: list[memoryview]) -> None:
+        """Save a file, head first, and commit its row. There is room for it."""
+        file_id, length = stored.file_id, stored.nbytes
         began = time.perf_counter()
-        blob.parse(head, length)  # nothing is written that could not be read
-        self._save(file_id, [memoryview(head), *views], length)
-        stored = Stored(file_id, record, length, self._clock)
+        blob.parse(bytes(views[0]), length)  # nothing is written that could not be read
+        self._save(file_id, views, length)
         try:
             self._index.add([stored], day=self._today, written=length)
         except sqlite3.Error:
@@ -174,7 +183,6 @@ class Writer:
         self.n_written += 1
         self._written_today += length
         self._health.fine()
-        return file_id
 
     def _save(self, file_id: str, views: list[memoryview], length: int) -> None:
         """A whole file under its final name, durable; or nothing, and OSError."""
@@ -218,16 +226,10 @@ class Writer:
 
     def _has_room(self, length: int, keep: str | None) -> bool:
         """Make room by letting go what is worth least. False: it cannot be had, and why is said."""
-        assert self._start is not None
-        day = int(self._wall() // DAY_S)
-        if day != self._today:
-            self._today, self._written_today = day, self._index.written_on(day)
-        if self._written_today + length > self._limits.write_bytes_per_day:
+        if self._count_day() + length > self._limits.write_bytes_per_day:
             self._health.note("resting", "the day's write budget is used up")
             return False
-        free, _ = self._files.room(self._directory)
-        used = self._used()
-        allowed = min(self._start.budget_bytes, used + free - self._start.keep_free_bytes)
+        used, allowed = self._used(), self._allowed()
         if used + length <= allowed:
             return True
         going = self._shelf.to_free(used + length - allowed, self._clock, keep)
@@ -237,6 +239,65 @@ class Writer:
         self.n_evicted += len(going)
         self._remove(going)
         return True
+
+    def _count_day(self) -> int:
+        """Bytes written today."""
+        day = int(self._wall() // DAY_S)
+        if day != self._today:
+            self._today, self._written_today = day, self._index.written_on(day)
+        return self._written_today
+
+    def _allowed(self) -> int:
+        """Bytes that the files may take now."""
+        assert self._start is not None
+        free, _ = self._files.room(self._directory)
+        return min(self._start.budget_bytes, self._used() + free - self._start.keep_free_bytes)
+
+    def join(self, _: Sequence[str]) -> Joined | None:
+        """Write some run of small segments as one piece. None: there is none, or no room.
+
+        Joining lets nothing go and takes at most half of the day's writes: it is a convenience.
+        """
+        self._sweep()
+        for run in self._shelf.runs():
+            if self._is_busy():
+                return None
+            if (parts := self._read_run(run)) is None:
+                continue
+            record, layers, views = join(parts)
+            if (same := self._shelf.same(record)) is None:
+                same = secrets.token_hex(16)
+                head = blob.encode(same, record, layers, views)
+                length = len(head) + sum(map(len, views))
+                if self._is_busy() or not self._has_room_to_join(length):
+                    return None
+                used = max(s.used for s in run)
+                made = Stored(same, record, length, used, any(s.is_pinned for s in run))
+                self._put(made, [memoryview(head), *views])
+            return Joined(self._shelf.get(same), frozenset(s.file_id for s in run))
+        return None
+
+    def _has_room_to_join(self, length: int) -> bool:
+        return (
+            self._count_day() + length <= self._limits.write_bytes_per_day // 2
+            and self._used() + length <= self._allowed()
+        )
+
+    def _read_run(self, run: Sequence[Stored]) -> list[Loaded] | None:
+        """A run's bytes, checked. A piece that is damaged is set aside, and there is no run."""
+        out = []
+        for s in run:
+            try:
+                out.append(self._reader.take(s.file_id))
+            except CacheFault:
+                self.set_aside(s.file_id)
+                return None
+        return out
+
+    def retire(self, file_ids: Sequence[str]) -> None:
+        """Of these, remove those whose rows a longer piece holds."""
+        doubles = self._shelf.doubles()
+        self._remove([x for x in file_ids if x in doubles])
 
     def _remove(self, file_ids: Sequence[str]) -> None:
         """Files first, then rows: a power loss in between must not bring a deleted piece back."""
@@ -258,6 +319,10 @@ class Writer:
         self._remove(going)
         self._index.scrub()
         return frozenset(going)
+
+    def drop(self, paths: Sequence[TokenPath]) -> frozenset[str]:
+        going = self._shelf.with_all_above(x for p in paths for x in self._shelf.on_path(p))
+        return self.delete(going)
 
     def clear(self, _: Sequence[str]) -> int:
         return len(self.delete(self._shelf.ids()))

@@ -60,6 +60,8 @@ def serve(
     disk_budget: Annotated[str | None, _flag("disk_budget", "--disk-budget")] = None,
     history: Annotated[str | None, _flag("history", "--history")] = None,
     remember: Annotated[bool | None, _flag("remember", "--remember/--no-remember")] = None,
+    record: Annotated[bool | None, _flag("record", "--record/--no-record")] = None,
+    thinking_budget: Annotated[int | None, _flag("thinking_budget", "--thinking-budget")] = None,
     forced_replies: Annotated[bool | None, _flag("forced_replies", "--forced-replies")] = None,
     log_level: Annotated[str | None, _flag("log_level", "--log-level")] = None,
     config: Annotated[
@@ -125,6 +127,51 @@ def why(
 
     with ChatClient(url, api_key=api_key) as client:
         show(client, turn, as_json=as_json)
+
+
+@app.command()
+def launch(
+    client: Annotated[
+        str,
+        typer.Argument(
+            help="opencode, openclaw, claude, codex, pi, qwen, cline, continue or aider."
+        ),
+    ],
+    args: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What the client itself is given; put -- before it.", metavar="-- ARGS"
+        ),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--print", help="Print it as a shell script, and start nothing.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+) -> None:
+    """Start a coding agent on the running server.
+
+    It gets the server's address, its model and context length, timeouts that outlast a long
+    prefill, and what keeps its prompts from changing: by variables, flags and files in a temporary
+    directory. Nothing of yours is written. Its own flags go behind --:
+
+    everwarm launch claude
+
+    everwarm launch codex -- exec "Look around."
+
+    --print shows all of it, with the API key, to copy from. The same for each client is in
+    examples/.
+    """
+    from everwarm.bench.client import ChatClient
+    from everwarm.cli import launch as it
+
+    it.client_of(client)
+    with ChatClient(url, api_key=api_key) as http:
+        at = it.served(http, api_key)
+    if show:
+        print(it.script(client, at, args or ()), end="")
+    else:
+        raise typer.Exit(it.run(client, at, args or ()))
 
 
 @app.command()

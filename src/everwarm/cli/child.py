@@ -29,7 +29,8 @@ def running_server(flags: Sequence[str], home: Path | None = None) -> Iterator[s
     The URL is read from what the server prints once it listens. Raises EngineError with the
     server's last words if it ends before that, or says nothing for `START_S`.
     """
-    command = [sys.executable, "-m", "everwarm", "serve", "--no-remember", "--no-disk"]
+    command = [sys.executable, "-m", "everwarm", "serve", "--no-remember", "--no-record"]
+    command += ["--no-disk"]
     command += ["--host", "127.0.0.1", "--port", "0"]
     env = None if home is None else {**os.environ, "EVERWARM_HOME": str(home)}
     server = subprocess.Popen(

@@ -71,8 +71,7 @@ def arrange(model: Any, wanted: Arrangement) -> None:
     elif wanted.window is not None:
         _check_plain(model, "max_kv_size", others=frozenset())
         size = wanted.window
-        window: Any = layers.SinkWindow
-        made = _made_of(model, lambda: window(max_size=size, keep=KEEP))
+        made = _made_of(model, lambda: layers.SinkWindow(max_size=size, keep=KEEP))
         _try(model, made, f"max_kv_size={size}")
         log.warning(WINDOW_LOSS, KEEP, size - KEEP)
     else:
@@ -82,9 +81,8 @@ def arrange(model: Any, wanted: Arrangement) -> None:
 
 def _made_of(model: Any, one: Callable[[], Any]) -> Callable[[], list[Any]]:
     """What makes the model's own caches, with `one` in the place of each plain one."""
-    n = len(make_prompt_cache(model))
-    whole: Any = KVCache
-    own = getattr(model, "make_cache", None) or (lambda: [whole() for _ in range(n)])
+    plain = [type(c) is KVCache for c in make_prompt_cache(model)]
+    own = getattr(model, "make_cache", None) or (lambda: [KVCache() for _ in plain])
 
     def make() -> list[Any]:
         return [one() if type(c) is KVCache else c for c in own()]
@@ -108,11 +106,10 @@ def _check_plain(model: Any, setting: str, others: frozenset[str]) -> list[Any]:
 
 def _check_heads(model: Any, group_size: int) -> None:
     """ConfigError where a row cannot be quantised in groups of that size."""
-    caches: Any = _check_plain(model, "kv_bits", others=frozenset({"ArraysCache"}))
+    caches = _check_plain(model, "kv_bits", others=frozenset({"ArraysCache"}))
     model(mx.array([[0]]), cache=caches)
-    dims = {
-        a.shape[-1] for c in caches if type(c) is KVCache for a in layers.arrays([c.keys, c.values])
-    }
+    rows = [a for c in caches if type(c) is KVCache for a in (c.keys, c.values)]
+    dims = {a.shape[-1] for a in rows if a is not None}
     if wrong := sorted(d for d in dims if d % group_size):
         raise ConfigError(
             f"kv_group_size {group_size} does not divide this model's rows of {wrong[0]} numbers. "

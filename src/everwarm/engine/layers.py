@@ -37,9 +37,8 @@ class SinkWindow(RotatingKVCache):
         query  [ seen ]      [ the last max_size - keep, itself the last ]
     """
 
-    max_size: int
-    keep: int
-    offset: int
+    def __init__(self, max_size: int, keep: int) -> None:
+        super().__init__(max_size=max_size, keep=keep)  # type: ignore[no-untyped-call]
 
     def make_mask(
         self, N: int, window_size: int | None = None, return_array: bool = False

@@ -11,6 +11,7 @@ from huggingface_hub import hf_hub_download
 from mlx.utils import tree_flatten
 
 from everwarm.codec import Codec
+from everwarm.engine.grammar import Grammars
 from everwarm.engine.text import TextCodec
 from everwarm.errors import ConfigError
 from everwarm.job import ModelInfo
@@ -22,6 +23,7 @@ class LoadedModel:
 
     model: Any
     codec: Codec
+    grammars: Grammars
     info: ModelInfo
     config: dict[str, Any]
     directory: Path
@@ -56,10 +58,9 @@ def load_model(path_or_id: str, *, model_id: str | None, context_length: int | N
         context_length=context_length or info.context_length,
         vocab_size=info.vocab_size or len(wrapper),
         nbytes=nbytes,
-        has_reasoning=codec.think_markers is not None,
-        has_tools=codec.tool_markers is not None,
     )
-    return LoadedModel(model, codec, info, config, directory)
+    grammars = Grammars(wrapper._tokenizer, info.vocab_size, codec.eos_ids)
+    return LoadedModel(model, codec, grammars, info, config, directory)
 
 
 def _snapshot(repo: str) -> Path:

@@ -15,7 +15,8 @@ import mlx.core as mx
 
 from everwarm.cache.cache import Cache, Lease
 from everwarm.codec import Codec
-from everwarm.engine.sampling import Forced, Sampler
+from everwarm.engine.grammar import Grammars
+from everwarm.engine.guide import Guide
 from everwarm.engine.state import State
 from everwarm.engine.stop import StopTexts
 from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
@@ -37,15 +38,26 @@ class Counts:
     prefill_s: float = 0.0
     decode_s: float = 0.0
     reason: Literal["stop", "length", "cancelled"] = "cancelled"
+    thinking_cut: bool = False
 
 
 class Run:
-    """One job on its way. Live: engine thread only. `chunk` may be changed between steps."""
+    """One job on its way. Live: engine thread only. `chunk` may be changed between steps.
+
+    `grammars` is needed by jobs that have one.
+    """
 
     def __init__(
-        self, job: Job, cache: Cache, codec: Codec, sink: Callable[[Output], None], chunk: int
+        self,
+        job: Job,
+        cache: Cache,
+        codec: Codec,
+        sink: Callable[[Output], None],
+        chunk: int,
+        grammars: Grammars | None = None,
     ) -> None:
         self.job, self.cache, self.codec, self.sink = job, cache, codec, sink
+        self.grammars = grammars
         self.chunk = chunk
         self.phase: Phase = "wait"
         self.cancelled = False
@@ -106,7 +118,12 @@ class Run:
         if c.prefilled >= TELLING_PREFILL:
             self.cache.prefill_tps = c.prefilled / c.prefill_s
         commit_s = time.perf_counter() - began
-        self.sink(Ended(c.reason, c.prefilled, c.completion, c.prefill_s, c.decode_s, commit_s))
+        self.sink(
+            Ended(
+                c.reason, c.prefilled, c.completion, c.prefill_s, c.decode_s, commit_s,
+                c.thinking_cut,
+            )
+        )  # fmt: skip
 
     def _prefill(self, lease: Lease, state: State) -> Iterator[None]:
         """Read all but the last prompt token, cut on an absolute grid and at checkpoints."""
@@ -127,7 +144,7 @@ class Run:
             if to in stops:
                 self.cache.checkpoint(lease, stops[to])
             if to % SPILL_EVERY == 0:
-                self.cache.spill(lease)
+                self.cache.spill(lease.holder)
             if to - at >= self.chunk:  # a hit's few tokens leave nothing worth giving back
                 mx.clear_cache()
             self.counts.prefilled += to - at
@@ -138,32 +155,39 @@ class Run:
     def _decode(self, lease: Lease, state: State) -> Iterator[None]:
         """Double-buffered: the next step is on its way before this one's token is looked at.
 
-        The first token is told at once, with nothing else on its way before it.
+        The first token is told at once, with nothing else on its way before it. Where the guide
+        waits, only the draw comes after the look.
         """
         job, c = self.job, self.counts
         began = time.perf_counter()
-        sampler = self._sampler()
+        guide = Guide(job, self.codec, self.grammars)
         stop = StopTexts(self.codec, job.stop)
         held = lease.holder.tokens
-        y, logprobs = sampler(state.read(job.tokens[-1:]))
+        y, logprobs = guide.draw(state.read(job.tokens[-1:]))
         held.append(job.tokens[-1])
         c.prefilled += 1
         _async_eval(y, logprobs)
         while True:
-            ahead = None if c.completion == 0 or not state.can_undo else self._ahead(sampler, y)
+            logits = self._ahead(y) if c.completion and state.can_undo else None
+            if logits is not None and guide.waits:
+                _async_eval(logits)
+            drawn = self._draw(guide, logits) if logits is not None and not guide.waits else None
             token = _int(y)
             if c.completion == 0:
                 now = time.perf_counter()
                 c.prefill_s, began = c.prefill_s + now - began, now
             if token in self.codec.eos_ids:
                 c.reason = "stop"
-                if ahead is not None:
+                if logits is not None:
                     state.undo()
                     held.pop()
                 break
             c.completion += 1
             self.sink(self._token(token, logprobs))
-            next_y, next_logprobs = ahead or self._ahead(sampler, y)
+            guide.take(token)
+            logits = self._ahead(y) if logits is None else logits
+            next_y, next_logprobs = drawn or self._draw(guide, logits)
+            c.thinking_cut = guide.thinking_cut
             held[-1] = token
             c.decode_s = time.perf_counter() - began
             if stop.completes(token):
@@ -177,20 +201,18 @@ class Run:
                 mx.clear_cache()
             y, logprobs = next_y, next_logprobs
 
-    def _sampler(self) -> Sampler | Forced:
-        job = self.job
-        if job.forced is not None:
-            return Forced(job.forced, min(self.codec.eos_ids))
-        return Sampler(job.sampling, job.tokens)
-
-    def _ahead(self, sampler: Sampler | Forced, y: mx.array) -> tuple[mx.array, mx.array]:
-        """Send the step behind `y` on its way. Its place in the tokens is kept, `y` unread."""
+    def _ahead(self, y: mx.array) -> mx.array:
+        """The logits behind `y`. Its place in the tokens is kept, `y` unread."""
         assert self.lease is not None
         state: State = self.lease.holder.live  # type: ignore[assignment]
         state.hold()
-        after, logprobs = sampler(state.read(y))
-        _async_eval(after, logprobs)
+        logits = state.read(y)
         self.lease.holder.tokens.append(0)
+        return logits
+
+    def _draw(self, guide: Guide, logits: mx.array) -> tuple[mx.array, mx.array]:
+        after, logprobs = guide.draw(logits)
+        _async_eval(after, logprobs)
         return after, logprobs
 
     def _token(self, token: int, logprobs: mx.array) -> Token:

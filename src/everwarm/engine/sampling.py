@@ -56,21 +56,39 @@ class Sampler:
         self._seed = s.seed if s.seed is not None else secrets.randbits(32)
         self._n = 0
 
-    def __call__(self, logits: mx.array) -> tuple[mx.array, mx.array]:
-        """Logits (1, n, vocabulary) -> (token (1,), log-probabilities (vocabulary,)), both lazy."""
+    def __call__(self, logits: mx.array, mask: mx.array | None = None) -> tuple[mx.array, mx.array]:
+        """Logits (1, n, vocabulary) -> (token (1,), log-probabilities (vocabulary,)), both lazy.
+
+        `mask` (vocabulary,): which tokens may be drawn at all.
+        """
+        logprobs = self._logprobs(logits, mask)
+        if self._draws:
+            # The n-th token of a seed is always the same draw, whoever else draws in between.
+            mx.random.seed((self._seed * 1_000_003 + self._n) % (1 << 63))
+        token = self._draw(logprobs)
+        self._note(token)
+        return token, logprobs.squeeze(0)
+
+    def say(self, logits: mx.array, token: int) -> tuple[mx.array, mx.array]:
+        """The same for a token that is not drawn."""
+        said = mx.array([token])
+        logprobs = self._logprobs(logits)
+        self._note(said)
+        return said, logprobs.squeeze(0)
+
+    def _logprobs(self, logits: mx.array, mask: mx.array | None = None) -> mx.array:
         last = logits[:, -1, :]
         for processor in self._on_all:
             last = processor(self._past, last)
         if self._reply is not None:
             for processor in self._on_reply:
                 last = processor(self._reply, last)
-        logprobs = last - mx.logsumexp(last, keepdims=True)
-        if self._draws:
-            # The n-th token of a seed is always the same draw, whoever else draws in between.
-            mx.random.seed((self._seed * 1_000_003 + self._n) % (1 << 63))
-            self._n += 1
-        token = self._draw(logprobs)
+        if mask is not None:
+            last = mx.where(mask, last, -mx.inf)
+        return last - mx.logsumexp(last, keepdims=True)
+
+    def _note(self, token: mx.array) -> None:
+        self._n += 1
         if self._sees_past:
             self._past = None if self._past is None else mx.concatenate([self._past, token])
             self._reply = token if self._reply is None else mx.concatenate([self._reply, token])
-        return token, logprobs.squeeze(0)

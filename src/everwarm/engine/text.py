@@ -14,6 +14,15 @@ from transformers import PreTrainedTokenizerBase as _Base
 
 from everwarm.engine.template import ChatTemplate, refused
 
+_ENDS = {
+    "<|return|>": "<|channel|>",
+    "<|call|>": "<|channel|>",
+    "<|eom_id|>": "<|eot_id|>",
+    "<|eot_id|>": "<|start_header_id|>",
+    "<|tool_response>": "<|tool_call>",
+}
+"""Tokens that end a turn in a vocabulary that also has the other: not every config says so."""
+
 
 class _Detokenizer:
     """Decodes a short window; what ends in an unfinished character waits for the next token."""
@@ -52,9 +61,14 @@ class TextCodec:
         # Templates that are Python code: mlx-lm's own, or a tokenizer class's own method.
         own = type(self._tokenizer).apply_chat_template is not _Base.apply_chat_template
         self._custom: bool = wrapper._chat_template is not None or own
+        source = self._tokenizer.chat_template
+        texts = source.values() if isinstance(source, dict) else [source]
+        self.template_text = "" if self._custom else "\n".join(t for t in texts if t)
         added = self._tokenizer.added_tokens_decoder.values()
         self.special_texts: tuple[str, ...] = tuple(t.content for t in added)
-        self.eos_ids: frozenset[int] = frozenset(wrapper.eos_token_ids)
+        ends = [t for t, beside in _ENDS.items() if {t, beside} <= set(self.special_texts)]
+        own_ends = {i for t in ends for i in self._tokenizer.encode(t, add_special_tokens=False)}
+        self.eos_ids: frozenset[int] = frozenset({*wrapper.eos_token_ids, *own_ends})
         self.think_markers = _pair(wrapper.think_start, wrapper.think_end)
         self.tool_markers = (
             (wrapper.tool_call_start, wrapper.tool_call_end or "")

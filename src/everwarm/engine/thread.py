@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from everwarm.cache.cache import Cache
 from everwarm.cache.tier import DiskTier
+from everwarm.cache.view import paths_below, pin
 from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.engine.kv import Arrangement, arrange
@@ -22,11 +23,13 @@ from everwarm.engine.schedule import Schedule
 from everwarm.engine.state import State, bytes_at
 from everwarm.engine.storage import open_tier
 from everwarm.errors import EngineError, EverwarmError, Overloaded
-from everwarm.job import Failed, Job, ModelInfo, Sink
+from everwarm.job import Failed, Job, ModelInfo, Path, Sink, TreeNode
 
 LONG_CHUNK_S: Final = 1.0
 SHARED_CHUNK_S: Final = 0.25
 LEAST_CHUNK: Final = 32
+TIDY_AFTER_S: Final = 60.0
+"""Without a job. A person who reads the reply and asks again should find the disk at rest."""
 
 
 class _Running:
@@ -48,6 +51,7 @@ class EngineThread:
         self._schedule = Schedule(settings.prefill_share)
         self._stopping = False
         self._grace_s = 0.0
+        self._idle_since = time.monotonic()
         self._tier: DiskTier | None = None
         self._loaded: Future[LoadedModel] = Future()
         self._thread = threading.Thread(target=self._main, name="everwarm-engine", daemon=True)
@@ -74,7 +78,7 @@ class EngineThread:
             if self._stopping:
                 sink(Failed(Overloaded("The server is stopping.")))
                 return
-            run = Run(job, self._cache, self.codec, sink, self._chunk)
+            run = Run(job, self._cache, self.codec, sink, self._chunk, self._grammars)
             self._jobs[job.id] = _Running(run)
             self._schedule.add(job.id)
 
@@ -88,6 +92,10 @@ class EngineThread:
                     r.run.lease.holder.ending = True
 
         self._inbox.put(mark)
+
+    def check(self, grammar: str) -> None:
+        """On the caller's thread: `Grammars` is made for several."""
+        self._grammars.check(grammar)
 
     def call(self, fn: Callable[[], Any]) -> Future[Any]:
         """Run a function on the engine's thread, between two steps."""
@@ -108,6 +116,40 @@ class EngineThread:
         if self._tier is not None:
             out |= self._tier.stats()
         return out | {"jobs": len(self._jobs), "memory_bytes": mx.get_active_memory()}
+
+    def forget(self, paths: Sequence[Path]) -> int:
+        """Let go what only these paths hold, in memory and on disk; how many bytes."""
+
+        def in_memory() -> int:
+            before = self._cache.nbytes
+            for p in sorted(paths, key=lambda p: -len(p.tokens)):
+                self._cache.forget(p)
+            return before - self._cache.nbytes
+
+        nbytes: int = self.call(in_memory).result()
+        if self._tier is not None:
+            before = self._tier.store.stats().nbytes
+            gone = self._tier.store.drop(paths).result()
+            self.call(lambda: self._cache.forget_files(gone)).result()
+            nbytes += before - self._tier.store.stats().nbytes
+        return nbytes
+
+    def tree(self, paths: Mapping[str, Sequence[Path]]) -> list[TreeNode]:
+        """The cache's tree as it is between two steps."""
+        return list(self.call(lambda: self._cache.view(paths)).result(30))
+
+    def pin(self, node: int, *, is_pinned: bool) -> bool:
+        """Keep what a node needs, or no longer."""
+        return bool(
+            self.call(lambda: pin(self._cache.roots, self._tier, node, is_pinned=is_pinned)).result(
+                30
+            )
+        )
+
+    def drop(self, node: int) -> int | None:
+        """Let a node go with all behind it; how many bytes."""
+        found = self.call(lambda: paths_below(self._cache.roots, node)).result(30)
+        return self.forget(found) if found else None
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Cancel what runs, file it, end the thread."""
@@ -149,13 +191,14 @@ class EngineThread:
             tier=self._tier,
         )
         self.codec = loaded.codec
+        self._grammars = loaded.grammars
         self._loaded.set_result(loaded)
 
     def _turn(self) -> bool:
         """Do what has arrived, then one step of whoever has had the least. False: end."""
         self._demote()
         while not self._inbox.empty() or not self._jobs:
-            work = self._inbox.get()
+            work = self._wait()
             if work is None:
                 for r in list(self._jobs.values()):
                     self._end(r)
@@ -169,9 +212,22 @@ class EngineThread:
             time.sleep(0.001)
         return True
 
+    def _wait(self) -> Callable[[], None] | None:
+        """The next work; while there is none, the disk is put in order."""
+        tier = self._tier
+        if self._jobs or tier is None or tier.is_tidy or not tier.is_idle:
+            return self._inbox.get()
+        try:
+            left_s = self._idle_since + TIDY_AFTER_S - time.monotonic()
+            return self._inbox.get(timeout=max(left_s, 0.0))
+        except queue.Empty:
+            tier.tidy()
+            return _nothing
+
     def _demote(self) -> None:
         """Let the disk tier take what it wants: at most one piece, then the next step's turn."""
         if self._tier is not None:
+            self._tier.store.is_busy = bool(self._jobs)
             self._tier.step()
 
     def _take_up(self, r: _Running) -> bool:
@@ -223,6 +279,7 @@ class EngineThread:
     def _forget(self, r: _Running) -> None:
         self._jobs.pop(r.run.job.id, None)
         self._schedule.remove(r.run.job.id)
+        self._idle_since = time.monotonic()
 
 
 def _nothing() -> None:

@@ -36,7 +36,6 @@ class ReplyTable:
     def __init__(self, db: Database, model: str, *, limit_bytes: int = LIMIT_BYTES) -> None:
         self._db, self._model, self._limit = db, model, limit_bytes
         self._reads = db.connect()
-        self._tools: set[str] = set()
         self._nbytes: float | None = None  # of all tokens in the table; the writer's
 
     def load(self, thread: MessageId) -> list[Kept]:
@@ -72,9 +71,8 @@ class ReplyTable:
 
     def _write(self, db: sqlite3.Connection, kept: Kept) -> None:
         tools = _tools_id(kept.tools)
-        if tools and tools not in self._tools:
+        if tools:
             db.execute("INSERT OR IGNORE INTO tools VALUES (?, ?)", (tools, kept.tools))
-            self._tools.add(tools)
         r = kept.reply
         values = (
             self._model, kept.namespace, kept.thread, kept.id, kept.base,
@@ -107,6 +105,28 @@ class ReplyTable:
             db.execute("DELETE FROM replies WHERE model = ? AND thread = ?", (model, thread))
             nbytes -= size
         self._nbytes = nbytes
+
+
+def forget(db: sqlite3.Connection, session_id: str) -> list[MessageId]:
+    """Remove the replies of a session's conversations that no other session has; which ones.
+
+    On the writer thread, in the caller's transaction, while the session is still there.
+    """
+    (n,) = db.execute("SELECT n FROM sessions WHERE id = ?", (session_id,)).fetchone()
+    rows = db.execute("SELECT DISTINCT thread FROM turns WHERE session = ? AND thread != ''", (n,))
+    threads = [MessageId(thread) for (thread,) in rows]
+    db.executemany(
+        """DELETE FROM replies WHERE thread = ? AND reply NOT IN
+            (SELECT reply FROM turns WHERE session != ? AND reply IS NOT NULL)""",
+        [(thread, n) for thread in threads],
+    )
+    db.executemany(  # what others read instead of it, told with its words
+        """UPDATE turns SET record = json_set(record, '$.miss.before', '')
+            WHERE thread = ? AND session != ? AND json_type(record, '$.miss') = 'object'""",
+        [(thread, n) for thread in threads],
+    )
+    db.execute("DELETE FROM tools WHERE id NOT IN (SELECT tools FROM replies WHERE tools != '')")
+    return threads
 
 
 def _tools_id(tools: str) -> str | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -24,15 +24,17 @@ from everwarm.events import Miss
 from everwarm.messages import Message, MessageId, Text, child_id, content_id
 from everwarm.prompt.build import Builder, Built
 from everwarm.prompt.chain import Chains, History
+from everwarm.prompt.dialects import families
 from everwarm.prompt.pieces import Pieces
 from everwarm.prompt.probe import habits_of, prove
 from everwarm.prompt.shape import Habits, tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
+from everwarm.prompt.thinking import markers_of
 from everwarm.prompt.verbatim import Bounded, Path, Record, Records, Replies, calls_key
 from everwarm.prompt.why import Before, compare
 from everwarm.replies import Kept, Reply, ReplyStore
 from everwarm.request import HistoryMode, Request, Tool
-from everwarm.tokens import Prompt, tokens_of
+from everwarm.tokens import Prompt, Tokens, tokens_of
 
 _CONVERSATIONS = 256
 
@@ -50,8 +52,11 @@ class Renderer:
     ) -> None:
         self._codec, self._clock, self._mode, self._store = codec, clock, history, store
         splicer = Splicer(codec)
-        splicer.habits = habits_of(splicer)
+        self.dialect = families.of(codec)
+        own_id = next((c.own_id for c in self.dialect.calls if c.own_id), "")
+        splicer.habits = replace(habits_of(splicer), own_id=own_id)
         self.proof = prove(splicer)
+        self.markers = markers_of(codec, self.dialect, splicer)
         self._splicer = splicer
         self._replies = Replies(_CONVERSATIONS)
         self._records = Records()
@@ -99,6 +104,7 @@ class Renderer:
             history.head,
             self._opens_reasoning(built.record),
             kept_tools=tools != request.tools,
+            thread=history.thread,
         )
         self._prompts.put(key, prompt)
         self._records.put(history.head, built.record)
@@ -130,6 +136,25 @@ class Renderer:
         self._note(history.key, (*history.contents, content))
         self._answered.append(Before(history, reply, frame.tools or [], grown))
         self._keep(asked, reply_id, built.base, built.base_end, grown, said)
+
+    def forget(self, threads: Collection[MessageId]) -> None:
+        """Remember nothing of these conversations any more, but what others of them still hold."""
+        self._answered = deque(
+            (b for b in self._answered if b.history.thread not in threads), self._answered.maxlen
+        )
+        for head, asked in list(self._asked.items()):
+            if asked.history.thread in threads:
+                del self._asked[head]
+                self._known.pop(asked.history.key, None)
+                for end in asked.history.ids:
+                    self._records.drop(end)
+                    self._records.drop(reply_key(end))
+        for thread in threads:
+            self._replies.forget(thread)
+            self._times.pop(thread, None)
+            self._tools.pop(thread, None)
+            self._unknown.pop(thread, None)
+        self._prompts.clear()
 
     def explain(self, prompt: Prompt) -> Miss | None:
         """Where and why this prompt is not what was read before. Decodes it: not for a hit."""
@@ -226,10 +251,21 @@ class Renderer:
         known = self._known.use(key)
         self._known.put(key, (known or Counter()) | Counter(contents))
 
+    def may_think(self, prompt: Prompt) -> bool:
+        """Whether a reply may open reasoning itself: the prompt neither opened nor closed any."""
+        think = self.dialect.reasoning
+        if think is None or prompt.opens_reasoning:
+            return False
+        return not self._ends(prompt.tokens[-16:], think[1])
+
     def _opens_reasoning(self, record: Record) -> bool:
-        think = self._codec.think_markers
-        tail = self._codec.decode(record.path.tokens[record.end - 16 : record.end]).rstrip()
-        return bool(think and tail.endswith(think[0].rstrip()))
+        think = self.dialect.reasoning
+        tail = record.path.tokens[max(0, record.end - 16) : record.end]
+        return think is not None and self._ends(tail, think[0])
+
+    def _ends(self, tokens: Tokens[int], marker: str) -> bool:
+        """Whether a prompt ends with this marker."""
+        return self._codec.decode(tokens).rstrip().endswith(marker.rstrip())
 
     # --- what outlives this process ---
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from everwarm.messages import Message, ToolCall, arguments_value, call_key
+from everwarm.prompt.call_ids import own_id
 from everwarm.request import Tool
 
 Dicts = list[dict[str, Any]]
@@ -20,7 +21,10 @@ Dicts = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What a chat template accepts, and keeps in its place. See `probe.habits_of`."""
+    """What a chat template accepts, and keeps in its place. See `probe.habits_of`.
+
+    `own_id`: the dialect's pattern of ids that the model writes itself, see `call_ids`.
+    """
 
     system_first: bool = True
     system_anywhere: bool = True
@@ -31,6 +35,7 @@ class Habits:
     text_arguments: bool = True
     text_beside_thinking: bool = True
     call_id_length: int | None = None
+    own_id: str = ""
 
 
 def tool_dicts(tools: Sequence[Tool]) -> Dicts:
@@ -122,18 +127,23 @@ def _call(c: ToolCall, habits: Habits) -> dict[str, Any]:
     if not isinstance(value, Mapping) and not habits.text_arguments:
         value = {"arguments": value}
     function = {"name": c.name, "arguments": value}
-    return {"id": _id(c.id, habits), "type": "function", "function": function}
+    return {"id": _id(c.id, c.name, habits), "type": "function", "function": function}
 
 
 def _result(m: Message, names: Mapping[str, str], habits: Habits) -> dict[str, Any]:
     known = m.tool_call_id or ""
     name = names.get(call_key(known), "")
-    return {"role": "tool", "content": m.text, "tool_call_id": _id(known, habits), "name": name}
+    return {
+        "role": "tool",
+        "content": m.text,
+        "tool_call_id": _id(known, name, habits),
+        "name": name,
+    }
 
 
-def _id(call_id: str, habits: Habits) -> str:
-    """The id as the template accepts it: some want nine letters and digits."""
-    n = habits.call_id_length
+def _id(call_id: str, name: str, habits: Habits) -> str:
+    """The id as the template accepts it: the model's own, or one of nine letters and digits."""
+    n, call_id = habits.call_id_length, own_id(call_id, name, habits.own_id)
     if n is None or (len(call_id) == n and call_id.isalnum()):
         return call_id
     return hashlib.blake2b(call_key(call_id).encode(), digest_size=16).hexdigest()[:n]

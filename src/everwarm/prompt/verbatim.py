@@ -110,6 +110,11 @@ class Records:
         while len(self._records) > 1 and (len(self._records) > self._limit or self._is_full()):
             self._drop(self._records.popitem(last=False)[1].path)
 
+    def drop(self, key: MessageId) -> None:
+        """Forget a history, if it is here."""
+        if key in self._records:
+            self._drop(self._records.pop(key).path)
+
     def _is_full(self) -> bool:
         return sum(len(path.tokens) for path, _ in self._paths.values()) > self._max_tokens
 
@@ -142,6 +147,12 @@ class Replies:
             known = Bounded(self._each)
             self._threads.put(thread, known)
         known.put((reply.content, reply.before, reply.index), reply)
+
+    def forget(self, thread: MessageId) -> None:
+        """Forget a conversation's replies."""
+        gone = {id(r) for r in (self._threads.pop(thread, None) or {}).values()}
+        for key in [k for k, r in self._by_calls.items() if id(r) in gone]:
+            del self._by_calls[key]
 
     def called(self, namespace: str, message: Message) -> Reply | None:
         """The reply that made exactly these calls, whatever became of their values."""

@@ -61,6 +61,7 @@ def compare(
     at = common_length(old, tokens)
     if at in (len(old), len(tokens)):
         return Miss(at=at, part="nowhere", cause="")
+    is_same = best.history.thread == history.thread  # another one's words are not shown
     start, part = max(0, at - _LEAD), _part(codec, pieces, history, tokens, at)
     if part in ("head", "system") and tools != best.tools:
         part = "tools"
@@ -68,7 +69,7 @@ def compare(
         at=at,
         part=part,
         cause=_cause(best, history, tools, part, rewrites),
-        before=codec.decode(old[start : at + _SHOWN]),
+        before=codec.decode(old[start : at + _SHOWN]) if is_same else "",
         after=codec.decode(tokens[start : at + _SHOWN]),
     )
 

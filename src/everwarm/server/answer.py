@@ -29,6 +29,8 @@ from everwarm.errors import EverwarmError, RequestError
 from everwarm.events import Event, Progress
 from everwarm.request import Request
 from everwarm.server.kept import Kept
+from everwarm.server.noted import Noted, Recorder
+from everwarm.server.record import Trace
 from everwarm.server.stream import KEEPALIVE_S, ClientGone, Pace, send_body, send_start, watched
 from everwarm.wire import sse
 from everwarm.wire.anthropic import parse_count
@@ -44,7 +46,13 @@ class Answers(Protocol):
     """Who answers requests: `turn.Turns`."""
 
     def answer(
-        self, request: Request, *, turn_id: str, arrived: float, parse_s: float
+        self,
+        request: Request,
+        *,
+        turn_id: str,
+        arrived: float,
+        parse_s: float,
+        trace: Trace | None = None,
     ) -> AsyncIterator[Event]: ...
 
 
@@ -65,32 +73,34 @@ class Answer:
         *,
         model: str,
         kept: Kept,
+        recorder: Recorder | None = None,
         every_s: float = KEEPALIVE_S,
     ) -> None:
         self._format, self._turns, self._kept = fmt, turns, kept
+        self._recorder = recorder
         self._model, self._every_s = model, every_s
         self._max_body, self._caches = settings.max_body, settings.cache
-        key = settings.api_key
-        self._namespace = hashlib.sha256(key.encode()).hexdigest() if key else ""
+        self._namespace = namespace_of(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = HttpRequest(scope, receive)
         turn_id = self._format.prefix + secrets.token_hex(12)
         line = _Line(send, request_ids(http, turn_id), Pace(self._every_s))
         encoder: Encoder | None = None
+        noted = Noted(http.headers)
         try:
             arrived = time.perf_counter()
             body = await read_body(http, self._max_body)
             asked = self._continued(self._format.parse(body, self._namespace))
             encoder = asked.encoder(Head(turn_id, self._model, int(time.time()), self._caches))
             parse_s = time.perf_counter() - arrived
+            noted.asked, more = asked, {"trace": noted.trace} if self._recorder else {}
             events = self._turns.answer(
-                asked.request, turn_id=turn_id, arrived=arrived, parse_s=parse_s
+                asked.request, turn_id=turn_id, arrived=arrived, parse_s=parse_s, **more
             )
             way = self._stream if asked.stream else self._whole
-            self._keep(
-                asked, turn_id, await way(watched(events, receive, line.pace), encoder, line)
-            )
+            await way(watched(events, receive, line.pace), encoder, line, noted.said)
+            self._keep(asked, turn_id, noted.said)
         except (ClientGone, ClientDisconnect):
             return
         # Whatever went wrong, the client hears of it in its own format, and no other is touched.
@@ -98,6 +108,9 @@ class Answer:
             if not isinstance(e, EverwarmError):
                 log.exception("an answer failed")
             await self._failed(e, encoder, line, scope, receive)
+        finally:
+            if self._recorder:
+                self._recorder.note(noted)
 
     def _continued(self, asked: Asked) -> Asked:
         """The request with the conversation that it continues by an answer's id."""
@@ -113,11 +126,14 @@ class Answer:
             self._kept.put(self._namespace, turn_id, messages)
 
     async def _stream(
-        self, events: AsyncIterator[Event | None], encoder: Encoder, line: _Line
-    ) -> list[Event]:
+        self,
+        events: AsyncIterator[Event | None],
+        encoder: Encoder,
+        line: _Line,
+        said: list[Event],
+    ) -> None:
         """Headers with the first event, so that a refusal still has its own status."""
         progress: Progress | None = None
-        said: list[Event] = []
         async for event in events:
             chunks = [] if event is None else encoder.chunks(event)
             if isinstance(event, Progress):
@@ -129,13 +145,15 @@ class Answer:
             await line.start("text/event-stream; charset=utf-8")
             await line.write(b"".join(map(self._format.frame, chunks)))
         await line.end(self._format.end)
-        return said
 
     async def _whole(
-        self, events: AsyncIterator[Event | None], encoder: Encoder, line: _Line
-    ) -> list[Event]:
+        self,
+        events: AsyncIterator[Event | None],
+        encoder: Encoder,
+        line: _Line,
+        said: list[Event],
+    ) -> None:
         """One object. White space goes before it where it takes long: it keeps the line open."""
-        said: list[Event] = []
         async for event in events:
             if event is not None:
                 said.append(event)
@@ -147,7 +165,6 @@ class Answer:
         body = sse.dump(encoder.fold(said))
         await line.start("application/json")
         await line.end(body)
-        return said
 
     async def _failed(
         self,
@@ -208,6 +225,12 @@ class CountTokens:
         except EverwarmError as e:
             answer = _refuse(anthropic_error(e), headers)
         await answer(scope, receive, send)
+
+
+def namespace_of(settings: Settings) -> str:
+    """What separates callers with different keys."""
+    key = settings.api_key
+    return hashlib.sha256(key.encode()).hexdigest() if key else ""
 
 
 async def read_body(http: HttpRequest, max_body: int, *, within_s: float = BODY_S) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import orjson
@@ -16,32 +18,54 @@ from starlette.routing import Route
 from everwarm import __version__
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.errors import NotFound, RequestError
+from everwarm.errors import EverwarmError, NotFound, RequestError
+from everwarm.history.database import Database
 from everwarm.job import Engine
 from everwarm.replies import ReplyStore
-from everwarm.server.answer import Answer, CountTokens
+from everwarm.server.answer import Answer, CountTokens, namespace_of
+from everwarm.server.board import Board
 from everwarm.server.guard import Guard
 from everwarm.server.kept import Kept
+from everwarm.server.noted import Recorder
 from everwarm.server.policy import POLICIES, policy_of
+from everwarm.server.sessions.held import Held
+from everwarm.server.sessions.routes import Endpoint, SessionRoutes
+from everwarm.server.sessions.talking import Talking
+from everwarm.server.static import Pages, wants_page
 from everwarm.server.turn import Turns
 from everwarm.wire import formats
 from everwarm.wire.errors import anthropic_error, openai_error
 from everwarm.wire.format import Format
 from everwarm.wire.models import anthropic_model, anthropic_models, openai_model, openai_models
+from everwarm.wire.openapi import description
 
 
 def create_app(
-    engine: Engine, codec: Codec, settings: Settings, store: ReplyStore | None = None
+    engine: Engine,
+    codec: Codec,
+    settings: Settings,
+    store: ReplyStore | None = None,
+    history: Database | None = None,
 ) -> Guard:
-    """The whole HTTP side of one loaded model. `store`: where its replies outlive the process."""
+    """The whole HTTP side of one loaded model. `store`: where its replies outlive the process.
+
+    `history`: where sessions are; without one, in the home directory, from their first use on.
+    """
     turns = Turns(engine, codec, settings, store)
     kept = Kept()
+    held = Held(history or Database(settings.home / "history.db"))
+    talking = Talking(held, turns, namespace_of(settings))
+
+    recorder = Recorder(history) if history and settings.record else None
 
     def answer(fmt: Format) -> Answer:
-        return Answer(fmt, turns, settings, model=engine.model.id, kept=kept)
+        return Answer(fmt, turns, settings, model=engine.model.id, kept=kept, recorder=recorder)
 
+    pages = Pages()
     small = _Small(turns)
     endpoints: dict[str, Any] = {
+        **SessionRoutes(talking, settings).endpoints(),
+        **Board(turns, held).endpoints(),
         "/v1/chat/completions": answer(formats.CHAT),
         "/v1/completions": answer(formats.COMPLETIONS),
         "/v1/responses": answer(formats.RESPONSES),
@@ -53,16 +77,27 @@ def create_app(
         "/api/ps": small.ps,
         "/health": small.health,
         "/ready": small.ready,
-        "/": small.root,
+        "/": _page_or(pages.chat, small.root),
         "/api/hello": small.root,
         "/api/version": small.version,
+        "/dashboard": pages.dashboard,
+        "/web/{path:path}": pages.file,
+        "/openapi.json": small.openapi,
     }
     routes = [Route(p.path, endpoints[p.path], methods=list(p.methods)) for p in POLICIES]
-    return Guard(Starlette(routes=routes, exception_handlers={HTTPException: _not_here}), settings)
+    handlers: Any = {HTTPException: _not_here, EverwarmError: _refused}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), settings)
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body), status, headers, "application/json")
+
+
+@cache
+def _description() -> str:
+    """Not by orjson: it has no number for the bound of a seed, 2**64."""
+    routes = [(p.path, p.methods, p.needs_key) for p in POLICIES]
+    return json.dumps(description(__version__, routes))
 
 
 def _refusal(http: HttpRequest, error: Exception) -> Response:
@@ -86,6 +121,24 @@ async def _not_here(http: HttpRequest, error: Exception) -> Response:
     return answer
 
 
+def _page_or(page: Endpoint, probe: Endpoint) -> Endpoint:
+    """A page for browsers, and for all others what they look for."""
+
+    async def answer(http: HttpRequest) -> Response:
+        if wants_page(http):
+            return await page(http)
+        response = await probe(http)
+        response.headers["vary"] = "Accept"
+        return response
+
+    return answer
+
+
+async def _refused(http: HttpRequest, error: Exception) -> Response:
+    """What an endpoint raises of our own."""
+    return _refusal(http, error)
+
+
 class _Small:
     """The small GET routes, which also answer HEAD."""
 
@@ -93,11 +146,11 @@ class _Small:
         self._turns = turns
 
     async def models(self, http: HttpRequest) -> Response:
-        infos = [self._turns.engine.model]
+        infos = [self._turns.model]
         return _json(anthropic_models(infos) if _is_anthropic(http) else openai_models(infos))
 
     async def model(self, http: HttpRequest) -> Response:
-        info = self._turns.engine.model
+        info = self._turns.model
         if http.path_params["name"] not in (info.id, *info.aliases):
             message = f"This server has the model '{info.id}' only; ask for that."
             return _refusal(http, NotFound(message, param="model", code="model_not_found"))
@@ -112,6 +165,10 @@ class _Small:
 
     async def version(self, _: HttpRequest) -> Response:
         return _json({"version": __version__})
+
+    async def openapi(self, _: HttpRequest) -> Response:
+        """What can be asked here, for tools that read OpenAPI."""
+        return Response(await asyncio.to_thread(_description), media_type="application/json")
 
     async def ready(self, _: HttpRequest) -> Response:
         """As `health`, with the disk tier's state: it never keeps an answer from being given."""
@@ -129,5 +186,5 @@ class _Small:
         stats = await asyncio.to_thread(self._turns.engine.stats)
         running = [asdict(live) for live in self._turns.running.values()]
         return _json(
-            {"model": openai_model(self._turns.engine.model), "engine": stats, "running": running}
+            {"model": openai_model(self._turns.model), "engine": stats, "running": running}
         )

@@ -80,7 +80,7 @@ class Guard:
         if host_name(hosts[0]) not in self._hosts:
             raise Forbidden("This Host is not served here; see the setting allowed_hosts.")
         for origin in _values(headers, b"origin"):
-            if origin not in self._origins and not self._is_own(origin):
+            if origin not in self._origins and not self._is_own(origin, hosts[0]):
                 raise Forbidden("This Origin may not call; see the setting allowed_origins.")
         asks = scope["method"] == "OPTIONS" and _values(headers, b"access-control-request-method")
         if asks and self._listed_origin(headers):
@@ -93,8 +93,10 @@ class Guard:
         given = _values(headers, b"origin")
         return given[0] if len(given) == 1 and given[0] in self._origins else None
 
-    def _is_own(self, origin: str) -> bool:
-        return is_loopback(host_name(origin.partition("://")[2]))
+    def _is_own(self, origin: str, host: str) -> bool:
+        """From this computer, or from a page of this server: `host` has been checked."""
+        authority = origin.partition("://")[2]
+        return is_loopback(host_name(authority)) or authority.lower() == host.lower()
 
     def _check_key(self, headers: Headers, key: bytes) -> None:
         """Compares digests: neither content nor length of the key shows in the time it takes."""
@@ -128,7 +130,7 @@ def _readable_by(origin: str, send: Send) -> Send:
 
 async def _allow(send: Send) -> None:
     headers = [
-        (b"access-control-allow-methods", b"GET, POST"),
+        (b"access-control-allow-methods", b"GET, POST, PATCH, DELETE"),
         (b"access-control-allow-headers", b"authorization, content-type, x-api-key, "
          b"anthropic-version, anthropic-beta, x-request-id"),
         (b"access-control-max-age", b"600"),

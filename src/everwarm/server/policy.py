@@ -34,19 +34,45 @@ POLICIES = (
     Policy("/v1/models/{name:path}", ("GET",)),
     Policy("/api/turns", ("GET",)),
     Policy("/api/ps", ("GET",)),
+    Policy("/api/sessions", ("GET", "POST")),
+    Policy("/api/sessions/import", ("POST",)),
+    Policy("/api/sessions/{id}", ("GET", "PATCH", "DELETE")),
+    Policy("/api/sessions/{id}/tree", ("GET",)),
+    Policy("/api/sessions/{id}/send", ("POST",)),
+    Policy("/api/sessions/{id}/regenerate", ("POST",)),
+    Policy("/api/sessions/{id}/edit", ("POST",)),
+    Policy("/api/sessions/{id}/stop", ("POST",)),
+    Policy("/api/sessions/{id}/stream", ("GET",)),
+    Policy("/api/sessions/{id}/branches", ("POST",)),
+    Policy("/api/sessions/{id}/select", ("POST",)),
+    Policy("/api/sessions/{id}/undo", ("POST",)),
+    Policy("/api/sessions/{id}/export", ("GET",)),
+    Policy("/api/sessions/{id}/prepare", ("POST",)),
+    Policy("/api/sessions/{id}/compact", ("POST",)),
+    Policy("/api/sessions/{id}/uncompact", ("POST",)),
+    Policy("/api/turns/{id}/cancel", ("POST",)),
+    Policy("/api/dashboard", ("GET",)),
+    Policy("/api/cache/tree", ("GET",)),
+    Policy("/api/cache/pin", ("POST",)),
+    Policy("/api/cache/drop", ("POST",)),
+    Policy("/metrics", ("GET",)),
     Policy("/health", ("GET",), needs_key=False),
     Policy("/ready", ("GET",)),
     Policy("/", ("GET",), needs_key=False),
     Policy("/api/hello", ("GET",), needs_key=False),
     Policy("/api/version", ("GET",), needs_key=False),
+    Policy("/dashboard", ("GET",), needs_key=False),
+    Policy("/web/{path:path}", ("GET",), needs_key=False),
+    Policy("/openapi.json", ("GET",), needs_key=False),
 )
 _BY_PATH = {p.path: p for p in POLICIES}
+_BY_PREFIX = {p.path.partition("{")[0]: p for p in POLICIES if p.path.endswith(":path}")}
 _STRICT = Policy("", ())
 
 
 def policy_of(path: str) -> Policy:
     """The policy of a request's path; the strictest where there is none."""
     found = _BY_PATH.get(path)
-    if found is None and path.startswith("/v1/models/"):
-        found = _BY_PATH["/v1/models/{name:path}"]
+    if found is None:
+        found = next((p for start, p in _BY_PREFIX.items() if path.startswith(start)), None)
     return found or _STRICT

@@ -31,10 +31,12 @@ def serve(settings: Settings, model_path: str) -> int:
     # Imported here: it loads MLX, which nothing before needs.
     from everwarm.engine.thread import EngineThread
 
-    history = Database(settings.home / "history.db") if settings.remember else None
+    history = Database(settings.home / "history.db")
+    if settings.remember or settings.record:
+        history.open()
     engine = EngineThread.start(model_path, settings)
-    store = ReplyTable(history, engine.codec.fingerprint) if history else None
-    app = create_app(engine, engine.codec, settings, store)
+    store = ReplyTable(history, engine.codec.fingerprint) if settings.remember else None
+    app = create_app(engine, engine.codec, settings, store, history)
     _settle_interpreter()
     config = uvicorn.Config(
         app,
@@ -51,8 +53,7 @@ def serve(settings: Settings, model_path: str) -> int:
         server.run(sockets=[listening])
     finally:
         engine.stop()
-        if history:
-            history.close()
+        history.close()
     return 0
 
 

@@ -7,22 +7,40 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.errors import EverwarmError, NotFound, Overloaded, RequestError
+from everwarm.errors import Cancelled, EverwarmError, NotFound, Overloaded, RequestError
 from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
-from everwarm.job import Ended, Engine, Failed, Job, Leased, Output, Prefilled, Token
+from everwarm.job import (
+    Ended,
+    Engine,
+    Failed,
+    Job,
+    Leased,
+    Markers,
+    ModelInfo,
+    Output,
+    Prefilled,
+    Token,
+)
+from everwarm.messages import MessageId, child_id, content_id
+from everwarm.prompt.dialects import families
+from everwarm.prompt.grammar import Wanted, wanted
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request
+from everwarm.server.ahead import Ahead, State, coming
+from everwarm.server.grammars import Compiler
 from everwarm.server.outbox import Outbox
+from everwarm.server.record import Draft, Trace, lost, without_words
+from everwarm.server.totals import Totals
 from everwarm.tokens import Prompt, Tokens, tokens_of
 
 T = TypeVar("T")
@@ -39,6 +57,7 @@ class Live:
     """A turn on its way, for `ps`."""
 
     id: str
+    is_cancelled: bool = False
     done: int = 0
     total: int = 0
     completion: int = 0
@@ -54,48 +73,100 @@ class Turns:
     store: ReplyStore | None = None
     running: dict[str, Live] = field(default_factory=dict)
     records: deque[TurnRecord] = field(default_factory=lambda: deque(maxlen=1000))
+    totals: Totals = field(default_factory=Totals)
     _worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="everwarm-render")
     )
     _renderer: Renderer = field(init=False)
+    _ahead: Ahead = field(init=False)
+    _compiler: Compiler = field(init=False)
     _no_calls: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._ahead = Ahead(self.engine)
         mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
         self._renderer = Renderer(self.codec, history=mode, store=self.store)
-
-        opens = self.codec.encode(self.codec.tool_markers[0]) if self.codec.tool_markers else []
-        if len(opens) == 1:  # a call begins with this token: never drawn, no call is possible
-            self._no_calls = {opens[0]: float("-inf")}
+        self._compiler = Compiler(self.engine)
+        # A call has one of these tokens: never drawn, no call is possible.
+        self._no_calls = dict.fromkeys(families.call_tokens(self.codec), float("-inf"))
 
     async def answer(
-        self, request: Request, *, turn_id: str, arrived: float, parse_s: float
+        self,
+        request: Request,
+        *,
+        turn_id: str,
+        arrived: float,
+        parse_s: float,
+        trace: Trace | None = None,
     ) -> AsyncIterator[Event]:
         """The events of one turn. Closing the generator cancels the job; what was read is kept."""
         self._check(request)
+        self._ahead.stop()
         live = self.running[turn_id] = Live(turn_id)
-        draft = _Draft(turn_id, self.engine.model.id, arrived, parse_s)
+        draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
         try:
             async for event in self._events(request, draft, live):
                 yield event
         except EverwarmError as e:
-            draft.finish("error", error=e.message)
+            reason: Finish = "cancelled" if isinstance(e, Cancelled) else "error"
+            draft.finish(reason, error=e.message)
             raise
         finally:
             self.running.pop(turn_id, None)
+            draft.trace.record = draft.record
             self._file(draft.record)
+
+    def cancel(self, turn_id: str) -> bool:
+        """End a turn at its next step: it says what it has so far. Whether there is such a turn."""
+        live = self.running.get(turn_id)
+        if live is None:
+            return False
+        live.is_cancelled = True
+        self.engine.cancel(turn_id)
+        return True
+
+    async def prepare(self, request: Request) -> tuple[State, Tokens[int]]:
+        """Read ahead what another last message than this one's would share; and which tokens."""
+        if self.running:
+            return "busy", tokens_of()
+        prompt = coming(await self._work(lambda: self._renderer.prompt(request)))
+        if prompt is None:
+            return "ready", tokens_of()
+        if self.running:
+            return "busy", tokens_of()
+        return await self._ahead.read(prompt, request.namespace), prompt.tokens
+
+    async def forget(self, turn_ids: Collection[str], threads: Collection[MessageId]) -> None:
+        """Remember nothing of these turns, nor of these conversations' words."""
+        kept = (without_words(r) for r in self.records if r.id not in turn_ids)
+        self.records = deque(kept, maxlen=self.records.maxlen)
+        await self._work(lambda: self._renderer.forget(threads))
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model, with what its dialect can write."""
+        dialect = families.of(self.codec)
+        return replace(
+            self.engine.model,
+            has_reasoning=dialect.reasoning is not None,
+            has_tools=bool(dialect.calls),
+        )
 
     async def count(self, request: Request) -> int:
         """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
         return await asyncio.to_thread(count_tokens, self.codec, request, self._renderer.habits)
 
-    async def _events(self, request: Request, draft: _Draft, live: Live) -> AsyncIterator[Event]:
+    async def _events(self, request: Request, draft: Draft, live: Live) -> AsyncIterator[Event]:
         began = time.perf_counter()
-        prompt, forced = await self._work(lambda: (self._prompt(request), self._forced(request)))
+        prompt, forced, shape = await self._work(lambda: self._texts(request))
+        grammar = await self._compiler.compiled(shape)
         draft.set(render_s=time.perf_counter() - began)
-        job = replace(self._job(request, prompt, draft.record.id), forced=forced)
+        job = self._job(request, prompt, draft.record.id)
+        job = replace(job, forced=forced, grammar=grammar)
         draft.set(prompt_tokens=len(prompt.tokens), new_tokens=prompt.new_tokens)
-        may_call = request.tool_choice == "auto" and not prompt.kept_tools
+        trace = draft.trace
+        trace.tokens, trace.thread = prompt.tokens[:], prompt.thread
+        may_call = request.tool_choice != "none" and not prompt.kept_tools
         if prompt.kept_tools:
             draft.set(tools_from="conversation")
         yield Started(len(prompt.tokens))
@@ -108,6 +179,8 @@ class Turns:
             new_call_id=new_call_id,
             raw=request.raw is not None,
         )
+        if live.is_cancelled:
+            raise Cancelled("The turn was stopped before anything was read.")
         outbox = Outbox()
         self.engine.submit(job, outbox.put)
         try:
@@ -123,6 +196,7 @@ class Turns:
             draft.set(completion_tokens=len(parser.ids), reasoning_tokens=parser.n_reasoning)
             ids, reply = list(parser.ids), parser.message
             if ids and request.raw is None:
+                trace.reply = child_id(prompt.head, content_id(reply))
                 remembered = self._worker.submit(self._renderer.remember, prompt, ids, reply)
         if draft.miss:
             draft.set(miss=await asyncio.wrap_future(draft.miss))
@@ -132,7 +206,7 @@ class Turns:
         yield Finished(draft.record.finish, draft.record, parser.stop_text)
 
     async def _read(
-        self, outbox: Outbox, parser: ReplyParser, draft: _Draft, live: Live, prompt: Prompt
+        self, outbox: Outbox, parser: ReplyParser, draft: Draft, live: Live, prompt: Prompt
     ) -> AsyncIterator[Event]:
         """Outputs to events until the job is over."""
         cached = 0
@@ -150,6 +224,7 @@ class Turns:
                     yield Progress(out.done, out.total, cached)
                 case Token():
                     draft.first_token()
+                    draft.trace.tokens.append(out.id)
                     live.completion += 1
                     if not parser.stopped:
                         for event in parser.feed(out):
@@ -164,6 +239,23 @@ class Turns:
 
     async def _work(self, fn: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, fn)
+
+    def _texts(self, request: Request) -> tuple[Prompt, Tokens[int] | None, Wanted | None]:
+        """The prompt, the dictated reply, and the grammar of any other."""
+        prompt = self._prompt(request)
+        if request.raw is not None:
+            return prompt, self._forced(request), None
+        return (
+            prompt,
+            self._forced(request),
+            wanted(
+                self.codec,
+                self._renderer.dialect,
+                request,
+                may_call=request.tool_choice != "none" and not prompt.kept_tools,
+                thinks=self._renderer.may_think(prompt),
+            ),
+        )
 
     def _prompt(self, request: Request) -> Prompt:
         if request.raw is not None:
@@ -186,7 +278,7 @@ class Turns:
         by_text = max(0, record.unseen_tokens - record.new_tokens)
         found = self._renderer.explain(prompt)
         if found is None or not found.cause:
-            found = _lost(record, self.settings, found.at if found else None)
+            found = lost(record, self.settings, found.at if found else None)
         return replace(found, by_text=by_text, by_cache=by_cache)
 
     def _forced(self, request: Request) -> Tokens[int] | None:
@@ -240,76 +332,28 @@ class Turns:
             stop=request.stop,
             logprobs=request.logprobs,
             namespace=request.namespace,
+            markers=self._markers(request, prompt),
+            thinking_budget=self.settings.thinking_budget
+            if request.thinking_budget is None
+            else request.thinking_budget,
         )
+
+    def _markers(self, request: Request, prompt: Prompt) -> Markers | None:
+        """Where the reply's reasoning stands; a model without any keeps every budget."""
+        known = self._renderer.markers
+        if known is None or request.raw is not None:
+            return None
+        return replace(known, in_reasoning=prompt.opens_reasoning)
 
     def _file(self, record: TurnRecord) -> None:
         self.records.appendleft(record)
+        self.totals.add(record)
         shown = {k: v for k, v in asdict(record).items() if v is not None}
         if record.miss:  # its texts are the user's
             shown["miss"] = f"{record.miss.part}: {record.miss.cause}"
         log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
 
 
-def _lost(record: TurnRecord, settings: Settings, known: int | None) -> Miss:
-    """A miss where the text is what it was, up to `known` tokens of what was read before."""
-    at, part = record.cached_tokens, "cache"
-    if known is not None and known <= record.cached_tokens:
-        part = "branch"
-        cause = "what was said before stands behind other messages now, where it was never read"
-    elif not settings.cache:
-        cause = "the cache is off (--no-cache)"
-    elif record.cached_tokens:
-        cause = "nothing nearer can be restored: it was let go, or lies between two checkpoints"
-    else:
-        cause = "it was let go for other conversations, or the server was started since"
-    return Miss(at=at, part=part, cause=cause)
-
-
 def _short(value: Any) -> str:
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
     return f'"{text}"' if " " in text else text
-
-
-class _Draft:
-    """A TurnRecord in the making."""
-
-    def __init__(self, turn_id: str, model: str, arrived: float, parse_s: float) -> None:
-        self._arrived = arrived
-        self.record = TurnRecord(
-            id=turn_id, model=model, at=time.time(), finish="cancelled", parse_s=parse_s
-        )
-        self.miss: Future[Miss | None] | None = None
-
-    def set(self, **changes: Any) -> None:
-        self.record = replace(self.record, **changes)
-
-    def leased(self, out: Leased) -> None:
-        self.set(
-            cached_tokens=out.cached_tokens,
-            prefilled_tokens=self.record.prompt_tokens - out.cached_tokens,
-            unseen_tokens=out.unseen_tokens,
-            cached_from=out.cached_from,
-            wait_s=out.wait_s,
-            restore_s=out.restore_s,
-        )
-
-    def first_token(self) -> None:
-        if self.record.ttft_s is None:
-            self.set(ttft_s=time.perf_counter() - self._arrived)
-
-    def ended(self, out: Ended, parser: ReplyParser) -> None:
-        finish: Finish = out.reason
-        if parser.stopped:
-            finish = "stop"
-        if finish == "stop" and parser.has_calls:
-            finish = "tool_calls"
-        self.set(
-            finish=finish,
-            prefilled_tokens=out.prefilled_tokens,
-            prefill_s=out.prefill_s,
-            decode_s=out.decode_s,
-            commit_s=out.commit_s,
-        )
-
-    def finish(self, reason: Finish, error: str | None = None) -> None:
-        self.set(finish=reason, error=error, total_s=time.perf_counter() - self._arrived)

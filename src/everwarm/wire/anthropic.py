@@ -18,8 +18,9 @@ from everwarm.errors import RequestError
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request, Tool
 from everwarm.wire import body as wb
+from everwarm.wire import held
 from everwarm.wire.anthropic_stream import Encoder
-from everwarm.wire.extensions import Everwarm
+from everwarm.wire.extensions import Everwarm, first_budget
 from everwarm.wire.format import Asked
 from everwarm.wire.sealed import unseal
 from everwarm.wire.strict import StrictObject
@@ -118,15 +119,16 @@ class _Tool(StrictObject):
     input_schema: wb.Json
     cache_control: Any = None
     defer_loading: bool = False
-    strict: Literal[False] = False  # arguments are not held to the schema
+    strict: bool = False
     input_examples: Any = None
     allowed_callers: Any = None
     eager_input_streaming: Any = None
 
 
 class _ToolChoice(StrictObject):
-    type: Literal["auto", "none"]
-    disable_parallel_tool_use: bool = False  # a hint
+    type: Literal["auto", "any", "tool", "none"]
+    name: wb.Name | None = None
+    disable_parallel_tool_use: bool = False
 
 
 class _ThinkingConfig(StrictObject):
@@ -137,6 +139,7 @@ class _ThinkingConfig(StrictObject):
 
 class _OutputConfig(StrictObject):
     effort: wb.Effort | None = None
+    format: held.FlatFormat | None = None
 
 
 class _Counted(StrictObject):
@@ -147,6 +150,7 @@ class _Counted(StrictObject):
     tool_choice: _ToolChoice = _ToolChoice(type="auto")
     thinking: _ThinkingConfig | None = None
     output_config: _OutputConfig = _OutputConfig()
+    output_format: held.FlatFormat | None = None  # what `output_config.format` was called before
 
 
 class _Body(_Counted):
@@ -171,26 +175,28 @@ def parse(body: bytes, namespace: str = "") -> Asked:
             "continues it is not supported. End with a user message.",
             param="messages",
         )
+    choice, named = _chosen(b.tool_choice)
     request = Request(
         model=b.model,
         messages=_messages(b),
         tools=tuple(_tool(t) for t in b.tools if not t.defer_loading),
         deferred=tuple(_tool(t) for t in b.tools if t.defer_loading),
-        tool_choice=b.tool_choice.type,
+        tool_choice=choice,
+        named_tool=named,
+        parallel_calls=not b.tool_choice.disable_parallel_tool_use,
+        shape=held.flat_shape(b.output_config.format, "output_config.format")
+        or held.flat_shape(b.output_format, "output_format"),
         sampling=wb.sampling(b.temperature, b.top_p, top_k=b.top_k),
         max_tokens=b.max_tokens,
         stop=tuple(b.stop_sequences),
         template_args=_template_args(b),
         namespace=namespace,
+        thinking_budget=first_budget(
+            b.thinking.budget_tokens if b.thinking else None, b.everwarm.thinking_budget
+        ),
         history=b.everwarm.history,
         forced_reply=b.everwarm.reply,
     )
-    budget = b.thinking.budget_tokens if b.thinking is not None else None
-    if budget is not None and budget < b.max_tokens:
-        raise RequestError(
-            "A thinking budget below max_tokens cannot be kept here; leave budget_tokens out.",
-            param="thinking.budget_tokens",
-        )
     hides = b.thinking is not None and b.thinking.display == "omitted"
     return Asked(request, b.stream, partial(Encoder, hides_thinking=hides))
 
@@ -209,8 +215,16 @@ def _template_args(b: _Counted) -> dict[str, Any]:
     return args | {"enable_thinking": b.thinking.type == "enabled"}
 
 
+def _chosen(choice: _ToolChoice) -> tuple[Literal["none", "auto", "required"], str | None]:
+    if choice.type == "tool" and choice.name is None:
+        raise RequestError("tool_choice.name is required.", param="tool_choice.name")
+    if choice.type == "auto" or choice.type == "none":
+        return choice.type, None
+    return "required", choice.name if choice.type == "tool" else None
+
+
 def _tool(t: _Tool) -> Tool:
-    return Tool(t.name, t.description, t.input_schema)
+    return Tool(t.name, t.description, t.input_schema, t.strict)
 
 
 def _messages(b: _Counted) -> tuple[Message, ...]:

@@ -86,6 +86,11 @@ Texts = Annotated[list[NonEmpty], Field(max_length=16), BeforeValidator(_texts_o
 """One text or a list of them, none empty."""
 
 
+def session_name(given: object) -> str | None:
+    """What a client calls its conversation, where that can be a name."""
+    return given if isinstance(given, str) and 0 < len(given) <= 256 else None
+
+
 def sampling(temperature: float, top_p: float, **more: Any) -> Sampling:
     """The fields that all formats have; an empty nucleus is greedy."""
     greedy = top_p <= TINY_TOP_P

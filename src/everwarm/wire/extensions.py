@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from everwarm.request import HistoryMode
 from everwarm.wire.strict import StrictObject
 
+Budget = Annotated[int, Field(ge=0, le=2**53)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
@@ -16,6 +19,7 @@ class TemplateArgs(StrictObject):
 
     enable_thinking: bool | None = None
     thinking: bool | None = None
+    thinking_budget: Budget | None = None
     reasoning_effort: Effort | None = None
     preserve_thinking: bool | None = None
     clear_thinking: bool | None = None
@@ -25,10 +29,12 @@ class TemplateArgs(StrictObject):
 class Everwarm(StrictObject):
     """`everwarm`: how this one request is to be answered.
 
-    `reply` is what the model is made to say, for tests; a server allows it only where it is told.
+    `thinking_budget` bounds the reasoning in tokens, where the format has no field for it. `reply`
+    is what the model is made to say, for tests; a server allows it only where it is told.
     """
 
     history: HistoryMode | None = None
+    thinking_budget: Budget | None = None
     reply: str | None = None
 
 
@@ -48,3 +54,8 @@ def history_mode(own: Everwarm, given: TemplateArgs) -> HistoryMode | None:
     if own.history is None and (drops or given.preserve_thinking is False):
         return "template"
     return own.history
+
+
+def first_budget(*given: int | None) -> int | None:
+    """The thinking budget, where it may stand in several places."""
+    return next((b for b in given if b is not None), None)

@@ -53,7 +53,7 @@ class Asked:
     """A parsed body: what is asked, and how the answer is to be sent.
 
     `previous`: the answer that this one continues. `store`: it may be continued itself; the first
-    `n_own` messages are not carried on.
+    `n_own` messages are not carried on. `session`: what the client calls the conversation.
     """
 
     request: Request
@@ -62,6 +62,7 @@ class Asked:
     previous: str | None = None
     store: bool = False
     n_own: int = 0
+    session: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def _chat(body: bytes, namespace: str) -> Asked:
     def encoder(head: Head) -> _ChatEncoder:
         return _ChatEncoder(head, include_usage=asked.include_usage)
 
-    return Asked(asked.request, asked.stream, encoder)
+    return Asked(asked.request, asked.stream, encoder, session=asked.session)
 
 
 CHAT = Format("chatcmpl-", _chat, sse.event, sse.DONE, openai_error)

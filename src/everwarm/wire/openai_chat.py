@@ -9,7 +9,7 @@ that cannot be honoured. Two exceptions: `null` is the same as absent, everywher
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -21,12 +21,21 @@ from everwarm.events import Event, TokenLogprob, TurnRecord
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request, Sampling, Tool
 from everwarm.wire import body as wb
-from everwarm.wire.extensions import Effort, Everwarm, TemplateArgs, history_mode, template_args
+from everwarm.wire import held
+from everwarm.wire.extensions import (
+    Budget,
+    Effort,
+    Everwarm,
+    TemplateArgs,
+    first_budget,
+    history_mode,
+    template_args,
+)
 from everwarm.wire.strict import StrictObject as _Object
 
 NO_EFFECT = frozenset(
     {"user", "safety_identifier", "metadata", "store", "service_tier"}  # for OpenAI's own books
-    | {"prompt_cache_key", "parallel_tool_calls", "verbosity"}  # hints
+    | {"verbosity"}  # a hint
 )
 """Fields of the body that are accepted and change nothing."""
 
@@ -41,6 +50,7 @@ class ChatBody:
     request: Request
     stream: bool
     include_usage: bool
+    session: str | None = None
 
 
 def _parts_of(value: object) -> object:
@@ -95,7 +105,7 @@ class _Function(_Object):
     name: wb.Name
     description: str = ""
     parameters: wb.Json | None = None
-    strict: Literal[False] = False  # arguments are not held to the schema
+    strict: bool = False
 
 
 class _Tool(_Object):
@@ -107,10 +117,6 @@ class _StreamOptions(_Object):
     include_usage: bool = False
 
 
-class _ResponseFormat(_Object):
-    type: Literal["text"]
-
-
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
@@ -120,7 +126,8 @@ class _Body(_Object):
         list[Annotated[_AnyMessage, Field(discriminator="role")]], Field(min_length=1)
     ]
     tools: Annotated[list[_Tool], Field(max_length=1024)] = []
-    tool_choice: Literal["none", "auto"] = "auto"
+    tool_choice: held.Choice = held.AUTO
+    parallel_tool_calls: bool = True
     stop: wb.Texts = []
     seed: wb.Seed | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0  # OpenAI's default
@@ -141,33 +148,50 @@ class _Body(_Object):
     stream_options: _StreamOptions = _StreamOptions()
     chat_template_kwargs: TemplateArgs = TemplateArgs()
     reasoning_effort: Effort | None = None
-    response_format: _ResponseFormat | None = None
+    enable_thinking: bool | None = None
+    thinking_budget: Budget | None = None
+    response_format: held.ChatFormat | None = None
     everwarm: Everwarm = Everwarm()
+    prompt_cache_key: Any = None  # tells conversations apart; what is cached does not depend on it
 
 
 def parse(body: bytes, *, namespace: str = "") -> ChatBody:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
     b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=_ROLES)
-    return ChatBody(_request(b, namespace), b.stream, b.stream_options.include_usage)
+    name = wb.session_name(b.prompt_cache_key)
+    return ChatBody(_request(b, namespace), b.stream, b.stream_options.include_usage, name)
 
 
 def _request(b: _Body, namespace: str) -> Request:
+    choice, named = held.chosen(b.tool_choice)
     return Request(
         model=b.model,
         messages=tuple(_message(m) for m in b.messages),
         tools=tuple(
-            Tool(f.name, f.description, f.parameters) for f in (t.function for t in b.tools)
+            Tool(f.name, f.description, f.parameters, f.strict)
+            for f in (t.function for t in b.tools)
         ),
-        tool_choice=b.tool_choice,
+        tool_choice=choice,
+        named_tool=named,
+        parallel_calls=b.parallel_tool_calls,
+        shape=held.chat_shape(b.response_format),
         sampling=_sampling(b),
         max_tokens=_max_tokens(b),
         stop=tuple(b.stop),
         logprobs=_logprobs(b),
-        template_args=template_args(b.reasoning_effort, b.chat_template_kwargs),
+        template_args=_template_args(b),
+        thinking_budget=first_budget(
+            b.thinking_budget, b.chat_template_kwargs.thinking_budget, b.everwarm.thinking_budget
+        ),
         namespace=namespace,
         history=history_mode(b.everwarm, b.chat_template_kwargs),
         forced_reply=b.everwarm.reply,
     )
+
+
+def _template_args(b: _Body) -> Mapping[str, Any]:
+    switch = {} if b.enable_thinking is None else {"enable_thinking": b.enable_thinking}
+    return switch | dict(template_args(b.reasoning_effort, b.chat_template_kwargs))
 
 
 def _message(m: _AnyMessage) -> Message:
@@ -299,6 +323,8 @@ def _choice(
     said: dict[str, Any], logprobs: Iterable[TokenLogprob], finish_reason: str | None
 ) -> dict[str, Any]:
     shown = _logprobs_of(logprobs)
+    if finish_reason == "cancelled":  # by somebody else: OpenAI has no word for it
+        finish_reason = "stop"
     return {"index": 0, **said, "logprobs": shown, "finish_reason": finish_reason}
 
 

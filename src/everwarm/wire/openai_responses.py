@@ -21,6 +21,7 @@ from everwarm.errors import RequestError
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request
 from everwarm.wire import body as wb
+from everwarm.wire import held
 from everwarm.wire.extensions import Everwarm
 from everwarm.wire.format import Asked
 from everwarm.wire.responses_stream import Encoder, turn_of_item
@@ -30,8 +31,8 @@ from everwarm.wire.strict import StrictObject
 
 NO_EFFECT = frozenset(
     {"user", "safety_identifier", "service_tier", "client_metadata"}  # for their own books
-    | {"prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"}  # all is cached
-    | {"parallel_tool_calls", "max_tool_calls", "stream_options"}  # hints
+    | {"prompt_cache_retention", "prompt_cache_options"}  # all is cached
+    | {"max_tool_calls", "stream_options"}  # hints
 )
 """Fields of the body that are accepted and change nothing."""
 
@@ -135,12 +136,8 @@ class _ReasoningConfig(StrictObject):
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
 
 
-class _TextFormat(StrictObject):
-    type: Literal["text"]
-
-
 class _TextConfig(StrictObject):
-    format: _TextFormat | None = None
+    format: held.FlatFormat | None = None
     verbosity: Literal["low", "medium", "high"] | None = None  # a hint
 
 
@@ -149,7 +146,8 @@ class _Body(StrictObject):
     input: Annotated[list[_AnyItem], Field(min_length=1), BeforeValidator(_items_of)]
     instructions: str = ""
     tools: Annotated[list[AnyTool], Field(max_length=1024)] = []
-    tool_choice: Literal["none", "auto"] = "auto"
+    tool_choice: held.Choice = held.AUTO
+    parallel_tool_calls: bool = True
     reasoning: _ReasoningConfig = _ReasoningConfig()
     text: _TextConfig = _TextConfig()
     include: list[str] = []
@@ -164,6 +162,7 @@ class _Body(StrictObject):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     metadata: dict[str, str] = {}
     everwarm: Everwarm = Everwarm()
+    prompt_cache_key: Any = None  # tells conversations apart
 
 
 _TAGS = frozenset(
@@ -179,19 +178,24 @@ def parse(body: bytes, namespace: str = "") -> Asked:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
     b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=_TAGS)
     tools, names = named_tools(b.tools)
+    choice, named = held.chosen(b.tool_choice)
     wants_logprobs = b.top_logprobs is not None or "message.output_text.logprobs" in b.include
     own = (Message("system", (Text(b.instructions),)),) if b.instructions else ()
     request = Request(
         model=b.model,
         messages=(*own, *_messages(b.input, names)),
         tools=tools,
-        tool_choice=b.tool_choice,
+        tool_choice=choice,
+        named_tool=next((shown for shown, n in names.items() if n.name == named), named),
+        parallel_calls=b.parallel_tool_calls,
+        shape=held.flat_shape(b.text.format, "text.format"),
         sampling=wb.sampling(b.temperature, b.top_p),
         max_tokens=b.max_output_tokens,
         logprobs=b.top_logprobs or 0 if wants_logprobs else None,
         template_args=wb.effort_args(b.reasoning.effort),
         namespace=namespace,
         history=b.everwarm.history,
+        thinking_budget=b.everwarm.thinking_budget,
         forced_reply=b.everwarm.reply,
     )
     encoder = partial(
@@ -201,22 +205,35 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         summarizes=bool(b.reasoning.summary or b.reasoning.generate_summary),
         seals="reasoning.encrypted_content" in b.include,
     )
-    return Asked(request, b.stream, encoder, b.previous_response_id, b.store, len(own))
+    name = wb.session_name(b.prompt_cache_key)
+    return Asked(request, b.stream, encoder, b.previous_response_id, b.store, len(own), name)
 
 
 def _echo(b: _Body) -> dict[str, Any]:
     """What a response says of its request."""
-    fields = {"instructions", "tools", "tool_choice", "store", "truncation", "max_output_tokens"}
+    fields = {"instructions", "tools", "store", "truncation", "max_output_tokens"}
     fields |= {"temperature", "top_p", "metadata", "previous_response_id", "background"}
     echo = b.model_dump(include=fields, exclude={"tools"})
     return {
         **echo,
         "instructions": b.instructions or None,
         "tools": [t.model_dump(exclude_unset=True) for t in b.tools],
-        "parallel_tool_calls": True,
+        "tool_choice": _choice_of(b),
+        "parallel_tool_calls": b.parallel_tool_calls,
         "reasoning": {"effort": b.reasoning.effort, "summary": b.reasoning.summary},
-        "text": {"format": {"type": "text"}},
+        "text": {"format": _format_of(b)},
     }
+
+
+def _choice_of(b: _Body) -> object:
+    given = b.tool_choice.model_dump(exclude_none=True)
+    return given if b.tool_choice.name else b.tool_choice.type
+
+
+def _format_of(b: _Body) -> dict[str, Any]:
+    if b.text.format is None:
+        return {"type": "text"}
+    return b.text.format.model_dump(exclude_unset=True, by_alias=True)
 
 
 def _messages(items: list[_AnyItem], names: Mapping[str, Named]) -> list[Message]:

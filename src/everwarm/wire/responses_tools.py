@@ -34,7 +34,7 @@ class FunctionTool(StrictObject):
     name: wb.Name
     description: str = ""
     parameters: wb.Json | None = None
-    strict: Literal[False] = False  # arguments are not held to the schema
+    strict: bool = False
 
 
 class _PlainText(StrictObject):
@@ -101,7 +101,8 @@ def named_tools(tools: Sequence[Any]) -> tuple[tuple[Tool, ...], Mapping[str, Na
             raise RequestError("tools: two tools have the same name.", param="tools")
         names[shown] = Named(tool.name, namespace, isinstance(tool, CustomTool))
         parameters = _INPUT if isinstance(tool, CustomTool) else tool.parameters
-        out.append(Tool(shown, tool.description, parameters))
+        strict = isinstance(tool, FunctionTool) and tool.strict
+        out.append(Tool(shown, tool.description, parameters, strict))
     return tuple(out), names
 
 

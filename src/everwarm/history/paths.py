@@ -1,0 +1,70 @@
+"""The table `paths`: what was read and written in a session, token by token.
+
+It says which pieces of the cache are a session's own, so that they can be deleted with it. Like
+`sessions.py`: inside the caller's transaction.
+
+    a session's paths    [0 ……………………… 900)          a row of its own
+                              └ [500 …… 800)          base: the first; start: 500
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from everwarm.history.sessions import number
+from everwarm.tokens import Tokens, common_length, tokens_of
+
+Path: TypeAlias = "tuple[str, Tokens[int]]"
+"""A caller's namespace, and tokens from the start."""
+
+
+def add(db: sqlite3.Connection, session_id: str, caller: str, tokens: Tokens[int]) -> None:
+    """Note tokens that were read; what is noted already costs nothing."""
+    n = number(db, session_id)
+    shared = [
+        (common_length(t, tokens), row) for row, (who, t) in _of(db, n).items() if who == caller
+    ]
+    start, base = max(shared, default=(0, None))
+    if start == len(tokens):
+        return
+    db.execute(
+        "INSERT INTO paths (session, caller, base, start, tokens) VALUES (?, ?, ?, ?, ?)",
+        (n, caller, base if start else None, start, tokens[start:].tobytes()),
+    )
+
+
+def of(db: sqlite3.Connection, session_id: str) -> list[Path]:
+    """All paths of a session."""
+    return _ends(db, number(db, session_id))
+
+
+def elsewhere(db: sqlite3.Connection, session_id: str, own: Sequence[Path]) -> list[int]:
+    """For each of these paths, how many of its tokens another session has too."""
+    shared = [0] * len(own)
+    for (n,) in db.execute("SELECT n FROM sessions WHERE id != ?", (session_id,)).fetchall():
+        others = _ends(db, n)
+        for i, (caller, tokens) in enumerate(own):
+            lengths = (common_length(t, tokens) for who, t in others if who == caller)
+            shared[i] = max(shared[i], *lengths, 0)
+    return shared
+
+
+def _ends(db: sqlite3.Connection, n: int) -> list[Path]:
+    return list({id(path[1]): path for path in _of(db, n).values()}.values())
+
+
+def _of(db: sqlite3.Connection, n: int) -> dict[int, Path]:
+    """Paths by row. Rows of one path that only grew share it, at its longest."""
+    out: dict[int, Path] = {}
+    rows = db.execute(
+        "SELECT n, caller, base, start, tokens FROM paths WHERE session = ? ORDER BY n", (n,)
+    )
+    for row, caller, base, start, blob in rows:
+        path = (caller, tokens_of()) if base is None else out[base]
+        if len(path[1]) != start:
+            path = (caller, path[1][:start])
+        path[1].frombytes(blob)
+        out[row] = path
+    return out

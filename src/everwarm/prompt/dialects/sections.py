@@ -1,0 +1,128 @@
+"""Reads a reply whose parts stand between markers: reasoning, calls, and text around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from everwarm.prompt.dialects.calls import CallReader, Parse
+from everwarm.prompt.dialects.json_text import begins, blank_end
+from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
+from everwarm.prompt.draft import Draft
+
+Mode = Literal["text", "reasoning", "call"]
+
+
+class Sections:
+    """Reads one reply. Live: owned by one parser.
+
+    `tools`: the parameters of each tool, by name; None: calls are not read, they are text.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        draft: Draft,
+        tools: Mapping[str, Mapping[str, Any]] | None,
+        parse: Parse,
+        *,
+        opens_reasoning: bool,
+    ) -> None:
+        self.mode: Mode = "reasoning" if opens_reasoning else "text"
+        self._dialect, self._draft, self._parse = dialect, draft, parse
+        self._tools = tools or {}
+        self._marked: dict[str, list[CallSyntax]] = {}
+        self._bare: dict[str, list[CallSyntax]] = {}
+        for c in dialect.calls if tools else ():
+            (self._bare if c.bare else self._marked).setdefault(c.open, []).append(c)
+        self._reader: CallReader | None = None
+        self._opened = ""
+        self._trim, self._refused, self._wrapped = False, False, False
+
+    def step(self) -> bool:
+        """Take one step in the draft's text. Whether there may be another."""
+        if self.mode == "reasoning":
+            return self._in_reasoning()
+        return self._in_call() if self.mode == "call" else self._in_text()
+
+    def finish(self) -> None:
+        """No text follows: tell what was held back."""
+        draft = self._draft
+        while self.step():
+            pass
+        if not draft.stopped:
+            rest = draft.take(len(draft.text))
+            if self.mode == "reasoning":
+                draft.think(rest)
+            else:
+                draft.say(rest)
+
+    def _in_text(self) -> bool:
+        draft = self._draft
+        if draft.stopped:
+            return False
+        if self._trim:
+            draft.take(blank_end(draft.text, 0))
+            self._trim = not draft.text
+        if self._bare and draft.fresh and not self._refused:
+            bare = self._in_bare()
+            if bare is not None:
+                return bare
+        think = self._dialect.reasoning
+        opens, closes = self._dialect.text
+        wrap = [closes] if self._wrapped else [opens] if draft.fresh else []
+        marker = draft.say_until([*(think[:1] if think else ()), *wrap], list(self._marked))
+        if marker is None:
+            return False
+        if marker in self._marked:
+            self._open(marker, self._marked[marker])
+        elif think and marker == think[0]:
+            self.mode, self._wrapped, self._refused = "reasoning", False, False
+        else:
+            self._wrapped = marker == opens and not self._wrapped
+            self._trim = True
+        return True
+
+    def _in_bare(self) -> bool | None:
+        """At the beginning of an answer that may be a call; None: it is not."""
+        draft = self._draft
+        at = blank_end(draft.text, 0)
+        if at == len(draft.text) and not draft.final:
+            return False
+        for opens, syntaxes in self._bare.items():
+            if draft.text.startswith(opens or ("{", "["), at) and at < len(draft.text):
+                draft.gap = draft.take(at)
+                draft.take(len(opens))
+                self._open(opens, syntaxes)
+                return True
+        if not draft.final and begins(draft.text, at, list(self._bare)):
+            return False
+        return None
+
+    def _open(self, opened: str, syntaxes: list[CallSyntax]) -> None:
+        self.mode, self._opened = "call", opened
+        self._reader = CallReader(syntaxes, self._draft, self._tools, self._parse)
+
+    def _in_reasoning(self) -> bool:
+        think = self._dialect.reasoning
+        end = self._draft.think_until([think[1]]) if think else None
+        if end is None:
+            return False
+        self.mode, self._trim, self._refused = "text", True, False
+        return True
+
+    def _in_call(self) -> bool:
+        draft, reader = self._draft, self._reader
+        assert reader is not None
+        end = reader.read(draft.text, final=draft.final)
+        if end is None:
+            return False
+        draft.take(end)
+        self.mode = "text"
+        if reader.n_calls:
+            self._trim, self._refused, self._wrapped = True, False, False
+        else:
+            self._refused = True
+            draft.say(draft.gap + self._opened)
+        draft.gap = ""
+        return True

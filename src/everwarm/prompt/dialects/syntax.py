@@ -1,0 +1,97 @@
+"""What a dialect is, as plain data: readers follow it leniently, grammars write it literally.
+
+    [opens … closes]   open  head CALL between CALL tail  close   [text … text]
+     reasoning         a section of calls                          an answer
+
+`CALL` is a pattern: literal text with slots. `«name»` is the tool's name, `«arguments»` its
+arguments, `«id»` an id that the model makes up, `«n»` a number that it counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Slot = Literal["name", "arguments", "id", "n"]
+_SLOT = re.compile("«(name|arguments|id|n)»")
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """Arguments one by one: `open KEY middle VALUE close`, `between` two of them.
+
+    Strings are written as they are, all else as JSON. `other` is the middle for what is no string,
+    where that differs.
+    """
+
+    open: str
+    middle: str
+    close: str
+    between: str = ""
+    other: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSyntax:
+    """How one family writes tool calls.
+
+    - `open`, `close`: the section's markers. An empty `close` ends with the call, or the turn.
+    - `head`, `tail`: what stands behind `open` and before `close`.
+    - `between`: what stands between two calls of a section; None: each has its own section, with
+      `apart` between two of them. `apart` None: only one call in a reply.
+    - `tags`: how arguments are written; None: as a JSON object.
+    - `own`: arguments are in a notation of their own that no grammar writes; mlx-lm reads it.
+    - `own_id`: the id that the template knows a call by, where the model writes it itself.
+    - `bare`: nothing marks the call but its own text: it is one only at the answer's beginning,
+      for a tool that there is.
+    """
+
+    open: str
+    call: str
+    close: str
+    head: str = ""
+    tail: str = ""
+    between: str | None = None
+    apart: str | None = ""
+    tags: Tags | None = None
+    own: bool = False
+    own_id: str = ""
+    bare: bool = False
+
+    @property
+    def parts(self) -> Sequence[tuple[Literal["text"] | Slot, str]]:
+        """The call's pattern in order: ("text", literal) and (slot, "")."""
+        out: list[tuple[Literal["text"] | Slot, str]] = []
+        for i, piece in enumerate(_SLOT.split(self.call)):
+            if i % 2:
+                out.append((piece, ""))  # type: ignore[arg-type]
+            elif piece:
+                out.append(("text", piece))
+        return out
+
+    @property
+    def keys(self) -> tuple[str, str] | None:
+        """The keys of name and arguments, where a call is a JSON object."""
+        found = re.search(r'"(\w+)": "«name»".*"(\w+)": «arguments»', self.call)
+        return (found[1], found[2]) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one model writes.
+
+    - `reasoning`: the markers that open and close it.
+    - `calls`: the first is what a grammar writes, all are read.
+    - `text`: what opens and closes an answer, where it is marked.
+    - `glue`: what stands between two parts of a reply.
+    - `tool_format`: mlx-lm's parser, where calls are in a notation of their own.
+    """
+
+    name: str
+    reasoning: tuple[str, str] | None = None
+    calls: tuple[CallSyntax, ...] = ()
+    text: tuple[str, str] = ("", "")
+    glue: str = ""
+    tool_format: str | None = None

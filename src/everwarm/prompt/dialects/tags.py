@@ -1,0 +1,185 @@
+"""Reads arguments that are written one by one, as tags, and tells them as JSON while they come."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from everwarm.prompt.dialects.json_text import begins, blank_end
+from everwarm.prompt.dialects.syntax import Tags
+from everwarm.prompt.draft import partial
+
+
+class TagReader:
+    """Reads the arguments of one call. Live: owned by one call reader.
+
+    `schema`: the tool's parameters. `ends`: what may stand behind the last argument. `at` is how
+    far the text was read.
+    """
+
+    def __init__(self, tags: Tags, schema: Mapping[str, Any], ends: Sequence[str], at: int) -> None:
+        self._tags, self._schema, self._ends, self.at = tags, schema, ends, at
+        self._open, self._close = tags.open.strip(), tags.close.strip()
+        self._key = _key_pattern(tags)
+        self._lead = tags.middle.endswith("\n")
+        self._tail = "\n" if tags.close.startswith("\n") else ""
+        self._n = 0
+        self._in_value = False
+        self._streams = False
+        self._typed = ""
+        self._name = ""
+        self.state: Literal["more", "ended", "broken"] = "more"
+
+    def read(self, text: str, *, final: bool) -> str:
+        """The JSON that became certain. Sets `state`: whether the arguments are complete."""
+        out = ""
+        while self.state == "more":
+            step = self._value(text, final) if self._in_value else self._between(text, final)
+            if step is None:
+                break
+            out += step
+        return out
+
+    def _between(self, text: str, final: bool) -> str | None:
+        """In front of an argument, or behind the last."""
+        at = blank_end(text, self.at)
+        found = self._key.match(text, at)
+        if found:
+            return self._begin_value(found, text)
+        if any(text.startswith(e, at) for e in self._ends):
+            self.state, self.at = "ended", at
+        elif final:
+            self.state = "ended" if at == len(text) else "broken"
+        elif at == len(text) or begins(text, at, [self._open, *self._ends]):
+            close = text.find(self._close, at)
+            if not text.startswith(self._open, at) or close < 0:
+                return None
+            self.state = "broken"  # an argument that closes and has no name
+        else:
+            self.state = "broken"
+        return "}" if self._n else "{}"
+
+    def _begin_value(self, found: re.Match[str], text: str) -> str:
+        self._name, self.at, self._in_value = found["key"], found.end(), True
+        self._typed = str(found.lastgroup) if self._tags.other else ""
+        types = _types(self._schema, self._name)
+        self._streams = self._typed == "string" or (not self._typed and types == {"string"})
+        lead = "{" if not self._n else ", "
+        self._n += 1
+        return f"{lead}{json.dumps(self._name, ensure_ascii=False)}: " + '"' * self._streams
+
+    def _value(self, text: str, final: bool) -> str | None:
+        """In an argument's value."""
+        if self._lead:
+            if self.at == len(text) and not final:
+                return None
+            self.at += text.startswith("\n", self.at)
+            self._lead = False
+        end = text.find(self._close, self.at)
+        if end < 0 and not final:
+            if not self._streams:
+                return None
+            held = partial(text[self.at :], [self._tail + self._close, self._close])
+            piece = text[self.at : len(text) - held]
+            self.at += len(piece)
+            return _escaped(piece) if piece else None
+        body = text[self.at : end if end >= 0 else len(text)]
+        if end < 0:
+            self.at = len(text)
+            self.state = "ended"
+            return _escaped(body) if self._streams else json.dumps(body, ensure_ascii=False)
+        self.at = end + len(self._close)
+        self._in_value, self._lead = False, self._tags.middle.endswith("\n")
+        body = body.removesuffix(self._tail) if self._tail else body
+        if self._streams:
+            return _escaped(body) + '"'
+        return self._typed_value(body)
+
+    def _typed_value(self, body: str) -> str:
+        types = _types(self._schema, self._name)
+        value = _value_of(body, set() if self._typed == "other" else types)
+        return json.dumps(value, ensure_ascii=False)
+
+
+def _key_pattern(tags: Tags) -> re.Pattern[str]:
+    middles = [f"(?P<string>{_loose(tags.middle)})"]
+    if tags.other:
+        middles += [f"(?P<other>{_loose(tags.other)})", '(?P<untold>"?>)']
+    return re.compile(
+        _loose(tags.open) + r"\s*(?P<key>[^<>\"\n]+?)\s*(?:" + "|".join(middles) + ")"
+    )
+
+
+def _loose(literal: str) -> str:
+    """A literal's pattern: blanks may stand between its words, quotes may be missing."""
+    return r"\s*".join(re.escape(w).replace('"', '"?') for w in literal.split())
+
+
+def _escaped(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _types(schema: Mapping[str, Any], name: str) -> set[str]:
+    """The JSON types that a parameter may have; strings where it is not declared."""
+    properties = schema.get("properties")
+    declared = properties.get(name) if isinstance(properties, Mapping) else None
+    return _declared(declared) if isinstance(declared, Mapping) else {"string"}
+
+
+def _declared(schema: Mapping[str, Any]) -> set[str]:
+    given = schema.get("type")
+    types = {given} if isinstance(given, str) else {t for t in given or () if isinstance(t, str)}
+    values = [*schema["enum"]] if isinstance(schema.get("enum"), list) else []
+    values += [schema["const"]] if "const" in schema else []
+    if not types and values:
+        types = {"string" if isinstance(v, str) else "any" for v in values}
+    for key in ("anyOf", "oneOf", "allOf"):
+        for option in schema.get(key) or ():
+            types |= _declared(option) if isinstance(option, Mapping) else set()
+    return types or {"any"}
+
+
+def _value_of(body: str, types: set[str]) -> Any:
+    """The value of a text: JSON or a Python literal where the types allow it, else the text."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(body.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+        if _is_of(value, types):
+            return value
+    if body.strip().lower() in ("true", "false") and "boolean" in types:
+        return body.strip().lower() == "true"
+    return body
+
+
+def _is_of(value: object, types: set[str]) -> bool:
+    if not types or "any" in types:
+        return _is_json(value)
+    match value:
+        case None:
+            kind = {"null"}
+        case bool():
+            kind = {"boolean"}
+        case int():
+            kind = {"integer", "number"}
+        case float():
+            kind = {"number"}
+        case list():
+            kind = {"array"}
+        case dict():
+            kind = {"object"}
+        case _:
+            kind = {"text"} if "string" in types else {"none"}
+    return bool(kind & types) and _is_json(value)
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,151 @@
+"""A reply in the making: the text that is not told yet, what was told, and the message so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from everwarm.events import (
+    CallDelta,
+    CallEnd,
+    CallStart,
+    Event,
+    ReasoningDelta,
+    TextDelta,
+    TokenLogprob,
+)
+from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
+
+
+def partial(text: str, markers: Sequence[str]) -> int:
+    """How many characters at the end of `text` may be the start of a marker."""
+    best = 0
+    for marker in markers:
+        for n in range(min(len(marker) - 1, len(text)), best, -1):
+            if text.endswith(marker[:n]):
+                best = n
+                break
+    return best
+
+
+class Draft:
+    """Live: owned by one parser. `text` is what has come and is not taken yet.
+
+    `taken` counts the characters that were taken, `gap` are blanks that were withheld before a
+    call, `final` says that no text follows.
+    """
+
+    def __init__(self, stop: tuple[str, ...], new_call_id: Callable[[], str]) -> None:
+        self._stop, self._new_id = stop, new_call_id
+        self.text, self.taken, self.gap, self.final = "", 0, "", False
+        self.stopped = False
+        self.stop_text: str | None = None
+        self.n_calls = 0
+        self.events: list[Event] = []
+        self.logprobs: list[TokenLogprob] = []
+        self._parts: list[Part] = []
+        self._call: CallStart | None = None
+        self._arguments = ""
+
+    @property
+    def message(self) -> Message:
+        """The reply so far; a call that is not finished yet belongs to it as far as it came."""
+        call = self._call
+        begun = (ToolCall(call.id, call.name, self._arguments),) if call else ()
+        return Message("assistant", (*self._parts, *begun))
+
+    @property
+    def in_call(self) -> bool:
+        """Whether a call was started and is not finished."""
+        return self._call is not None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether no answer was begun: nothing was said, or nothing since reasoning or a call."""
+        return not self._parts or not isinstance(self._parts[-1], Text)
+
+    def take(self, n: int) -> str:
+        """Take this many characters of the text."""
+        text, self.text = self.text[:n], self.text[n:]
+        self.taken += n
+        return text
+
+    def say_until(self, markers: Sequence[str], calls: Sequence[str] = ()) -> str | None:
+        """Say the text up to the first marker, which is taken and given; None: there is none yet.
+
+        Blanks before one of `calls` are withheld in `gap`. A stop text ends the reply before it.
+        """
+        if self.stopped:
+            return None
+        known = [m for m in (*markers, *calls, *self._stop) if m]
+        found = [(self.text.find(m), -len(m), m) for m in known if m in self.text]
+        end = len(self.text) - partial(self.text, known)
+        if not found or (not self.final and end < min(found)[0]):
+            body = self.text[:end]
+            self.say(self.take(len(body.rstrip() if calls else body)))
+            return None
+        at, _, marker = min(found)
+        text = self.take(at)
+        if marker in self._stop:
+            self.say(text)
+            self.stopped, self.stop_text = True, marker
+            return None
+        body = text.rstrip() if marker in calls else text
+        self.gap = text[len(body) :]
+        self.say(body)
+        self.take(len(marker))
+        return marker
+
+    def say(self, text: str) -> None:
+        """The answer goes on."""
+        if text:
+            self.events.append(TextDelta(text, tuple(self.logprobs)))
+            self.logprobs.clear()
+            last = self._parts[-1] if self._parts else None
+            if isinstance(last, Text):
+                self._parts[-1] = Text(last.text + text)
+            else:
+                self._parts.append(Text(text))
+
+    def think(self, text: str) -> None:
+        """The reasoning goes on."""
+        if text:
+            self.events.append(ReasoningDelta(text))
+            last = self._parts[-1] if self._parts else None
+            if isinstance(last, Reasoning):
+                self._parts[-1] = Reasoning(last.text + text)
+            else:
+                self._parts.append(Reasoning(text))
+
+    def think_until(self, ends: Sequence[str]) -> str | None:
+        """Think the text up to the first of `ends`, which is taken and given; None: none yet."""
+        found = [(self.text.find(e), e) for e in ends if e in self.text]
+        if not found:
+            self.think(self.take(len(self.text) - partial(self.text, ends)))
+            return None
+        at, end = min(found)
+        self.think(self.take(at))
+        return self.take(len(end))
+
+    def start_call(self, name: str, carried: str = "") -> None:
+        """A call begins. `carried`: what its id must bring back, see `call_ids`."""
+        self._call = CallStart(self.n_calls, self._new_id() + carried, name)
+        self.n_calls += 1
+        self.events.append(self._call)
+
+    def argue(self, text: str) -> None:
+        """The call's arguments go on."""
+        if text and self._call:
+            self._arguments += text
+            self.events.append(CallDelta(self._call.index, text))
+
+    def end_call(self) -> None:
+        """The call is complete."""
+        if self._call:
+            self._parts.append(ToolCall(self._call.id, self._call.name, self._arguments))
+            self.events.append(CallEnd(self._call.index))
+        self._call, self._arguments = None, ""
+
+    def keep_alive(self) -> None:
+        """Show that a call is still being written."""
+        if self._call:
+            self.events.append(CallDelta(self._call.index, ""))

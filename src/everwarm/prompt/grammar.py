@@ -1,0 +1,214 @@
+"""What a reply must be, as a grammar over the model's tokens, from what a request asks for.
+
+Written literally as the dialect's own template writes it; control tokens stand in it by their ids.
+Not here: how a grammar is compiled and held (`engine/grammar.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from everwarm.codec import Codec
+from everwarm.errors import RequestError
+from everwarm.job import Grammar
+from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
+from everwarm.prompt.tag_grammar import tagged
+from everwarm.request import Request, Tool
+
+_BLANKS = r"/[ \t\r\n]{0,8}/"
+_TEXT = r"/(.|\n)*/"
+_SLOTS = {"id": "/[A-Za-z0-9]{9}/", "n": "/(0|[1-9][0-9]{0,2})/"}
+_NOTHING: Mapping[str, Any] = {"type": "object", "properties": {}}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a grammar that a request's field decides: what it is called, and alone."""
+
+    param: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A grammar, and the parts by which a fault of it is named."""
+
+    grammar: Grammar
+    parts: tuple[Part, ...]
+
+
+def wanted(
+    codec: Codec, dialect: Dialect, request: Request, *, may_call: bool, thinks: bool
+) -> Wanted | None:
+    """The grammar of a reply; None where nothing has to be held.
+
+    `may_call`: calls are not forbidden. `thinks`: the reply may begin with reasoning of its own.
+    Raises RequestError where this model's dialect cannot be held to what is asked.
+    """
+    tools = (*request.tools, *request.deferred) if may_call else ()
+    must = request.tool_choice == "required"
+    if request.named_tool is not None:
+        tools = tuple(t for t in tools if t.name == request.named_tool)
+    if must and not tools:
+        raise RequestError(
+            "tool_choice asks for a call, and there is no such tool.", param="tool_choice"
+        )
+    one = not request.parallel_calls and any(c.apart is not None for c in dialect.calls)
+    holds_calls = bool(tools) and (one or any(t.strict for t in tools))
+    if not must and not holds_calls and request.shape is None:
+        return None
+    writer = _Writer(codec, dialect)
+    answers: list[str] = []
+    parts: list[Part] = []
+    if tools and dialect.calls:
+        parts = [Part("tools", writer.alone(t)) for t in tools]
+        answers.append(writer.calls(tools, parallel=request.parallel_calls))
+    if must and not answers:
+        raise RequestError(
+            "This model has no way of writing tool calls, so none can be asked for.",
+            param="tool_choice",
+        )
+    if not must and request.shape is not None:
+        parts.append(Part(request.shape.param, writer.schema_alone(request.shape.schema)))
+        answers.append(writer.answer(request.shape.schema))
+    elif not must:
+        answers = [writer.free(answers[0])]
+    return Wanted(writer.grammar(" | ".join(answers), thinks=thinks), tuple(parts))
+
+
+class _Writer:
+    """Writes one grammar: rules are collected as they are needed."""
+
+    def __init__(self, codec: Codec, dialect: Dialect) -> None:
+        self._codec, self._dialect = codec, dialect
+        self._rules: list[str] = []
+        self._specials = sorted((t for t in codec.special_texts if t), key=len, reverse=True)
+
+    def grammar(self, answer: str, *, thinks: bool) -> Grammar:
+        """The whole: a reply that begins with the answer, and one that goes on behind reasoning."""
+        rules = "\n".join([f"answer: {answer}", *self._rules])
+        glue = self.literal(self._dialect.glue)
+        reply = "start: answer"
+        if thinks and self._dialect.reasoning:
+            reply = f"start: {self.literal(self._dialect.reasoning[0])} | answer"
+        behind = f"start: {_BLANKS} {glue} answer" if self._dialect.reasoning else reply
+        return Grammar(f"{reply}\n{rules}\n", f"{behind}\n{rules}\n")
+
+    def literal(self, text: str) -> str:
+        """A text as it stands, its control tokens by their ids."""
+        out = []
+        for piece in self._pieces(text):
+            ids = self._codec.encode(piece) if piece in self._specials else []
+            out.append(f"<[{ids[0]}]>" if len(ids) == 1 else json.dumps(piece, ensure_ascii=False))
+        return " ".join(out)
+
+    def answer(self, schema: Mapping[str, Any]) -> str:
+        """An answer that is JSON."""
+        opens, closes = self._dialect.text
+        return f"{self.literal(opens)} {self._json(schema)} {self.literal(closes)}".strip()
+
+    def free(self, calls: str) -> str:
+        """Any text, and calls behind it as they have to be."""
+        syntax, (opens, closes) = self._syntax(), self._dialect.text
+        if syntax.bare or not self._is_token(syntax.open):
+            raise RequestError(
+                "Where calls may come or not, this model's cannot be held to a schema or to one at "
+                "a time: no token of their own marks them. Use tool_choice, or leave strict and "
+                "parallel_tool_calls out.",
+                param="tools",
+            )
+        text = self._rule("free", _TEXT)
+        if self._dialect.glue:
+            return f"{self.literal(opens)} {text} | {calls}"
+        said = f"({self.literal(opens)} {text} {self.literal(closes)})?" if opens else f"{text}?"
+        return f"{said} ({calls})?"
+
+    def calls(self, tools: Sequence[Tool], *, parallel: bool) -> str:
+        """One call of these tools or, where they may be parallel, more."""
+        s = self._syntax()
+        call = self._rule("call", " | ".join(self._call(s, t) for t in tools))
+        more = parallel and s.between is not None
+        inner = f"{call} ({self.literal(s.between or '')} {call})*" if more else call
+        # What ends the turn is no part of the reply: the grammar's own end stands for it.
+        ends = set(self._codec.encode(s.close)) <= self._codec.eos_ids if s.close else True
+        close = "" if ends else self.literal(s.close)
+        body = [self.literal(s.open + s.head), inner, self.literal(s.tail), close]
+        section = self._rule("section", " ".join(b for b in body if b))
+        if parallel and s.between is None and s.apart is not None:
+            apart = self.literal(s.apart) if s.apart.strip() else _BLANKS
+            return f"{section} ({apart} {section})*"
+        return section
+
+    def alone(self, tool: Tool) -> str:
+        """A grammar of nothing but this tool's arguments."""
+        other = _Writer(self._codec, self._dialect)
+        body = other._arguments(other._syntax(), tool)
+        return "\n".join([f"start: {body}", *other._rules, ""])
+
+    def schema_alone(self, schema: Mapping[str, Any]) -> str:
+        """A grammar of nothing but this schema."""
+        other = _Writer(self._codec, self._dialect)
+        return "\n".join([f"start: {other._json(schema)}", *other._rules, ""])
+
+    def _syntax(self) -> CallSyntax:
+        syntax = self._dialect.calls[0]
+        if syntax.own:
+            raise RequestError(
+                f"This model writes calls in a notation of its own ({self._dialect.name}), for "
+                "which there is no grammar: calls can be left to it, or forbidden.",
+                param="tool_choice",
+            )
+        return syntax
+
+    def _call(self, s: CallSyntax, tool: Tool) -> str:
+        out = []
+        for kind, text in s.parts:
+            match kind:
+                case "text":
+                    out.append(self.literal(text))
+                case "name":
+                    quoted = json.dumps(tool.name, ensure_ascii=False)[1:-1]
+                    out.append(self.literal(quoted if s.keys else tool.name))
+                case "arguments":
+                    out.append(self._arguments(s, tool))
+                case _:
+                    out.append(self._rule(kind, _SLOTS[kind]))
+        return " ".join(o for o in out if o)
+
+    def _arguments(self, s: CallSyntax, tool: Tool) -> str:
+        schema = tool.parameters or _NOTHING
+        if s.tags is None:
+            return self._json({"type": "object", **schema}, lenient=not tool.strict)
+        if tool.strict:
+            raise RequestError(
+                "This model writes arguments as tags, which cannot be held to a schema in all its "
+                "parts; leave strict out.",
+                param="tools",
+            )
+        return tagged(s.tags, schema, rule=self._rule, json_of=self._json, literal=self.literal)
+
+    def _json(self, schema: Mapping[str, Any], *, lenient: bool = False) -> str:
+        options = {"whitespace_pattern": "[ \\t\\r\\n]{0,64}", "lenient": lenient}
+        return self._rule("json", f"%json {json.dumps({**schema, 'x-guidance': options})}")
+
+    def _rule(self, name: str, body: str, suffix: str = "") -> str:
+        """Name a rule. `suffix`: a literal at which it ends, and which it takes."""
+        made = f"{name}_{len(self._rules)}"
+        self._rules.append(f"{made}{f'[suffix={suffix}]' if suffix else ''}: {body}")
+        return made
+
+    def _is_token(self, text: str) -> bool:
+        pieces = self._pieces(text)
+        return bool(pieces) and pieces[0] in self._specials
+
+    def _pieces(self, text: str) -> list[str]:
+        if not text:
+            return []
+        if not self._specials:
+            return [text]
+        cut = re.split("(" + "|".join(map(re.escape, self._specials)) + ")", text)
+        return [c for c in cut if c]

@@ -1,0 +1,75 @@
+"""Arguments that are written one by one, as tags: a grammar of a tool's parameters.
+
+Those that are required stand in the schema's order, the others may be left out. A parameter that
+may be text is any text up to its closing tag; all others are JSON of their schemas.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from everwarm.prompt.dialects.syntax import Tags
+
+_TEXT = r"/(.|\n)*/"
+
+
+def tagged(
+    tags: Tags,
+    schema: Mapping[str, Any],
+    *,
+    rule: Callable[..., str],
+    json_of: Callable[..., str],
+    literal: Callable[[str], str],
+) -> str:
+    """The arguments of a call. `rule` names a rule, `json_of` makes one of a schema."""
+    properties = schema.get("properties")
+    needed = schema.get("required") or ()
+    out = []
+    for key, own in (properties if isinstance(properties, Mapping) else {}).items():
+        own = own if isinstance(own, Mapping) else {}
+        is_text = _may_be_text(own)
+        middle = tags.middle if is_text or not tags.other else tags.other
+        head = literal(tags.open + key + middle)
+        if is_text and isinstance(own.get("enum"), list):
+            values = " | ".join(literal(str(v)) for v in own["enum"])
+            body = f"{head} ({values}) {literal(tags.close)}"
+        elif is_text:
+            body = f"{head} {_text_until(tags.close, rule, literal)}"
+        else:
+            shared = {k: schema[k] for k in ("$defs", "definitions") if k in schema}
+            body = f"{head} {json_of({**shared, **own}, lenient=True)} {literal(tags.close)}"
+        made = rule("param", body)
+        out.append(made if key in needed else f"{made}?")
+    return " ".join(out)
+
+
+def _text_until(close: str, rule: Callable[..., str], literal: Callable[[str], str]) -> str:
+    """Any text, and the tag that ends it: the first one, for the reader does not look further.
+
+    Blanks in front of the tag are not asked for: they are the text's. A control token in the tag
+    ends the text by itself, and what stands before it in the tag is the text's last part: the lexer
+    takes the longest match, and would not give it back.
+    """
+    core = close.strip()
+    rest = close[close.index(core) + len(core) :]
+    spelled = literal(core)
+    if spelled == json.dumps(core, ensure_ascii=False):
+        return f"{rule('value', _TEXT, suffix=spelled)} {literal(rest)}"
+    lead = spelled[: spelled.index("<[")].strip()
+    before = json.loads(lead) if lead else ""
+    text = rule("value", rf"/(.|\n)*{re.escape(before).replace('/', chr(92) + '/')}/")
+    return f"{text} {spelled[spelled.index('<[') :]} {literal(rest)}"
+
+
+def _may_be_text(schema: Mapping[str, Any]) -> bool:
+    """As the reader of tags takes it: what is not declared is text."""
+    given = schema.get("type")
+    types = {given} if isinstance(given, str) else set(given or ())
+    options = [o for k in ("anyOf", "oneOf") for o in schema.get(k) or ()]
+    if not types and not options:
+        values = schema.get("enum") or ([schema["const"]] if "const" in schema else [])
+        return not values or any(isinstance(v, str) for v in values)
+    return "string" in types or any(_may_be_text(o) for o in options if isinstance(o, Mapping))

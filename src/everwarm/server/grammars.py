@@ -1,0 +1,44 @@
+"""Compiles a request's grammar before its job begins: on threads of its own, in bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from everwarm.errors import RequestError
+from everwarm.job import Engine, Grammar
+from everwarm.prompt.grammar import Wanted
+
+LONGEST_S: Final = 20.0
+"""A large vocabulary's tables take seconds once; a grammar takes milliseconds, or is refused."""
+
+
+class Compiler:
+    """Lives on the event loop."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="everwarm-grammar")
+
+    async def compiled(self, wanted: Wanted | None) -> Grammar | None:
+        """The grammar, ready to be followed. Raises RequestError naming the field that cannot be
+        honoured, with the reason."""
+        if wanted is None:
+            return None
+        whole = wanted.parts[-1].param if wanted.parts else "tool_choice"
+        texts = [(p.param, p.text) for p in wanted.parts]
+        texts += [(whole, wanted.grammar.reply), (whole, wanted.grammar.answer)]
+        loop = asyncio.get_running_loop()
+        for param, text in texts:
+            try:
+                compiling = loop.run_in_executor(self._threads, self._engine.check, text)
+                await asyncio.wait_for(compiling, LONGEST_S)
+            except ValueError as e:
+                raise RequestError(f"{param} cannot be honoured: {e}.", param=param) from e
+            except TimeoutError as e:
+                raise RequestError(
+                    f"{param} takes more than {LONGEST_S:.0f} s to be made a grammar. Simplify it.",
+                    param=param,
+                ) from e
+        return wanted.grammar

@@ -1,0 +1,96 @@
+"""A turn's record in the making, and what else a turn leaves behind."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from everwarm.config import Settings
+from everwarm.events import Finish, Miss, TurnRecord
+from everwarm.job import Ended, Leased
+from everwarm.messages import MessageId
+from everwarm.prompt.parse import ReplyParser
+from everwarm.tokens import Tokens, tokens_of
+
+
+@dataclass(slots=True)
+class Trace:
+    """What a turn leaves behind, for who wants to find it again. Filled while it runs.
+
+    `tokens`: all that was read and written; `thread`, `reply`: as in `replies.Kept`.
+    """
+
+    tokens: Tokens[int] = field(default_factory=tokens_of)
+    thread: MessageId | None = None
+    reply: MessageId | None = None
+    record: TurnRecord | None = None
+
+
+def without_words(record: TurnRecord) -> TurnRecord:
+    """A miss may show what another conversation said instead."""
+    return replace(record, miss=replace(record.miss, before="")) if record.miss else record
+
+
+def lost(record: TurnRecord, settings: Settings, known: int | None) -> Miss:
+    """A miss where the text is what it was, up to `known` tokens of what was read before."""
+    at, part = record.cached_tokens, "cache"
+    if known is not None and known <= record.cached_tokens:
+        part = "branch"
+        cause = "what was said before stands behind other messages now, where it was never read"
+    elif not settings.cache:
+        cause = "the cache is off (--no-cache)"
+    elif record.cached_tokens:
+        cause = "nothing nearer can be restored: it was let go, or lies between two checkpoints"
+    else:
+        cause = "it was let go for other conversations, or the server was started since"
+    return Miss(at=at, part=part, cause=cause)
+
+
+class Draft:
+    """A TurnRecord in the making."""
+
+    def __init__(
+        self, turn_id: str, model: str, arrived: float, parse_s: float, trace: Trace
+    ) -> None:
+        self._arrived, self.trace = arrived, trace
+        self.record = TurnRecord(
+            id=turn_id, model=model, at=time.time(), finish="cancelled", parse_s=parse_s
+        )
+        self.miss: Future[Miss | None] | None = None
+
+    def set(self, **changes: Any) -> None:
+        self.record = replace(self.record, **changes)
+
+    def leased(self, out: Leased) -> None:
+        self.set(
+            cached_tokens=out.cached_tokens,
+            prefilled_tokens=self.record.prompt_tokens - out.cached_tokens,
+            unseen_tokens=out.unseen_tokens,
+            cached_from=out.cached_from,
+            wait_s=out.wait_s,
+            restore_s=out.restore_s,
+        )
+
+    def first_token(self) -> None:
+        if self.record.ttft_s is None:
+            self.set(ttft_s=time.perf_counter() - self._arrived)
+
+    def ended(self, out: Ended, parser: ReplyParser) -> None:
+        finish: Finish = out.reason
+        if parser.stopped:
+            finish = "stop"
+        if finish == "stop" and parser.has_calls:
+            finish = "tool_calls"
+        self.set(
+            finish=finish,
+            prefilled_tokens=out.prefilled_tokens,
+            prefill_s=out.prefill_s,
+            decode_s=out.decode_s,
+            commit_s=out.commit_s,
+            thinking_cut=out.thinking_cut,
+        )
+
+    def finish(self, reason: Finish, error: str | None = None) -> None:
+        self.set(finish=reason, error=error, total_s=time.perf_counter() - self._arrived)

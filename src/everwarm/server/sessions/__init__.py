@@ -1,0 +1,1 @@
+"""Conversations that the server holds: their turns, their routes."""

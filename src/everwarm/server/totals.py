@@ -1,0 +1,115 @@
+"""What all turns since the start cost and saved: numbers for the dashboard and for `/metrics`.
+
+Everything comes from `TurnRecord`s; what is now (memory, disk) is asked of the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from everwarm.events import TurnRecord
+
+TTFT_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+COUNTED: Final = {
+    "prompt_tokens": "Tokens of prompts",
+    "cached_tokens": "Tokens of prompts that did not have to be read",
+    "prefilled_tokens": "Tokens that were read",
+    "new_tokens": "Tokens that clients added to conversations",
+    "unseen_tokens": "Tokens that the model had never read before",
+    "completion_tokens": "Tokens that were written",
+    "reasoning_tokens": "Tokens of these that were reasoning",
+    "prefill_s": "Seconds of reading",
+    "decode_s": "Seconds of writing",
+    "restore_s": "Seconds of matching and restoring",
+    "wait_s": "Seconds until a turn was taken up",
+}
+"""Fields of a record that are added up, and what they are."""
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over turns. Live: event loop only."""
+
+    turns: int = 0
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0.0))
+    ttft: list[int] = field(default_factory=lambda: [0] * (len(TTFT_S) + 1))
+    _metrics: _Metrics = field(default_factory=lambda: _Metrics())
+
+    def add(self, record: TurnRecord) -> None:
+        """Count one turn."""
+        self.turns += 1
+        for name in COUNTED:
+            self.sums[name] += getattr(record, name)
+        if record.ttft_s is not None:
+            self.ttft[sum(record.ttft_s > limit for limit in TTFT_S)] += 1
+        self._metrics.add(record)
+
+    def shown(self) -> dict[str, Any]:
+        """For the dashboard. A ratio without anything to divide by is null."""
+        s = self.sums
+        read = s["prefilled_tokens"]
+        saved_s = s["cached_tokens"] * s["prefill_s"] / read if read else 0.0
+        return {
+            "turns": self.turns,
+            "hit_rate": _ratio(s["cached_tokens"], s["prompt_tokens"]),
+            "tokens_saved": int(s["cached_tokens"]),
+            "seconds_saved": max(0.0, saved_s - s["restore_s"]),
+            "reprocess_ratio": _ratio(read, s["new_tokens"]),
+            "cache_ratio": _ratio(read, s["unseen_tokens"]),
+        }
+
+    def buckets(self) -> list[dict[str, float | None]]:
+        """How many turns had their first token within so many seconds, and not within fewer."""
+        return [{"le": le, "count": n} for le, n in zip((*TTFT_S, None), self.ttft, strict=True)]
+
+    def metrics(self, engine: Mapping[str, Any], running: int) -> bytes:
+        """All of it as Prometheus reads it."""
+        return self._metrics.text(engine, running)
+
+
+class _Metrics:
+    """The same in Prometheus' own types, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._turns = Counter(
+            "everwarm_turns", "Turns that ended, by how", ["finish"], registry=registry
+        )
+        self._counters = {
+            name: Counter(f"everwarm_{_unit(name)}", about, registry=registry)
+            for name, about in COUNTED.items()
+        }
+        self._ttft = Histogram(
+            "everwarm_ttft_seconds", "Arrival to first token", buckets=TTFT_S, registry=registry
+        )
+        self._running = Gauge("everwarm_running_turns", "Turns now", registry=registry)
+        self._engine = Gauge(
+            "everwarm_engine", "What the engine and its cache hold now", ["what"], registry=registry
+        )
+
+    def add(self, record: TurnRecord) -> None:
+        self._turns.labels(record.finish).inc()
+        for name, counter in self._counters.items():
+            counter.inc(max(0.0, getattr(record, name)))
+        if record.ttft_s is not None:
+            self._ttft.observe(record.ttft_s)
+
+    def text(self, engine: Mapping[str, Any], running: int) -> bytes:
+        self._running.set(running)
+        for what, value in engine.items():
+            if isinstance(value, int | float):
+                self._engine.labels(what).set(value)
+        return generate_latest(self._registry)
+
+
+def _unit(name: str) -> str:
+    return f"{name[:-2]}_seconds" if name.endswith("_s") else name
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,182 @@
+"""Conversations that the server holds: a tree of messages, and names for places in it.
+
+    session ─ m1 (user) ─┬─ m2 (assistant) ─ m3 ─ m4   <- branch "main"
+                         └─ m2' (assistant)            <- branch "branch 2"
+
+A message's id is the hash of its parent's id and its content (`messages.child_id`), so what is said
+twice at one place is there once. Nothing in the tree changes but which message a branch ends with.
+Not here: SQL, HTTP, tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from everwarm.events import Finish
+from everwarm.messages import Message, MessageId, Text, child_id, content_id, root_id
+
+Origin = Literal["web", "api"]
+MAIN = "main"
+SUMMARY_LEAD = "Summary of the conversation so far:\n\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """How a session is answered. None: as the server, or the model, does it."""
+
+    system: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    thinking: bool | None = None
+    thinking_budget: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A message at its place. `turn`: the record of the turn that made it, as it was shown.
+
+    `covers`: this entry is a summary, and stands for the history that ends with that message.
+    """
+
+    id: MessageId
+    parent: MessageId | None
+    message: Message
+    created: float
+    turn: Mapping[str, Any] | None = None
+    finish: Finish | None = None
+    covers: MessageId | None = None
+    n: int = 0
+    """The order in which entries came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A conversation's name and state. Times in unix seconds. `branches`: each one's last message.
+
+    `name`: what a client calls it, or its first message's id; empty for those of the web page.
+    """
+
+    id: str
+    title: str
+    created: float
+    updated: float
+    pinned: bool = False
+    origin: Origin = "web"
+    client: str | None = None
+    name: str = ""
+    choices: Choices = field(default_factory=Choices)
+    branch: str = MAIN
+    branches: Mapping[str, MessageId | None] = field(default_factory=lambda: {MAIN: None})
+
+    @property
+    def head(self) -> MessageId | None:
+        """The last message of the present branch."""
+        return self.branches[self.branch]
+
+    def moved(self, head: MessageId | None) -> Session:
+        """With the present branch ending there."""
+        return replace(self, branches={**self.branches, self.branch: head})
+
+    def branched(self, head: MessageId | None, name: str | None = None) -> Session:
+        """With a new branch that ends there, which is now the present one."""
+        name = name or free_name(self.branches)
+        return replace(self, branch=name, branches={**self.branches, name: head})
+
+
+class Tree:
+    """The entries of one session, by id, in the order in which they came. Never changed."""
+
+    def __init__(self, session_id: str, entries: Iterable[Entry]) -> None:
+        self._root = root_id([b"session", session_id.encode()])
+        self._entries = {e.id: e for e in sorted(entries, key=lambda e: e.n)}
+        self._below: dict[MessageId | None, list[MessageId]] = {}
+        for e in self._entries.values():
+            self._below.setdefault(e.parent, []).append(e.id)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def __contains__(self, message: object) -> bool:
+        return message in self._entries
+
+    def __getitem__(self, message: MessageId) -> Entry:
+        return self._entries[message]
+
+    def id_of(self, parent: MessageId | None, message: Message) -> MessageId:
+        """The id of a message behind `parent`."""
+        return child_id(parent or self._root, content_id(message))
+
+    def path(self, head: MessageId | None) -> list[Entry]:
+        """From the first message to this one."""
+        out: list[Entry] = []
+        while head is not None:
+            out.append(self._entries[head])
+            head = out[-1].parent
+        return out[::-1]
+
+    def siblings(self, message: MessageId) -> list[MessageId]:
+        """All that stand behind the same message, this one among them, in order.
+
+        A summary stands elsewhere, and beside nothing else.
+        """
+        own = self._entries[message]
+        beside = self._below[own.parent]
+        return [m for m in beside if bool(self._entries[m].covers) == bool(own.covers)]
+
+    def below(self, message: MessageId) -> list[MessageId]:
+        """This message and all behind it."""
+        out = [message]
+        for m in out:
+            out.extend(self._below.get(m, ()))
+        return out
+
+    def newest_end(self, message: MessageId) -> MessageId:
+        """The end that came last among those behind this message."""
+        ends = (m for m in self.below(message) if m not in self._below)
+        return max(ends, key=lambda m: self._entries[m].n)
+
+    def is_behind(self, head: MessageId | None, message: MessageId) -> bool:
+        """Whether the path to `head` leads through this message."""
+        while head is not None and head != message:
+            head = self._entries[head].parent
+        return head is not None
+
+
+def ids_of(session_id: str, messages: Iterable[Message]) -> list[MessageId]:
+    """The ids of a path of messages in a session."""
+    ids: list[MessageId] = []
+    parent = root_id([b"session", session_id.encode()])
+    for m in messages:
+        parent = child_id(parent, content_id(m))
+        ids.append(parent)
+    return ids
+
+
+def free_name(taken: Iterable[str], base: str = "branch") -> str:
+    """The first of `branch 2`, `branch 3`, … that is free."""
+    known = set(taken)
+    n = 2
+    while f"{base} {n}" in known:
+        n += 1
+    return f"{base} {n}"
+
+
+def messages_of(choices: Choices, path: Sequence[Entry]) -> tuple[Message, ...]:
+    """What the model is to read: the system prompt, and the path; a summary is a user's message."""
+    head = (Message("system", (Text(choices.system),)),) if choices.system else ()
+    return (*head, *(_read_as(e) for e in path))
+
+
+def _read_as(entry: Entry) -> Message:
+    if entry.covers is None:
+        return entry.message
+    return Message("user", (Text(SUMMARY_LEAD + entry.message.text),))
+
+
+def title_of(text: str) -> str:
+    """A short title made of a message's first words."""
+    words = " ".join(text.split())
+    return words if len(words) <= 60 else words[:60].rsplit(" ", 1)[0] + "…"

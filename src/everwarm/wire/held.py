@@ -1,0 +1,93 @@
+"""What a reply is held to: which tools it has to call, and the JSON that its answer has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from everwarm.errors import RequestError
+from everwarm.request import Shape
+from everwarm.wire.body import Json, Name
+from everwarm.wire.strict import StrictObject
+
+_ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+
+
+def _typed(value: object) -> object:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class _Named(StrictObject):
+    name: Name
+
+
+class _Choice(StrictObject):
+    type: Literal["none", "auto", "required", "function", "custom"]
+    function: _Named | None = None  # chat completions name the tool one level further down
+    name: Name | None = None
+
+
+Choice = Annotated[_Choice, BeforeValidator(_typed)]
+"""OpenAI's `tool_choice`: a word, or an object that names a tool."""
+
+AUTO = _Choice(type="auto")
+
+
+def chosen(choice: _Choice) -> tuple[Literal["none", "auto", "required"], str | None]:
+    """The choice, and the tool that has to be called. Raises RequestError where it has no name."""
+    if choice.type != "function" and choice.type != "custom":
+        return choice.type, None
+    name = choice.function.name if choice.function else choice.name
+    if name is None:
+        raise RequestError("tool_choice: the tool's name is required.", param="tool_choice")
+    return "required", name
+
+
+class _JsonSchema(StrictObject):
+    name: str = ""
+    description: str = ""
+    schema_: Json | None = Field(None, alias="schema")
+    strict: bool = False
+
+
+class ChatFormat(StrictObject):
+    """`response_format` of chat completions."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: _JsonSchema | None = None
+
+
+class FlatFormat(_JsonSchema):
+    """`text.format` of responses, and Anthropic's `format`: the schema stands beside the type."""
+
+    type: Literal["text", "json_object", "json_schema"]
+
+
+def chat_shape(given: ChatFormat | None) -> Shape | None:
+    """What a chat completion's answer has to be."""
+    inner = given.json_schema if given else None
+    schema = inner.schema_ if inner else None
+    path = "response_format.json_schema"
+    return _shape(given.type if given else "text", schema, path, "response_format", bool(inner))
+
+
+def flat_shape(given: FlatFormat | None, path: str) -> Shape | None:
+    """What the answer of the other formats has to be. `path` leads to `given`."""
+    if given is None:
+        return None
+    return _shape(given.type, given.schema_, path, path, given.schema_ is not None)
+
+
+def _shape(
+    kind: str, schema: Mapping[str, Any] | None, path: str, top: str, described: bool
+) -> Shape | None:
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return Shape(_ANY_OBJECT, f"{top}.type")
+    if not described:
+        missing = path if path != top else f"{path}.schema"
+        raise RequestError(f"{missing} is required.", param=missing)
+    return Shape(schema or {}, f"{path}.schema")

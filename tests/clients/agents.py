@@ -1,0 +1,52 @@
+"""How each agent is asked from a script, and how it spells a call of its shell.
+
+What points it at the server is not here: that is what `everwarm launch` does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["first", "next", "fork"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a session happens. `output`: all that its agent has printed so far."""
+
+    home: Path
+    project: Path
+    output: str = ""
+
+
+def call(name: str, **arguments: object) -> str:
+    """A call as the tests' model writes it."""
+    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One agent. `ask`: its own arguments for messages, one or more where it `takes_many`.
+
+    `rereads`: it takes back the end of each request, so that the reply is read again.
+    """
+
+    ask: Callable[[Kind, list[str], Place], list[str]]
+    shell: Callable[[str], str] = lambda command: call("bash", command=command)
+    env: Mapping[str, str] = field(default_factory=dict)
+    takes_many: bool = False
+    forks: bool = True
+    rereads: bool = False
+    workspace: str = ""
+    """Where it works, in its home, if not in the project."""
+
+
+def agent(name: str) -> Agent:
+    """The agent of this name, from its own file."""
+    found: Agent = importlib.import_module(f"agent_{name}").AGENT
+    return found

@@ -1,0 +1,134 @@
+// What the AI SDK's openai-compatible provider needs, as opencode and cline use it.
+// Run by ai_sdk.py, which starts the server and says where it is.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+
+// The packages are not beside this file.
+const { resolve } = createRequire(process.env.CLIENTS + "/package.json");
+const load = async (name) => import(pathToFileURL(resolve(name)).href);
+const { createOpenAICompatible } = await load("@ai-sdk/openai-compatible");
+const { generateText, streamText, jsonSchema, stepCountIs, tool } = await load("ai");
+
+const root = process.env.EVERWARM_URL;
+
+/** A model that says these replies, one for each request. */
+function model(...replies) {
+  return createOpenAICompatible({
+    name: "everwarm",
+    baseURL: `${root}/v1`,
+    apiKey: "none",
+    includeUsage: true,
+    fetch: (url, options) => {
+      const body = JSON.parse(options.body);
+      if (replies.length) body.everwarm = { reply: replies.shift() };
+      return fetch(url, { ...options, body: JSON.stringify(body) });
+    },
+  })("default");
+}
+
+const call = (name, args) =>
+  `<tool_call>${JSON.stringify({ name, arguments: args })}</tool_call>`;
+
+const beds = [];
+const look = tool({
+  description: "Looks at a bed.",
+  inputSchema: jsonSchema({
+    type: "object",
+    properties: { bed: { type: "string" } },
+    required: ["bed"],
+  }),
+  execute: async ({ bed }) => (beds.push(bed), `${bed} is dry.`),
+});
+
+test("a text comes in parts, with true usage and the reason of its end", async () => {
+  const result = streamText({ model: model("One two three."), prompt: "Count." });
+  const parts = [];
+  for await (const part of result.textStream) parts.push(part);
+  assert.ok(parts.length > 1);
+  assert.equal(parts.join(""), "One two three.");
+  assert.equal(await result.finishReason, "stop");
+  const usage = await result.usage;
+  assert.ok(usage.inputTokens > 0 && usage.outputTokens > 0);
+  assert.equal(usage.totalTokens, usage.inputTokens + usage.outputTokens);
+});
+
+test("the same prompt again is told as cached", async () => {
+  const ask = () => generateText({ model: model("Yes."), prompt: "Is it cached? ".repeat(20) });
+  const [first, second] = [await ask(), await ask()];
+  assert.equal(first.text, "Yes.");
+  assert.ok(second.usage.inputTokenDetails.cacheReadTokens > first.usage.inputTokenDetails.cacheReadTokens);
+});
+
+test("reasoning is kept apart from the text", async () => {
+  const result = streamText({ model: model("<think>Hm.</think>So."), prompt: "Why?" });
+  const kinds = new Set();
+  for await (const part of result.fullStream) kinds.add(part.type);
+  assert.ok(kinds.has("reasoning-delta") && kinds.has("text-delta"));
+  assert.equal(await result.reasoningText, "Hm.");
+  assert.equal(await result.text, "So.");
+});
+
+for (const [name, run] of [["streamed", streamText], ["whole", generateText]]) {
+  test(`tools are called, two at once, and the answer follows (${name})`, async () => {
+    beds.length = 0;
+    const both = call("look", { bed: "north" }) + call("look", { bed: "east" });
+    const result = await run({
+      model: model(`<think>Both.</think>I look.${both}`, "All dry."),
+      prompt: "How are the beds?",
+      tools: { look },
+      stopWhen: stepCountIs(3),
+    });
+    assert.equal(await result.text, "All dry.");
+    const steps = await result.steps;
+    assert.deepEqual(steps.map((s) => s.finishReason), ["tool-calls", "stop"]);
+    assert.deepEqual([...beds].sort(), ["east", "north"]);
+    assert.equal(new Set(steps[0].toolCalls.map((c) => c.toolCallId)).size, 2);
+    // The second step reads on from where the first ended.
+    assert.ok(steps[1].usage.inputTokenDetails.cacheReadTokens > steps[0].usage.inputTokens);
+  });
+}
+
+test("a stop text ends the answer before it", async () => {
+  const result = await generateText({
+    model: model("One two three."), prompt: "Count.", stopSequences: ["three"],
+  });
+  assert.equal(result.text, "One two ");
+  assert.equal(result.finishReason, "stop");
+});
+
+test("a limit of tokens is told as length", async () => {
+  const result = await generateText({ model: model(), prompt: "Go on.", maxOutputTokens: 3 });
+  assert.equal(result.finishReason, "length");
+  assert.equal(result.usage.outputTokens, 3);
+});
+
+test("a refusal is an error with the server's words", async () => {
+  const ask = generateText({ model: model(), prompt: "Hm.", temperature: -1, maxRetries: 0 });
+  await assert.rejects(ask, (e) => e.statusCode === 400 && /temperature/.test(e.message));
+});
+
+test("a prompt that is too long is an error that clients know", async () => {
+  const ask = generateText({ model: model(), prompt: "word ".repeat(3000), maxRetries: 0 });
+  await assert.rejects(ask, (e) =>
+    e.statusCode === 400 && JSON.parse(e.responseBody).error.code === "context_length_exceeded");
+});
+
+test("an abort ends the turn, and its work is kept", async () => {
+  const abort = new AbortController();
+  const prompt = "Tell me all of it, please. ".repeat(20);
+  const result = streamText({
+    model: model("word ".repeat(1200)), prompt, abortSignal: abort.signal, onError: () => {},
+  });
+  let n = 0;
+  for await (const part of result.fullStream)
+    if (part.type === "text-delta" && ++n === 5) abort.abort();
+  const running = async () => (await (await fetch(`${root}/api/ps`)).json()).running.length;
+  while (await running()) await new Promise((r) => setTimeout(r, 20));
+  const [turn] = (await (await fetch(`${root}/api/turns?limit=1`)).json()).turns;
+  assert.equal(turn.finish, "cancelled");
+  const again = await generateText({ model: model("So."), prompt });
+  assert.ok(again.usage.inputTokenDetails.cacheReadTokens >= again.usage.inputTokens - 1);
+});

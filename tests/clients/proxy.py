@@ -1,0 +1,92 @@
+"""Between an agent and the server: passes everything on, and dictates what the model says."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+ASKS = ("/chat/completions", "/responses", "/messages")
+_DROPPED = {"host", "content-length", "accept-encoding", "connection"}
+
+
+class Dictation:
+    """What the model will say to requests with tools, in order; the others get a title.
+
+    `words` counts the times that `word` of a long reply reached the agent, so that a test can stop
+    it in the middle. Shared by the threads of the proxy.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.replies: list[str] = []
+        self.words = 0
+        self._lock = threading.Lock()
+
+    def reply(self, body: dict[str, Any]) -> str:
+        with self._lock:
+            if not body.get("tools") or not self.replies:
+                return "A title"
+            self.words = 0
+            return self.replies.pop(0)
+
+
+@contextmanager
+def proxy(port: int) -> Iterator[tuple[str, Dictation]]:
+    """The URL for the agent; ends with the block."""
+    said = Dictation(port)
+    handler = type("Handler", (_Handler,), {"said": said})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", said
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    said: Dictation
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers["content-length"]))
+        if self.path.partition("?")[0].endswith(ASKS):
+            body = json.loads(raw)
+            body["everwarm"] = {"reply": self.said.reply(body)}
+            raw = json.dumps(body).encode()
+        self._forward(raw)
+
+    def do_GET(self) -> None:
+        self._forward(None)
+
+    do_HEAD = do_GET
+
+    def _forward(self, body: bytes | None) -> None:
+        """An agent that leaves takes the server's request with it."""
+        line = http.client.HTTPConnection("127.0.0.1", self.said.port, timeout=900)
+        kept = {k: v for k, v in self.headers.items() if k.lower() not in _DROPPED}
+        line.request(self.command, self.path, body, kept)
+        answer = line.getresponse()
+        self.send_response(answer.status)
+        self.send_header("content-type", answer.getheader("content-type") or "text/plain")
+        self.send_header("connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        try:
+            while part := answer.read1(65536):
+                self.wfile.write(part)
+                self.wfile.flush()
+                self.said.words += part.count(b"word")
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        finally:
+            line.close()

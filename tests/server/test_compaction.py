@@ -1,0 +1,68 @@
+"""A long conversation goes on from its summary; nothing of it is lost, nor read again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zoo
+from held import Client, done, holding
+
+SYSTEM = "You answer in few words. " * 20
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen3_5"])
+def client(
+    request: Any, tmp_path_factory: pytest.TempPathFactory, smollm2: Path
+) -> Iterator[Client]:
+    path = tmp_path_factory.mktemp("compaction")
+    model = zoo.save(request.param, path / "model", smollm2)
+    with holding(model, path / "home", "--no-disk") as client:
+        yield client
+
+
+def test_thirty_turns_are_summed_up_and_the_summary_is_undone(client: Client) -> None:
+    session = client.new(system=SYSTEM)
+    for n in range(30):
+        client.say(session, f"Question {n}?")
+    before = client.get(f"/api/sessions/{session}")
+    summed = done(client.stream(f"/api/sessions/{session}/compact"))
+    summary = summed["message"]
+    assert summary["role"] == "summary"
+    assert summary["turn"]["prefilled_tokens"] <= summary["turn"]["new_tokens"]
+    assert summed["session"]["compacted"]
+    assert summed["session"]["context"]["used"] < before["context"]["used"]
+    turn = client.say(session, "Go on.")["message"]["turn"]
+    after = client.get(f"/api/sessions/{session}")
+    assert [m["role"] for m in after["messages"]] == ["summary", "user", "assistant"]
+    assert turn["prompt_tokens"] - turn["cached_tokens"] <= turn["new_tokens"] + 8
+    assert turn["prefilled_tokens"] < 80 < turn["cached_tokens"]
+    old = client.get(f"/api/sessions/{session}?branch=main")
+    assert old["messages"] == before["messages"]
+    back = client.post(f"/api/sessions/{session}/uncompact")
+    assert back["messages"] == before["messages"] and not back["compacted"]
+    turn = client.say(session, "And now?")["message"]["turn"]
+    assert turn["prefilled_tokens"] <= turn["new_tokens"]
+
+
+def test_there_must_be_something_to_sum_up_or_to_undo(client: Client) -> None:
+    session = client.new()
+    assert client.ask("POST", f"/api/sessions/{session}/compact", {})[0] == 400
+    assert client.ask("POST", f"/api/sessions/{session}/uncompact", {})[0] == 400
+
+
+def prepared(client: Client, session: str) -> None:
+    while (state := client.post(f"/api/sessions/{session}/prepare")["state"]) != "ready":
+        assert state == "reading"
+
+
+def test_what_will_be_read_is_read_ahead(client: Client) -> None:
+    session = client.new(system="Another system prompt, " + "of many words " * 40)
+    prepared(client, session)
+    turn = client.say(session, "Hello")["message"]["turn"]
+    assert turn["prefilled_tokens"] < 20 < turn["cached_tokens"]
+    prepared(client, session)
+    turn = client.say(session, "Good bye")["message"]["turn"]
+    assert turn["prefilled_tokens"] < turn["new_tokens"]

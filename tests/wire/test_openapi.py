@@ -1,0 +1,50 @@
+"""The description is of what the server really takes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from client_bodies import CLAUDE_CODE, CODEX, OPENCLAW, PI
+
+from everwarm import __version__
+from everwarm.server.policy import POLICIES
+from everwarm.wire.openapi import description
+
+DOCUMENT = description(__version__, [(p.path, p.methods, p.needs_key) for p in POLICIES])
+
+
+def schema_of(path: str) -> dict[str, Any]:
+    body = DOCUMENT["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    found: dict[str, Any] = DOCUMENT["components"]["schemas"][
+        body["schema"]["$ref"].rpartition("/")[2]
+    ]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", PI),
+        ("/v1/chat/completions", OPENCLAW),
+        ("/v1/responses", CODEX),
+        ("/v1/messages", CLAUDE_CODE),
+    ],
+)
+def test_all_that_clients_send_is_described(path: str, body: dict[str, Any]) -> None:
+    schema = schema_of(path)
+    assert schema["additionalProperties"] is False
+    assert set(body) <= set(schema["properties"])
+
+
+def test_every_route_and_every_reference_is_there() -> None:
+    assert {p.replace("{name}", "{name:path}") for p in DOCUMENT["paths"]} == {
+        p.path for p in POLICIES
+    }
+    posts = [p.path for p in POLICIES if "POST" in p.methods]
+    assert all("requestBody" in DOCUMENT["paths"][p]["post"] for p in posts)
+    names = DOCUMENT["components"]["schemas"]
+    parts = json.dumps(DOCUMENT).split('"#/components/schemas/')[1:]
+    assert {p.split('"')[0] for p in parts} <= set(names)
+    assert not any("everwarm__" in n for n in names)
