@@ -39,9 +39,7 @@ def test_all_that_clients_send_is_described(path: str, body: dict[str, Any]) -> 
 
 
 def test_every_route_and_every_reference_is_there() -> None:
-    assert {p.replace("{name}", "{name:path}") for p in DOCUMENT["paths"]} == {
-        p.path for p in POLICIES
-    }
+    assert set(DOCUMENT["paths"]) == {p.path.replace(":path}", "}") for p in POLICIES}
     posts = [p.path for p in POLICIES if "POST" in p.methods]
     assert all("requestBody" in DOCUMENT["paths"][p]["post"] for p in posts)
     names = DOCUMENT["components"]["schemas"]
