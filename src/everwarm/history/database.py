@@ -198,9 +198,9 @@ class Database:
         log.error("history_failed=%r path=%s", str(error), self._path)
         return EngineError(f"history.db cannot be used now: {error}.")
 
-    def scrub(self) -> None:
-        """Take what was deleted out of the write-ahead log too. On the writer thread, later."""
-        self.submit(_scrub)
+    def scrub(self) -> Future[None]:
+        """Take what was deleted out of the write-ahead log too. On the writer thread."""
+        return self.call(_scrub)
 
     def close(self) -> None:
         """Finish what was submitted."""

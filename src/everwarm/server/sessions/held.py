@@ -119,7 +119,7 @@ class Held:
             return session, table.tree(db, session_id)
 
         done = await self.write(work)
-        self._db.scrub()
+        await asyncio.wrap_future(self._db.scrub())
         return done
 
     async def remove(self, session_id: str) -> Removed:
@@ -135,7 +135,7 @@ class Held:
             return Removed(nbytes, turns, threads, read)
 
         done = await self.write(work)
-        self._db.scrub()
+        await asyncio.wrap_future(self._db.scrub())
         return done
 
 
