@@ -79,7 +79,7 @@ def run(name: str, at: Served, args: Sequence[str]) -> int:
         for file, text in setup.files.items():
             (Path(folder) / file).write_text(text, encoding="utf-8")
         env = environment(os.environ, setup)
-        return _wait(subprocess.Popen([command, *setup.args, *(args or client.alone)], env=env))
+        return _wait([command, *setup.args, *(args or client.alone)], env)
 
 
 def environment(own: Mapping[str, str], setup: Setup) -> dict[str, str]:
@@ -87,15 +87,29 @@ def environment(own: Mapping[str, str], setup: Setup) -> dict[str, str]:
     return {k: v for k, v in own.items() if k not in setup.unset} | dict(setup.env)
 
 
-def _wait(agent: subprocess.Popen[bytes]) -> int:
-    """Ctrl-C reaches the agent by itself; what ends this process ends the agent, too."""
+def _wait(command: Sequence[str], env: Mapping[str, str]) -> int:
+    """Ctrl-C reaches the agent by itself; what ends this process ends the agent, too.
+
+    Signals are taken before there is an agent, and passed on when there is one: by default they would
+    end this process and leave its folder. A handler of our own, unlike SIG_IGN, is not inherited.
+    """
+    agent: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def pass_on(number: int, _: FrameType | None) -> None:
-        agent.send_signal(number)
+        if number == signal.SIGINT:
+            return
+        if agent is None:
+            early.append(number)
+        else:
+            agent.send_signal(number)
 
-    before = {s: signal.signal(s, pass_on) for s in (signal.SIGTERM, signal.SIGHUP)}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    taken = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = {s: signal.signal(s, pass_on) for s in taken}
     try:
+        agent = subprocess.Popen(command, env=env)
+        for number in early:
+            agent.send_signal(number)
         code = agent.wait()
     finally:
         for number, handler in before.items():
