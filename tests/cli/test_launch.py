@@ -143,7 +143,8 @@ def test_an_end_of_the_launcher_ends_the_agent_and_leaves_nothing(
     assert process.stdout is not None and process.stdout.readline() == "here\n"
     assert len(os.listdir(env["TMPDIR"])) == 1
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.wait(timeout=60)  # its input stays open: the end of that would end the agent, too
+    process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     assert os.listdir(env["TMPDIR"]) == []
 

@@ -90,8 +90,8 @@ def environment(own: Mapping[str, str], setup: Setup) -> dict[str, str]:
 def _wait(command: Sequence[str], env: Mapping[str, str]) -> int:
     """Ctrl-C reaches the agent by itself; what ends this process ends the agent, too.
 
-    Signals are taken before there is an agent, and passed on when there is one: by default they would
-    end this process and leave its folder. A handler of our own, unlike SIG_IGN, is not inherited.
+    Signals are taken before there is an agent, and passed on when there is one: by default they
+    would end this process and leave its folder. A handler is not inherited, SIG_IGN would be.
     """
     agent: subprocess.Popen[bytes] | None = None
     early: list[int] = []
