@@ -169,6 +169,7 @@ class Database:
     def call(self, write: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """As `submit`; the result when it is durable. What it raises undoes the transaction."""
         done: Future[T] = Future()
+        done.set_running_or_notify_cancel()  # who no longer waits does not undo it
 
         def work(db: sqlite3.Connection) -> None:
             try:
@@ -180,6 +181,9 @@ class Database:
                 done.set_exception(self._failed(e))
             else:
                 done.set_result(result)
+            finally:
+                if not done.done():
+                    done.set_exception(EngineError("history.db cannot be used now; see the log."))
 
         if self._closed:
             done.set_exception(EngineError("The server is stopping."))
@@ -219,6 +223,8 @@ class Database:
                     write(self._writes)
             except sqlite3.Error as e:
                 log.error("history_write_failed=%r path=%s", str(e), self._path)
+            except Exception:  # a fault of ours costs one write, not all that follow
+                log.exception("history_write_failed path=%s", self._path)
 
 
 def _scrub(db: sqlite3.Connection) -> None:
