@@ -1,4 +1,4 @@
-"""A server with a key asks for it on its pages; a part of the cache is pinned and dropped by hand."""
+"""A server with a key asks for it on its pages; parts of the cache are pinned and dropped there."""
 
 from __future__ import annotations
 
@@ -65,6 +65,9 @@ def test_a_part_of_the_cache_is_pinned_and_dropped(server: Server) -> None:
         page.get_by_role("button", name="Unpin").click()
         page.get_by_role("button", name="Pin", exact=True).wait_for()
         assert not any(pinned())
+        n = len(pinned())
+        page.get_by_role("button", name="Drop", exact=True).click()
         page.get_by_role("button", name="Drop it and all behind it").click()
-        page.wait_for_function("() => !document.querySelector('g.node:focus')")
+        page.wait_for_function("n => document.querySelectorAll('g.node').length < n", arg=n)
+        assert len(pinned()) < n
         calm(page)
