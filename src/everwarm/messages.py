@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal, NewType
 
@@ -59,6 +59,7 @@ class Message:
     role: Role
     parts: tuple[Part, ...]
     tool_call_id: str | None = None
+    _content: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -166,8 +167,12 @@ def root_id(parts: Iterable[bytes]) -> MessageId:
 
 
 def content_id(message: Message) -> bytes:
-    """The hash of a message's canonical form."""
-    return hashlib.blake2b(canonical(message), digest_size=16).digest()
+    """The hash of a message's canonical form; worked out once."""
+    known = message._content
+    if not known:
+        known = hashlib.blake2b(canonical(message), digest_size=16).digest()
+        object.__setattr__(message, "_content", known)
+    return known
 
 
 def child_id(parent: MessageId, content: bytes) -> MessageId:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PrivateAttr, WrapValidator
 
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
@@ -22,6 +22,7 @@ from everwarm.wire import held
 from everwarm.wire.anthropic_stream import Encoder
 from everwarm.wire.extensions import Everwarm, first_budget
 from everwarm.wire.format import Asked
+from everwarm.wire.once import Once
 from everwarm.wire.sealed import unseal
 from everwarm.wire.strict import StrictObject
 
@@ -110,6 +111,15 @@ _TAGS = frozenset(
 class _Message(StrictObject):
     role: Literal["user", "assistant", "system"]
     content: Annotated[list[_AnyBlock], BeforeValidator(_blocks_of)]
+    _made: list[Message] = PrivateAttr(default_factory=list)
+
+    def made(self, path: str, tools: dict[str, _Tool]) -> list[Message]:
+        """The same objects at every turn, where no tool is shown in it: those may change."""
+        if self._made:
+            return self._made
+        made = _assistant(self, path) if self.role == "assistant" else _other(self, path, tools)
+        self._made = [] if _refers(self.content) else made
+        return made
 
 
 class _Tool(StrictObject):
@@ -144,7 +154,7 @@ class _OutputConfig(StrictObject):
 
 class _Counted(StrictObject):
     model: Annotated[str, Field(max_length=1024)] | None = None
-    messages: Annotated[list[_Message], Field(min_length=1)]
+    messages: Annotated[list[Annotated[_Message, WrapValidator(Once())]], Field(min_length=1)]
     system: Annotated[list[_Text], BeforeValidator(_blocks_of)] = []
     tools: Annotated[list[_Tool], Field(max_length=1024)] = []
     tool_choice: _ToolChoice = _ToolChoice(type="auto")
@@ -234,9 +244,16 @@ def _messages(b: _Counted) -> tuple[Message, ...]:
         out.append(Message("system", system))
     tools = {t.name: t for t in b.tools}
     for n, m in enumerate(b.messages):
-        path = f"messages.{n}.content"
-        out += _assistant(m, path) if m.role == "assistant" else _other(m, path, tools)
+        out += m.made(f"messages.{n}.content", tools)
     return tuple(out)
+
+
+def _refers(blocks: Iterable[object]) -> bool:
+    """Whether a tool is shown in these blocks by its name."""
+    return any(
+        isinstance(p, _Reference) or (isinstance(p, _ToolResult) and _refers(p.content))
+        for p in blocks
+    )
 
 
 def _assistant(m: _Message, path: str) -> list[Message]:

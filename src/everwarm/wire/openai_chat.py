@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WrapValidator
 
 from everwarm import events as ev
 from everwarm.errors import RequestError
@@ -31,6 +32,7 @@ from everwarm.wire.extensions import (
     history_mode,
     template_args,
 )
+from everwarm.wire.once import Once
 from everwarm.wire.strict import StrictObject as _Object
 
 NO_EFFECT = frozenset(
@@ -78,9 +80,18 @@ class _Call(_Object):
     index: int | None = None  # clients that join chunks send it back
 
 
+def _texts(content: Iterable[_TextPart]) -> tuple[Part, ...]:
+    return tuple(Text(p.text) for p in content if p.text)
+
+
 class _PlainMessage(_Object):
     role: Literal["system", "developer", "user"]
     content: _Content
+
+    @cached_property
+    def message(self) -> Message:
+        """The same object at every turn: what is worked out of it once stays."""
+        return Message("user" if self.role == "user" else "system", _texts(self.content))
 
 
 class _AssistantMessage(_Object):
@@ -90,6 +101,14 @@ class _AssistantMessage(_Object):
     reasoning: str | None = None
     tool_calls: list[_Call] = []
 
+    @cached_property
+    def message(self) -> Message:
+        """As of a plain message."""
+        thought = self.reasoning_content or self.reasoning
+        thoughts = (Reasoning(thought),) if thought else ()
+        calls = (ToolCall(c.id, c.function.name, c.function.arguments) for c in self.tool_calls)
+        return Message("assistant", (*thoughts, *_texts(self.content), *calls))
+
 
 class _ToolMessage(_Object):
     role: Literal["tool"]
@@ -97,8 +116,16 @@ class _ToolMessage(_Object):
     tool_call_id: wb.NonEmpty
     name: str | None = None  # the call is known by its id
 
+    @cached_property
+    def message(self) -> Message:
+        """As of a plain message."""
+        return Message("tool", _texts(self.content), tool_call_id=self.tool_call_id)
 
-_AnyMessage = _PlainMessage | _AssistantMessage | _ToolMessage
+
+_AnyMessage = Annotated[
+    Annotated[_PlainMessage | _AssistantMessage | _ToolMessage, Field(discriminator="role")],
+    WrapValidator(Once()),
+]
 
 
 class _Function(_Object):
@@ -122,9 +149,7 @@ _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 class _Body(_Object):
     model: Annotated[str, Field(max_length=1024)] | None = None
-    messages: Annotated[
-        list[Annotated[_AnyMessage, Field(discriminator="role")]], Field(min_length=1)
-    ]
+    messages: Annotated[list[_AnyMessage], Field(min_length=1)]
     tools: Annotated[list[_Tool], Field(max_length=1024)] = []
     tool_choice: held.Choice = held.AUTO
     parallel_tool_calls: bool = True
@@ -166,7 +191,7 @@ def _request(b: _Body, namespace: str) -> Request:
     choice, named = held.chosen(b.tool_choice)
     return Request(
         model=b.model,
-        messages=tuple(_message(m) for m in b.messages),
+        messages=tuple(m.message for m in b.messages),
         tools=tuple(
             Tool(f.name, f.description, f.parameters, f.strict)
             for f in (t.function for t in b.tools)
@@ -192,20 +217,6 @@ def _request(b: _Body, namespace: str) -> Request:
 def _template_args(b: _Body) -> Mapping[str, Any]:
     switch = {} if b.enable_thinking is None else {"enable_thinking": b.enable_thinking}
     return switch | dict(template_args(b.reasoning_effort, b.chat_template_kwargs))
-
-
-def _message(m: _AnyMessage) -> Message:
-    texts: tuple[Part, ...] = tuple(Text(p.text) for p in m.content if p.text)
-    match m:
-        case _PlainMessage():
-            return Message("user" if m.role == "user" else "system", texts)
-        case _ToolMessage():
-            return Message("tool", texts, tool_call_id=m.tool_call_id)
-        case _AssistantMessage():
-            thought = m.reasoning_content or m.reasoning
-            thoughts = (Reasoning(thought),) if thought else ()
-            calls = (ToolCall(c.id, c.function.name, c.function.arguments) for c in m.tool_calls)
-            return Message("assistant", (*thoughts, *texts, *calls))
 
 
 def _sampling(b: _Body) -> Sampling:

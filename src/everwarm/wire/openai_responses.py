@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WrapValidator
 
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
@@ -24,6 +24,7 @@ from everwarm.wire import body as wb
 from everwarm.wire import held
 from everwarm.wire.extensions import Everwarm
 from everwarm.wire.format import Asked
+from everwarm.wire.once import Once
 from everwarm.wire.responses_stream import Encoder, turn_of_item
 from everwarm.wire.responses_tools import AnyTool, Named, named_tools
 from everwarm.wire.sealed import unseal
@@ -117,6 +118,7 @@ class _Output(_Item):
 _AnyItem = Annotated[
     _Message | _Reasoning | _Call | _CustomCall | _Output, Field(discriminator="type")
 ]
+_Items = list[Annotated[_AnyItem, WrapValidator(Once())]]
 
 
 def _items_of(value: object) -> object:
@@ -143,7 +145,7 @@ class _TextConfig(StrictObject):
 
 class _Body(StrictObject):
     model: Annotated[str, Field(max_length=1024)] | None = None
-    input: Annotated[list[_AnyItem], Field(min_length=1), BeforeValidator(_items_of)]
+    input: Annotated[_Items, Field(min_length=1), BeforeValidator(_items_of)]
     instructions: str = ""
     tools: Annotated[list[AnyTool], Field(max_length=1024)] = []
     tool_choice: held.Choice = held.AUTO
