@@ -73,6 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=Path.home()) as tmp:
         limits = Limits(budget_bytes=20 * 10**9, keep_free_bytes=0)
         store = DiskStore.open(Path(tmp) / "cache", limits=limits)
+        store.is_busy = True  # as the engine says while a reply runs
         window(decoder, lambda: True)
         for n in range(a.rounds):
             until = time.perf_counter() + 3
