@@ -34,6 +34,8 @@ DAY_S: Final = 86_400
 PAUSE_S: Final = 1.0
 """A write lets reads go first, but goes on after this long between two batches."""
 
+REST: Final = 3.0
+"""How long a write rests beside a running reply, as a multiple of the time that a slab took."""
 MOST_REST_S: Final = 0.02
 """A disk that takes longer than this for one slab leaves a running reply alone by itself."""
 
@@ -208,14 +210,14 @@ class Writer:
             raise
 
     def _append(self, fd: int, slab: memoryview) -> None:
-        """Reads go first. Beside a running reply: past the page cache, and half of the time."""
+        """Reads go first. Beside a running reply: past the page cache, with rests."""
         self._reader.is_quiet.wait(PAUSE_S)
         began = time.perf_counter()
         if self._is_busy():
             self._files.pass_cache(fd)
         self._files.write(fd, [slab])
         if self._is_busy():
-            time.sleep(min(time.perf_counter() - began, MOST_REST_S))
+            time.sleep(min(REST * (time.perf_counter() - began), MOST_REST_S))
 
     def _path(self, file_id: str) -> Path:
         return self._directory / f"{file_id}.kv"
