@@ -1,8 +1,9 @@
 """Decode speed while the disk tier writes a gigabyte, against decode speed while it rests.
 
-    python benchmarks/decode_while_writing.py MODEL_DIR [--rounds 3] [--gigabytes 1]
+    python benchmarks/decode_while_writing.py MODEL_DIR [--rounds 10] [--gigabytes 1]
 
-Windows of both kinds take turns in one process; the ratio is of tokens per second, by medians.
+Windows of both kinds take turns in one process. A round has tokens per second while it writes, to
+the mean of the idle windows before and after it. The noise is of an idle window, the same way.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ def window(decoder: Decoder, is_over: Any) -> float:
     return n / (time.perf_counter() - began)
 
 
+def rest(decoder: Decoder) -> float:
+    until = time.perf_counter() + 3
+    return window(decoder, lambda: time.perf_counter() > until)
+
+
 def write(store: DiskStore, start: int, data: Any) -> Any:
     tokens = tokens_of(range(start, start + 64))
     trail = Trail(bytes(32), f"run{start}")
@@ -64,30 +70,37 @@ def write(store: DiskStore, start: int, data: Any) -> Any:
 def main() -> None:
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     ap.add_argument("model", type=Path)
-    ap.add_argument("--rounds", type=int, default=3)
+    ap.add_argument("--rounds", type=int, default=10)
     ap.add_argument("--gigabytes", type=float, default=1.0)
     a = ap.parse_args()
     decoder = Decoder(load_model(str(a.model), model_id=None, context_length=None).model)
     data = np.ones((1, 1, 64, int(a.gigabytes * 1e9 / 256)), np.float32)
-    idle, busy = [], []
+    idle, busy, seconds = [], [], []
     with tempfile.TemporaryDirectory(dir=Path.home()) as tmp:
         limits = Limits(budget_bytes=20 * 10**9, keep_free_bytes=0)
         store = DiskStore.open(Path(tmp) / "cache", limits=limits)
+        store.is_busy = True  # as the engine says while a reply runs
         window(decoder, lambda: True)
+        idle.append(rest(decoder))
         for n in range(a.rounds):
-            until = time.perf_counter() + 3
-            idle.append(window(decoder, lambda t=until: time.perf_counter() > t))
-            done = write(store, 1000 * n, data)
+            began, done = time.perf_counter(), write(store, 1000 * n, data)
             busy.append(window(decoder, done.done))
+            seconds.append(time.perf_counter() - began)
             assert done.result() is not None, store.stats()
+            idle.append(rest(decoder))
         store.close()
-    ratio = statistics.median(busy) / statistics.median(idle)
+    ratios = [2 * b / (x + y) for b, x, y in zip(busy, idle, idle[1:], strict=False)]
+    noise = [2 * y / (x + z) for x, y, z in zip(idle, idle[1:], idle[2:], strict=False)]
     result = {
         "model": a.model.name,
         "mlx": mx.__version__,
+        "gigabytes": a.gigabytes,
+        "seconds": [round(x, 2) for x in seconds],
         "idle_tps": [round(x, 2) for x in idle],
         "writing_tps": [round(x, 2) for x in busy],
-        "ratio": round(ratio, 3),
+        "ratios": [round(x, 3) for x in ratios],
+        "ratio": round(statistics.median(ratios), 3),
+        "noise": [round(x, 3) for x in sorted(noise)],
     }
     print(json.dumps(result, indent=2))
 

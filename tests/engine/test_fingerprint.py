@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx_lm
 import pytest
 import zoo
 
 from everwarm.engine.fingerprint import fingerprint
+from everwarm.engine.kv import Arrangement, arrange
 from everwarm.engine.model import load_model
 
 
@@ -21,8 +24,9 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Path:
     return zoo.save("llama", tmp_path_factory.mktemp("models") / "llama", smollm2)
 
 
-def print_of(path: Path) -> bytes:
+def print_of(path: Path, kv: Arrangement | None = None) -> bytes:
     loaded = load_model(str(path), model_id=None, context_length=None)
+    arrange(loaded.model, kv or Arrangement())
     return fingerprint(loaded.model, loaded.config, path, path.parent / "sums.json")
 
 
@@ -44,12 +48,27 @@ def weights(path: Path) -> None:
     mx.save_safetensors(str(file), held)
 
 
+def numbers(kind: str) -> Callable[[Path], None]:
+    """The weights in numbers of another kind, as another conversion of the same model has them."""
+
+    def change(path: Path) -> None:
+        file = path / "model.safetensors"
+        held = mx.load(str(file))
+        mx.save_safetensors(str(file), {k: v.astype(getattr(mx, kind)) for k, v in held.items()})
+
+    return change
+
+
 CHANGES: dict[str, Callable[[Path], None]] = {
     "weights": weights,
     "rope": lambda p: config(p, lambda c: c.update(rope_theta=20000.0)),
     "rope scaling": lambda p: config(
         p, lambda c: c.update(rope_scaling={"rope_type": "linear", "factor": 2.0})
     ),
+    "quantisation": lambda p: config(
+        p, lambda c: c.update(quantization={"group_size": 64, "bits": 8})
+    ),
+    "numbers": numbers("bfloat16"),
     "norm": lambda p: config(p, lambda c: c.update(rms_norm_eps=1e-5)),
     "adapter": lambda p: mx.save_safetensors(
         str(p / "adapters.safetensors"), {"a": mx.zeros((2, 2))}
@@ -65,6 +84,35 @@ def test_a_change_that_alters_numbers_is_another_model(
     assert print_of(path) == print_of(model_dir)
     change(path)
     assert print_of(path) != print_of(model_dir)
+
+
+def test_rows_kept_otherwise_are_another_models(tmp_path: Path, smollm2: Path) -> None:
+    path = zoo.save("llama", tmp_path / "model", smollm2, head_dim=64)
+    ways = [None, Arrangement(bits=8), Arrangement(bits=4), Arrangement(bits=8, group_size=32)]
+    ways += [Arrangement(window=64), Arrangement(window=128)]
+    assert len({print_of(path, kv) for kv in ways}) == len(ways)
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "value"),
+    [("mlx_lm", "__version__", "99.0.1"), (fingerprint.__module__, "VERSION", 2)],
+    ids=["mlx-lm", "format"],
+)
+def test_another_layout_of_mlx_lm_or_of_the_files_is_another_model(
+    of: str, name: str, value: object, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = print_of(model_dir)
+    monkeypatch.setattr(sys.modules[of], name, value)
+    assert print_of(model_dir) != before
+
+
+def test_a_small_release_of_mlx_lm_is_the_same_model(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = print_of(model_dir)
+    major, minor, *_ = mlx_lm.__version__.split(".")
+    monkeypatch.setattr(mlx_lm, "__version__", f"{major}.{minor}.99")
+    assert print_of(model_dir) == before
 
 
 def test_neither_name_nor_template_nor_tokenizer_matter(model_dir: Path, tmp_path: Path) -> None:

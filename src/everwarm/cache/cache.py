@@ -291,8 +291,7 @@ class Cache:
         if self.tier is None:
             return near
         far = plan(steps, limit, is_cuttable=self.is_cuttable, from_disk=True)
-        pays = far.at > near.at and self.tier.pays(far, near.at, self.prefill_tps)
-        return far if pays else near
+        return far if self.tier.pays(far, near.at, self.prefill_tps) else near
 
     def _flush(self, holder: Holder) -> None:
         if holder.restoring:
@@ -331,6 +330,8 @@ class Cache:
     def _cut_tail(self, holder: Holder, step: tree.Step, chosen: Plan) -> None:
         """Leave what lies behind the base as segments, then go back to it."""
         at = tree.node_at(tree.Step(step.node, chosen.base))
+        if self.tier is not None:
+            self.tier.leaves(holder)
         for node in tree.withdraw(holder, at):
             if not node.holders:
                 node.segment = self._cut(holder, node)
@@ -395,6 +396,5 @@ def _held(node: Node, head: int, marks: Sequence[Mark]) -> Held:
     assert node.checkpoint is not None
     nbytes = node.checkpoint.nbytes
     heavy = node.kind == "system" or len(node.children) > 1
-    heavy = heavy or policy.begins_turn(node.end, marks, nbytes)
-    weight = policy.HEAVY if heavy else 1
+    weight = policy.HEAVY if heavy or policy.begins_turn(node.end, marks, nbytes) else 1
     return Held(node.end, weight, node.resumed, nbytes, node.end <= head)

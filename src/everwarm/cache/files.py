@@ -12,6 +12,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,7 +21,10 @@ from everwarm.errors import CacheFault
 
 MAX_VIEWS: Final = 256
 """Buffers in one call; systems allow 1,024."""
+SLAB: Final = 2**20
+"""Bytes of one write. A multiple of every disk's block."""
 _SAFE: Final = os.O_CLOEXEC | os.O_NOFOLLOW
+_DIRECT: Final[int] = getattr(os, "O_DIRECT", 0)
 
 
 class Files(Protocol):
@@ -37,6 +41,9 @@ class Files(Protocol):
 
     def create(self, path: Path) -> int:
         """A new file to be written, 0600. It must not exist."""
+
+    def pass_cache(self, fd: int) -> None:
+        """Have what is appended from now on go past the system's page cache, where it can."""
 
     def write(self, fd: int, views: Sequence[memoryview]) -> None:
         """Append all of these."""
@@ -92,10 +99,21 @@ class OsFiles:
     def create(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600)
 
+    def pass_cache(self, fd: int) -> None:
+        with suppress(OSError):  # not on this file system
+            if (no_cache := getattr(fcntl, "F_NOCACHE", None)) is not None:  # macOS
+                fcntl.fcntl(fd, no_cache, 1)
+            else:
+                fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | _DIRECT)
+
     def write(self, fd: int, views: Sequence[memoryview]) -> None:
         left = list(views)
         while left:
-            left = _rest(left, os.writev(fd, left))
+            try:
+                left = _rest(left, os.writev(fd, left))
+            except OSError as e:
+                if e.errno != errno.EINVAL or not _takes_cache_again(fd):
+                    raise
 
     def sync(self, fd: int) -> None:
         full = getattr(fcntl, "F_FULLFSYNC", None)
@@ -152,6 +170,15 @@ class OsFiles:
         return sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
 
 
+def _takes_cache_again(fd: int) -> bool:
+    """Whether writes went past the page cache, which takes whole blocks only. They do no longer."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if not flags & _DIRECT:
+        return False
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~_DIRECT)
+    return True
+
+
 def _rest(views: list[memoryview], n: int) -> list[memoryview]:
     """What is left of these after their first n bytes."""
     for i, v in enumerate(views):
@@ -174,3 +201,18 @@ def batches(views: Iterable[memoryview]) -> Iterator[list[memoryview]]:
             size += len(c)
     if group:
         yield group
+
+
+def slabs(views: Iterable[memoryview], room: memoryview) -> Iterator[memoryview]:
+    """All bytes in order, copied into `room`: full each time but the last. Good until the next."""
+    n = 0
+    for view in views:
+        while len(view):
+            part = view[: len(room) - n]
+            room[n : n + len(part)] = part
+            n, view = n + len(part), view[len(part) :]
+            if n == len(room):
+                yield room
+                n = 0
+    if n:
+        yield room[:n]

@@ -74,6 +74,9 @@ class Live(Protocol):
     def rows_out(self, start: int, end: int) -> Bytes:
         """The cuttable layers' rows [start, end), copied out of the engine's arrays."""
 
+    def piece_rows_out(self, piece: Piece, start: int, end: int, piece_start: int) -> Bytes:
+        """As `rows_out`, from a piece that `cut` gave and that begins at `piece_start`."""
+
     def rows_in(
         self, held: Sequence[Layer], buffers: Sequence[Any], start: int, end: int,
         piece_start: int, room: int

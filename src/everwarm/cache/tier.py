@@ -20,10 +20,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from everwarm.cache import tree
-from everwarm.cache.blob import Record
+from everwarm.cache.blob import Kind, Record
 from everwarm.cache.disk import DiskStore
 from everwarm.cache.identity import Trail
 from everwarm.cache.join import Joined
@@ -56,6 +56,16 @@ class _Write:
     is_checkpoint: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is to be written: rows up to `node`, of a state or of what it left behind there."""
+
+    holder: Holder
+    namespace: str
+    node: Node
+    tokens: Tokens[int]
+
+
 class DiskTier:
     """One model's pieces on disk. `wake` is called from another thread when a write has ended.
 
@@ -74,6 +84,7 @@ class DiskTier:
         self._fingerprint = fingerprint
         self._wake = wake
         self._pending: deque[tuple[Holder, str]] = deque()
+        self._tails: deque[_Source] = deque()
         self._write: _Write | None = None
         self._joining: Future[Joined | None] | None = None
         self._joined: frozenset[str] = frozenset()
@@ -82,7 +93,7 @@ class DiskTier:
 
     @property
     def is_idle(self) -> bool:
-        return not self._pending and self._write is None
+        return not self._pending and not self._tails and self._write is None
 
     def graft(self, root_of: Callable[[str], Node]) -> int:
         """Put everything that is on disk into the trees; how many pieces."""
@@ -136,6 +147,12 @@ class DiskTier:
         if all(h is not holder for h, _ in self._pending):
             self._pending.append((holder, namespace))
 
+    def leaves(self, holder: Holder) -> None:
+        """A state is about to go back: what it leaves as segments is written all the same."""
+        for h, namespace in self._pending:
+            if h is holder:
+                self._tails.append(_Source(h, namespace, h.node, h.tokens[: h.node.end]))
+
     def step(self) -> None:
         """File the write that has ended, start the next one. Copies at most one cell of rows."""
         if self._write is not None:
@@ -149,8 +166,10 @@ class DiskTier:
             self._write = self._next(holder, namespace)
             if self._write is None:
                 self._pending.popleft()
-            else:
-                self._write.done.add_done_callback(lambda _: self._wake())
+        if self._write is None:
+            self._write = self._next_tail()
+        if self._write is not None:
+            self._write.done.add_done_callback(lambda _: self._wake())
 
     @property
     def is_tidy(self) -> bool:
@@ -203,6 +222,7 @@ class DiskTier:
     def let_go(self, holder: Holder) -> None:
         """Write no more of this state."""
         self._pending = deque(p for p in self._pending if p[0] is not holder)
+        self._tails = deque(t for t in self._tails if t.holder is not holder)
 
     def gone(self, file_ids: frozenset[str], roots: Iterable[Node]) -> None:
         """Files were deleted: nothing stands on them any more."""
@@ -238,46 +258,72 @@ class DiskTier:
         at = _written(path)
         if holder.busy:
             end -= end % CELL  # of a state that grows only whole cells
+        source = _Source(holder, namespace, holder.node, holder.tokens)
         if at < end:
-            rows = max(self._most_bytes * holder.live.length // max(holder.live.nbytes, 1), 1)
             heads = {n.end for n in path if n.kind == "system" and n.end > at}
-            to = min(end, (at // CELL + 1) * CELL, at + rows, *heads)
+            to = min(end, self._most_at(source, at), *heads)
             made = holder.live.rows_out(at, to)
-            mark: MarkKind | None = "system" if to in heads else None
-            return self._start(holder, namespace, "segment", (at, to), made, mark)
-        for node in path:
+            return self._start(source, "segment", at, to, made, "system" if to in heads else None)
+        return self._next_checkpoint(source, at)
+
+    def _next_tail(self) -> _Write | None:
+        """The next of what states left behind."""
+        while self._tails:
+            source = self._tails[0]
+            path = source.node.path()
+            write = self._next_at_rest(source, path) if _is_in_tree(path) else None
+            if write is not None:
+                return write
+            self._tails.popleft()
+        return None
+
+    def _next_at_rest(self, source: _Source, path: list[Node]) -> _Write | None:
+        at = _written(path)
+        node = next((n for n in path if n.start <= at < n.end), None)
+        if node is None:
+            return self._next_checkpoint(source, at)
+        to = min(node.end, self._most_at(source, at))
+        if node.holders:
+            made = node.holders[0].live.rows_out(at, to)
+        elif (s := node.segment) is not None and not isinstance(s.piece, OnDisk):
+            made = source.holder.live.piece_rows_out(s.piece, at, to, s.piece_start)
+        else:
+            return None
+        is_head = node.kind == "system" and to == node.end
+        return self._start(source, "segment", at, to, made, "system" if is_head else None)
+
+    def _most_at(self, source: _Source, at: int) -> int:
+        """How far one piece that begins here may reach."""
+        live = source.holder.live
+        rows = max(self._most_bytes * live.length // max(live.nbytes, 1), 1)
+        return min((at // CELL + 1) * CELL, at + rows)
+
+    def _next_checkpoint(self, source: _Source, at: int) -> _Write | None:
+        for node in source.node.path():
             piece = node.checkpoint
             wanted = node.kind in KEPT or len(node.children) > 1
             if piece is None or node.shelved_checkpoint or not wanted or node.end > at:
                 continue
-            out = holder.live.checkpoint_out(piece, node.end)
+            out = source.holder.live.checkpoint_out(piece, node.end)
             if out is not None:
-                return self._start(
-                    holder, namespace, "checkpoint", (node.end, node.end), out, node.kind
-                )
+                return self._start(source, "checkpoint", node.end, node.end, out, node.kind)
         return None
 
     def _start(
-        self,
-        holder: Holder,
-        namespace: str,
-        kind: Any,
-        at: tuple[int, int],
-        made: Bytes,
-        mark: MarkKind | None,
+        self, of: _Source, kind: Kind, start: int, end: int, made: Bytes, mark: MarkKind | None
     ) -> _Write:
-        start, end = at
-        tokens = holder.tokens[:end]
-        trail = Trail(self._fingerprint, namespace)
+        tokens = of.tokens[:end]
+        trail = Trail(self._fingerprint, of.namespace)
         parent = trail.feed(tokens[:start])
         position = trail.feed(tokens[start:])
         record = Record(
-            kind, self._fingerprint, namespace, parent, position, start, end, tokens[start:], mark
-        )
+            kind, self._fingerprint, of.namespace, parent, position, start, end,
+            tokens[start:], mark,
+        )  # fmt: skip
         layers, buffers = made
         nbytes = sum(memoryview(b).nbytes for b in buffers)
         done = self.store.write(record, layers, buffers)
-        return _Write(done, holder, tokens, start, end, nbytes, kind == "checkpoint")
+        return _Write(done, of.holder, tokens, start, end, nbytes, kind == "checkpoint")
 
     def _file(self, write: _Write) -> None:
         file_id = write.done.result() if write.done.exception() is None else None
@@ -299,6 +345,11 @@ class DiskTier:
 
 def _file_of(s: Segment) -> str | None:
     return s.piece.file_id if isinstance(s.piece, OnDisk) else None
+
+
+def _is_in_tree(path: list[Node]) -> bool:
+    """Whether nothing of a path was forgotten."""
+    return all(n.parent is not None and n.parent.children.get(n.tokens[0]) is n for n in path)
 
 
 def _written(path: list[Node]) -> int:

@@ -9,6 +9,7 @@ grows from a second to a minute everything is looked at anew.
 
 from __future__ import annotations
 
+import mmap
 import secrets
 import sqlite3
 import time
@@ -19,7 +20,7 @@ from typing import Final, TypeVar
 
 from everwarm.cache import blob
 from everwarm.cache.blob import Layer, Record
-from everwarm.cache.files import Files, batches
+from everwarm.cache.files import SLAB, Files, slabs
 from everwarm.cache.health import DiskStats, Health, Limits, Rate, Verified
 from everwarm.cache.index import Index, Stored
 from everwarm.cache.join import Joined, join
@@ -32,6 +33,11 @@ from everwarm.job import Path as TokenPath
 DAY_S: Final = 86_400
 PAUSE_S: Final = 1.0
 """A write lets reads go first, but goes on after this long between two batches."""
+
+REST: Final = 3.0
+"""How long a write rests beside a running reply, as a multiple of the time that a slab took."""
+MOST_REST_S: Final = 0.02
+"""A disk that takes longer than this for one slab leaves a running reply alone by itself."""
 
 T = TypeVar("T")
 
@@ -61,6 +67,7 @@ class Writer:
         self._today, self._written_today = -1, 0
         self.n_written = self.n_dropped = self.n_evicted = self.n_damaged = 0
         self._rate = Rate()
+        self._slab = memoryview(mmap.mmap(-1, SLAB))  # begins at a page, as direct writes must
 
     def stats(self, queued_bytes: int) -> DiskStats:
         return DiskStats(
@@ -190,9 +197,8 @@ class Writer:
         try:
             fd = self._files.create(temp)
             try:
-                for batch in batches(views):
-                    self._reader.is_quiet.wait(PAUSE_S)
-                    self._files.write(fd, batch)
+                for slab in slabs(views, self._slab):
+                    self._append(fd, slab)
                 self._files.sync(fd)
             finally:
                 self._files.close(fd)
@@ -202,6 +208,16 @@ class Writer:
             self._discard(temp, length)
             self._discard(final, length)
             raise
+
+    def _append(self, fd: int, slab: memoryview) -> None:
+        """Reads go first. Beside a running reply: past the page cache, with rests."""
+        self._reader.is_quiet.wait(PAUSE_S)
+        began = time.perf_counter()
+        if self._is_busy():
+            self._files.pass_cache(fd)
+        self._files.write(fd, [slab])
+        if self._is_busy():
+            time.sleep(min(REST * (time.perf_counter() - began), MOST_REST_S))
 
     def _path(self, file_id: str) -> Path:
         return self._directory / f"{file_id}.kv"

@@ -117,6 +117,11 @@ class State:
     def rows_out(self, start: int, end: int) -> transfer.Bytes:
         return transfer.rows_out(self._cuttable, start, end)
 
+    def piece_rows_out(
+        self, piece: ArrayPiece, start: int, end: int, piece_start: int
+    ) -> transfer.Bytes:
+        return transfer.held_rows_out(piece.held, start - piece_start, end - piece_start)
+
     def rows_in(
         self, held: Sequence[Layer], buffers: Sequence[Any], start: int, end: int,
         piece_start: int, room: int

@@ -34,12 +34,17 @@ Bytes = tuple[tuple[Layer, ...], list[Any]]
 
 def rows_out(cuttable: Sequence[Any], start: int, end: int) -> Bytes:
     """Rows [start, end) of cuttable layers."""
+    return held_rows_out([layers.map_rows(lambda a: a, c) for c in cuttable], start, end)
+
+
+def held_rows_out(rows: Sequence[Any], start: int, end: int) -> Bytes:
+    """Rows [start, end) of what cuttable layers hold, or held: arrays with rows as axis -2."""
     buffers: list[Any] = []
 
     def take(a: mx.array) -> Array:
         return _put(np.array(_view(a)[..., start:end, :], order="C"), a, buffers)
 
-    held = [_part(take, layers.map_rows(lambda a: a, c)) for c in cuttable]
+    held = [_part(take, of_layer) for of_layer in rows]
     return tuple(Layer("cuttable", end - start, h) for h in held), buffers
 
 
