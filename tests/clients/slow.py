@@ -82,11 +82,11 @@ def _asked(
             end_group(process.pid)
         took = time.monotonic() - begun
         turns = server.call("GET", "/api/turns?limit=100")[1]["turns"]
-    longest = max((t["prefill_s"] for t in turns), default=0)
+    longest = max((t["ttft_s"] for t in turns), default=0)
     cancelled = sum(t["finish"] == "cancelled" for t in turns)
     good = DONE in out.read_text() and not cancelled and longest >= 0.9 * seconds
     return (
-        f"{'good' if good else 'BAD'}: {took:.0f} s, the longest prefill {longest:.0f} s, "
+        f"{'good' if good else 'BAD'}: {took:.0f} s, waited {longest:.0f} s for its first token, "
         f"{len(turns)} requests, {cancelled} given up"
         + ("" if good else f"\n{out.read_text()[-2000:]}")
     )

@@ -278,7 +278,11 @@ def _aider(at: Served, folder: str) -> Setup:
 _NO_SWITCH = "Its editor extension takes no configuration from outside. There, enter"
 CLIENTS = {
     "opencode": Client(
-        command="opencode", package="opencode-ai", version="1.18.33", setup=_opencode
+        command="opencode",
+        package="opencode-ai",
+        version="1.18.33",
+        setup=_opencode,
+        tried="2026-11-24",
     ),
     "openclaw": Client(
         command="openclaw",
@@ -289,7 +293,11 @@ CLIENTS = {
         note="Your own openclaw.json, with its channels, is not read meanwhile.",
     ),
     "claude": Client(
-        command="claude", package="@anthropic-ai/claude-code", version="2.1.330", setup=_claude
+        command="claude",
+        package="@anthropic-ai/claude-code",
+        version="2.1.330",
+        setup=_claude,
+        tried="2026-11-24",
     ),
     "codex": Client(
         command="codex",
@@ -299,7 +307,11 @@ CLIENTS = {
         tried="2026-11-24",
     ),
     "pi": Client(
-        command="pi", package="@mariozechner/pi-coding-agent", version="0.73.1", setup=_pi
+        command="pi",
+        package="@mariozechner/pi-coding-agent",
+        version="0.73.1",
+        setup=_pi,
+        tried="2026-11-24",
     ),
     "qwen": Client(command="qwen", package="@qwen-code/qwen-code", version="0.24.4", setup=_qwen),
     "cline": Client(
