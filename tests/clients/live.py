@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ COUNTS = ("prompt_tokens", "prefilled_tokens", "unseen_tokens", "new_tokens")
 THOUGHT = "<think>Let me think.</think>"
 LONG = "word " * 4000
 LIMIT = 1.02
+NOTE = 128
+"""What an agent that `rereads` may take back behind the last message, in tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,11 @@ class Walk:
     def go(self) -> list[tuple[str, dict[str, int]]]:
         """What each step read; raises AssertionError where one fails."""
         steps = [s for s in script(self.agent.shell) if s.kind != "fork" or self.agent.forks]
-        return [(step.name, self._step(step)) for step in steps]
+        counts = [(step.name, self._step(step)) for step in steps]
+        if self.agent.rereads:
+            for one, two in pairwise(self._turns()):
+                assert two["cached_tokens"] >= one["prompt_tokens"] - NOTE, (one, two)
+        return counts
 
     def _step(self, step: Step) -> dict[str, int]:
         before = len(self._turns())

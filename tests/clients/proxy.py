@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,13 +22,16 @@ class Dictation:
     """What the model will say to requests with tools, in order; the others get a title.
 
     `words` counts the times that `word` of a long reply reached the agent, so that a test can stop
-    it in the middle. Shared by the threads of the proxy.
+    it in the middle. The first request with tools that takes `cut_s` loses its connection, as by a
+    timeout on the way; what it was to be told is then for the next. Shared by the threads of the
+    proxy.
     """
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.replies: list[str] = []
         self.words = 0
+        self.cut_s = math.inf
         self._lock = threading.Lock()
 
     def reply(self, body: dict[str, Any]) -> str:
@@ -33,6 +40,15 @@ class Dictation:
                 return "A title"
             self.words = 0
             return self.replies.pop(0)
+
+    def cuts(self, body: dict[str, Any], taken_s: float) -> bool:
+        """Whether this request is the one to be cut, now."""
+        with self._lock:
+            if not body.get("tools") or taken_s < self.cut_s:
+                return False
+            self.cut_s = math.inf
+            self.replies.insert(0, body["everwarm"]["reply"])
+            return True
 
 
 @contextmanager
@@ -59,22 +75,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["content-length"]))
+        body: dict[str, Any] = {}
         if self.path.partition("?")[0].endswith(ASKS):
             body = json.loads(raw)
             body["everwarm"] = {"reply": self.said.reply(body)}
             raw = json.dumps(body).encode()
-        self._forward(raw)
+        self._forward(raw, body)
 
     def do_GET(self) -> None:
-        self._forward(None)
+        self._forward(None, {})
 
     do_HEAD = do_GET
 
-    def _forward(self, body: bytes | None) -> None:
+    def _forward(self, raw: bytes | None, body: dict[str, Any]) -> None:
         """An agent that leaves takes the server's request with it."""
+        begun = time.monotonic()
         line = http.client.HTTPConnection("127.0.0.1", self.said.port, timeout=900)
         kept = {k: v for k, v in self.headers.items() if k.lower() not in _DROPPED}
-        line.request(self.command, self.path, body, kept)
+        line.request(self.command, self.path, raw, kept)
         answer = line.getresponse()
         self.send_response(answer.status)
         self.send_header("content-type", answer.getheader("content-type") or "text/plain")
@@ -86,6 +104,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(part)
                 self.wfile.flush()
                 self.said.words += part.count(b"word")
+                if self.said.cuts(body, time.monotonic() - begun):
+                    reset = struct.pack("ii", 1, 0)
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                    return
         except (BrokenPipeError, ConnectionResetError):
             return
         finally:

@@ -38,10 +38,14 @@ class Served:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a client is started with. `unset`: variables that would win over ours."""
+    """What a client is started with.
+
+    `defaults`: variables for a person who has set none; `unset`: those that would win over ours.
+    """
 
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     unset: tuple[str, ...] = ()
 
@@ -123,6 +127,9 @@ def _openclaw(at: Served, folder: str) -> Setup:
     }
     return Setup(
         env={"OPENCLAW_CONFIG_PATH": f"{folder}/openclaw.json"},
+        # Else its state is beside the configuration, and the system prompt names that folder, which
+        # is another at each start.
+        defaults={"OPENCLAW_STATE_DIR": "~/.openclaw"},
         files={"openclaw.json": _json(config)},
     )
 
@@ -290,7 +297,8 @@ CLIENTS = {
         version="2026.9.6",
         setup=_openclaw,
         alone=("chat",),
-        note="Your own openclaw.json, with its channels, is not read meanwhile.",
+        note="Your own openclaw.json, with its channels, is not read meanwhile. Its state stays in "
+        "~/.openclaw, or where OPENCLAW_STATE_DIR says; name a profile's there.",
     ),
     "claude": Client(
         command="claude",
