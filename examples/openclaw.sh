@@ -1,6 +1,6 @@
 #!/bin/sh
 # openclaw with everwarm at http://127.0.0.1:8642, as `everwarm launch openclaw --print` shows it.
-# For openclaw 2026.9.6; not tried yet. Install: npm install -g openclaw
+# Tried with openclaw 2026.9.6 on 2026-11-24. Install: npm install -g openclaw
 # Your own openclaw.json, with its channels, is not read meanwhile. Its state stays in ~/.openclaw, or where OPENCLAW_STATE_DIR says; name a profile's there.
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT

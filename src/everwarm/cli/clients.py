@@ -296,6 +296,7 @@ CLIENTS = {
         package="openclaw",
         version="2026.9.6",
         setup=_openclaw,
+        tried="2026-11-24",
         alone=("chat",),
         note="Your own openclaw.json, with its channels, is not read meanwhile. Its state stays in "
         "~/.openclaw, or where OPENCLAW_STATE_DIR says; name a profile's there.",
