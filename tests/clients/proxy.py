@@ -5,8 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import math
-import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -96,18 +94,20 @@ class _Handler(BaseHTTPRequestHandler):
         answer = line.getresponse()
         self.send_response(answer.status)
         self.send_header("content-type", answer.getheader("content-type") or "text/plain")
-        self.send_header("connection", "close")
+        has_body = self.command != "HEAD"
+        if has_body:  # chunked, so that an agent can tell an end from a loss
+            self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         self.close_connection = True
         try:
             while part := answer.read1(65536):
-                self.wfile.write(part)
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
                 self.wfile.flush()
                 self.said.words += part.count(b"word")
                 if self.said.cuts(body, time.monotonic() - begun):
-                    reset = struct.pack("ii", 1, 0)
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
                     return
+            if has_body:
+                self.wfile.write(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
             return
         finally:
