@@ -33,14 +33,15 @@ def call(name: str, **arguments: object) -> str:
 class Agent:
     """One agent. `ask`: its own arguments for messages, one or more where it `takes_many`.
 
-    `rereads`: it takes back the end of each request, so that the reply is read again.
+    `kinds`: what it can be asked from a script. `rereads`: it takes back the end of each request,
+    so that the reply is read again.
     """
 
     ask: Callable[[Kind, list[str], Place], list[str]]
     shell: Callable[[str], str] = lambda command: call("bash", command=command)
     env: Mapping[str, str] = field(default_factory=dict)
     takes_many: bool = False
-    forks: bool = True
+    kinds: frozenset[Kind] = frozenset(("first", "next", "fork"))
     rereads: bool = False
     workspace: str = ""
     """Where it works, in its home, if not in the project."""

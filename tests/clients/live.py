@@ -109,7 +109,7 @@ class Walk:
 
     def go(self) -> list[tuple[str, dict[str, int]]]:
         """What each step read; raises AssertionError where one fails."""
-        steps = [s for s in script(self.agent.shell) if s.kind != "fork" or self.agent.forks]
+        steps = [s for s in script(self.agent.shell) if s.kind in self.agent.kinds]
         counts = [(step.name, self._step(step)) for step in steps]
         if self.agent.rereads:
             for one, two in pairwise(self._turns()):
