@@ -18,4 +18,5 @@ def _ask(kind: Kind, messages: list[str], place: Place) -> list[str]:
 AGENT = Agent(
     shell=lambda command: call("run_shell_command", command=command, is_background=False),
     ask=_ask,
+    edits=True,
 )

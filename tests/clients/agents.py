@@ -34,15 +34,17 @@ class Agent:
     """One agent. `ask`: its own arguments for messages, one or more where it `takes_many`.
 
     `kinds`: what it can be asked from a script. `rereads`: it takes back the end of each request,
-    so that the reply is read again.
+    so that the reply is read again. `edits`: it changes messages that it sent before. `shell` is
+    None where it has no tools.
     """
 
     ask: Callable[[Kind, list[str], Place], list[str]]
-    shell: Callable[[str], str] = lambda command: call("bash", command=command)
+    shell: Callable[[str], str] | None = lambda command: call("bash", command=command)
     env: Mapping[str, str] = field(default_factory=dict)
     takes_many: bool = False
     kinds: frozenset[Kind] = frozenset(("first", "next", "fork"))
     rereads: bool = False
+    edits: bool = False
     workspace: str = ""
     """Where it works, in its home, if not in the project."""
 

@@ -5,7 +5,8 @@
 session, resumes it in new processes, forks it, and is stopped in the middle of a reply.
 
 Not part of the suite, since it wants the agents. `--install` puts them into CLIENTS_DIR first, in
-the versions that `everwarm launch` names, with a Node of their own; that wants npm.
+the versions that `everwarm launch` names, with a Node of their own; that wants npm
+(aider is not there; it has to be on the PATH).
 
 Prints what each step read, and both ratios; fails where a step does, or reads too much.
 """
@@ -95,6 +96,24 @@ def script(shell: Callable[[str], str]) -> list[Step]:
     ]
 
 
+EDIT = """\
+made.txt
+```
+one
+two
+```"""
+
+
+def plain() -> list[Step]:
+    """For an agent without tools: an edit as text, a resume in a new process, a stop."""
+    return [
+        Step("first", "first", ["Make it."], [f"{THOUGHT}Here it is.\n\n{EDIT}"], "Here it is."),
+        Step("resume", "next", ["Is that all?"], [f"{THOUGHT}It is all."], "It is all."),
+        Step("stopped", "next", ["Tell me all about it."], [f"{THOUGHT}{LONG}"], ""),
+        Step("again", "next", ["Tell me all about it."], [f"{THOUGHT}That was all."], "was all."),
+    ]
+
+
 @dataclass(slots=True)
 class Walk:
     """One agent's way through the script. Changes as it goes; owned by the main thread."""
@@ -109,7 +128,9 @@ class Walk:
 
     def go(self) -> list[tuple[str, dict[str, int]]]:
         """What each step read; raises AssertionError where one fails."""
-        steps = [s for s in script(self.agent.shell) if s.kind in self.agent.kinds]
+        shell = self.agent.shell
+        self.said.to_all = shell is None
+        steps = [s for s in (script(shell) if shell else plain()) if s.kind in self.agent.kinds]
         counts = [(step.name, self._step(step)) for step in steps]
         if self.agent.rereads:
             for one, two in pairwise(self._turns()):
@@ -194,7 +215,7 @@ def report(name: str, one: Agent, steps: list[tuple[str, dict[str, int]]]) -> bo
         f"| {name} {version} | {sums['requests']} | {sums['prompt_tokens']:,} | {read:,} "
         f"| {cache:.3f} | {reprocess:.3f} |"
     )
-    return cache <= LIMIT and (one.rereads or reprocess <= LIMIT)
+    return cache <= LIMIT and (one.rereads or one.edits or reprocess <= LIMIT)
 
 
 def walk(name: str, clients: Path, model: Path, at: Path) -> bool:
@@ -215,7 +236,8 @@ def walk(name: str, clients: Path, model: Path, at: Path) -> bool:
 
 def install(clients: Path, names: tuple[str, ...]) -> None:
     """Node first: some of the others want a newer one than a machine may have."""
-    packages = [f"{CLIENTS[n].package}@{CLIENTS[n].version}" for n in names]
+    from_npm = [CLIENTS[n] for n in names if CLIENTS[n].install.startswith("npm")]
+    packages = [f"{c.package}@{c.version}" for c in from_npm]
     clients.mkdir(parents=True, exist_ok=True)
     allowed = {p.package: True for p in CLIENTS.values()} | {"node": True}
     (clients / "package.json").write_text(json.dumps({"allowScripts": allowed}))

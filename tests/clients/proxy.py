@@ -17,7 +17,7 @@ _DROPPED = {"host", "content-length", "accept-encoding", "connection"}
 
 
 class Dictation:
-    """What the model will say to requests with tools, in order; the others get a title.
+    """What the model will say to requests with tools (or `to_all`), in order; others get a title.
 
     `words` counts the times that `word` of a long reply reached the agent, so that a test can stop
     it in the middle. The first request with tools that takes `cut_s` loses its connection, as by a
@@ -30,11 +30,12 @@ class Dictation:
         self.replies: list[str] = []
         self.words = 0
         self.cut_s = math.inf
+        self.to_all = False
         self._lock = threading.Lock()
 
     def reply(self, body: dict[str, Any]) -> str:
         with self._lock:
-            if not body.get("tools") or not self.replies:
+            if not (body.get("tools") or self.to_all) or not self.replies:
                 return "A title"
             self.words = 0
             return self.replies.pop(0)

@@ -322,12 +322,19 @@ CLIENTS = {
         setup=_pi,
         tried="2026-11-24",
     ),
-    "qwen": Client(command="qwen", package="@qwen-code/qwen-code", version="0.24.4", setup=_qwen),
+    "qwen": Client(
+        command="qwen",
+        package="@qwen-code/qwen-code",
+        version="0.24.4",
+        setup=_qwen,
+        tried="2026-11-24",
+    ),
     "cline": Client(
         command="cline",
         package="cline",
         version="3.0.65",
         setup=_cline,
+        tried="2026-11-24",
         note=f"{_NO_SWITCH} provider 'OpenAI Compatible' with the base URL, key and model of "
         "providers.json.",
     ),
@@ -336,7 +343,14 @@ CLIENTS = {
         package="@continuedev/cli",
         version="1.5.47",
         setup=_continue,
+        tried="2026-11-24",
         note=f"{_NO_SWITCH} the model of config.yaml in your own config.yaml.",
     ),
-    "aider": Client(command="aider", package="aider-chat", version="0.86.2", setup=_aider),
+    "aider": Client(
+        command="aider",
+        package="aider-chat",
+        version="0.86.2",
+        setup=_aider,
+        tried="2026-11-24",
+    ),
 }
