@@ -14,4 +14,5 @@ AGENT = Agent(
     ask=_ask,
     env={"CLINE_NO_AUTO_UPDATE": "1", "CLINE_TELEMETRY_DISABLED": "1"},
     kinds=frozenset(("first",)),
+    daemon=".cline/data/locks/hub/production.json",
 )

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -47,6 +50,14 @@ class Agent:
     edits: bool = False
     workspace: str = ""
     """Where it works, in its home, if not in the project."""
+    daemon: str = ""
+    """The file in its home that names what it leaves running, as JSON with a `pid`."""
+
+    def end(self, home: Path) -> None:
+        """End what it left running."""
+        if self.daemon and (file := home / self.daemon).exists():
+            with suppress(ProcessLookupError):
+                os.kill(json.loads(file.read_text())["pid"], signal.SIGTERM)
 
 
 def agent(name: str) -> Agent:

@@ -229,7 +229,10 @@ def walk(name: str, clients: Path, model: Path, at: Path) -> bool:
     (work / "lake.txt").write_text("It is deep.\n")
     path = f"{clients / 'node_modules' / '.bin'}:{os.environ['PATH']}"
     with serving(model, "--forced-replies") as server, proxy(server.port) as (url, said):
-        steps = Walk(name, one, server, url, said, place, path).go()
+        try:
+            steps = Walk(name, one, server, url, said, place, path).go()
+        finally:
+            one.end(place.home)
     assert (work / "made.txt").read_text() == "one\ntwo\n"
     return report(name, one, steps)
 

@@ -97,6 +97,7 @@ def _asked(
             process.wait(seconds + 900)  # a busy machine reads long besides
         finally:
             end_group(process.pid)
+            one.end(place.home)
         took = time.monotonic() - begun
         turns = server.call("GET", "/api/turns?limit=100")[1]["turns"]
     good, how = judged(turns, seconds, cut_s)
