@@ -1,6 +1,6 @@
 #!/bin/sh
 # aider with everwarm at http://127.0.0.1:8642, as `everwarm launch aider --print` shows it.
-# For aider-chat 0.86.2; not tried yet. Install: pipx install aider-chat
+# Tried with aider-chat 0.86.2 on 2026-11-24. Install: pipx install aider-chat
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT
 cat > "$folder"/model.json <<'END'

@@ -1,6 +1,6 @@
 #!/bin/sh
 # claude with everwarm at http://127.0.0.1:8642, as `everwarm launch claude --print` shows it.
-# For @anthropic-ai/claude-code 2.1.330; not tried yet. Install: npm install -g @anthropic-ai/claude-code
+# Tried with @anthropic-ai/claude-code 2.1.330 on 2026-11-24. Install: npm install -g @anthropic-ai/claude-code
 unset ANTHROPIC_API_KEY
 export ANTHROPIC_MODEL=SmolLM2-135M-Instruct
 export ANTHROPIC_DEFAULT_OPUS_MODEL=SmolLM2-135M-Instruct

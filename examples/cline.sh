@@ -1,6 +1,6 @@
 #!/bin/sh
 # cline with everwarm at http://127.0.0.1:8642, as `everwarm launch cline --print` shows it.
-# For cline 3.0.65; not tried yet. Install: npm install -g cline
+# Tried with cline 3.0.65 on 2026-11-24. Install: npm install -g cline
 # Its editor extension takes no configuration from outside. There, enter provider 'OpenAI Compatible' with the base URL, key and model of providers.json.
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT

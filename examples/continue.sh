@@ -1,6 +1,6 @@
 #!/bin/sh
 # continue with everwarm at http://127.0.0.1:8642, as `everwarm launch continue --print` shows it.
-# For @continuedev/cli 1.5.47; not tried yet. Install: npm install -g @continuedev/cli
+# Tried with @continuedev/cli 1.5.47 on 2026-11-24. Install: npm install -g @continuedev/cli
 # Its editor extension takes no configuration from outside. There, enter the model of config.yaml in your own config.yaml.
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT

@@ -1,7 +1,7 @@
 #!/bin/sh
 # openclaw with everwarm at http://127.0.0.1:8642, as `everwarm launch openclaw --print` shows it.
-# For openclaw 2026.9.6; not tried yet. Install: npm install -g openclaw
-# Your own openclaw.json, with its channels, is not read meanwhile.
+# Tried with openclaw 2026.9.6 on 2026-11-24. Install: npm install -g openclaw
+# Your own openclaw.json, with its channels, is not read meanwhile. Its state stays in ~/.openclaw, or where OPENCLAW_STATE_DIR says; name a profile's there.
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT
 cat > "$folder"/openclaw.json <<'END'
@@ -44,5 +44,6 @@ cat > "$folder"/openclaw.json <<'END'
   }
 }
 END
+export OPENCLAW_STATE_DIR="${OPENCLAW_STATE_DIR:-~/.openclaw}"
 export OPENCLAW_CONFIG_PATH="$folder"/openclaw.json
 openclaw "$@"

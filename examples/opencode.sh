@@ -1,6 +1,6 @@
 #!/bin/sh
 # opencode with everwarm at http://127.0.0.1:8642, as `everwarm launch opencode --print` shows it.
-# For opencode-ai 1.18.33; not tried yet. Install: npm install -g opencode-ai
+# Tried with opencode-ai 1.18.33 on 2026-11-24. Install: npm install -g opencode-ai
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT
 cat > "$folder"/opencode.json <<'END'

@@ -1,6 +1,6 @@
 #!/bin/sh
 # pi with everwarm at http://127.0.0.1:8642, as `everwarm launch pi --print` shows it.
-# For @mariozechner/pi-coding-agent 0.73.1; not tried yet. Install: npm install -g @mariozechner/pi-coding-agent
+# Tried with @mariozechner/pi-coding-agent 0.73.1 on 2026-11-24. Install: npm install -g @mariozechner/pi-coding-agent
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT
 cat > "$folder"/everwarm.ts <<'END'

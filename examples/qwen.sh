@@ -1,6 +1,6 @@
 #!/bin/sh
 # qwen with everwarm at http://127.0.0.1:8642, as `everwarm launch qwen --print` shows it.
-# For @qwen-code/qwen-code 0.24.4; not tried yet. Install: npm install -g @qwen-code/qwen-code
+# Tried with @qwen-code/qwen-code 0.24.4 on 2026-11-24. Install: npm install -g @qwen-code/qwen-code
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT
 cat > "$folder"/defaults.json <<'END'

@@ -112,7 +112,8 @@ class TurnRecord:
     - `new_tokens`: what the client added to the conversation, counted from messages.
     - `unseen_tokens`: positions that this model has never read, counted from the tree.
     - `prefilled_tokens`: what was really read before the first new token (at least 1).
-    - `cached_tokens` = `prompt_tokens` - `prefilled_tokens`.
+    - `cached_tokens` = `prompt_tokens` - `prefilled_tokens`, unless the client left while its
+      prompt was read: then `prefilled_tokens` and `unseen_tokens` count what was read by then.
 
     `tools_from`: `conversation` where the request brought no tools but continues a conversation
     that has some: they are shown to the model, and calls are made impossible. `miss`: only where

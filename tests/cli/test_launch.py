@@ -118,6 +118,18 @@ def test_a_variable_that_would_win_is_taken_away(here: dict[str, str]) -> None:
     assert seen(here)["env"]["ANTHROPIC_API_KEY"] == "theirs"
 
 
+@pytest.mark.parametrize("theirs", ["/where/they/want", ""])
+def test_a_default_is_for_who_has_set_nothing(
+    here: dict[str, str], monkeypatch: pytest.MonkeyPatch, theirs: str
+) -> None:
+    monkeypatch.setenv("OPENCLAW_STATE_DIR", theirs)
+    run("openclaw", EXAMPLE, ["--c"])
+    first = seen(here)
+    assert first["env"]["OPENCLAW_STATE_DIR"] == (theirs or "~/.openclaw")
+    subprocess.run(["sh", "-s", "--", "--c"], input=script("openclaw", EXAMPLE), text=True)
+    assert seen(here)["env"]["OPENCLAW_STATE_DIR"] == first["env"]["OPENCLAW_STATE_DIR"]
+
+
 def test_without_arguments_some_are_given_their_own(here: dict[str, str]) -> None:
     run("openclaw", EXAMPLE, [])
     assert seen(here)["args"] == ["chat"]

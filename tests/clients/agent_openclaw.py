@@ -14,7 +14,7 @@ AGENT = Agent(
     shell=lambda command: call("exec", command=command),
     ask=_ask,
     env={"OPENCLAW_NO_AUTO_UPDATE": "1"},
-    forks=False,
+    kinds=frozenset(("first", "next")),
     rereads=True,
     workspace=".openclaw/workspace",
 )

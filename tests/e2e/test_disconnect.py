@@ -49,9 +49,13 @@ def test_the_work_is_kept(server: Server, path: str, stream: bool) -> None:
     wait_for(server, lambda running: any(r["done"] >= 256 for r in running))
     connection.sock.close()
     wait_for(server, lambda running: not running)
-    assert server.turn()["finish"] == "cancelled"
+    left = server.turn()
+    assert left["finish"] == "cancelled"
+    assert 256 <= left["prefilled_tokens"] + left["cached_tokens"] < left["prompt_tokens"]
+    assert left["unseen_tokens"] <= left["prefilled_tokens"]
     status, _, _ = server.call("POST", path, body)
     assert status == 200
     record = server.turn()
     assert record["cached_tokens"] >= 256
+    assert record["cached_tokens"] >= left["cached_tokens"] + left["prefilled_tokens"]
     assert record["prefilled_tokens"] == record["prompt_tokens"] - record["cached_tokens"]

@@ -60,7 +60,8 @@ def test_sums_are_those_of_the_turns(tmp_path: Path, smollm2: Path) -> None:
         session = client.new(system=SYSTEM)
         for text in ("One", "Two", "Three"):
             client.say(session, text)
-        client.ask("PATCH", f"/api/sessions/{session}", {"settings": {"system": "Another."}})
+        changed = {"system": "Another.", "temperature": 0.0, "max_tokens": 6}  # all are replaced
+        client.ask("PATCH", f"/api/sessions/{session}", {"settings": changed})
         client.say(session, "Four")
         turns = client.get("/api/turns")["turns"]
         board = client.get("/api/dashboard")

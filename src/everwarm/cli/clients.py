@@ -38,10 +38,14 @@ class Served:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a client is started with. `unset`: variables that would win over ours."""
+    """What a client is started with.
+
+    `defaults`: variables for a person who has set none; `unset`: those that would win over ours.
+    """
 
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     unset: tuple[str, ...] = ()
 
@@ -123,6 +127,9 @@ def _openclaw(at: Served, folder: str) -> Setup:
     }
     return Setup(
         env={"OPENCLAW_CONFIG_PATH": f"{folder}/openclaw.json"},
+        # Else its state is beside the configuration, and the system prompt names that folder, which
+        # is another at each start.
+        defaults={"OPENCLAW_STATE_DIR": "~/.openclaw"},
         files={"openclaw.json": _json(config)},
     )
 
@@ -278,18 +285,28 @@ def _aider(at: Served, folder: str) -> Setup:
 _NO_SWITCH = "Its editor extension takes no configuration from outside. There, enter"
 CLIENTS = {
     "opencode": Client(
-        command="opencode", package="opencode-ai", version="1.18.33", setup=_opencode
+        command="opencode",
+        package="opencode-ai",
+        version="1.18.33",
+        setup=_opencode,
+        tried="2026-11-24",
     ),
     "openclaw": Client(
         command="openclaw",
         package="openclaw",
         version="2026.9.6",
         setup=_openclaw,
+        tried="2026-11-24",
         alone=("chat",),
-        note="Your own openclaw.json, with its channels, is not read meanwhile.",
+        note="Your own openclaw.json, with its channels, is not read meanwhile. Its state stays in "
+        "~/.openclaw, or where OPENCLAW_STATE_DIR says; name a profile's there.",
     ),
     "claude": Client(
-        command="claude", package="@anthropic-ai/claude-code", version="2.1.330", setup=_claude
+        command="claude",
+        package="@anthropic-ai/claude-code",
+        version="2.1.330",
+        setup=_claude,
+        tried="2026-11-24",
     ),
     "codex": Client(
         command="codex",
@@ -299,14 +316,25 @@ CLIENTS = {
         tried="2026-11-24",
     ),
     "pi": Client(
-        command="pi", package="@mariozechner/pi-coding-agent", version="0.73.1", setup=_pi
+        command="pi",
+        package="@mariozechner/pi-coding-agent",
+        version="0.73.1",
+        setup=_pi,
+        tried="2026-11-24",
     ),
-    "qwen": Client(command="qwen", package="@qwen-code/qwen-code", version="0.24.4", setup=_qwen),
+    "qwen": Client(
+        command="qwen",
+        package="@qwen-code/qwen-code",
+        version="0.24.4",
+        setup=_qwen,
+        tried="2026-11-24",
+    ),
     "cline": Client(
         command="cline",
         package="cline",
         version="3.0.65",
         setup=_cline,
+        tried="2026-11-24",
         note=f"{_NO_SWITCH} provider 'OpenAI Compatible' with the base URL, key and model of "
         "providers.json.",
     ),
@@ -315,7 +343,14 @@ CLIENTS = {
         package="@continuedev/cli",
         version="1.5.47",
         setup=_continue,
+        tried="2026-11-24",
         note=f"{_NO_SWITCH} the model of config.yaml in your own config.yaml.",
     ),
-    "aider": Client(command="aider", package="aider-chat", version="0.86.2", setup=_aider),
+    "aider": Client(
+        command="aider",
+        package="aider-chat",
+        version="0.86.2",
+        setup=_aider,
+        tried="2026-11-24",
+    ),
 }

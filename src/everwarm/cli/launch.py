@@ -62,6 +62,7 @@ def script(name: str, at: Served, args: Sequence[str] = ()) -> str:
     for file, text in setup.files.items():
         lines += [f"cat > {_quote(f'{_FOLDER}/{file}')} <<'END'", text + "END"]
     lines += [f"unset {v}" for v in setup.unset]
+    lines += [f'export {k}="${{{k}:-{v}}}"' for k, v in setup.defaults.items()]
     lines += [f"export {k}={_quote(v)}" for k, v in setup.env.items()]
     given = [_quote(a) for a in (*setup.args, *args)]
     lines.append(" ".join([client.command, *given, *([] if args else ['"$@"'])]))
@@ -83,8 +84,9 @@ def run(name: str, at: Served, args: Sequence[str]) -> int:
 
 
 def environment(own: Mapping[str, str], setup: Setup) -> dict[str, str]:
-    """The variables that the agent gets: ours go before what was set."""
-    return {k: v for k, v in own.items() if k not in setup.unset} | dict(setup.env)
+    """The variables that the agent gets: ours go before what was set, defaults behind it."""
+    kept = {k: v for k, v in own.items() if k not in setup.unset}
+    return kept | {k: kept.get(k) or v for k, v in setup.defaults.items()} | dict(setup.env)
 
 
 def _wait(command: Sequence[str], env: Mapping[str, str]) -> int:

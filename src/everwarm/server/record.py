@@ -73,6 +73,17 @@ class Draft:
             restore_s=out.restore_s,
         )
 
+    def left(self, done: int) -> None:
+        """The client went away with `done` tokens of the prompt read: the rest is not this turn's.
+
+        What the engine reads of the step under way is kept, and not counted.
+        """
+        if self.record.ttft_s is None:
+            self._was_read(max(done - self.record.cached_tokens, 0))
+
+    def _was_read(self, n: int) -> None:
+        self.set(prefilled_tokens=n, unseen_tokens=min(n, self.record.unseen_tokens))
+
     def first_token(self) -> None:
         if self.record.ttft_s is None:
             self.set(ttft_s=time.perf_counter() - self._arrived)
@@ -83,9 +94,9 @@ class Draft:
             finish = "stop"
         if finish == "stop" and parser.has_calls:
             finish = "tool_calls"
+        self._was_read(out.prefilled_tokens)
         self.set(
             finish=finish,
-            prefilled_tokens=out.prefilled_tokens,
             prefill_s=out.prefill_s,
             decode_s=out.decode_s,
             commit_s=out.commit_s,

@@ -189,6 +189,7 @@ class Turns:
         except (GeneratorExit, asyncio.CancelledError):
             if draft.miss and draft.miss.done():
                 draft.set(miss=draft.miss.result())
+            draft.left(live.done)
             draft.finish("cancelled")
             raise
         finally:
