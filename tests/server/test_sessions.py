@@ -61,7 +61,14 @@ def test_a_reply_made_anew_stands_beside_the_old_one(client: Client) -> None:
     assert second["parent"] == first["parent"]
     assert second["id"] != first["id"]
     assert second["siblings"] == [first["id"], second["id"]]
-    assert second["turn"]["prefilled_tokens"] <= 8
+    read, miss = second["turn"]["prefilled_tokens"], second["turn"]["miss"]
+    assert read <= 8
+    if client.get("/api/dashboard")["memory"]["checkpoints"]:  # layers that cannot be cut
+        assert miss["part"] == "scaffold" and f"{read} tokens to the nearest" in miss["cause"]
+    else:
+        assert read == 1 and miss is None
+    listed = [m["turn"] for m in client.get("/api/dashboard")["misses"]]
+    assert second["turn"]["id"] not in listed
     held = client.post(f"/api/sessions/{session}/select", {"message": first["id"]})
     assert held["messages"][-1]["id"] == first["id"]
 

@@ -71,7 +71,9 @@ class Board:
         turns = self.turns
         stats = await asyncio.to_thread(turns.engine.stats)
         misses = [
-            {"turn": r.id, "at": r.at, "miss": asdict(r.miss)} for r in turns.records if r.miss
+            {"turn": r.id, "at": r.at, "miss": asdict(r.miss)}
+            for r in turns.records
+            if r.miss and not r.miss.is_scaffold
         ]
         disk = {k.removeprefix("disk_"): v for k, v in stats.items() if k.startswith("disk_")}
         return _json(
