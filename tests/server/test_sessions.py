@@ -234,7 +234,7 @@ def test_sessions_are_listed_searched_renamed_and_pinned(client: Client) -> None
     listed = client.get("/api/sessions?limit=2")
     assert [s["id"] for s in listed["sessions"]] == [session, other]
     assert listed["more"]
-    for words in ("kingf", "kingfisher nest", "xqbirds", '"kingfisher', "nest?"):
+    for words in ("kingf", "kingfisher nest", "xqbirds", '"kingfisher', "kingfisher?"):
         found = client.get("/api/sessions?q=" + words.replace(" ", "%20").replace('"', "%22"))
         assert [s["id"] for s in found["sessions"]] == [session]
     assert "kingfisher" in client.get("/api/sessions?q=script%20alert")["sessions"][0]["snippet"]

@@ -139,6 +139,7 @@ const handlers = (id) => ({
     if (current.value?.id !== id) return;
     take(session);
     if (message) cut(message.parent, message);
+    if (session.running) join(id).catch(show); // it was full: now it is summed up
     refreshList();
   },
   failed(error) {
@@ -230,6 +231,17 @@ async function moved(action) {
 export const select = (id) => moved(() => call("POST", at(current.value.id, "select"), { message: id }));
 export const branchAt = (id) => moved(() => call("POST", at(current.value.id, "branches"), { at: id }));
 export const undo = () => moved(() => call("POST", at(current.value.id, "undo"), {}));
+/** The messages that a summary stands for. */
+export async function coveredBy(summary) {
+  const { id, branches } = current.value;
+  for (const b of branches) {
+    const found = await attempt(() => call("GET", `${at(id)}?branch=${encodeURIComponent(b.name)}`));
+    const end = found?.messages.findIndex((m) => m.id === summary.covers) ?? -1;
+    if (end >= 0) return found.messages.slice(0, end + 1);
+  }
+  return [];
+}
+
 export const uncompact = () => moved(() => call("POST", at(current.value.id, "uncompact"), {}));
 export const compact = () => turn("compact", {}).then(reload).catch(() => {});
 export const switchBranch = async (name) => {
