@@ -38,9 +38,9 @@ def ask(server: Server, text: str, **more: Any) -> int:
 
 def look(page: Any) -> None:
     """Have the page ask now, and wait for what it shows then."""
-    with page.expect_response("**/api/cache/tree"), page.expect_response("**/api/dashboard"):
+    with page.expect_response("**/api/dashboard"):
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    page.wait_for_timeout(200)  # one drawing
+    page.wait_for_timeout(500)  # the tree's answer, and one drawing
 
 
 def figures(page: Any) -> list[str]:
