@@ -182,6 +182,24 @@ def followed_started(client: Client, session: str) -> bool:
         ("POST", "/api/sessions/nobody/stop", {}, 404, "session"),
         ("GET", "/api/sessions/nobody/stream", None, 404, "session"),
         ("PATCH", "/api/sessions/nobody", {"pinned": True}, 404, "session"),
+        ("DELETE", "/api/sessions/nobody", None, 404, "session"),
+        *[
+            ("GET", f"/api/sessions/nobody/{what}", None, 404, "session")
+            for what in ("tree", "export")
+        ],
+        *[
+            ("POST", f"/api/sessions/nobody/{what}", body, 404, "session")
+            for what, body in {
+                "regenerate": {},
+                "edit": {"message": "x", "text": "x"},
+                "branches": {"at": "x"},
+                "select": {"message": "x"},
+                "undo": {},
+                "prepare": {},
+                "compact": {},
+                "uncompact": {},
+            }.items()
+        ],
         ("POST", "/api/sessions", {"settings": {"temperature": "hot"}}, 400, "settings.temper"),
         (
             "POST",
