@@ -1,13 +1,16 @@
 """Decode speed while somebody looks at the dashboard, against decode speed while nobody does.
 
-    python benchmarks/dashboard_cost.py SHAPE_OR_DIR [--pairs 10] [--window 6] [--out FILE]
+    python benchmarks/dashboard_cost.py SHAPE_OR_DIR [--looks 40] [--whole] [--out FILE]
 
-One server, one long reply. Windows with and without an open dashboard take turns while it is
-written; each window of one kind is compared with those of the other kind around it, which are
-equally far into the reply. The dashboard is the page's requests, as it sends them: the snapshot,
-again 2 s after its answer; the tree and the sessions where the snapshot's numbers have changed, and
-after 30 s. What a browser needs to draw them is not counted. The server holds sessions, so that
-there is a tree to show. `--whole`: the tree with each snapshot.
+One server, one long reply, and a look every 2 s, as the page looks: the snapshot, and the tree and
+the sessions where the snapshot's numbers have changed, and after 30 s (`--whole`: each time). What
+a browser needs to draw them is not counted. The server holds sessions, so that there is a tree.
+
+    | a look, and 1 s from there on | the next second, undisturbed | a look …
+
+`cost` is what the reply loses: 1 - tokens of both seconds / twice those of the second one. Five
+looks and five times nothing instead of a look take turns: what nothing costs is this machine's
+noise. Of all looks of a kind: by sums, and by the median.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ import http.client
 import json
 import os
 import statistics
-import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,35 +40,30 @@ TREE = ("/api/cache/tree", "/api/sessions?limit=64")
 
 
 class Page:
-    """An open dashboard. `is_shown` clear: its tab is hidden, and it asks for nothing."""
+    """An open dashboard."""
 
     def __init__(self, port: int, *, whole: bool) -> None:
-        self.is_shown = threading.Event()
-        self.n_polls = self.n_trees = self.n_bytes = 0
-        self.busy_s = 0.0
-        self._whole, self._mark, self._drawn = whole, "", 0.0
-        self._links = [http.client.HTTPConnection("127.0.0.1", port) for _ in range(2)]
-        threading.Thread(target=self._look, daemon=True).start()
+        self.n_trees = self.n_bytes = 0
+        self.took_s: list[float] = []
+        self._port, self._whole, self._mark, self._drawn = port, whole, "", 0.0
 
-    def _look(self) -> None:
-        while True:
-            self.is_shown.wait()
-            began = time.perf_counter()
-            (board,) = self._ask("/api/dashboard")
-            mark = _mark(json.loads(board))
-            if self._whole or mark != self._mark or began - self._drawn > TREE_AT_LEAST_S:
-                self._ask(*TREE)
-                self._mark, self._drawn = mark, began
-                self.n_trees += 1
-            self.n_polls += 1
-            self.busy_s += time.perf_counter() - began
-            time.sleep(EVERY_S)
+    def look(self) -> None:
+        began = time.perf_counter()
+        (board,) = self._ask("/api/dashboard")
+        mark = _mark(json.loads(board))
+        if self._whole or mark != self._mark or began - self._drawn > TREE_AT_LEAST_S:
+            self._ask(*TREE)
+            self._mark, self._drawn = mark, began
+            self.n_trees += 1
+        self.took_s.append(time.perf_counter() - began)
 
     def _ask(self, *paths: str) -> list[bytes]:
-        pairs = list(zip(self._links, paths, strict=False))
-        for link, path in pairs:
+        links = [http.client.HTTPConnection("127.0.0.1", self._port) for _ in paths]
+        for link, path in zip(links, paths, strict=True):
             link.request("GET", path, headers={"Accept": "application/json"})
-        answers = [link.getresponse().read() for link, _ in pairs]
+        answers = [link.getresponse().read() for link in links]
+        for link in links:
+            link.close()
         self.n_bytes += sum(map(len, answers))
         return answers
 
@@ -93,11 +91,26 @@ class Counted:
         while line := self._answer.readline():
             self.n += line.startswith(b"data:")
 
-    def rate(self, seconds: float) -> float:
-        """Pieces per second from now on, for about so long."""
-        first, began = self.n, time.perf_counter()
-        time.sleep(seconds)
-        return (self.n - first) / (time.perf_counter() - began)
+    def two_seconds(self, look: Callable[[], None]) -> tuple[int, int]:
+        """Pieces in the second from a look on, and in the one behind it."""
+        began, first = time.perf_counter(), self.n
+        look()
+        time.sleep(max(0.0, began + EVERY_S / 2 - time.perf_counter()))
+        middle = self.n
+        time.sleep(max(0.0, began + EVERY_S - time.perf_counter()))
+        return middle - first, self.n - middle
+
+
+def cost(pairs: list[tuple[int, int]]) -> dict[str, Any]:
+    """What a look costs, in parts of the reply's speed."""
+    each = [1 - (a + b) / (2 * b) for a, b in pairs]
+    total_a, total_b = (sum(p[i] for p in pairs) for i in (0, 1))
+    return {
+        "looks": len(pairs),
+        "tokens_per_s": round((total_a + total_b) / (EVERY_S * len(pairs)), 1),
+        "cost": round(1 - (total_a + total_b) / (2 * total_b), 4),
+        "median_cost": round(statistics.median(each), 4),
+    }
 
 
 def fill(client: ChatClient, n_sessions: int, n_words: int) -> None:
@@ -123,39 +136,27 @@ def measure(port: int, a: argparse.Namespace) -> dict[str, Any]:
     reply, page = Counted(port, body), Page(port, whole=a.whole)
     while reply.n < 20:
         time.sleep(0.1)
-    rates = []
-    for i in range(2 * a.pairs + 1):
-        if i % 2:
-            page.is_shown.set()
-        rates.append(reply.rate(a.window))
-        page.is_shown.clear()
-        print(f"{'looked at' if i % 2 else 'alone':10} {rates[-1]:8.2f}/s", file=sys.stderr)
-    around = [(x + y) / 2 for x, y in zip(rates[::2], rates[2::2], strict=False)]
-    ratios = [on / off for on, off in zip(rates[1::2], around, strict=True)]
-    # The same figure of windows that nobody looked in says how far chance alone goes.
-    alone = [
-        m / ((x + y) / 2) for x, m, y in zip(rates[:-4:2], rates[2:-2:2], rates[4::2], strict=True)
-    ]
+    looked_at, alone = [], []
+    for i in range(2 * a.looks):
+        is_looked_at = i // 5 % 2 == 0
+        pair = reply.two_seconds(page.look if is_looked_at else lambda: None)
+        (looked_at if is_looked_at else alone).append(pair)
     return {
         "mlx": mx.__version__,
         "nodes": nodes,
-        "polls": page.n_polls,
+        "tree_each_time": a.whole,
         "trees": page.n_trees,
-        "bytes_per_poll": page.n_bytes // max(page.n_polls, 1),
-        "ms_per_poll": round(1000 * page.busy_s / max(page.n_polls, 1), 1),
-        "alone_tps": [round(x, 2) for x in rates[::2]],
-        "looked_at_tps": [round(x, 2) for x in rates[1::2]],
-        "ratios": [round(x, 4) for x in ratios],
-        "median_ratio": round(statistics.median(ratios), 4),
-        "median_ratio_of_none": round(statistics.median(alone), 4),
+        "bytes_per_look": page.n_bytes // len(page.took_s),
+        "median_look_ms": round(1000 * statistics.median(page.took_s), 1),
+        "looked_at": cost(looked_at),
+        "alone": cost(alone),
     }
 
 
 def main() -> None:
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     ap.add_argument("model", help="a shape of shapes.py, or a model's directory")
-    ap.add_argument("--pairs", type=int, default=10)
-    ap.add_argument("--window", type=float, default=6.0)
+    ap.add_argument("--looks", type=int, default=40)
     ap.add_argument("--sessions", type=int, default=12)
     ap.add_argument("--words", type=int, default=100)
     ap.add_argument("--length", type=int, default=400, help="tokens of the prompt, about")
