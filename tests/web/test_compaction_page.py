@@ -47,7 +47,7 @@ class Chat:
 
 def test_sum_up_read_the_old_part_and_go_back(tmp_path: Path, smollm2: Path) -> None:
     model = zoo.save("llama", tmp_path / "model", smollm2)
-    flags = ("--no-disk", "--context-length", "512")
+    flags = ("--no-disk", "--context-length", "640", "--compact-at", "1")
     with running(model, tmp_path / "home", *flags) as server, browsing() as page:
         chat = Chat(page, server)
         said = [f"Question {n}, " + "with words " * 25 for n in range(5)]

@@ -66,8 +66,10 @@ def expected_figures(page: Any, turns: list[dict[str, Any]]) -> list[str]:
 
 
 def meters(page: Any) -> dict[str, str]:
-    rows = page.locator(".use .row").all_inner_texts()
-    return dict(row.split("\n", 1) for row in rows)
+    return dict(
+        page.evaluate("""() => [...document.querySelectorAll('.use')].map((u) =>
+        [u.querySelector('.row span').textContent, u.querySelector('.num').textContent])""")
+    )
 
 
 def of_limit(page: Any, used: float, limit: float) -> str:
@@ -116,7 +118,7 @@ def test_a_prefill_that_runs_is_shown_and_cancelled(tmp_path: Path, smollm2: Pat
         assert ask(server, "Hello") == 200
         page.goto(f"{server.root}/dashboard")
         page.get_by_text("No turn runs now.").wait_for()
-        asked = threading.Thread(target=ask, args=(server, "many words " * 6000))
+        asked = threading.Thread(target=ask, args=(server, "many words " * 1800))
         asked.start()
         page.wait_for_selector(".running .progress")
         with page.expect_response("**/api/dashboard") as answer:

@@ -109,7 +109,11 @@ export async function open(id) {
   const session = await attempt(() => call("GET", at(id)));
   isOpening.value = false;
   if (!session) {
-    if (!isOffline.value) location.hash = "";
+    if (isOffline.value) return;
+    const said = fault.value;
+    history.replaceState(null, "", location.pathname);
+    newChat();
+    fault.value = said;
     return;
   }
   take(session);
@@ -153,8 +157,15 @@ const handlers = (id) => ({
 function cut(parent, message) {
   const path = messages.value;
   const end = parent === null ? 0 : path.findIndex((m) => m.id === parent) + 1;
-  if (parent !== null && end === 0) return void reload();
+  if (parent !== null && end === 0) return void catchUp();
   messages.value = [...path.slice(0, end), message];
+}
+
+/** Read the messages anew beside the turn that runs: another tab has said more. */
+async function catchUp() {
+  const id = current.value.id;
+  const session = await quietly(() => call("GET", at(id)));
+  if (session && current.value?.id === id) take(session);
 }
 
 function join(id) {
