@@ -70,7 +70,7 @@ class Page:
 
 def _mark(board: dict[str, Any]) -> str:
     """As the page's own: what tells one tree from another."""
-    held = {k: v for k, v in board["memory"].items() if k != "memory_bytes"}
+    held = {k: v for k, v in board["memory"].items() if k not in ("memory_bytes", "cache_bytes")}
     kept = {k: v for k, v in board["disk"].items() if k != "written_today_bytes"}
     ids = [t["id"] for t in board["running"]]
     return json.dumps([held, kept, ids, board["totals"]["turns"]])

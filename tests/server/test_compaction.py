@@ -51,7 +51,7 @@ def filled(client: Client, n_turns: int, **settings: Any) -> tuple[str, dict[str
     """A session that the next turn brings over its own limit; how it was settled."""
     session = client.new(system=SYSTEM, **settings)
     for n in range(n_turns):
-        client.say(session, f"Question {n}?")
+        client.say(session, f"Matter {n}?")
     now = client.get(f"/api/sessions/{session}")
     part = (now["context"]["used"] + 1) / now["context"]["limit"]
     chosen = now["settings"] | {"compact_at": part}
@@ -62,7 +62,7 @@ def filled(client: Client, n_turns: int, **settings: Any) -> tuple[str, dict[str
 def test_a_full_session_is_summed_up_unasked(client: Client) -> None:
     session, before = filled(client, 29)
     assert not before["running"] and len(before["messages"]) == 58
-    last = client.say(session, "Question 29?")["session"]
+    last = client.say(session, "Matter 29?")["session"]
     whole = client.get(f"/api/sessions/{session}?branch=main")["messages"]
     if last["running"]:  # else it is done already
         client.ask("GET", f"/api/sessions/{session}/stream")
