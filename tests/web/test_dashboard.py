@@ -59,10 +59,15 @@ def expected_figures(page: Any, turns: list[dict[str, Any]]) -> list[str]:
         spelled(page, "percent", total["cached_tokens"] / total["prompt_tokens"]),
         spelled(page, "count", total["cached_tokens"]),
         spelled(page, "seconds", max(0.0, saved_s)),
-        f"{read / total['new_tokens']:.2f}",
-        f"{read / total['unseen_tokens']:.2f}",
+        _ratio(read, total["new_tokens"]),
+        _ratio(read, total["unseen_tokens"]),
         spelled(page, "count", len(turns)),
     ]
+
+
+def _ratio(part: float, whole: float) -> str:
+    """A server that was started anew finds all on disk: nothing is unseen."""
+    return f"{part / whole:.2f}" if whole else "\N{EN DASH}"
 
 
 def meters(page: Any) -> dict[str, str]:
