@@ -143,7 +143,7 @@ export function Summary({ message }) {
     <details open><summary>Summary <span class="quiet">${count(words(message.text))} words</span></summary><${Prose} text=${message.text} /></details>
     <div class="row"><button type="button" aria-expanded=${Boolean(earlier)} onClick=${toggle}>${earlier ? "Hide the earlier messages" : "Read the earlier messages"}</button>
       <button type="button" disabled=${store.busy.value} onClick=${store.uncompact}>Undo the summary</button></div>
-    ${earlier && html`<div class="earlier">${earlier.map((m) => html`<div key=${m.id} class="message"><p class="quiet">${SAID_BY[m.role] ?? NAMES[m.role] ?? m.role}</p>
+    ${earlier && html`<div class="earlier" tabindex="0" role="region" aria-label="Earlier messages">${earlier.map((m) => html`<div key=${m.id} class="message"><p class="quiet">${SAID_BY[m.role] ?? NAMES[m.role] ?? m.role}</p>
       <${Prose} text=${m.text} /></div>`)}</div>`}
     ${message.turn && html`<div class="actions"><${Badge} turn=${message.turn} /></div>`}
   </article>`;
