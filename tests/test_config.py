@@ -35,6 +35,7 @@ def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path) -> N
         ("cache", "off", False),
         ("allowed_hosts", "a.local, b.local", ("a.local", "b.local")),
         ("prefill_share", "0.25", 0.25),
+        ("compact_at", "0.5", 0.5),
         ("log_level", "DEBUG", "debug"),
     ],
 )
@@ -52,6 +53,7 @@ def test_text_becomes_a_value(tmp_path: Path, name: str, text: str, value: objec
         ("memory_budget", "0"),
         ("prefill_share", "nan"),
         ("prefill_share", 0),
+        ("compact_at", 1.1),
         ("log_level", "loud"),
         ("host", ""),
         ("cache", "perhaps"),

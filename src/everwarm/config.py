@@ -157,6 +157,13 @@ class Settings:
         "a whole number from 0 to 16777216",
         "--thinking-budget",
     )
+    compact_at: float = _setting(
+        0.85,
+        "Part of the context that a session may fill before it is summed up behind a turn and goes "
+        "on from the summary. 1: only when asked. A session can have its own.",
+        "a number from 0.05 to 1",
+        "--compact-at",
+    )
     forced_replies: bool = _setting(
         False,
         "Let requests dictate the reply (field everwarm.reply). For benchmarks and tests.",
@@ -300,6 +307,7 @@ _READERS: dict[str, Callable[[object], object]] = {
     "remember": values.flag,
     "thinking_budget": values.between(0, 2**24),
     "record": values.flag,
+    "compact_at": values.share,
     "max_queue": values.between(1, 65536),
     "max_body": values.nbytes,
     "allowed_hosts": values.texts,

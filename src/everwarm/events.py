@@ -10,9 +10,11 @@ or an exception at any point. Streamed and unstreamed answers are made of the sa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Finish = Literal["stop", "length", "tool_calls", "cancelled", "error"]
+SCAFFOLD: Final = "scaffold"
+"""A miss's part: what a template writes between the last message and the reply."""
 CachedFrom = Literal["nothing", "live", "rewind", "fork", "pieces", "disk"]
 """Where cached tokens came from: the conversation's own live state, moved (`live`); a live state
 cut back (`rewind`); a copy of part of one (`fork`); pieces resting in memory (`pieces`); files
@@ -103,6 +105,11 @@ class Miss:
     after: str = ""
     by_text: int = 0
     by_cache: int = 0
+
+    @property
+    def is_scaffold(self) -> bool:
+        """Nothing was lost: a checkpoint stands in front of what opens a reply, and not behind."""
+        return self.part == SCAFFOLD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

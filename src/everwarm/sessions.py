@@ -32,6 +32,7 @@ class Choices:
     max_tokens: int | None = None
     thinking: bool | None = None
     thinking_budget: int | None = None
+    compact_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,21 @@ def ids_of(session_id: str, messages: Iterable[Message]) -> list[MessageId]:
         parent = child_id(parent, content_id(m))
         ids.append(parent)
     return ids
+
+
+def context_used(path: Sequence[Entry]) -> int | None:
+    """Tokens of the context up to the last reply; a summary was read elsewhere, and is all there
+    is. None: no reply's turn is known."""
+    last = next((e for e in reversed(path) if e.turn), None)
+    if last is None or last.turn is None:
+        return None
+    read = 0 if last.covers else last.turn["prompt_tokens"]
+    return int(read + last.turn["completion_tokens"])
+
+
+def was_gone_back_to(tree: Tree, head: MessageId | None) -> bool:
+    """Whether a summary stands for a part of this path, and the path goes on without it."""
+    return any(e.covers and tree.is_behind(head, e.covers) for e in tree)
 
 
 def free_name(taken: Iterable[str], base: str = "branch") -> str:

@@ -353,7 +353,12 @@ def test_the_write_budget_of_a_day_is_kept_over_a_restart(open_store: Open) -> N
     assert [x is not None for x in kept] == [True, True, False, False, False]
     assert store.stats().state == "resting" and store.stats().written_today_bytes == 3 * size
     assert is_right(store, store.pieces(MODEL)[0])  # reading goes on
+    store.close()
+    store = open_store(limits, wall=wall)
+    told = store.stats()
+    assert (told.written_today_bytes, told.write_budget_bytes) == (3 * size, 3 * size)
     wall.now += 86_400
+    assert store.stats().written_today_bytes == 0
     assert keep(store, sequence(10, 4), 0, 10) and store.stats().state == "ok"
 
 

@@ -19,7 +19,7 @@ def client(
 ) -> Iterator[Client]:
     path = tmp_path_factory.mktemp("compaction")
     model = zoo.save(request.param, path / "model", smollm2)
-    with holding(model, path / "home", "--no-disk") as client:
+    with holding(model, path / "home", "--no-disk", "--context-length", "2048") as client:
         yield client
 
 
@@ -45,6 +45,59 @@ def test_thirty_turns_are_summed_up_and_the_summary_is_undone(client: Client) ->
     assert back["messages"] == before["messages"] and not back["compacted"]
     turn = client.say(session, "And now?")["message"]["turn"]
     assert turn["prefilled_tokens"] <= turn["new_tokens"]
+
+
+def filled(client: Client, n_turns: int, **settings: Any) -> tuple[str, dict[str, Any]]:
+    """A session that the next turn brings over its own limit; how it was settled."""
+    session = client.new(system=SYSTEM, **settings)
+    for n in range(n_turns):
+        client.say(session, f"Matter {n}?")
+    now = client.get(f"/api/sessions/{session}")
+    part = (now["context"]["used"] + 1) / now["context"]["limit"]
+    chosen = now["settings"] | {"compact_at": part}
+    client.ask("PATCH", f"/api/sessions/{session}", {"settings": chosen})
+    return session, now
+
+
+def test_a_full_session_is_summed_up_unasked(client: Client) -> None:
+    session, before = filled(client, 29)
+    assert not before["running"] and len(before["messages"]) == 58
+    last = client.say(session, "Matter 29?")["session"]
+    whole = client.get(f"/api/sessions/{session}?branch=main")["messages"]
+    if last["running"]:  # else it is done already
+        client.ask("GET", f"/api/sessions/{session}/stream")
+    after = client.get(f"/api/sessions/{session}")
+    assert after["compacted"] and after["branch"] == "compacted"
+    (summary,) = after["messages"]
+    assert summary["role"] == "summary" and summary["covers"] == whole[-1]["id"]
+    assert summary["turn"]["prefilled_tokens"] <= summary["turn"]["new_tokens"]
+    turn = client.say(session, "Go on.")["message"]["turn"]
+    assert turn["prefilled_tokens"] <= turn["new_tokens"] + 8
+    assert turn["prefilled_tokens"] < 80 < turn["cached_tokens"]
+    assert client.get(f"/api/sessions/{session}?branch=main")["messages"] == whole
+    back = client.post(f"/api/sessions/{session}/uncompact")
+    assert back["messages"] == whole
+    said = client.say(session, "And now?")
+    assert said["message"]["turn"]["prefilled_tokens"] <= said["message"]["turn"]["new_tokens"]
+    assert said["session"]["running"] is None, "who undid a summary is not given another"
+
+
+def test_a_session_may_never_be_summed_up(client: Client) -> None:
+    session, _ = filled(client, 2)
+    settings = client.get(f"/api/sessions/{session}")["settings"] | {"compact_at": 1}
+    client.ask("PATCH", f"/api/sessions/{session}", {"settings": settings})
+    assert client.say(session, "Go on.")["session"]["running"] is None
+    status, refused = client.ask(
+        "PATCH", f"/api/sessions/{session}", {"settings": {"compact_at": 0}}
+    )
+    assert (status, refused["error"]["param"]) == (400, "settings.compact_at")
+
+
+def test_a_session_is_deleted_while_it_is_summed_up(client: Client) -> None:
+    session, _ = filled(client, 2)
+    client.say(session, "Go on.")
+    assert client.ask("DELETE", f"/api/sessions/{session}")[0] == 200
+    assert client.ask("GET", f"/api/sessions/{session}")[0] == 404
 
 
 def test_there_must_be_something_to_sum_up_or_to_undo(client: Client) -> None:

@@ -61,7 +61,14 @@ def test_a_reply_made_anew_stands_beside_the_old_one(client: Client) -> None:
     assert second["parent"] == first["parent"]
     assert second["id"] != first["id"]
     assert second["siblings"] == [first["id"], second["id"]]
-    assert second["turn"]["prefilled_tokens"] <= 8
+    read, miss = second["turn"]["prefilled_tokens"], second["turn"]["miss"]
+    assert read <= 8
+    if client.get("/api/dashboard")["memory"]["checkpoints"]:  # layers that cannot be cut
+        assert miss["part"] == "scaffold" and f"{read} tokens to the nearest" in miss["cause"]
+    else:
+        assert read == 1 and miss is None
+    listed = [m["turn"] for m in client.get("/api/dashboard")["misses"]]
+    assert second["turn"]["id"] not in listed
     held = client.post(f"/api/sessions/{session}/select", {"message": first["id"]})
     assert held["messages"][-1]["id"] == first["id"]
 
@@ -175,6 +182,24 @@ def followed_started(client: Client, session: str) -> bool:
         ("POST", "/api/sessions/nobody/stop", {}, 404, "session"),
         ("GET", "/api/sessions/nobody/stream", None, 404, "session"),
         ("PATCH", "/api/sessions/nobody", {"pinned": True}, 404, "session"),
+        ("DELETE", "/api/sessions/nobody", None, 404, "session"),
+        *[
+            ("GET", f"/api/sessions/nobody/{what}", None, 404, "session")
+            for what in ("tree", "export")
+        ],
+        *[
+            ("POST", f"/api/sessions/nobody/{what}", body, 404, "session")
+            for what, body in {
+                "regenerate": {},
+                "edit": {"message": "x", "text": "x"},
+                "branches": {"at": "x"},
+                "select": {"message": "x"},
+                "undo": {},
+                "prepare": {},
+                "compact": {},
+                "uncompact": {},
+            }.items()
+        ],
         ("POST", "/api/sessions", {"settings": {"temperature": "hot"}}, 400, "settings.temper"),
         (
             "POST",
@@ -227,7 +252,7 @@ def test_sessions_are_listed_searched_renamed_and_pinned(client: Client) -> None
     listed = client.get("/api/sessions?limit=2")
     assert [s["id"] for s in listed["sessions"]] == [session, other]
     assert listed["more"]
-    for words in ("kingf", "kingfisher nest", "xqbirds", '"kingfisher', "nest?"):
+    for words in ("kingf", "kingfisher nest", "xqbirds", '"kingfisher', "kingfisher?"):
         found = client.get("/api/sessions?q=" + words.replace(" ", "%20").replace('"', "%22"))
         assert [s["id"] for s in found["sessions"]] == [session]
     assert "kingfisher" in client.get("/api/sessions?q=script%20alert")["sessions"][0]["snippet"]

@@ -151,6 +151,8 @@ def regenerate(walk: Walk) -> None:
     last = walk.page.locator(".reply").last
     record = walk.again(last.get_by_role("button", name="Regenerate").click)
     assert record["prefilled_tokens"] <= SCAFFOLD
+    assert record["miss"] is None or record["miss"]["part"] == "scaffold"
+    assert "warm" in str(walk.page.locator(".badge").last.get_attribute("class")).split()
     assert len(walk.texts()) == 3
 
 

@@ -240,6 +240,7 @@ class DiskTier:
             "disk_bytes": s.nbytes,
             "disk_budget_bytes": s.budget_bytes,
             "disk_written_today_bytes": s.written_today_bytes,
+            "disk_write_budget_bytes": s.write_budget_bytes,
         }
 
     def close(self, grace_s: float) -> None:

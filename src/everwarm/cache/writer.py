@@ -77,7 +77,7 @@ class Writer:
             nbytes=self._used(),
             budget_bytes=self._start.budget_bytes if self._start else 0,
             queued_bytes=queued_bytes,
-            written_today_bytes=self._written_today,
+            written_today_bytes=self._written_today if self._today == self._day() else 0,
             write_budget_bytes=self._limits.write_bytes_per_day,
             read_bytes_per_s=self._reader.rate.bytes_per_s,
             write_bytes_per_s=self._rate.bytes_per_s,
@@ -96,14 +96,16 @@ class Writer:
         self.stop()
         try:
             self._start = start(self._root, self._limits, self._files, self._reader)
+            self._today = -1
+            self._count_day()  # for who looks before anything is written
         except (OSError, sqlite3.Error) as e:
             self._health.fault(e)
+            self.stop()
             return
         self._shelf = self._start.shelf
         self.n_damaged += self._start.n_damaged
         self._debris = {}
         self._clock = max((self._shelf.get(x).used for x in self._shelf.ids()), default=0)
-        self._today = -1
 
     def stop(self) -> None:
         """Give the directory back."""
@@ -256,9 +258,12 @@ class Writer:
         self._remove(going)
         return True
 
+    def _day(self) -> int:
+        return int(self._wall() // DAY_S)
+
     def _count_day(self) -> int:
         """Bytes written today."""
-        day = int(self._wall() // DAY_S)
+        day = self._day()
         if day != self._today:
             self._today, self._written_today = day, self._index.written_on(day)
         return self._written_today

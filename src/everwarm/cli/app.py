@@ -49,6 +49,7 @@ def serve(
     memory_budget: Annotated[str | None, _flag("memory_budget", "--memory-budget")] = None,
     prefill_step: Annotated[int | None, _flag("prefill_step", "--prefill-step")] = None,
     prefill_share: Annotated[float | None, _flag("prefill_share", "--prefill-share")] = None,
+    compact_at: Annotated[float | None, _flag("compact_at", "--compact-at")] = None,
     context_length: Annotated[int | None, _flag("context_length", "--context-length")] = None,
     kv_bits: Annotated[int | None, _flag("kv_bits", "--kv-bits")] = None,
     kv_group_size: Annotated[int | None, _flag("kv_group_size", "--kv-group-size")] = None,

@@ -111,6 +111,11 @@ MIGRATIONS = (
     CREATE INDEX paths_of_session ON paths (session);
     CREATE VIRTUAL TABLE found USING fts5 (text, tokenize = "unicode61 remove_diacritics 2");
     """,
+    """
+    ALTER TABLE paths ADD COLUMN "end" INTEGER;  -- how many tokens the whole path has
+    ALTER TABLE paths ADD COLUMN digest BLOB;    -- of all of them
+    CREATE INDEX paths_by_end ON paths (session, caller, "end", digest);
+    """,
 )
 """Each script brings the file from the version that is its index to the next."""
 

@@ -5,34 +5,73 @@ It says which pieces of the cache are a session's own, so that they can be delet
 
     a session's paths    [0 ……………………… 900)          a row of its own
                               └ [500 …… 800)          base: the first; start: 500
+                                      └ [900 … 1000)   base: the first; start: 900
+
+A row builds on the longest one whose tokens all stand at the start of its own: digests tell, and
+no row's tokens are read for it. Only where little is found so, they are compared.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from everwarm.history.sessions import number
 from everwarm.tokens import Tokens, common_length, tokens_of
 
 Path: TypeAlias = "tuple[str, Tokens[int]]"
 """A caller's namespace, and tokens from the start."""
+WORTH_COMPARING: Final = 4096
+"""Tokens that would be stored, beyond what is found by digests, before rows are read to share more.
+"""
 
 
 def add(db: sqlite3.Connection, session_id: str, caller: str, tokens: Tokens[int]) -> None:
     """Note tokens that were read; what is noted already costs nothing."""
     n = number(db, session_id)
+    start, base, digest = _longest_whole(db, n, caller, tokens)
+    if len(tokens) - start > start + WORTH_COMPARING:
+        start, base = _longest_shared(db, n, caller, tokens)
+    if start == len(tokens):
+        return
+    db.execute(
+        """INSERT INTO paths (session, caller, base, start, tokens, "end", digest)
+            VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        (n, caller, base, start, tokens[start:].tobytes(), len(tokens), digest),
+    )
+
+
+def _longest_whole(
+    db: sqlite3.Connection, n: int, caller: str, tokens: Tokens[int]
+) -> tuple[int, int | None, bytes]:
+    """The longest row that these tokens begin with: its end and number; the tokens' digest."""
+    rows = db.execute(
+        """SELECT "end", digest, n FROM paths
+            WHERE session = ? AND caller = ? AND "end" <= ? ORDER BY "end", digest""",
+        (n, caller, len(tokens)),
+    )
+    found: tuple[int, int | None] = (0, None)
+    so_far, at, raw = hashlib.blake2b(digest_size=16), 0, memoryview(tokens)
+    for end, digest, row in rows:
+        so_far.update(raw[at:end])
+        at = end
+        if so_far.digest() == digest:
+            found = (end, row)
+    so_far.update(raw[at:])
+    return *found, so_far.digest()
+
+
+def _longest_shared(
+    db: sqlite3.Connection, n: int, caller: str, tokens: Tokens[int]
+) -> tuple[int, int | None]:
+    """How many tokens a row has in common with these, at most, and its number."""
     shared = [
         (common_length(t, tokens), row) for row, (who, t) in _of(db, n).items() if who == caller
     ]
     start, base = max(shared, default=(0, None))
-    if start == len(tokens):
-        return
-    db.execute(
-        "INSERT INTO paths (session, caller, base, start, tokens) VALUES (?, ?, ?, ?, ?)",
-        (n, caller, base if start else None, start, tokens[start:].tobytes()),
-    )
+    return start, base if start else None
 
 
 def of(db: sqlite3.Connection, session_id: str) -> list[Path]:

@@ -9,6 +9,7 @@ import platform
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from starlette.requests import Request as HttpRequest
@@ -70,8 +71,10 @@ class Board:
     async def _dashboard(self, _: HttpRequest) -> Response:
         turns = self.turns
         stats = await asyncio.to_thread(turns.engine.stats)
+        missed = (r for r in turns.records if r.miss and not r.miss.is_scaffold)
         misses = [
-            {"turn": r.id, "at": r.at, "miss": asdict(r.miss)} for r in turns.records if r.miss
+            {"turn": r.id, "at": r.at, "miss": r.miss and asdict(r.miss)}
+            for r in islice(missed, SHOWN_MISSES)
         ]
         disk = {k.removeprefix("disk_"): v for k, v in stats.items() if k.startswith("disk_")}
         return _json(
@@ -83,7 +86,7 @@ class Board:
                 "totals": turns.totals.shown(),
                 "ttft": {"buckets": turns.totals.buckets()},
                 "disk": disk,
-                "misses": misses[:SHOWN_MISSES],
+                "misses": misses,
                 "logs": list(self.lines.kept),
             }
         )

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from everwarm.config import Settings
-from everwarm.events import Finish, Miss, TurnRecord
+from everwarm.events import SCAFFOLD, Finish, Miss, TurnRecord
 from everwarm.job import Ended, Leased
 from everwarm.messages import MessageId
 from everwarm.prompt.parse import ReplyParser
-from everwarm.tokens import Tokens, tokens_of
+from everwarm.tokens import Prompt, Tokens, tokens_of
 
 
 @dataclass(slots=True)
@@ -31,6 +31,18 @@ class Trace:
 def without_words(record: TurnRecord) -> TurnRecord:
     """A miss may show what another conversation said instead."""
     return replace(record, miss=replace(record.miss, before="")) if record.miss else record
+
+
+def near_scaffold(prompt: Prompt, record: TurnRecord) -> Miss | None:
+    """Where all messages were warm, and only what opens the reply was read once more.
+
+    Layers that cannot be cut go back to a checkpoint, and none is worth its bytes so near the end.
+    """
+    end = max((m.at for m in prompt.marks if m.kind == "prompt"), default=None)
+    if end is None or record.cached_tokens < end:
+        return None
+    cause = f"{record.prefilled_tokens} tokens to the nearest checkpoint: what opens the reply"
+    return Miss(at=record.cached_tokens, part=SCAFFOLD, cause=cause)
 
 
 def lost(record: TurnRecord, settings: Settings, known: int | None) -> Miss:

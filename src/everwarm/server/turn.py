@@ -39,7 +39,7 @@ from everwarm.request import HistoryMode, Request
 from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.grammars import Compiler
 from everwarm.server.outbox import Outbox
-from everwarm.server.record import Draft, Trace, lost, without_words
+from everwarm.server.record import Draft, Trace, lost, near_scaffold, without_words
 from everwarm.server.totals import Totals
 from everwarm.tokens import Prompt, Tokens, tokens_of
 
@@ -277,6 +277,8 @@ class Turns:
             return Miss(at=0, part="whole prompt", cause=cause) if cause else None
         by_cache = max(0, record.prefilled_tokens - record.unseen_tokens)
         by_text = max(0, record.unseen_tokens - record.new_tokens)
+        if not by_text and (found := near_scaffold(prompt, record)) is not None:
+            return replace(found, by_cache=by_cache)
         found = self._renderer.explain(prompt)
         if found is None or not found.cause:
             found = lost(record, self.settings, found.at if found else None)

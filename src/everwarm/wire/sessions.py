@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from everwarm import events as ev
 from everwarm.events import Event
 from everwarm.request import Sampling
-from everwarm.sessions import Choices, Entry, Session, Tree
+from everwarm.sessions import Choices, Entry, Session, Tree, context_used
 from everwarm.wire import body as wb
 from everwarm.wire import sse
 from everwarm.wire.errors import openai_error, refusal
@@ -48,6 +48,7 @@ class SettingsBody(StrictObject):
     max_tokens: wb.Count | None = None
     thinking: bool | None = None
     thinking_budget: Annotated[int, Field(ge=0, le=2**24)] | None = None
+    compact_at: Annotated[float, Field(ge=0.05, le=1)] | None = None
 
 
 class CreateBody(StrictObject):
@@ -141,8 +142,6 @@ def session_json(
 ) -> dict[str, Any]:
     """A session without its messages. With `tree`, what its present branch fills of the context."""
     path = tree.path(session.head) if tree is not None else []
-    last = next((e for e in reversed(path) if e.turn), None)
-    used = _used(last) if last else None
     return {
         "id": session.id,
         "title": session.title,
@@ -154,17 +153,10 @@ def session_json(
         "settings": asdict(session.choices),
         "branch": session.branch,
         "branches": [{"name": n, "head": head} for n, head in session.branches.items()],
-        "context": {"used": used, "limit": limit},
+        "context": {"used": context_used(path), "limit": limit},
         "compacted": any(e.covers for e in path),
         "running": running,
     }
-
-
-def _used(last: Entry) -> int:
-    """Tokens of the context up to a reply; a summary was read elsewhere, and is all there is."""
-    record = last.turn or {}
-    read = 0 if last.covers else record["prompt_tokens"]
-    return int(read + record["completion_tokens"])
 
 
 def message_json(entry: Entry, tree: Tree) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -27,7 +28,17 @@ from everwarm.server.record import Trace
 from everwarm.server.sessions.held import Held, known
 from everwarm.server.sessions.running import Running
 from everwarm.server.turn import Turns
-from everwarm.sessions import Choices, Entry, Session, Tree, free_name, messages_of, title_of
+from everwarm.sessions import (
+    Choices,
+    Entry,
+    Session,
+    Tree,
+    context_used,
+    free_name,
+    messages_of,
+    title_of,
+    was_gone_back_to,
+)
 from everwarm.wire import sessions as wire
 from everwarm.wire.format import reply_of
 
@@ -83,8 +94,13 @@ class Talking:
         return running
 
     def _over(self, session_id: str, running: Running) -> None:
-        self.running.pop(session_id, None)
+        self._release(session_id, running)
         running.end()
+
+    def _release(self, session_id: str, running: Running) -> None:
+        """The next turn may begin; it may have begun already."""
+        if self.running.get(session_id) is running:
+            del self.running[session_id]
 
     async def stop(self, session_id: str) -> bool:
         """End a session's turn, and wait until what it said is durable. Whether one ran."""
@@ -98,7 +114,8 @@ class Talking:
     async def delete(self, session_id: str) -> int:
         """Delete a session for real: rows, remembered replies, and what the cache holds of it
         alone. How many bytes that were."""
-        await self.stop(session_id)
+        while await self.stop(session_id):  # a turn may be followed by its summary
+            pass
         self.free(session_id)
         gone = await self.held.remove(session_id)
         await self.turns.forget(gone.turns, gone.threads)
@@ -207,9 +224,8 @@ class Talking:
             shown = None if asked.added is None else asked.tree[asked.at]
             user = wire.message_json(shown, asked.tree) if shown else None
             session = self.shown(asked.session, asked.tree)
-            running.push(
-                wire.frame("start", {"session": session, "user": user, "turn": running.turn_id})
-            )
+            about = {"session": session, "user": user, "turn": running.turn_id}
+            running.push(wire.frame("start", about | {"sums_up": asked.sums_up}))
             path = asked.tree.path(asked.at)
             request = self.request(asked.session.choices, messages_of(asked.session.choices, path))
             if asked.sums_up:
@@ -259,8 +275,21 @@ class Talking:
         at = None if asked.sums_up else asked.at
         entry = tree[tree.id_of(at, reply)] if reply.parts else None
         message = wire.message_json(entry, tree) if entry else None
-        self.running.pop(asked.session.id, None)
+        self._release(session.id, running)
+        if not asked.sums_up and self._is_full(session, tree, trace):
+            with suppress(EverwarmError):  # somebody was quicker, or history.db fails: next time
+                await self.compact(session.id)
         running.push(wire.frame("done", {"message": message, "session": self.shown(session, tree)}))
+
+    def _is_full(self, session: Session, tree: Tree, trace: Trace) -> bool:
+        """Whether to sum up behind a turn, unasked. Who undid a summary is not given another."""
+        if trace.record is None or trace.record.finish in ("cancelled", "error"):
+            return False
+        own, usual = session.choices.compact_at, self.turns.settings.compact_at
+        part = usual if own is None else own
+        used = context_used(tree.path(session.head)) or 0
+        is_full = part < 1 and used >= part * self.turns.engine.model.context_length
+        return is_full and not was_gone_back_to(tree, session.head)
 
     async def _fail(
         self,

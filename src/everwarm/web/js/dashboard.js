@@ -1,5 +1,6 @@
 // The dashboard: what is loaded, what runs, what the cache holds, what it cost and saved.
-// It asks every 2 s, and only while somebody can see it.
+// It asks every 2 s, and only while somebody can see it; for the tree, which costs the engine most,
+// only where something in it has changed.
 import { batch, html, render, signal, useEffect, useState } from "./lib.js";
 import { ApiError, call, hint, needsKey } from "./api.js";
 import { Histogram, Meter } from "./charts.js";
@@ -10,6 +11,7 @@ import { Tree } from "./tree.js";
 import { Missed } from "./turn.js";
 
 const EVERY_MS = 2000;
+const TREE_AT_LEAST_MS = 30_000; // a pin of another tab changes no number
 
 const board = signal(null);
 const nodes = signal([]);
@@ -23,17 +25,31 @@ function show(error) {
   fault.value = known ? `${error.message} ${hint(error)}` : "The page met a fault of its own. Reload the page.";
 }
 
+/** What tells one tree from another: its counts, whose turns run, how many have ended. Bytes alone
+ * only grow with a reply that is being written. */
+function mark({ memory: { memory_bytes: _, cache_bytes: ___, ...held }, disk: { written_today_bytes: __, ...kept }, running, totals }) {
+  return JSON.stringify([held, kept, running.map((t) => t.id), totals.turns]);
+}
+
+let drawn = { mark: "", at: 0 };
+
+async function readTree(now) {
+  const [tree, listed] = await Promise.all([call("GET", "/api/cache/tree"), call("GET", "/api/sessions?limit=64")]);
+  drawn = { mark: now, at: Date.now() };
+  return { nodes: tree.nodes, titles: new Map(listed.sessions.map((s) => [s.id, s.title])) };
+}
+
 async function look() {
   clearTimeout(timer);
   if (document.hidden || needsKey.value) return;
   try {
-    const [snapshot, tree, listed] = await Promise.all([
-      call("GET", "/api/dashboard"), call("GET", "/api/cache/tree"), call("GET", "/api/sessions?limit=64"),
-    ]);
+    const snapshot = await call("GET", "/api/dashboard");
+    const now = mark(snapshot);
+    const isOld = now !== drawn.mark || Date.now() - drawn.at > TREE_AT_LEAST_MS;
+    const tree = isOld ? await readTree(now) : null;
     batch(() => {
       board.value = snapshot;
-      nodes.value = tree.nodes;
-      titles.value = new Map(listed.sessions.map((s) => [s.id, s.title]));
+      if (tree) [nodes.value, titles.value] = [tree.nodes, tree.titles];
     });
   } catch (e) {
     if (e.status !== 0) show(e);
@@ -48,6 +64,7 @@ async function act(path, body) {
   } catch (e) {
     show(e);
   }
+  drawn.mark = "";
   look();
 }
 

@@ -8,7 +8,7 @@ import { ApiError, events, isOffline } from "./api.js";
 const RETRY_S = [0.3, 1, 2, 4, 5];
 
 /**
- * null, or {session, turn, text, reasoning, calls, progress, state, since}; state is one of
+ * null, or {session, turn, sumsUp, text, reasoning, calls, progress, state, since}; state is one of
  * "waiting", "reading", "thinking", "writing", "reconnecting".
  */
 export const live = signal(null);
@@ -22,7 +22,7 @@ export function stopFollowing() {
 }
 
 const fresh = (session) => ({
-  session, turn: "", text: "", reasoning: "", calls: [], progress: null, state: "waiting", since: performance.now(),
+  session, turn: "", sumsUp: false, text: "", reasoning: "", calls: [], progress: null, state: "waiting", since: performance.now(),
 });
 
 /**
@@ -115,13 +115,13 @@ class Painter {
 
   /** What comes is sent from the beginning again; the page keeps what it shows until it does. */
   restart() {
-    this.now = { ...fresh(this.now.session), turn: this.now.turn, since: this.now.since, state: "reconnecting" };
+    this.now = { ...fresh(this.now.session), turn: this.now.turn, sumsUp: this.now.sumsUp, since: this.now.since, state: "reconnecting" };
   }
 
   take(name, data) {
     this.hasBegun = true;
     const { text, reasoning } = this.now;
-    if (name === "start") this.change({ turn: data.turn });
+    if (name === "start") this.change({ turn: data.turn, sumsUp: data.sums_up });
     else if (name === "progress") this.change({ progress: data, state: "reading" });
     else if (name === "reasoning") this.change({ reasoning: reasoning + data.text, state: "thinking" });
     else if (name === "text") this.change({ text: text + data.text, state: "writing" });

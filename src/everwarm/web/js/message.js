@@ -132,11 +132,20 @@ export function Aside({ message }) {
   </article>`;
 }
 
-/** A summary that stands for what was said before it. */
+const SAID_BY = { user: "You", assistant: "Reply", summary: "Summary" };
+
+/** A summary that stands for what was said before it, which can still be read. */
 export function Summary({ message }) {
+  const [earlier, show] = useState(null);
+  const toggle = async () => show(earlier ? null : await store.coveredBy(message));
   return html`<article class="message summary" aria-label="Summary">
-    <details><summary>Earlier messages are summarised from here</summary><${Prose} text=${message.text} /></details>
-    <button type="button" disabled=${store.busy.value} onClick=${store.uncompact}>Undo the summary</button>
+    <h2>Earlier messages are summarised from here</h2>
+    <details open><summary>Summary <span class="quiet">${count(words(message.text))} words</span></summary><${Prose} text=${message.text} /></details>
+    <div class="row"><button type="button" aria-expanded=${Boolean(earlier)} onClick=${toggle}>${earlier ? "Hide the earlier messages" : "Read the earlier messages"}</button>
+      <button type="button" disabled=${store.busy.value} onClick=${store.uncompact}>Undo the summary</button></div>
+    ${earlier && html`<div class="earlier" tabindex="0" role="region" aria-label="Earlier messages">${earlier.map((m) => html`<div key=${m.id} class="message"><p class="quiet">${SAID_BY[m.role] ?? NAMES[m.role] ?? m.role}</p>
+      <${Prose} text=${m.text} /></div>`)}</div>`}
+    ${message.turn && html`<div class="actions"><${Badge} turn=${message.turn} /></div>`}
   </article>`;
 }
 
@@ -144,6 +153,7 @@ export function Summary({ message }) {
 export function LiveReply({ now }) {
   const isWriting = now.state === "writing" || now.state === "thinking";
   return html`<article class="message reply live" aria-label="Reply, being written" aria-busy="true">
+    ${now.sumsUp && html`<p class="quiet">Summing up, so that the conversation can go on. All of it stays.</p>`}
     ${now.state === "reading" && now.progress && !now.text && html`<${Progress} progress=${now.progress} />`}
     ${now.state === "waiting" && html`<p class="quiet pulse">Waiting for the engine</p>`}
     <${Reasoning} text=${now.reasoning} isOpen=${now.state === "thinking"} />

@@ -9,6 +9,7 @@ const NUMBERS = [
   ["top_p", "Top p", "1", { min: 0, max: 1, step: 0.05 }, "draws from the likeliest tokens that make up this part"],
   ["max_tokens", "Longest reply", "no limit", { min: 1, step: 1 }, "in tokens"],
   ["thinking_budget", "Thinking budget", "no limit", { min: 1, step: 1 }, "tokens of reasoning before it must answer"],
+  ["compact_at", "Sum up when full to", "as the server", { min: 0.05, max: 1, step: 0.05 }, "part of the context; 1 only when asked"],
 ];
 
 const numberOf = (text) => (text === "" || text === null || text === undefined ? null : Number(text));

@@ -109,7 +109,11 @@ export async function open(id) {
   const session = await attempt(() => call("GET", at(id)));
   isOpening.value = false;
   if (!session) {
-    if (!isOffline.value) location.hash = "";
+    if (isOffline.value) return;
+    const said = fault.value;
+    history.replaceState(null, "", location.pathname);
+    newChat();
+    fault.value = said;
     return;
   }
   take(session);
@@ -139,6 +143,7 @@ const handlers = (id) => ({
     if (current.value?.id !== id) return;
     take(session);
     if (message) cut(message.parent, message);
+    if (session.running) join(id).catch(show); // it was full: now it is summed up
     refreshList();
   },
   failed(error) {
@@ -152,8 +157,15 @@ const handlers = (id) => ({
 function cut(parent, message) {
   const path = messages.value;
   const end = parent === null ? 0 : path.findIndex((m) => m.id === parent) + 1;
-  if (parent !== null && end === 0) return void reload();
+  if (parent !== null && end === 0) return void catchUp();
   messages.value = [...path.slice(0, end), message];
+}
+
+/** Read the messages anew beside the turn that runs: another tab has said more. */
+async function catchUp() {
+  const id = current.value.id;
+  const session = await quietly(() => call("GET", at(id)));
+  if (session && current.value?.id === id) take(session);
 }
 
 function join(id) {
@@ -230,6 +242,17 @@ async function moved(action) {
 export const select = (id) => moved(() => call("POST", at(current.value.id, "select"), { message: id }));
 export const branchAt = (id) => moved(() => call("POST", at(current.value.id, "branches"), { at: id }));
 export const undo = () => moved(() => call("POST", at(current.value.id, "undo"), {}));
+/** The messages that a summary stands for. */
+export async function coveredBy(summary) {
+  const { id, branches } = current.value;
+  for (const b of branches) {
+    const found = await attempt(() => call("GET", `${at(id)}?branch=${encodeURIComponent(b.name)}`));
+    const end = found?.messages.findIndex((m) => m.id === summary.covers) ?? -1;
+    if (end >= 0) return found.messages.slice(0, end + 1);
+  }
+  return [];
+}
+
 export const uncompact = () => moved(() => call("POST", at(current.value.id, "uncompact"), {}));
 export const compact = () => turn("compact", {}).then(reload).catch(() => {});
 export const switchBranch = async (name) => {

@@ -29,10 +29,13 @@ export function summary(turn) {
   return [first, read, turn.ttft_s === null ? "no token" : seconds(turn.ttft_s)].join(" · ");
 }
 
+/** Whether something was lost: what opens a reply may have to be read once more beside that. */
+export const isLost = (miss) => Boolean(miss) && miss.part !== "scaffold";
+
 /** What a reply's prompt cost; a click opens its record. */
 export function Badge({ turn }) {
   const [isOpen, setOpen] = useState(false);
-  const kind = turn.miss ? "missed" : turn.cached_tokens ? "warm" : "cold";
+  const kind = isLost(turn.miss) ? "missed" : turn.cached_tokens ? "warm" : "cold";
   const why = turn.miss ? ` ${turn.miss.cause}` : "";
   return html`<button type="button" class="badge ${kind}" title="What this reply cost.${why}" aria-haspopup="dialog"
       onClick=${() => setOpen(true)}>
@@ -74,7 +77,7 @@ export function Record({ turn }) {
     ["Model", turn.model],
   ];
   return html`<${Split} warm=${turn.cached_tokens} read=${turn.prefilled_tokens} />
-    ${turn.miss && html`<${Missed} miss=${turn.miss} />`}
+    ${isLost(turn.miss) ? html`<${Missed} miss=${turn.miss} />` : turn.miss && html`<p class="quiet">${turn.miss.cause}.</p>`}
     <dl class="facts">${facts.map(([k, v]) => html`<div key=${k}><dt>${k}</dt><dd>${v}</dd></div>`)}</dl>
     <${Phases} turn=${turn} />
     <p class="quiet mono">${turn.id}</p>`;

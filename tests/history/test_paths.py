@@ -1,0 +1,104 @@
+"""Paths of a session: what is stored is what is new, and nothing stored is read to store more."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from everwarm.history import paths
+from everwarm.history import sessions as table
+from everwarm.history.database import MIGRATIONS, Database
+from everwarm.sessions import Session
+from everwarm.tokens import Tokens, tokens_of
+
+TURN = 400
+ROWS = "SELECT coalesce(sum(length(tokens)) / 4, 0), count(*) FROM paths"
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    made = Database(tmp_path / "history.db").open()
+    connection = made.connect()
+    for name in ("one", "two"):
+        table.put(connection, Session(id=name, title="", created=0.0, updated=0.0))
+    yield connection
+    connection.close()
+    made.close()
+
+
+def talk(n_turns: int, other: int = 0) -> Tokens[int]:
+    return tokens_of(range(other, other + n_turns * TURN))
+
+
+def reads(db: sqlite3.Connection, tokens: Tokens[int], caller: str = "") -> bool:
+    """Note a path; whether tokens of others were read for it."""
+    asked: list[str] = []
+    db.set_trace_callback(asked.append)
+    paths.add(db, "one", caller, tokens)
+    db.set_trace_callback(None)
+    return any("tokens FROM paths" in statement for statement in asked)
+
+
+def test_a_turn_stores_what_is_new_and_reads_no_tokens(db: sqlite3.Connection) -> None:
+    assert not any(reads(db, talk(n)) for n in range(1, 250))
+    assert not reads(db, talk(249))
+    assert db.execute(ROWS).fetchone() == (249 * TURN, 249)
+    assert paths.of(db, "one") == [("", talk(249))]
+
+
+def test_the_digests_are_found_without_the_rows(db: sqlite3.Connection) -> None:
+    """A covering index: long blobs stand between a row's start and its last columns."""
+    plan = db.execute(
+        """EXPLAIN QUERY PLAN SELECT "end", digest, n FROM paths
+            WHERE session = 1 AND caller = '' AND "end" <= 9 ORDER BY "end", digest"""
+    ).fetchall()
+    assert ["COVERING INDEX paths_by_end" in row[-1] for row in plan] == [True]
+
+
+def test_two_replies_to_one_question_share_what_is_in_front(db: sqlite3.Connection) -> None:
+    paths.add(db, "one", "", talk(30))
+    both = [talk(30) + tokens_of([n] * 10) for n in (1, 2)]
+    assert not any(reads(db, path) for path in both)
+    assert db.execute(ROWS).fetchone() == (30 * TURN + 20, 3)
+    assert sorted(tokens for _, tokens in paths.of(db, "one")) == both
+
+
+def test_an_early_branch_of_a_long_path_shares_its_head(db: sqlite3.Connection) -> None:
+    paths.add(db, "one", "", talk(30))
+    branch = talk(20) + tokens_of([7] * 10)
+    assert reads(db, branch)
+    assert db.execute(ROWS).fetchone() == (30 * TURN + 10, 2)
+    grown = branch + tokens_of([8] * 10)
+    assert not reads(db, grown)
+    assert db.execute(ROWS).fetchone() == (30 * TURN + 20, 3)
+    assert [tokens for _, tokens in paths.of(db, "one")] == [talk(30), grown]
+
+
+def test_callers_and_sessions_share_nothing(db: sqlite3.Connection) -> None:
+    for caller in ("", "key"):
+        paths.add(db, "one", caller, talk(2))
+    paths.add(db, "two", "", talk(2))
+    assert db.execute(ROWS).fetchone() == (3 * 2 * TURN, 3)
+    assert paths.elsewhere(db, "one", paths.of(db, "one")) == [2 * TURN, 0]
+
+
+def test_rows_of_an_older_file_are_built_on(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "history.db")
+    for n, script in enumerate(MIGRATIONS[:2], 1):
+        old.executescript(f"BEGIN; {script} PRAGMA user_version = {n}; COMMIT;")
+    table.put(old, Session(id="one", title="", created=0.0, updated=0.0))
+    row = (talk(30).tobytes(),)
+    old.execute("INSERT INTO paths (session, caller, start, tokens) VALUES (1, '', 0, ?)", row)
+    old.commit()
+    old.close()
+    made = Database(tmp_path / "history.db")
+    now = made.connect()
+    assert reads(now, talk(31))
+    assert not reads(now, talk(32))
+    assert now.execute(ROWS).fetchone() == (32 * TURN, 3)
+    assert paths.of(now, "one") == [("", talk(32))]
+    now.close()
+    made.close()
