@@ -12,7 +12,7 @@ from everwarm import __version__
 from everwarm.server.policy import POLICIES
 from everwarm.wire.openapi import description
 
-DOCUMENT = description(__version__, [(p.path, p.methods, p.needs_key) for p in POLICIES])
+DOCUMENT = description(__version__, [(p.path, p.methods, p.needs_key, p.shape) for p in POLICIES])
 
 
 def schema_of(path: str) -> dict[str, Any]:
