@@ -12,19 +12,17 @@ WIDTH = 49152 + 64
 
 
 class Writer:
-    """Writes what random logits say, with blanks unlikely: else few replies would ever end."""
+    """Writes what random logits say."""
 
     def __init__(self, codec: Codec, grammars: Grammars) -> None:
         self._grammars, self._eos = grammars, codec.eos_ids
-        blank = [not codec.decode([i]).strip() for i in range(WIDTH)]
-        self._bias = np.where(np.array(blank), -8.0, 0.0)
 
     def say(self, grammar: str, seed: int, most: int = 200) -> list[int] | None:
         """The ids of a reply; None where it did not come to an end."""
         rng, matcher, out = np.random.default_rng(seed), self._grammars.matcher(grammar), []
         for _ in range(most):
             allowed = np.flatnonzero(np.array(matcher.mask(WIDTH)))
-            logits = 3 * rng.normal(size=allowed.size) + self._bias[allowed]
+            logits = 3 * rng.normal(size=allowed.size)
             token = int(allowed[np.argmax(logits + rng.gumbel(size=allowed.size))])
             if token in self._eos:
                 return out

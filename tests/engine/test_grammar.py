@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import zoo
 from random_writer import WIDTH, Writer
@@ -83,6 +84,32 @@ def test_a_thousand_random_replies_are_valid(plain: TextCodec, writer: Writer) -
     assert finished == 1000
 
 
+@pytest.mark.parametrize(
+    ("said", "allowed"),
+    [
+        ('{"name": "x", "deep": 1, "kinds": ["sea", "lake"], "cold": true}', True),
+        ('{"name":"x","deep":1,"kinds":["sea","lake"],"cold":true}', True),
+        ('{\n  "name"', False),
+        ('{ "name"', False),
+        ('{"name":  "x"', False),
+        ('{"name": "x",\n', False),
+        (' {"name"', False),
+    ],
+)
+def test_json_stands_on_one_line(
+    plain: TextCodec, grammars: Grammars, said: str, allowed: bool
+) -> None:
+    matcher = grammars.matcher(shaped(plain, shape=Shape(SCHEMA, "response_format")).reply)
+    ids = plain.encode(said)
+    for token in ids[: len(ids) if allowed else -1]:
+        if not np.array(matcher.mask(WIDTH))[token]:
+            break
+        matcher.take(token)
+    else:
+        token = min(plain.eos_ids) if allowed else ids[-1]
+    assert np.array(matcher.mask(WIDTH))[token] == allowed
+
+
 # --- through the real engine ---
 
 
@@ -106,8 +133,7 @@ def run(engine: EngineThread, job: Job) -> tuple[list[int], Output]:
 
 
 def asking(engine: EngineThread, grammar: Grammar | None, seed: int, most: int = 150) -> Job:
-    blanks = {i: -100.0 for i in range(1000) if not engine.codec.decode([i]).strip()}
-    sampling = Sampling(temperature=1.0, seed=seed, logit_bias=blanks)
+    sampling = Sampling(temperature=1.0, seed=seed)
     tokens = tokens_of(engine.codec.encode("A lake as JSON:"))
     return Job(f"job{seed}", tokens, (), sampling, most, grammar=grammar)
 
