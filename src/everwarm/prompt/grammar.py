@@ -24,7 +24,7 @@ _BLANKS = r"/[ \t\r\n]{0,8}/"
 _TEXT = r"/(.|\n)*/"
 _SLOTS = {"id": "/[A-Za-z0-9]{9}/", "n": "/(0|[1-9][0-9]{0,2})/"}
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
-"""JSON on one line, as templates write it: where they may, small models write nothing but breaks."""
+"""JSON on one line, as templates write it: else small models write line breaks without an end."""
 _NOTHING: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 
