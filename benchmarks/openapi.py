@@ -62,6 +62,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--key", default="")
     parser.add_argument("--path", help="only this path")
+    parser.add_argument("--phases", default="coverage,fuzzing")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         env = os.environ | {"EVERWARM_HOME": home}
@@ -92,12 +93,13 @@ def examine(root: str, args: argparse.Namespace) -> int:
     def tell() -> None:
         while not over.is_set():
             stories.append(told(root, args.key))
+            over.wait(1)
 
     beside = threading.Thread(target=tell)
     beside.start()
     command = [
         *("schemathesis", "run", f"{root}/openapi.json"),
-        *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing"),
+        *("--checks", ",".join(CHECKS), "--phases", args.phases),
         *("--max-examples", str(args.examples), "--seed", str(args.seed)),
         *("--request-timeout", "120", "--suppress-health-check", "all", "--continue-on-failure"),
         *("--no-color", "--warnings", "off"),

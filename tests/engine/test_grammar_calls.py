@@ -111,6 +111,17 @@ def test_what_random_logits_end_is_a_call_of_the_schema(sample_codec: MakeCodec,
     assert finished >= 3
 
 
+def test_arguments_stand_on_one_line(sample_codec: MakeCodec) -> None:
+    codec = sample_codec("json_tools")
+    matcher = Grammars(codec._tokenizer, WIDTH, codec.eos_ids).matcher(
+        asked(codec, PICK).grammar.reply
+    )
+    for token in codec.encode('<tool_call>\n{"name": "pick", "arguments": {'):
+        matcher.take(token)
+    allowed = np.array(matcher.mask(WIDTH))
+    assert {codec.decode([int(i)])[:1] for i in np.flatnonzero(allowed)} == {'"'}
+
+
 def test_one_call_is_one_where_parallel_ones_are_refused(sample_codec: MakeCodec) -> None:
     codec = sample_codec("json_tools")
     grammars = Grammars(codec._tokenizer, WIDTH, codec.eos_ids)
