@@ -46,3 +46,16 @@ def test_every_route_and_every_reference_is_there() -> None:
     parts = json.dumps(DOCUMENT).split('"#/components/schemas/')[1:]
     assert {p.split('"')[0] for p in parts} <= set(names)
     assert not any("everwarm__" in n for n in names)
+
+
+def test_kinds_of_answers_queries_and_errors_are_told() -> None:
+    def of(path: str, method: str = "get") -> Any:
+        return DOCUMENT["paths"][path][method]
+
+    assert set(of("/metrics")["responses"]["200"]["content"]) == {"text/plain"}
+    streamed = of("/v1/messages", "post")["responses"]
+    assert set(streamed["200"]["content"]) == {"application/json", "text/event-stream"}
+    error = streamed["default"]["content"]["application/json"]["schema"]["$ref"]
+    assert error == "#/components/schemas/anthropic_error"
+    assert [p["name"] for p in of("/api/sessions")["parameters"]] == ["q", "limit", "before"]
+    assert "parameters" not in of("/api/sessions", "post")
