@@ -175,3 +175,27 @@ def test_an_abort_ends_the_turn_and_its_work_is_kept(
     while server.call("GET", "/api/ps")[1]["running"]:
         time.sleep(0.02)
     assert server.turn()["prefilled_tokens"] == 1
+
+
+def test_going_back_to_other_tools_finds_what_was_read_with_them(
+    client: OpenAI, server: Server
+) -> None:
+    other = {"type": "function", "function": {**LOOK["function"], "description": "Plans a look."}}
+    messages: list[Any] = [user("Switch the mode. " * 20)]
+    for n, tools in enumerate((LOOK, other, LOOK, other)):
+        answer = said(client, False, f"Done {n}.", messages, tools=[tools])
+        messages += [{"role": "assistant", "content": f"Done {n}."}, user(f"And {n}?")]
+        turn = server.turn()
+        assert (turn["cached_tokens"] > turn["prompt_tokens"] // 2) == (n > 1)
+        assert answer.choices[0].message.content == f"Done {n}."
+
+
+def test_results_may_come_in_another_order_than_the_calls(client: OpenAI) -> None:
+    messages: list[Any] = [user("How are both?")]
+    reply = said(client, False, CALLS, messages, tools=[LOOK]).choices[0].message
+    messages.append(reply.model_dump(exclude_none=True))
+    for call in reversed(reply.tool_calls):
+        messages.append({"role": "tool", "tool_call_id": call.id, "content": "Fine."})
+    answer = said(client, False, "Both are fine.", messages, tools=[LOOK])
+    assert answer.usage.prompt_tokens_details.cached_tokens > 0
+    assert answer.choices[0].message.content == "Both are fine."
