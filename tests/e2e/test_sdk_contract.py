@@ -132,6 +132,18 @@ def test_a_refusal_is_raised_with_parameter_and_code(client: OpenAI, stream: boo
         assert (refused.value.param, refused.value.code) == (param, code)
 
 
+def test_a_response_s_refusal_is_raised_with_parameter_and_code(client: OpenAI) -> None:
+    for more, param, code in (
+        ({"temperature": 9}, "temperature", None),
+        ({"input": "word " * 5000}, "input", "context_length_exceeded"),
+        ({"previous_response_id": "resp_none"}, "previous_response_id",
+         "previous_response_not_found"),
+    ):  # fmt: skip
+        with pytest.raises(BadRequestError) as refused:
+            client.responses.create(**{"model": "default", "input": "Hi.", **more})  # type: ignore[call-overload]
+        assert (refused.value.param, refused.value.code) == (param, code)
+
+
 def chat(server: Server, text: str) -> Any:
     client = OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0)
     return client.chat.completions.create(
