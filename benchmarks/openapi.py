@@ -78,14 +78,14 @@ def main() -> int:
         assert server.stdout is not None
         root = f"http://127.0.0.1:{int(server.stdout.readline().split(':')[-1].split('/')[0])}"
         try:
-            return examine(root, args)
+            return examine(root, home, args)
         finally:
             server.terminate()
             server.wait(60)
             server.stdout.close()
 
 
-def examine(root: str, args: argparse.Namespace) -> int:
+def examine(root: str, home: str, args: argparse.Namespace) -> int:
     """Run schemathesis with stories beside it."""
     over = threading.Event()
     stories: list[str] = []
@@ -106,7 +106,7 @@ def examine(root: str, args: argparse.Namespace) -> int:
         *(("-H", f"X-Api-Key:{args.key}") if args.key else ()),
         *(("--include-path", args.path) if args.path else ()),
     ]
-    code = subprocess.run(command).returncode
+    code = subprocess.run(command, cwd=home).returncode
     over.set()
     beside.join()
     wrong = sum(s != STORY for s in stories)
