@@ -59,3 +59,6 @@ def test_kinds_of_answers_queries_and_errors_are_told() -> None:
     assert error == "#/components/schemas/anthropic_error"
     assert [p["name"] for p in of("/api/sessions")["parameters"]] == ["q", "limit", "before"]
     assert "parameters" not in of("/api/sessions", "post")
+    assert of("/v1/messages", "post")["requestBody"]["required"]
+    assert of("/api/sessions/{id}/send", "post")["requestBody"]["required"]
+    assert not of("/api/sessions", "post")["requestBody"]["required"]

@@ -143,7 +143,9 @@ def _operation(route: Route, method: str, body: dict[str, Any] | None) -> dict[s
         }
     }
     if body is not None:
-        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": body}}}
+        may_be_absent = path.startswith("/api/") and not _has_required_fields(path)
+        content = {_JSON: {"schema": body}}
+        operation["requestBody"] = {"required": not may_be_absent, "content": content}
     names = [("path", n, {"type": "string"}) for n in _VARIABLE.findall(path)]
     names += [("query", n, s) for n, s in _QUERIES.get(path, {}).items() if method == "GET"]
     if names:
@@ -154,6 +156,10 @@ def _operation(route: Route, method: str, body: dict[str, Any] | None) -> dict[s
     if needs_key:
         operation["security"] = [{"bearer": []}, {"header": []}, {}]
     return operation
+
+
+def _has_required_fields(path: str) -> bool:
+    return any(field.is_required() for field in _BODIES[path][0].model_fields.values())
 
 
 def _error(shape: str) -> dict[str, Any]:
