@@ -182,7 +182,9 @@ def test_an_abort_ends_the_turn_and_its_work_is_kept(
     left = server.turn()
     assert left["finish"] == "cancelled" and 0 < left["completion_tokens"] < 400
     again = ask(server, text)
-    next(iter(again))
+    for n, _ in enumerate(again):
+        if n == 9:  # the prompt is read by then, in every format
+            break
     again.close()
     while server.call("GET", "/api/ps")[1]["running"]:
         time.sleep(0.02)

@@ -108,6 +108,8 @@ def description(version: str, routes: Iterable[Route]) -> dict[str, Any]:
     for path, (_, no_effect) in _BODIES.items():
         fields = schemas[bodies[path]["$ref"].rpartition("/")[2]]["properties"]
         fields |= {name: {"description": "Changes nothing."} for name in sorted(no_effect)}
+    for schema in schemas.values():
+        _let_nulls_pass(schema)
     document = {
         "openapi": "3.1.0",
         "info": {"title": "everwarm", "version": version},
@@ -156,6 +158,16 @@ def _operation(route: Route, method: str, body: dict[str, Any] | None) -> dict[s
     if needs_key:
         operation["security"] = [{"bearer": []}, {"header": []}, {}]
     return operation
+
+
+def _let_nulls_pass(schema: dict[str, Any]) -> None:
+    """Null is the same as absent, for every field (`strict.py`)."""
+    if schema.get("additionalProperties") is not False:
+        return
+    schema["additionalProperties"] = {"type": "null"}
+    for name, field in schema.get("properties", {}).items():
+        if name not in schema.get("required", ()):
+            schema["properties"][name] = {"anyOf": [field, {"type": "null"}]}
 
 
 def _has_required_fields(path: str) -> bool:
