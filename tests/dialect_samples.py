@@ -84,6 +84,7 @@ VALUES: dict[str, object] = {"at": 'C:\\é "here" 🙂\n  {', "b": {"n": [1, Non
 """The arguments of all calls."""
 ARGS = json.dumps(VALUES, ensure_ascii=False)
 AT, B = str(VALUES["at"]), json.dumps(VALUES["b"])
+_PYTHON = repr(AT)
 _THINK = ("<think>", "</think>")
 _OBJECT = '{"name": "look", "arguments": ' + ARGS + "}"
 
@@ -369,5 +370,64 @@ SAMPLES: dict[str, Sample] = {
         * 2,
         ("<|tool_call>", "<tool_call|>", '<|"|>', "<|channel>", "<channel|>"),
         parser="gemma4",
+    ),
+    "function_gemma": Sample(
+        "function_gemma",
+        _template(
+            _each("<start_function_call>call:" + _NAME + "{{ '{' }}"
+                  "{% for k, v in c.function.arguments.items() %}{{ k }}:<escape>"
+                  "{{ v if v is string else v | tojson }}<escape>"
+                  "{% if not loop.last %},{% endif %}{% endfor %}{{ '}' }}<end_function_call>"),
+        ),
+        "I look."
+        + (f"<start_function_call>call:look{{at:<escape>{AT}<escape>,b:{{n:[1,null,true]}}}}"
+           "<end_function_call>") * 2,
+        ("<start_function_call>", "<end_function_call>", "<escape>"),
+        thinks=False,
+        parser="function_gemma",
+    ),
+    "lfm_2": Sample(
+        "pythonic",
+        _template(
+            "<|tool_call_start|>["
+            + _each(_NAME + "({% for k, v in c.function.arguments.items() %}{{ k }}="
+                    "{{ v | tojson }}{% if not loop.last %}, {% endif %}{% endfor %})", ", ")
+            + "]<|tool_call_end|>",
+            think=_THINK,
+        ),
+        "<think>hm</think>I look.<|tool_call_start|>["
+        + ", ".join(["look(at=" + _PYTHON + ', b={"n": [1, null, true]})'] * 2)
+        + "]<|tool_call_end|>",
+        ("<|tool_call_start|>", "<|tool_call_end|>", *_THINK),
+        parser="pythonic",
+    ),
+    "longcat": Sample(
+        "longcat",
+        _template(
+            _each("<longcat_tool_call>" + _NAME + "\n"
+                  + _tags("<longcat_arg_key>", "</longcat_arg_key>\n<longcat_arg_value>",
+                          "</longcat_arg_value>\n") + "</longcat_tool_call>", "\n"),
+            think=("<longcat_think>\n", "\n</longcat_think>\n"),
+        ),
+        "<longcat_think>\nhm\n</longcat_think>\nI look."
+        + "\n".join([
+            f"<longcat_tool_call>look\n<longcat_arg_key>at</longcat_arg_key>\n"
+            f"<longcat_arg_value>{AT}</longcat_arg_value>\n<longcat_arg_key>b</longcat_arg_key>\n"
+            f"<longcat_arg_value>{B}</longcat_arg_value>\n</longcat_tool_call>"] * 2),
+        ("<longcat_tool_call>", "</longcat_tool_call>", "<longcat_think>", "</longcat_think>"),
+        parser="longcat",
+    ),
+    "minicpm_5": Sample(
+        "minicpm5",
+        _template(
+            _each('<function name="' + _NAME + '">'
+                  + _tags('<param name="', '"><![CDATA[', "]]></param>") + "</function>"),
+        ),
+        "I look."
+        + (f'<function name="look"><param name="at"><![CDATA[{AT}]]></param>'
+           f'<param name="b"><![CDATA[{B}]]></param></function>') * 2,
+        ("</function>",),
+        thinks=False,
+        parser="minicpm5",
     ),
 }  # fmt: skip

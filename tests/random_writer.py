@@ -12,12 +12,12 @@ WIDTH = 49152 + 64
 
 
 class Writer:
-    """Writes what random logits say, with blanks unlikely: else few replies would ever end."""
+    """Writes what random logits say. `blanks`: what is added to the logits of blank tokens."""
 
-    def __init__(self, codec: Codec, grammars: Grammars) -> None:
+    def __init__(self, codec: Codec, grammars: Grammars, blanks: float = 0.0) -> None:
         self._grammars, self._eos = grammars, codec.eos_ids
-        blank = [not codec.decode([i]).strip() for i in range(WIDTH)]
-        self._bias = np.where(np.array(blank), -8.0, 0.0)
+        blank = [not codec.decode([i]).strip() for i in range(WIDTH)] if blanks else [False] * WIDTH
+        self._bias = np.where(np.array(blank), blanks, 0.0)
 
     def say(self, grammar: str, seed: int, most: int = 200) -> list[int] | None:
         """The ids of a reply; None where it did not come to an end."""

@@ -10,23 +10,28 @@ import { pathToFileURL } from "node:url";
 const { resolve } = createRequire(process.env.CLIENTS + "/package.json");
 const load = async (name) => import(pathToFileURL(resolve(name)).href);
 const { createOpenAICompatible } = await load("@ai-sdk/openai-compatible");
-const { generateText, streamText, jsonSchema, stepCountIs, tool } = await load("ai");
+const { generateText, streamText, jsonSchema, stepCountIs, tool, Output } = await load("ai");
 
 const root = process.env.EVERWARM_URL;
 
-/** A model that says these replies, one for each request. */
-function model(...replies) {
+/** A model that says these replies, one for each request; without any, what it likes. */
+const model = (...replies) => provider(replies)("default");
+
+/** `options`: the provider's own; `sent`: where the bodies that it sends are noted. */
+function provider(replies, options = {}, sent = []) {
   return createOpenAICompatible({
+    ...options,
     name: "everwarm",
     baseURL: `${root}/v1`,
     apiKey: "none",
     includeUsage: true,
     fetch: (url, options) => {
       const body = JSON.parse(options.body);
+      sent.push(structuredClone(body));
       if (replies.length) body.everwarm = { reply: replies.shift() };
       return fetch(url, { ...options, body: JSON.stringify(body) });
     },
-  })("default");
+  });
 }
 
 const call = (name, args) =>
@@ -88,6 +93,84 @@ for (const [name, run] of [["streamed", streamText], ["whole", generateText]]) {
     assert.equal(new Set(steps[0].toolCalls.map((c) => c.toolCallId)).size, 2);
     // The second step reads on from where the first ended.
     assert.ok(steps[1].usage.inputTokenDetails.cacheReadTokens > steps[0].usage.inputTokens);
+  });
+}
+
+const water = jsonSchema({
+  type: "object",
+  properties: { kind: { enum: ["lake", "sea"] }, cold: { type: "boolean" } },
+  required: ["kind", "cold"],
+  additionalProperties: false,
+});
+
+function holds(value) {
+  assert.deepEqual(Object.keys(value), ["kind", "cold"]);
+  assert.ok(["lake", "sea"].includes(value.kind) && typeof value.cold === "boolean");
+}
+
+// The model says noise: what holds it is the server.
+for (const [name, run] of [["streamed", streamText], ["whole", generateText]]) {
+  test(`an object of a schema is what the schema says (${name})`, async () => {
+    const sent = [];
+    const result = run({
+      model: provider([], { supportsStructuredOutputs: true }, sent)("default"),
+      prompt: "Lake or sea?",
+      output: Output.object({ schema: water, name: "water" }),
+      maxOutputTokens: 400,
+    });
+    if (run === streamText) {
+      let last;
+      for await (const part of result.partialOutputStream) last = part;
+      holds(last);
+    }
+    holds(await (await result).output);
+    assert.equal(await (await result).finishReason, "stop");
+    assert.equal(sent[0].response_format.type, "json_schema");
+  });
+}
+
+test("without support for schemas any object is asked for, and comes as it was said", async () => {
+  const sent = [];
+  const result = await generateText({
+    model: provider(['{"kind": "sea", "cold": true}'], {}, sent)("default"),
+    prompt: "Lake or sea?",
+    output: Output.object({ schema: water }),
+  });
+  assert.deepEqual(result.output, { kind: "sea", cold: true });
+  assert.equal(sent[0].response_format.type, "json_object");
+});
+
+test("a schema that cannot be held is refused by name", async () => {
+  const ask = generateText({
+    model: provider([], { supportsStructuredOutputs: true })("default"),
+    prompt: "Hm.",
+    output: Output.object({ schema: jsonSchema({ type: "object", not: { required: ["a"] } }) }),
+    maxRetries: 0,
+  });
+  await assert.rejects(ask, (e) => e.statusCode === 400 &&
+    JSON.parse(e.responseBody).error.param === "response_format.json_schema.schema");
+});
+
+// Its one call ends soon: where the limit of tokens ends a reply, the SDK takes no call from it.
+const soon = { everwarm: { parallel_tool_calls: false, thinking_budget: 8 } };
+const pick = tool({
+  description: "Picks a bed.",
+  inputSchema: jsonSchema({
+    type: "object",
+    properties: { bed: { enum: ["north", "east"] } },
+    required: ["bed"],
+    additionalProperties: false,
+  }),
+});
+
+for (const choice of ["required", { type: "tool", toolName: "pick" }]) {
+  test(`a call that is asked for is made (${choice.type ?? choice})`, async () => {
+    const result = await generateText({
+      model: model(), prompt: "How is the bed?", tools: { pick },
+      toolChoice: choice, maxOutputTokens: 400, providerOptions: soon,
+    });
+    for (const called of result.toolCalls) assert.equal(called.toolName, "pick");
+    assert.ok(["north", "east"].includes(result.toolCalls[0].input.bed));
   });
 }
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import zoo
 from random_writer import WIDTH, Writer
@@ -83,6 +84,31 @@ def test_a_thousand_random_replies_are_valid(plain: TextCodec, writer: Writer) -
     assert finished == 1000
 
 
+@pytest.mark.parametrize(
+    ("said", "allowed"),
+    [
+        ('{"name": "x", "deep": 1, "kinds": ["sea", "lake"], "cold": true}', True),
+        ('{"name":"x","deep":1,"kinds":["sea","lake"],"cold":true}', True),
+        (json.dumps({"name": "x", "deep": 1, "kinds": ["sea"], "cold": True}, indent=4), True),
+        ("{\n\n", False),
+        ("{  ", False),
+        ('{"name":  "x"', False),
+        ("{\n" + " " * 21, False),
+        (' {"name"', False),
+    ],
+)
+def test_an_answer_is_on_one_line_or_indented_and_never_full_of_blanks(
+    plain: TextCodec, grammars: Grammars, said: str, allowed: bool
+) -> None:
+    matcher = grammars.matcher(shaped(plain, shape=Shape(SCHEMA, "response_format")).reply)
+    for token in plain.encode(said):
+        if not np.array(matcher.mask(WIDTH))[token]:
+            assert not allowed, plain.decode([token])
+            return
+        matcher.take(token)
+    assert allowed and np.array(matcher.mask(WIDTH))[min(plain.eos_ids)]
+
+
 # --- through the real engine ---
 
 
@@ -106,8 +132,7 @@ def run(engine: EngineThread, job: Job) -> tuple[list[int], Output]:
 
 
 def asking(engine: EngineThread, grammar: Grammar | None, seed: int, most: int = 150) -> Job:
-    blanks = {i: -100.0 for i in range(1000) if not engine.codec.decode([i]).strip()}
-    sampling = Sampling(temperature=1.0, seed=seed, logit_bias=blanks)
+    sampling = Sampling(temperature=1.0, seed=seed)
     tokens = tokens_of(engine.codec.encode("A lake as JSON:"))
     return Job(f"job{seed}", tokens, (), sampling, most, grammar=grammar)
 

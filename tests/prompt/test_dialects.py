@@ -70,7 +70,8 @@ def test_a_dialect_is_found_by_the_template(sample_codec: MakeCodec, name: str) 
 def test_the_page_of_dialects_lists_them_all() -> None:
     page = (Path(__file__).parents[2] / "docs" / "dialects.md").read_text()
     listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
-    assert listed == list(dict.fromkeys(d.name for _, d in families.FAMILIES))
+    found = dict.fromkeys(d.name for _, d in families.FAMILIES)
+    assert listed == [*found, *families.OTHERS]
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -147,7 +148,7 @@ def test_what_is_no_call_is_said_word_for_word(sample_codec: MakeCodec, name: st
     check()
 
 
-@pytest.mark.parametrize("name", [n for n in SAMPLES if SAMPLES[n].parser is None])
+@pytest.mark.parametrize("name", [n for n in SAMPLES if n != "minicpm_5"])
 def test_arguments_come_while_they_are_written(sample_codec: MakeCodec, name: str) -> None:
     sample, codec = SAMPLES[name], sample_codec(name)
     begun = sample.reply[: sample.reply.index("here")]

@@ -163,7 +163,8 @@ def test_a_refusal_has_its_own_status_and_shape(name: str, stream: bool) -> None
     if name == "messages":
         assert (answer.json["type"], error["type"]) == ("error", "invalid_request_error")
     else:
-        assert (error["param"], error["code"]) == ("messages", "context_length_exceeded")
+        own = {"completions": "prompt", "responses": "input"}.get(name, "messages")
+        assert (error["param"], error["code"]) == (own, "context_length_exceeded")
 
 
 @ALL

@@ -232,7 +232,9 @@ def test_what_clients_probe_is_answered(keyed: Guard, method: str, path: str) ->
     assert "tiny" not in answer.body.decode() or path == "/health"
 
 
-@pytest.mark.parametrize("path", ["/api/v1/models", "/api/tags", "/props", "/favicon.ico"])
+@pytest.mark.parametrize(
+    "path", ["/api/v1/models", "/api/tags", "/props", "/favicon.ico", "/web/nothing.js"]
+)
 def test_what_is_not_here_is_a_404_that_says_so(keyless: Guard, path: str) -> None:
     answer = ask(keyless, path, method="GET")
     assert answer.status == 404

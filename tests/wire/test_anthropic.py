@@ -296,3 +296,8 @@ def test_the_choice_of_tools_is_read() -> None:
         False,
     )
     assert read(tools=[tool], tool_choice={"type": "any"}).tool_choice == "required"
+
+
+def test_a_hosted_tool_is_refused_in_plain_words() -> None:
+    error = refused(tools=[{"type": "web_search_20250305", "name": "web_search"}])
+    assert error.message.startswith("tools.0.type: must be 'custom': tools that Anthropic defines")

@@ -175,8 +175,11 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
         ({"role": "user", "content": [{"type": "text"}]}, "messages.0.content.0.text"),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": SECRET}}]},
-            "messages.0.content.0.type",
+            "messages.0.content.0",
         ),
+        ({"role": "user", "content": [{"type": "input_audio"}]}, "messages.0.content.0"),
+        ({"role": "user", "content": [{"type": SECRET}]}, "messages.0.content.0.type"),
+        ({"role": "user", "content": [{"text": "x"}]}, "messages.0.content.0.type"),
         ({"role": "user", "content": "x", "tool_calls": [CALL]}, "messages.0.tool_calls"),
         ({"role": "user", "content": "x", SECRET: 1}, "messages.0"),
         ({"role": "tool", "content": "x"}, "messages.0.tool_call_id"),

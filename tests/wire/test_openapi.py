@@ -12,7 +12,7 @@ from everwarm import __version__
 from everwarm.server.policy import POLICIES
 from everwarm.wire.openapi import description
 
-DOCUMENT = description(__version__, [(p.path, p.methods, p.needs_key) for p in POLICIES])
+DOCUMENT = description(__version__, [(p.path, p.methods, p.needs_key, p.shape) for p in POLICIES])
 
 
 def schema_of(path: str) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def schema_of(path: str) -> dict[str, Any]:
 )
 def test_all_that_clients_send_is_described(path: str, body: dict[str, Any]) -> None:
     schema = schema_of(path)
-    assert schema["additionalProperties"] is False
+    assert schema["additionalProperties"] == {"type": "null"}
     assert set(body) <= set(schema["properties"])
 
 
@@ -46,3 +46,19 @@ def test_every_route_and_every_reference_is_there() -> None:
     parts = json.dumps(DOCUMENT).split('"#/components/schemas/')[1:]
     assert {p.split('"')[0] for p in parts} <= set(names)
     assert not any("everwarm__" in n for n in names)
+
+
+def test_kinds_of_answers_queries_and_errors_are_told() -> None:
+    def of(path: str, method: str = "get") -> Any:
+        return DOCUMENT["paths"][path][method]
+
+    assert set(of("/metrics")["responses"]["200"]["content"]) == {"text/plain"}
+    streamed = of("/v1/messages", "post")["responses"]
+    assert set(streamed["200"]["content"]) == {"application/json", "text/event-stream"}
+    error = streamed["default"]["content"]["application/json"]["schema"]["$ref"]
+    assert error == "#/components/schemas/anthropic_error"
+    assert [p["name"] for p in of("/api/sessions")["parameters"]] == ["q", "limit", "before"]
+    assert "parameters" not in of("/api/sessions", "post")
+    assert of("/v1/messages", "post")["requestBody"]["required"]
+    assert of("/api/sessions/{id}/send", "post")["requestBody"]["required"]
+    assert not of("/api/sessions", "post")["requestBody"]["required"]

@@ -16,12 +16,17 @@ from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.job import Grammar
 from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
+from everwarm.prompt.literal_grammar import LiteralGrammar
 from everwarm.prompt.tag_grammar import tagged
 from everwarm.request import Request, Tool
 
 _BLANKS = r"/[ \t\r\n]{0,8}/"
 _TEXT = r"/(.|\n)*/"
 _SLOTS = {"id": "/[A-Za-z0-9]{9}/", "n": "/(0|[1-9][0-9]{0,2})/"}
+_ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
+"""Arguments stand on one line, as templates write them."""
+_INDENTED = {"whitespace_pattern": r"( |\n[ \t]{0,20})"}
+"""An answer may be indented, as many models like it; blanks without an end are not allowed."""
 _NOTHING: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -109,7 +114,8 @@ class _Writer:
     def answer(self, schema: Mapping[str, Any]) -> str:
         """An answer that is JSON."""
         opens, closes = self._dialect.text
-        return f"{self.literal(opens)} {self._json(schema)} {self.literal(closes)}".strip()
+        body = self._json(schema, spacing=_INDENTED)
+        return f"{self.literal(opens)} {body} {self.literal(closes)}".strip()
 
     def free(self, calls: str) -> str:
         """Any text, and calls behind it as they have to be."""
@@ -152,7 +158,7 @@ class _Writer:
     def schema_alone(self, schema: Mapping[str, Any]) -> str:
         """A grammar of nothing but this schema."""
         other = _Writer(self._codec, self._dialect)
-        return "\n".join([f"start: {other._json(schema)}", *other._rules, ""])
+        return "\n".join([f"start: {other._json(schema, spacing=_INDENTED)}", *other._rules, ""])
 
     def _syntax(self) -> CallSyntax:
         syntax = self._dialect.calls[0]
@@ -181,18 +187,28 @@ class _Writer:
 
     def _arguments(self, s: CallSyntax, tool: Tool) -> str:
         schema = tool.parameters or _NOTHING
-        if s.tags is None:
+        if s.tags is None and s.literals is None:
             return self._json({"type": "object", **schema}, lenient=not tool.strict)
         if tool.strict:
             raise RequestError(
-                "This model writes arguments as tags, which cannot be held to a schema in all its "
-                "parts; leave strict out.",
+                "This model writes arguments in its own way, not as JSON, and cannot be held to a "
+                "schema in all its parts; leave strict out.",
                 param="tools",
             )
+        if s.literals:
+            own = LiteralGrammar(s.literals, self._rule, self._json, self.literal)
+            return own.arguments(schema)
+        assert s.tags is not None
         return tagged(s.tags, schema, rule=self._rule, json_of=self._json, literal=self.literal)
 
-    def _json(self, schema: Mapping[str, Any], *, lenient: bool = False) -> str:
-        options = {"whitespace_pattern": "[ \\t\\r\\n]{0,64}", "lenient": lenient}
+    def _json(
+        self,
+        schema: Mapping[str, Any],
+        *,
+        lenient: bool = False,
+        spacing: Mapping[str, Any] = _ONE_LINE,
+    ) -> str:
+        options = {**spacing, "lenient": lenient}
         return self._rule("json", f"%json {json.dumps({**schema, 'x-guidance': options})}")
 
     def _rule(self, name: str, body: str, suffix: str = "") -> str:

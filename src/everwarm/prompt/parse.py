@@ -102,6 +102,11 @@ class ReplyParser:
         return [t for t, end in zip(self._ids, ends, strict=True) if end <= taken]
 
     @property
+    def n_tokens(self) -> int:
+        """How many tokens were written, with those of a stop text."""
+        return len(self._ids)
+
+    @property
     def has_calls(self) -> bool:
         """Whether the reply holds a tool call."""
         return self._draft.n_calls > 0

@@ -37,7 +37,7 @@ def tagged(
             values = " | ".join(literal(str(v)) for v in own["enum"])
             body = f"{head} ({values}) {literal(tags.close)}"
         elif is_text:
-            body = f"{head} {_text_until(tags.close, rule, literal)}"
+            body = f"{head} {text_until(tags.close, rule, literal)}"
         else:
             shared = {k: schema[k] for k in ("$defs", "definitions") if k in schema}
             body = f"{head} {json_of({**shared, **own}, lenient=True)} {literal(tags.close)}"
@@ -46,7 +46,7 @@ def tagged(
     return " ".join(out)
 
 
-def _text_until(close: str, rule: Callable[..., str], literal: Callable[[str], str]) -> str:
+def text_until(close: str, rule: Callable[..., str], literal: Callable[[str], str]) -> str:
     """Any text, and the tag that ends it: the first one, for the reader does not look further.
 
     Blanks in front of the tag are not asked for: they are the text's. A control token in the tag

@@ -96,7 +96,7 @@ def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
 @cache
 def _description() -> str:
     """Not by orjson: it has no number for the bound of a seed, 2**64."""
-    routes = [(p.path, p.methods, p.needs_key) for p in POLICIES]
+    routes = [(p.path, p.methods, p.needs_key, p.shape) for p in POLICIES]
     return json.dumps(description(__version__, routes))
 
 

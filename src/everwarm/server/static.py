@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -92,7 +93,7 @@ class Pages:
         """A file of the pages."""
         file = self._files.get(http.path_params["path"])
         if file is None:
-            return Response("There is no such file.", 404, HEADERS, "text/plain")
+            raise HTTPException(404)
         return self._send(http, file)
 
     def _send(self, http: HttpRequest, file: File) -> Response:

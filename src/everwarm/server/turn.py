@@ -194,7 +194,7 @@ class Turns:
             raise
         finally:
             self.engine.cancel(job.id)
-            draft.set(completion_tokens=len(parser.ids), reasoning_tokens=parser.n_reasoning)
+            draft.set(completion_tokens=parser.n_tokens, reasoning_tokens=parser.n_reasoning)
             ids, reply = list(parser.ids), parser.message
             if ids and request.raw is None:
                 trace.reply = child_id(prompt.head, content_id(reply))

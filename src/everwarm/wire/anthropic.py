@@ -122,8 +122,14 @@ class _Message(StrictObject):
         return made
 
 
+def _ours(kind: object) -> object:
+    if isinstance(kind, str) and kind != "custom":
+        raise ValueError("must be 'custom': tools that Anthropic defines or runs are not here")
+    return kind
+
+
 class _Tool(StrictObject):
-    type: Literal["custom"] = "custom"
+    type: Annotated[Literal["custom"], BeforeValidator(_ours)] = "custom"
     name: wb.Name
     description: str = ""
     input_schema: wb.Json

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from everwarm.events import Event, Progress
 from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses, sse
 from everwarm.wire.errors import anthropic_error, openai_error
-from everwarm.wire.format import Asked, Chunk, Format, Head, told
+from everwarm.wire.format import Asked, Chunk, Error, Format, Head, told
 
 
 class _ChatEncoder:
@@ -40,7 +40,19 @@ def _chat(body: bytes, namespace: str) -> Asked:
     return Asked(asked.request, asked.stream, encoder, session=asked.session)
 
 
+def _calling(own: str) -> Callable[[Exception], Error]:
+    """Errors of a format that calls the messages something else."""
+
+    def error(e: Exception) -> Error:
+        status, body, headers = openai_error(e)
+        if body["error"]["param"] == "messages":
+            body["error"]["param"] = own
+        return status, body, headers
+
+    return error
+
+
 CHAT = Format("chatcmpl-", _chat, sse.event, sse.DONE, openai_error)
-COMPLETIONS = Format("cmpl-", openai_completions.parse, sse.event, sse.DONE, openai_error)
-RESPONSES = Format("resp_", openai_responses.parse, sse.named, b"", openai_error)
+COMPLETIONS = Format("cmpl-", openai_completions.parse, sse.event, sse.DONE, _calling("prompt"))
+RESPONSES = Format("resp_", openai_responses.parse, sse.named, b"", _calling("input"))
 MESSAGES = Format("msg_", anthropic.parse, sse.named, b"", anthropic_error)

@@ -65,7 +65,16 @@ class _TextPart(_Object):
     cache_control: Any = None  # a hint to cache: everything is cached
 
 
-_Content = Annotated[list[_TextPart], BeforeValidator(_parts_of)]
+def _readable(part: object) -> object:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in ("image_url", "input_audio", "video_url", "file"):
+        what = kind.removesuffix("_url").removeprefix("input_")
+        raise ValueError(f"{what} cannot be read by this model; send text")
+    return part
+
+
+_Part = Annotated[_TextPart, BeforeValidator(_readable)]
+_Content = Annotated[list[_Part], BeforeValidator(_parts_of)]
 
 
 class _CalledFunction(_Object):
@@ -142,6 +151,7 @@ class _Tool(_Object):
 
 class _StreamOptions(_Object):
     include_usage: bool = False
+    include_obfuscation: Literal[False] = False
 
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
@@ -167,6 +177,7 @@ class _Body(_Object):
     max_tokens: wb.Count | None = None
     max_completion_tokens: wb.Count | None = None
     n: Annotated[int, Field(ge=1, le=1)] = 1
+    modalities: list[Literal["text"]] = ["text"]
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     stream: bool = False

@@ -39,6 +39,7 @@ def _one_prompt(value: object) -> object:
 
 class _StreamOptions(StrictObject):
     include_usage: bool = False
+    include_obfuscation: Literal[False] = False
 
 
 _Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=2**24)]

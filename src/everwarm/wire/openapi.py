@@ -1,6 +1,7 @@
 """What this server takes, as an OpenAPI description made of the models that read the bodies.
 
-It describes requests; an answer is said to be JSON or events, and errors have their format's shape.
+It describes requests whole. Of answers it says what kind they are, and the shape of errors.
+`benchmarks/openapi.py` holds a running server to it.
 """
 
 from __future__ import annotations
@@ -45,12 +46,59 @@ _BODIES: dict[str, tuple[type[BaseModel], Iterable[str]]] = {
         for path in ("turns/{id}/cancel", *(f"sessions/{{id}}/{verb}" for verb in _EMPTY))
     },
 }
+_EVENTS = "text/event-stream"
+_TURNS = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
+_FOLLOWED = {f"/api/sessions/{{id}}/{verb}" for verb in ("send", "edit", "regenerate", "compact")}
+_KINDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_TURNS, ("application/json", _EVENTS)),
+    **dict.fromkeys((*_FOLLOWED, "/api/sessions/{id}/stream"), (_EVENTS,)),
+    "/api/sessions/{id}/export": ("application/json", "text/markdown"),
+    "/metrics": ("text/plain",),
+    "/": ("application/json", "text/html"),
+    "/dashboard": ("text/html",),
+    "/web/{path:path}": ("*/*",),
+}
+"""What kind an answer may be, where it is not always JSON."""
+_QUERIES: dict[str, dict[str, Any]] = {
+    "/api/sessions": sessions.PageQuery.model_json_schema()["properties"],
+    "/api/sessions/{id}": {"branch": {"type": "string"}},
+    "/api/sessions/{id}/export": {"format": {"enum": ["json", "markdown"]}},
+    "/api/turns": {"limit": {"type": "integer", "minimum": 1, "maximum": 1000}},
+}
+"""What a GET takes behind its question mark."""
+_MAYBE_TEXT = {"type": ["string", "null"]}
+_ERRORS: dict[str, Any] = {
+    "openai": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": _MAYBE_TEXT,
+                "code": _MAYBE_TEXT,
+            },
+        }
+    },
+    "anthropic": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+        },
+    },
+}
+"""The fields of an error, all of them required, by the shape that a path's errors have."""
 _MODULE = re.compile(r"everwarm__wire__(\w+?)___(\w+)")
+_VARIABLE = re.compile(r"\{(\w+)")
 _JSON = "application/json"
+Route = tuple[str, Iterable[str], bool, str]
+"""Path, methods, whether it needs the key if there is one, and the shape of its errors."""
 
 
-def description(version: str, routes: Iterable[tuple[str, Iterable[str], bool]]) -> dict[str, Any]:
-    """The document. `routes`: path, methods, and whether it needs the key, if there is one."""
+def description(version: str, routes: Iterable[Route]) -> dict[str, Any]:
+    """The document."""
     refs, made = models_json_schema(
         [(model, "validation") for model, _ in _BODIES.values()],
         ref_template="#/components/schemas/{model}",
@@ -60,20 +108,22 @@ def description(version: str, routes: Iterable[tuple[str, Iterable[str], bool]])
     for path, (_, no_effect) in _BODIES.items():
         fields = schemas[bodies[path]["$ref"].rpartition("/")[2]]["properties"]
         fields |= {name: {"description": "Changes nothing."} for name in sorted(no_effect)}
+    for schema in schemas.values():
+        _let_nulls_pass(schema)
     document = {
         "openapi": "3.1.0",
         "info": {"title": "everwarm", "version": version},
         "paths": {
             path.replace(":path}", "}"): {
                 m.lower(): _operation(
-                    path, bodies.get(path) if m in ("POST", "PATCH") else None, needs_key
+                    route, m, bodies.get(path) if m in ("POST", "PATCH") else None
                 )
-                for m in methods
+                for m in route[1]
             }
-            for path, methods, needs_key in routes
+            for path, route in ((r[0], r) for r in routes)
         },
         "components": {
-            "schemas": schemas,
+            "schemas": schemas | {f"{shape}_error": _error(shape) for shape in _ERRORS},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
@@ -84,22 +134,46 @@ def description(version: str, routes: Iterable[tuple[str, Iterable[str], bool]])
     return named
 
 
-def _operation(path: str, body: dict[str, Any] | None, needs_key: bool) -> dict[str, Any]:
-    answers: dict[str, Any] = {_JSON: {}} | (
-        {"text/event-stream": {}} if body and "count" not in path else {}
-    )
+def _operation(route: Route, method: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    path, _, needs_key, shape = route
+    kinds = _KINDS.get(path, (_JSON,))
+    refused = {_JSON: {"schema": {"$ref": f"#/components/schemas/{shape}_error"}}}
     operation: dict[str, Any] = {
         "responses": {
-            "200": {"description": "The answer.", "content": answers},
-            "default": {"description": "An error.", "content": {_JSON: {}}},
+            "200": {"description": "The answer.", "content": {k: {} for k in kinds}},
+            "default": {"description": "An error.", "content": refused},
         }
     }
     if body is not None:
-        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": body}}}
-    if "{" in path:
-        variable = path.partition("{")[2].partition("}")[0].partition(":")[0]
-        name = {"name": variable, "in": "path", "required": True, "schema": {"type": "string"}}
-        operation["parameters"] = [name]
+        may_be_absent = path.startswith("/api/") and not _has_required_fields(path)
+        content = {_JSON: {"schema": body}}
+        operation["requestBody"] = {"required": not may_be_absent, "content": content}
+    names = [("path", n, {"type": "string"}) for n in _VARIABLE.findall(path)]
+    names += [("query", n, s) for n, s in _QUERIES.get(path, {}).items() if method == "GET"]
+    if names:
+        operation["parameters"] = [
+            {"name": n, "in": where, "required": where == "path", "schema": schema}
+            for where, n, schema in names
+        ]
     if needs_key:
         operation["security"] = [{"bearer": []}, {"header": []}, {}]
     return operation
+
+
+def _let_nulls_pass(schema: dict[str, Any]) -> None:
+    """Null is the same as absent, for every field (`strict.py`)."""
+    if schema.get("additionalProperties") is not False:
+        return
+    schema["additionalProperties"] = {"type": "null"}
+    for name, field in schema.get("properties", {}).items():
+        if name not in schema.get("required", ()):
+            schema["properties"][name] = {"anyOf": [field, {"type": "null"}]}
+
+
+def _has_required_fields(path: str) -> bool:
+    return any(field.is_required() for field in _BODIES[path][0].model_fields.values())
+
+
+def _error(shape: str) -> dict[str, Any]:
+    fields = _ERRORS[shape]
+    return {"type": "object", "required": [*fields], "properties": fields}

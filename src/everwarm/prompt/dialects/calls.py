@@ -16,6 +16,7 @@ from typing import Any
 
 from everwarm.prompt.call_ids import carried
 from everwarm.prompt.dialects.json_text import JsonObject, begins, blank_end
+from everwarm.prompt.dialects.literals import LiteralReader
 from everwarm.prompt.dialects.syntax import CallSyntax
 from everwarm.prompt.dialects.tags import TagReader
 from everwarm.prompt.draft import Draft
@@ -56,7 +57,8 @@ class CallReader:
         self._end: int | None = None
         self._in_list = False
         self._json: JsonObject | None = None
-        self._tags: TagReader | None = None
+        self._listed = any(s.head.startswith("[") and not s.keys for s in syntaxes)
+        self._written: TagReader | LiteralReader | None = None
         self._suffix, self._ends = "", [self._close]
         self._text, self._final = "", False
         self.n_calls = 0
@@ -78,7 +80,8 @@ class CallReader:
         at = blank_end(self._text, self._at)
         if at == len(self._text):
             return self._wait(at)
-        if self._takes_objects and self._text[at] == "[" and not self.n_calls:
+        lists = self._takes_objects or self._listed
+        if lists and self._text[at] == "[" and not self.n_calls:
             self._in_list, self._at = True, at + 1
         elif self._takes_objects and self._text[at] == "{":
             self._at, self._step = at, self._object
@@ -96,19 +99,24 @@ class CallReader:
                 self._start(found["name"], carried(slots.get("n"), slots.get("id")))
                 self._ends = [*_cores(_suffix(syntax)), self._close]
                 self._suffix = _suffix(syntax).strip()
-                if syntax.tags:
-                    schema = self._tools.get(found["name"], {})
-                    ends = [e for e in self._ends if e]
-                    self._tags = TagReader(syntax.tags, schema, ends, found.end())
-                    self._step = self._tagged
-                else:
-                    self._json = JsonObject(found.end())
-                    self._told, self._step = found.end(), self._arguments
+                self._written = self._reader_of(syntax, found["name"], found.end())
+                self._step = self._own_arguments if self._written else self._arguments
+                self._json = JsonObject(found.end())
+                self._told = found.end()
                 return True
         close = self._text.find(self._close, at) if self._close else -1
         if close >= 0 or len(self._text) - at > _LONGEST_HEAD or not self._heads:
             return self._stop(self._done)
         return self._wait(self._done)
+
+    def _reader_of(
+        self, syntax: CallSyntax, name: str, at: int
+    ) -> TagReader | LiteralReader | None:
+        """Who reads arguments that are not JSON."""
+        schema, ends = self._tools.get(name, {}), [e for e in self._ends if e]
+        if syntax.literals:
+            return LiteralReader(syntax.literals, schema, ends, at)
+        return TagReader(syntax.tags, schema, ends, at) if syntax.tags else None
 
     def _object(self) -> bool:
         """In a call that is a JSON object."""
@@ -165,15 +173,15 @@ class CallReader:
             return True
         return self._wait(self._at)
 
-    def _tagged(self) -> bool:
-        """In arguments written as tags."""
-        assert self._tags is not None
-        self._draft.argue(self._tags.read(self._text, final=self._final))
-        self._at = self._tags.at
-        if self._tags.state == "more":
+    def _own_arguments(self) -> bool:
+        """In arguments that are not written as JSON."""
+        assert self._written is not None
+        self._draft.argue(self._written.read(self._text, final=self._final))
+        self._at = self._written.at
+        if self._written.state == "more":
             return self._wait(self._at)
         self._draft.end_call()
-        if self._tags.state == "broken":
+        if self._written.state == "broken":
             return self._stop(self._at)
         self._step = self._after_suffix
         return True
@@ -192,7 +200,7 @@ class CallReader:
     def _after(self) -> bool:
         """Behind a call: another one, or the section's end."""
         self._done = max(self._done, self._at)
-        blanks = " \t\r\n,;" if self._takes_objects else " \t\r\n"
+        blanks = " \t\r\n,;" if self._takes_objects or self._in_list else " \t\r\n"
         at = blank_end(self._text, self._done, blanks)
         if self._close and self._text.startswith(self._close, at):
             return self._stop(at + len(self._close))
@@ -201,6 +209,9 @@ class CallReader:
             return True
         if not self._close and not self._in_list and not self._bare:
             return self._stop(self._done)
+        if self._in_list and self._listed and at < len(self._text):
+            self._at, self._step = at, self._begin
+            return True
         starts = [s for _, _, s in self._heads if s] + ["{"] * self._takes_objects
         if any(self._text.startswith(s, at) for s in starts):
             self._at, self._step = at, self._begin
@@ -315,6 +326,10 @@ def _head(syntax: CallSyntax) -> re.Pattern[str]:
         words = [re.escape(w) for w in text.split()]
         out += [w.replace('"', '"?') for w in words] if kind == "text" else [slots[kind]]
     behind = r"\s*" if syntax.tags else r"\s*(?=\{)"
+    if syntax.literals:
+        lits = syntax.literals
+        opens, closes, equals = (re.escape(x) for x in (lits.open, lits.close, lits.equals))
+        behind = rf"\s*(?={opens}\s*(?:{closes}|[^\s,()\[\]{{}}]+?\s*{equals}))"
     pattern = r"\s*".join(out).replace(r"functions\.", r"(?:functions\.)?")
     if syntax.tags and out and out[-1] == slots["name"]:
         behind = rf"\s*(?={re.escape(syntax.tags.open)}|{re.escape(syntax.close)})"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from everwarm.codec import Codec
-from everwarm.prompt.dialects.syntax import CallSyntax, Dialect, Tags
+from everwarm.prompt.dialects.syntax import CallSyntax, Dialect, Literals, Tags
 
 # --- calls that are JSON objects ---
 
@@ -188,14 +188,42 @@ FAMILIES: tuple[tuple[Callable[[str], bool], Dialect], ...] = (
     ),
     (lambda t: "<tool_call>" in t, Dialect("json_tools", None, (JSON_TOOLS,))),
 )
-_OTHERS = {
-    "gemma4": "call:«name»«arguments»",
-    "function_gemma": "call:«name»«arguments»",
-    "pythonic": "[«name»(«arguments»)]",
+OTHERS = {
+    "gemma4": CallSyntax(
+        open="<|tool_call>",
+        call="call:«name»«arguments»",
+        close="<tool_call|>",
+        literals=Literals("{", ":", "}", ('<|"|>', '"')),
+    ),
+    "function_gemma": CallSyntax(
+        open="<start_function_call>",
+        call="call:«name»«arguments»",
+        close="<end_function_call>",
+        literals=Literals("{", ":", "}", ("<escape>", '"')),
+    ),
+    "pythonic": CallSyntax(
+        open="<|tool_call_start|>",
+        head="[",
+        call="«name»«arguments»",
+        between=", ",
+        tail="]",
+        close="<|tool_call_end|>",
+        literals=Literals("(", "=", ")", ('"', "'", '"""', "'''")),
+    ),
+    "longcat": CallSyntax(
+        open="<longcat_tool_call>",
+        call="«name»\n«arguments»",
+        tags=Tags(
+            "<longcat_arg_key>",
+            "</longcat_arg_key>\n<longcat_arg_value>",
+            "</longcat_arg_value>\n",
+        ),
+        close="</longcat_tool_call>",
+        apart="\n",
+    ),
 }
-"""Notations of their own, by mlx-lm's name; what is not here is not even described."""
-_READ_BY_MLX = ("gemma4", "function_gemma", "longcat", "pythonic", "minicpm5", "muse_spark",
-                "kimi_k3")  # fmt: skip
+"""Notations that a tokenizer's own setting names, by mlx-lm's name for them."""
+_READ_BY_MLX = ("minicpm5", "muse_spark", "kimi_k3")
 _NAMES = {
     "json_tools": "json_tools",
     "qwen3_coder": "qwen3_coder",
@@ -229,11 +257,12 @@ def call_tokens(codec: Codec) -> set[int]:
 
 
 def _calls(codec: Codec, shown: str) -> Dialect:
-    if codec.tool_format in _READ_BY_MLX and codec.tool_markers:
-        name = codec.tool_format
+    name = codec.tool_format or ""
+    if name in OTHERS:
+        return Dialect(name, None, (OTHERS[name],))
+    if name in _READ_BY_MLX and codec.tool_markers:
         opens, closes = codec.tool_markers
-        call = _OTHERS.get(name, "«name»«arguments»")
-        own = CallSyntax(open=opens, call=call, close=closes, own=True)
+        own = CallSyntax(open=opens, call="«name»«arguments»", close=closes, own=True)
         return Dialect(name, None, (own,), tool_format=name)
     specials = "\n".join(codec.special_texts)
     by_name = {d.name: d for _, d in FAMILIES}

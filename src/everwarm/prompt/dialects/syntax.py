@@ -34,6 +34,20 @@ class Tags:
 
 
 @dataclass(frozen=True, slots=True)
+class Literals:
+    """Arguments as an object of the model's own: `open KEY equals VALUE, ... close`.
+
+    `quotes` stand around texts; words without are numbers, `true`, and texts where they are no
+    more than that. In `"` and `'` a backslash escapes.
+    """
+
+    open: str
+    equals: str
+    close: str
+    quotes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CallSyntax:
     """How one family writes tool calls.
 
@@ -41,8 +55,8 @@ class CallSyntax:
     - `head`, `tail`: what stands behind `open` and before `close`.
     - `between`: what stands between two calls of a section; None: each has its own section, with
       `apart` between two of them. `apart` None: only one call in a reply.
-    - `tags`: how arguments are written; None: as a JSON object.
-    - `own`: arguments are in a notation of their own that no grammar writes; mlx-lm reads it.
+    - `tags`, `literals`: how arguments are written; with neither, as a JSON object.
+    - `own`: calls are in a notation of their own; mlx-lm reads them, each when it is complete.
     - `own_id`: the id that the template knows a call by, where the model writes it itself.
     - `bare`: nothing marks the call but its own text: it is one only at the answer's beginning,
       for a tool that there is.
@@ -56,6 +70,7 @@ class CallSyntax:
     between: str | None = None
     apart: str | None = ""
     tags: Tags | None = None
+    literals: Literals | None = None
     own: bool = False
     own_id: str = ""
     bare: bool = False

@@ -100,7 +100,7 @@ class TagReader:
 
     def _typed_value(self, body: str) -> str:
         types = _types(self._schema, self._name)
-        value = _value_of(body, set() if self._typed == "other" else types)
+        value = value_of(body, set() if self._typed == "other" else types)
         return json.dumps(value, ensure_ascii=False)
 
 
@@ -126,10 +126,11 @@ def _types(schema: Mapping[str, Any], name: str) -> set[str]:
     """The JSON types that a parameter may have; strings where it is not declared."""
     properties = schema.get("properties")
     declared = properties.get(name) if isinstance(properties, Mapping) else None
-    return _declared(declared) if isinstance(declared, Mapping) else {"string"}
+    return declared_types(declared) if isinstance(declared, Mapping) else {"string"}
 
 
-def _declared(schema: Mapping[str, Any]) -> set[str]:
+def declared_types(schema: Mapping[str, Any]) -> set[str]:
+    """The JSON types that a schema allows; `any` where it does not say."""
     given = schema.get("type")
     types = {given} if isinstance(given, str) else {t for t in given or () if isinstance(t, str)}
     values = [*schema["enum"]] if isinstance(schema.get("enum"), list) else []
@@ -138,11 +139,11 @@ def _declared(schema: Mapping[str, Any]) -> set[str]:
         types = {"string" if isinstance(v, str) else "any" for v in values}
     for key in ("anyOf", "oneOf", "allOf"):
         for option in schema.get(key) or ():
-            types |= _declared(option) if isinstance(option, Mapping) else set()
+            types |= declared_types(option) if isinstance(option, Mapping) else set()
     return types or {"any"}
 
 
-def _value_of(body: str, types: set[str]) -> Any:
+def value_of(body: str, types: set[str]) -> Any:
     """The value of a text: JSON or a Python literal where the types allow it, else the text."""
     for parse in (json.loads, ast.literal_eval):
         try:
