@@ -7,8 +7,7 @@ One write is under way at a time, and none is waited for: `step` starts the next
 steps of the engine, at most one cell of rows and `MOST_AT_ONCE` bytes each. A piece counts as on
 disk when it is durable. Reading is the same the other way (`restoring.py`).
 
-When nothing has run for a while, `tidy` has small pieces joined and puts the new ones in their
-place.
+When nothing has run for a while, `tidy` joins small pieces and takes the new ones for them.
 
 A fault is a miss: the piece is forgotten, and its tokens are read again. Engine thread only.
 """
