@@ -36,6 +36,10 @@ def test_a_key_is_asked_for_until_it_is_right(server: Server) -> None:
         form.get_by_label("API key").fill(KEY)
         form.get_by_role("button", name="Continue").click()
         form.wait_for(state="detached")
+        page.get_by_role("button", name="Model and settings").click()
+        page.get_by_label("Longest reply").fill("6")  # this model ends no reply by itself
+        page.get_by_role("button", name="Save").click()
+        page.wait_for_selector("dialog", state="detached")
         page.fill(".composer textarea", "Hello")
         page.keyboard.press("Enter")
         page.wait_for_selector(".reply:not(.live) .badge")

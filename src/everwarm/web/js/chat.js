@@ -117,7 +117,9 @@ function onKey(e) {
   else if (e.key === "/" && !isTyping && !e.ctrlKey && !e.metaKey) {
     e.preventDefault();
     showList.value = matchMedia("(max-width: 760px)").matches;
-    setTimeout(() => document.getElementById("search")?.focus());
+    const focus = () => document.getElementById("search")?.focus();
+    if (showList.value) setTimeout(focus); // once the list is there
+    else focus(); // at once: the next letters are already coming
   }
 }
 
