@@ -1,10 +1,11 @@
 """A long agent conversation over HTTP: everwarm, mlx_lm.server and the bare forward, in one run.
 
-    python benchmarks/long_context.py SHAPE [--messages 266] [--turns 6] [--out FILE]
+    python benchmarks/long_context.py SHAPE [--messages 266] [--turns 6] [--alone] [--out FILE]
 
 Both servers stand at once and are asked in turns. Each turn is asked, then asked again unchanged.
 *Bare forward*: on a state of the same length, the suffix less one token in one call (cut where
-everwarm cuts it), then one token, with greedy sampling, in this process. Times are medians in ms;
+everwarm cuts it), then one token, with greedy sampling, in this process. `--alone`: without
+mlx_lm.server and what is only compared with it. Times are medians in ms;
 `less_render` is time to first token less rendering and tokenizing.
 """
 
@@ -152,34 +153,53 @@ def medians(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {k: round(statistics.median(r[k] for r in rows), 2) for k in keys}
 
 
-def run(shape: str, n_messages: int, turns: int) -> dict[str, Any]:
+def run(shape: str, n_messages: int, turns: int, *, is_alone: bool) -> dict[str, Any]:
     home = Settings().home
     tokenizer = ensure_default(home, convert=shapes.no_convert)
     with tempfile.TemporaryDirectory() as tmp:
         path = shapes.make_model(shape, Path(tmp) / shape, tokenizer)
         ours_command = ["-m", "everwarm", "serve", str(path), "--no-remember", "--no-disk"]
         theirs_command = ["-c", PEER, "--model", str(path), "--prefill-step-size", "512"]
-        with server(ours_command) as a, server(theirs_command) as b:
-            return _measure(path, Ours(a, shape, n_messages), Side(b, str(path), n_messages), turns)
+        with server(ours_command) as a:
+            ours = Ours(a, shape, n_messages)
+            if is_alone:
+                return _against_bare(path, ours, [], turns)
+            with server(theirs_command) as b:
+                return _measure(path, ours, Side(b, str(path), n_messages), turns)
 
 
 def _measure(path: Path, ours: Ours, theirs: Side, turns: int) -> dict[str, Any]:
-    first = {"everwarm": ours.ask("first", 0), "mlx_lm.server": theirs.ask("first", 0)}
+    found = _against_bare(path, ours, [theirs], turns)
+    theirs_m = {k: medians(v) for k, v in theirs.rows.items() if v}
+    ours_m = found["everwarm"]
+    return found | {
+        "mlx_lm.server": theirs_m,
+        "turn_ratio": round(ours_m["turn"]["ttft_ms"] / theirs_m["turn"]["ttft_ms"], 3),
+        "again_ratio": round(ours_m["again"]["ttft_ms"] / theirs_m["again"]["ttft_ms"], 3),
+        "everwarm_edit": _edit(ours),
+        "mlx_lm.server_edit": _edit(theirs),
+        "everwarm_return": _return(ours),
+    }
+
+
+def _against_bare(path: Path, ours: Ours, others: list[Side], turns: int) -> dict[str, Any]:
+    first = [side.ask("first", 0) for side in (ours, *others)]
     print(json.dumps(first), file=sys.stderr)
-    bare = Bare(path, int(first["everwarm"]["prompt_tokens"]))
+    bare = Bare(path, int(first[0]["prompt_tokens"]))
     print("measuring", file=sys.stderr, flush=True)
     bare_rows: list[float] = []
     again_rows: list[float] = []
     for n in range(1, turns + 1):
         row = ours.ask("turn", n)
-        theirs.ask("turn", n)
+        for side in others:
+            side.ask("turn", n)
         cuts = [] if path.name.startswith("llama") else _cuts(int(row["prefilled_tokens"]))
         bare_rows.append(bare.suffix_ms(int(row["prefilled_tokens"]), cuts))
         again = ours.ask("again", n)
-        theirs.ask("again", n)
+        for side in others:
+            side.ask("again", n)
         again_rows.append(bare.suffix_ms(int(again["prefilled_tokens"]), []))
     ours_m = {k: medians(v) for k, v in ours.rows.items() if v}
-    theirs_m = {k: medians(v) for k, v in theirs.rows.items() if v}
     bare_ms = statistics.median(bare_rows)
     growth = [r["cache_bytes"] for r in ours.rows["turn"]]
     return {
@@ -189,17 +209,11 @@ def _measure(path: Path, ours: Ours, theirs: Side, turns: int) -> dict[str, Any]
         "mlx_lm": mlx_lm.__version__,
         "turns": turns,
         "everwarm": ours_m,
-        "mlx_lm.server": theirs_m,
         "bare_turn_ms": round(bare_ms, 1),
         "bare_again_ms": round(statistics.median(again_rows), 1),
         "over_bare_ms": round(ours_m["turn"]["less_render_ms"] - bare_ms, 1),
         "whole_over_bare_ms": round(ours_m["turn"]["ttft_ms"] - bare_ms, 1),
-        "turn_ratio": round(ours_m["turn"]["ttft_ms"] / theirs_m["turn"]["ttft_ms"], 3),
-        "again_ratio": round(ours_m["again"]["ttft_ms"] / theirs_m["again"]["ttft_ms"], 3),
         "cache_bytes_per_turn": [b - a for a, b in itertools.pairwise(growth)],
-        "everwarm_edit": _edit(ours),
-        "mlx_lm.server_edit": _edit(theirs),
-        "everwarm_return": _return(ours),
     }
 
 
@@ -235,9 +249,10 @@ def main() -> None:
     ap.add_argument("shape", choices=list(shapes.SHAPES))
     ap.add_argument("--messages", type=int, default=266)
     ap.add_argument("--turns", type=int, default=6)
+    ap.add_argument("--alone", action="store_true")
     ap.add_argument("--out", type=Path)
     a = ap.parse_args()
-    text = json.dumps(run(a.shape, a.messages, a.turns), indent=2)
+    text = json.dumps(run(a.shape, a.messages, a.turns, is_alone=a.alone), indent=2)
     print(text)
     if a.out:
         a.out.write_text(text + "\n")

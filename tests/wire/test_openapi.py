@@ -48,6 +48,20 @@ def test_every_route_and_every_reference_is_there() -> None:
     assert not any("everwarm__" in n for n in names)
 
 
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/chat/completions", "stop"),
+        ("/v1/completions", "prompt"),
+        ("/v1/responses", "input"),
+        ("/v1/messages", "system"),
+    ],
+)
+def test_the_short_forms_of_a_field_are_told(path: str, field: str) -> None:
+    told = json.dumps(schema_of(path)["properties"][field])
+    assert '"type": "string"' in told and '"type": "array"' in told
+
+
 def test_kinds_of_answers_queries_and_errors_are_told() -> None:
     def of(path: str, method: str = "get") -> Any:
         return DOCUMENT["paths"][path][method]

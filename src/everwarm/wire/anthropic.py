@@ -94,7 +94,9 @@ _Shown = Annotated[_Text | _Image | _Document | _Reference, Field(discriminator=
 class _ToolResult(_Block):
     type: Literal["tool_result"]
     tool_use_id: wb.NonEmpty
-    content: Annotated[list[_Shown], BeforeValidator(_blocks_of)] = []
+    content: Annotated[
+        list[_Shown], BeforeValidator(_blocks_of, json_schema_input_type=str | list[_Shown])
+    ] = []
     is_error: bool = False
 
 
@@ -110,7 +112,9 @@ _TAGS = frozenset(
 
 class _Message(StrictObject):
     role: Literal["user", "assistant", "system"]
-    content: Annotated[list[_AnyBlock], BeforeValidator(_blocks_of)]
+    content: Annotated[
+        list[_AnyBlock], BeforeValidator(_blocks_of, json_schema_input_type=str | list[_AnyBlock])
+    ]
     _made: list[Message] = PrivateAttr(default_factory=list)
 
     def made(self, path: str, tools: dict[str, _Tool]) -> list[Message]:
@@ -161,7 +165,9 @@ class _OutputConfig(StrictObject):
 class _Counted(StrictObject):
     model: Annotated[str, Field(max_length=1024)] | None = None
     messages: Annotated[list[Annotated[_Message, WrapValidator(Once())]], Field(min_length=1)]
-    system: Annotated[list[_Text], BeforeValidator(_blocks_of)] = []
+    system: Annotated[
+        list[_Text], BeforeValidator(_blocks_of, json_schema_input_type=str | list[_Text])
+    ] = []
     tools: Annotated[list[_Tool], Field(max_length=1024)] = []
     tool_choice: _ToolChoice = _ToolChoice(type="auto")
     thinking: _ThinkingConfig | None = None

@@ -17,6 +17,7 @@ from everwarm.request import Sampling
 from everwarm.wire import extensions
 from everwarm.wire.errors import refusal
 from everwarm.wire.extensions import TemplateArgs, template_args
+from everwarm.wire.strict import StrictObject
 
 Effort = extensions.Effort | Literal["max"]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
@@ -72,6 +73,14 @@ def _bias_of(value: object) -> object:
     return {int(k): v for k, v in value.items()}
 
 
+def _a_flag(value: object) -> object:
+    if not isinstance(value, bool):  # 0 is as good as false to `Literal`
+        raise ValueError("must be false")
+    return value
+
+
+Off = Annotated[Literal[False], BeforeValidator(_a_flag, json_schema_input_type=Literal[False])]
+"""What is not offered: false, if anything."""
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Bias = Annotated[
@@ -82,8 +91,16 @@ Bias = Annotated[
 Json = Annotated[dict[str, Any], BeforeValidator(_shallow)]
 """An object whose content is not ours, and not too deep to be walked."""
 
-Texts = Annotated[list[NonEmpty], Field(max_length=16), BeforeValidator(_texts_of)]
+_UpTo16 = Annotated[list[NonEmpty], Field(max_length=16)]
+Texts = Annotated[_UpTo16, BeforeValidator(_texts_of, json_schema_input_type=NonEmpty | _UpTo16)]
 """One text or a list of them, none empty."""
+
+
+class StreamOptions(StrictObject):
+    """How OpenAI's streams are to be sent."""
+
+    include_usage: bool = False
+    include_obfuscation: Off = False
 
 
 def session_name(given: object) -> str | None:

@@ -74,7 +74,9 @@ def _readable(part: object) -> object:
 
 
 _Part = Annotated[_TextPart, BeforeValidator(_readable)]
-_Content = Annotated[list[_Part], BeforeValidator(_parts_of)]
+_Content = Annotated[
+    list[_Part], BeforeValidator(_parts_of, json_schema_input_type=str | list[_Part])
+]
 
 
 class _CalledFunction(_Object):
@@ -149,11 +151,6 @@ class _Tool(_Object):
     function: _Function
 
 
-class _StreamOptions(_Object):
-    include_usage: bool = False
-    include_obfuscation: Literal[False] = False
-
-
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
@@ -181,7 +178,7 @@ class _Body(_Object):
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     stream: bool = False
-    stream_options: _StreamOptions = _StreamOptions()
+    stream_options: wb.StreamOptions = wb.StreamOptions()
     chat_template_kwargs: TemplateArgs = TemplateArgs()
     reasoning_effort: Effort | None = None
     enable_thinking: bool | None = None

@@ -37,17 +37,16 @@ def _one_prompt(value: object) -> object:
     return value
 
 
-class _StreamOptions(StrictObject):
-    include_usage: bool = False
-    include_obfuscation: Literal[False] = False
-
-
 _Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=2**24)]
+
+_OnlyOne = Annotated[list[str] | list[_Ids], Field(min_length=1, max_length=1)]
 
 
 class _Body(StrictObject):
     model: Annotated[str, Field(max_length=1024)] | None = None
-    prompt: Annotated[str | _Ids, BeforeValidator(_one_prompt)]
+    prompt: Annotated[
+        str | _Ids, BeforeValidator(_one_prompt, json_schema_input_type=str | _Ids | _OnlyOne)
+    ]
     max_tokens: Annotated[int, Field(ge=0, le=2**53)] = _DEFAULT_MAX_TOKENS
     stop: wb.Texts = []
     seed: wb.Seed | None = None
@@ -62,10 +61,10 @@ class _Body(StrictObject):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     n: Annotated[int, Field(ge=1, le=1)] = 1
     best_of: Annotated[int, Field(ge=1, le=1)] = 1
-    echo: Literal[False] = False
+    echo: wb.Off = False
     suffix: Literal[""] = ""
     stream: bool = False
-    stream_options: _StreamOptions = _StreamOptions()
+    stream_options: wb.StreamOptions = wb.StreamOptions()
     everwarm: Everwarm = Everwarm()
 
 

@@ -67,7 +67,9 @@ def _parts_of(value: object) -> object:
 
 
 _Part = Annotated[_InputText | _Refusal | _Media, Field(discriminator="type")]
-_Content = Annotated[list[_Part], BeforeValidator(_parts_of)]
+_Content = Annotated[
+    list[_Part], BeforeValidator(_parts_of, json_schema_input_type=str | list[_Part])
+]
 
 
 class _Item(StrictObject):
@@ -145,7 +147,13 @@ class _TextConfig(StrictObject):
 
 class _Body(StrictObject):
     model: Annotated[str, Field(max_length=1024)] | None = None
-    input: Annotated[_Items, Field(min_length=1), BeforeValidator(_items_of)]
+    input: Annotated[
+        _Items,
+        Field(min_length=1),
+        BeforeValidator(
+            _items_of, json_schema_input_type=str | Annotated[_Items, Field(min_length=1)]
+        ),
+    ]
     instructions: str = ""
     tools: Annotated[list[AnyTool], Field(max_length=1024)] = []
     tool_choice: held.Choice = held.AUTO
@@ -156,7 +164,7 @@ class _Body(StrictObject):
     previous_response_id: wb.NonEmpty | None = None
     store: bool = True
     stream: bool = False
-    background: Literal[False] = False
+    background: wb.Off = False
     truncation: Literal["disabled"] = "disabled"
     max_output_tokens: wb.Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0

@@ -114,13 +114,13 @@ def description(version: str, routes: Iterable[Route]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "everwarm", "version": version},
         "paths": {
-            path.replace(":path}", "}"): {
+            route[0].replace(":path}", "}"): {
                 m.lower(): _operation(
-                    route, m, bodies.get(path) if m in ("POST", "PATCH") else None
+                    route, m, bodies.get(route[0]) if m in ("POST", "PATCH") else None
                 )
                 for m in route[1]
             }
-            for path, route in ((r[0], r) for r in routes)
+            for route in routes
         },
         "components": {
             "schemas": schemas | {f"{shape}_error": _error(shape) for shape in _ERRORS},

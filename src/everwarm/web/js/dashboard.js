@@ -25,10 +25,12 @@ function show(error) {
   fault.value = known ? `${error.message} ${hint(error)}` : "The page met a fault of its own. Reload the page.";
 }
 
-/** What tells one tree from another: its counts, whose turns run, how many have ended. Bytes alone
- * only grow with a reply that is being written. */
-function mark({ memory: { memory_bytes: _, cache_bytes: ___, ...held }, disk: { written_today_bytes: __, ...kept }, running, totals }) {
-  return JSON.stringify([held, kept, running.map((t) => t.id), totals.turns]);
+const GROWING = new Set(["memory_bytes", "cache_bytes", "written_today_bytes"]); // with each token of a reply
+
+/** What tells one tree from another: its counts, whose turns run, how many have ended. */
+function mark({ memory, disk, running, totals }) {
+  const counts = [memory, disk].flatMap(Object.entries).filter(([name]) => !GROWING.has(name));
+  return JSON.stringify([counts, running.map((t) => t.id), totals.turns]);
 }
 
 let drawn = { mark: "", at: 0 };
