@@ -34,7 +34,7 @@ DAY_S: Final = 86_400
 PAUSE_S: Final = 1.0
 """A write lets reads go first, but goes on after this long between two batches."""
 
-REST: Final = 3.0
+REST: Final = 4.0
 """How long a write rests beside a running reply, as a multiple of the time that a slab took."""
 MOST_REST_S: Final = 0.02
 """A disk that takes longer than this for one slab leaves a running reply alone by itself."""
