@@ -157,7 +157,7 @@ def test_a_save_makes_the_operations_that_we_fail(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lasting", [False, True])
-@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 def test_an_error_at_any_operation_of_a_save_loses_no_more_than_that_save(
     tmp_path: Path, error: int, lasting: bool
 ) -> None:
