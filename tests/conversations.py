@@ -28,8 +28,8 @@ from hypothesis.stateful import (
 from everwarm.cache.cache import Cache, Lease
 from everwarm.cache.evict import candidates
 from everwarm.cache.tree import Holder, Node
-from everwarm.errors import EngineError
-from everwarm.testing import ORACLES, Layer, OracleRun, OracleState, reply_to
+from everwarm.errors import EngineError, RequestError
+from everwarm.testing import ORACLES, RESERVE, Layer, OracleRun, OracleState, reply_to
 from everwarm.tokens import Mark, Tokens, common_length, tokens_of
 
 USER, BOT, END = 1, 2, 3
@@ -37,7 +37,7 @@ SYSTEMS = (0, 12, 90, 1100)
 MOST_JOBS, MOST_TALKS = 5, 16
 PICK = st.integers(0, 59)
 TEXT = st.tuples(st.integers(0, 2), st.sampled_from([1, 4, 20, 75, 160]))
-BUDGET = st.sampled_from([1 << 30, 40_000, 15_000, 8000, 5000, 2500, 0])
+BUDGET = st.sampled_from([1 << 30, 60_000, 40_000, 25_000, 15_000, 8000, 5000, 2500])
 LENGTH = st.integers(1, 9)
 
 SEED = int(os.environ.get("EVERWARM_MACHINE_SEED", 0))
@@ -100,7 +100,7 @@ class Conversations(RuleBasedStateMachine):
 
     @staticmethod
     def bytes_at(rows: int) -> int:
-        return 10 * rows + 200
+        return 10 * (rows + RESERVE) + 200
 
     def new_run(self, cache: Cache, talk: Talk, n: int, chunk: int) -> OracleRun:
         tokens, marks = talk.prompt()
@@ -223,8 +223,11 @@ class Conversations(RuleBasedStateMachine):
     @precondition(lambda self: self.ended % 4 == 0)
     @rule(model=st.integers(0, 1), budget=BUDGET)
     def budget_changes(self, model: int, budget: int) -> None:
+        """While nobody runs: what a busy state was promised stays promised."""
+        if self.caches[model].memory.busy:
+            return
         steps["evicts"] += 1
-        self.caches[model].budget = budget
+        self.caches[model].memory.budget = budget
         self.caches[model].evict()
 
     def teardown(self) -> None:
@@ -242,7 +245,11 @@ class Conversations(RuleBasedStateMachine):
         if run.lease is not None and run.lease.holder.ending:
             self.cancel(job)
             return True
-        moved = run.step()
+        try:
+            moved = run.step()
+        except RequestError:
+            self.refuse(job)
+            return True
         if waiting and moved:
             self.check_lease(job, run.lease)
         if not moved:
@@ -253,6 +260,14 @@ class Conversations(RuleBasedStateMachine):
         if run.over:
             self.end(job, cancelled=False)
         return moved
+
+    def refuse(self, job: Job) -> None:
+        """Only what cannot fit even alone may be refused."""
+        steps["refused"] += 1
+        cache, run = self.caches[job.talk.model], job.run
+        assert cache.memory.budget < self.bytes_at(len(run.tokens) + run.max_tokens)
+        run.over = True
+        self.jobs.remove(job)
 
     def cancel(self, job: Job) -> None:
         committed = job.run.lease is not None
@@ -272,9 +287,9 @@ class Conversations(RuleBasedStateMachine):
         assert lease is not None and job.run.state is not None
         tokens, (model, space) = job.run.tokens, (job.talk.model, job.talk.namespace)
         steps[lease.cached_from] += 1
-        assert job.run.state.length == len(lease.holder.tokens) == lease.start < len(tokens)
+        assert job.run.state.length == lease.sequence.length == lease.start < len(tokens)
         known = self.read[model].get(space, []) + [
-            j.run.lease.holder.tokens
+            j.run.lease.sequence.tokens
             for j in self.jobs
             if j is not job and j.run.lease is not None
             if (j.talk.model, j.talk.namespace) == (model, space)
@@ -299,20 +314,27 @@ class Conversations(RuleBasedStateMachine):
         cache = self.caches[job.talk.model]
         busy = any(j.run.lease is not None and self.beside(j, job) for j in self.jobs)
         if committed and not busy:
+            memory = cache.memory
             left = candidates(
-                cache._nodes(), cache._states, cache._clock, is_cuttable=cache.is_cuttable
+                memory.nodes(), memory.states, memory.clock, is_cuttable=memory.is_cuttable
             )
-            assert cache.nbytes <= cache.budget or not left
+            assert cache.nbytes <= memory.budget or not left
+
+    @invariant()
+    def memory_is_a_promise(self) -> None:
+        for cache in getattr(self, "caches", ()):
+            account = cache.memory.account()
+            assert account.total <= cache.memory.budget, account
 
     @invariant()
     def trees_are_sound(self) -> None:
         for cache in getattr(self, "caches", ()):
             found: dict[int, Holder] = {}
-            for root in cache._roots.values():
+            for root in cache.roots.values():
                 for node in root.below():
                     check_node(node)
                     found |= {id(h): h for h in node.holders}
-            states = {id(h) for h in cache._states if h.node.parent is not None}
+            states = {id(h) for h in cache.memory.states if h.node.parent is not None}
             assert states == set(found), "a state that nobody can find, or that nobody counts"
 
 
@@ -329,9 +351,10 @@ def check_node(node: Node) -> None:
 
 def check_holder(h: Holder, node: Node) -> None:
     """A state stands on all nodes of its path, over the tokens that it has read."""
-    assert h.live.length == len(h.tokens) and (h.busy or h.node.end == len(h.tokens))
+    own = h.sequence
+    assert own.live.length == own.length and (h.busy or h.node.end == own.length == own.end)
     assert h.node.end >= node.end
-    assert h.tokens[node.start : node.end] == node.tokens
+    assert own.tokens[node.start : node.end] == node.tokens
     assert node.parent is None or node.parent.parent is None or h in node.parent.holders
 
 

@@ -14,12 +14,13 @@ wrong fails an equality test, at the speed of lists. `OracleRun` runs a job over
 from __future__ import annotations
 
 import zlib
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from everwarm.cache.cache import Cache, Lease
+from everwarm.cache.sequence import Sequence
 from everwarm.errors import EngineError
 from everwarm.tokens import Mark, Tokens, tokens_of
 
@@ -34,6 +35,8 @@ ORACLES: Final[dict[str, tuple[Layer, ...]]] = {
     "recurrent": ("fold",),
     "mixed": ("rows", "ring", "fold"),
 }
+RESERVE: Final = 4
+"""Rows that an idle state has room for beyond its own."""
 _ROW_BYTES, _OTHER_BYTES = 10, 200
 _PRIME: Final = (1 << 61) - 1
 
@@ -47,7 +50,7 @@ def _token_of(rows: Tokens[int], window: Tokens[int], fold: int) -> int:
     return (seen ^ (fold >> 32)) % VOCABULARY
 
 
-def next_token(context: Tokens[int], layers: Sequence[Layer]) -> int:
+def next_token(context: Tokens[int], layers: Many[Layer]) -> int:
     """What the oracle says after a literal context."""
     fold = 0
     if "fold" in layers:
@@ -60,7 +63,7 @@ def next_token(context: Tokens[int], layers: Sequence[Layer]) -> int:
     )
 
 
-def reply_to(context: Tokens[int], layers: Sequence[Layer], n: int) -> list[int]:
+def reply_to(context: Tokens[int], layers: Many[Layer], n: int) -> list[int]:
     """The first `n` tokens of the oracle's reply, or all up to its stop token."""
     context, out = context[:], list[int]()
     while len(out) < n and (token := next_token(context, layers)) not in EOS_IDS:
@@ -84,7 +87,7 @@ class OracleState:
 
     can_undo = True
 
-    def __init__(self, layers: Sequence[Layer] = ORACLES["cuttable"]) -> None:
+    def __init__(self, layers: Many[Layer] = ORACLES["cuttable"]) -> None:
         self.layers = tuple(layers)
         self.is_cuttable = self.layers == ("rows",)
         self.length = 0
@@ -101,7 +104,14 @@ class OracleState:
         rows = max(self._room, self.length) if "rows" in self.layers else 0
         return _ROW_BYTES * rows + (0 if self.is_cuttable else _OTHER_BYTES)
 
-    def feed(self, tokens: Tokens[int]) -> None:
+    @property
+    def checkpoint_nbytes(self) -> int:
+        return 0 if self.is_cuttable else _OTHER_BYTES
+
+    def rows_nbytes(self, n: int) -> int:
+        return _ROW_BYTES * n if "rows" in self.layers else 0
+
+    def read(self, tokens: Any) -> Any:
         """Read tokens. A failing read leaves the layers uneven, as a real one may."""
         if "rows" in self.layers:
             self.rows.extend(tokens)
@@ -112,6 +122,9 @@ class OracleState:
             self.ring[at % WINDOW] = token
             self.fold = _folded(self.fold, token) if "fold" in self.layers else 0
         self.length += len(tokens)
+
+    def settle(self) -> None:
+        pass
 
     def says(self) -> int:
         """The next token, from what the state holds. Only right behind a read."""
@@ -135,6 +148,9 @@ class OracleState:
         rows = self.rows[start:end]
         self.copied += len(rows)
         return OraclePiece(_ROW_BYTES * len(rows), rows)
+
+    def release(self, start: int, end: int) -> OraclePiece:
+        return self.cut(start, end)
 
     def checkpoint(self) -> OraclePiece | None:
         if self.is_cuttable:
@@ -168,7 +184,10 @@ class OracleState:
         return other
 
     def reserve(self) -> None:
-        self._room = max(self._room, self.length + 4)
+        self._room = max(self._room, self.length + RESERVE)
+
+    def reserve_to(self, rows: int) -> None:
+        pass
 
 
 class OracleRun:
@@ -199,7 +218,7 @@ class OracleRun:
     @property
     def state(self) -> OracleState | None:
         """The leased state, while there is one."""
-        live = self.lease.holder.live if self.lease is not None else None
+        live = self.lease.sequence.live if self.lease is not None else None
         return live if isinstance(live, OracleState) else None
 
     def step(self) -> bool:
@@ -230,38 +249,36 @@ class OracleRun:
             self.lease = None
 
     def _work(self) -> Iterator[None]:
-        lease, state = self.lease, self.state
-        assert lease is not None and state is not None
+        lease = self.lease
+        assert lease is not None
+        sequence = lease.sequence
         end = len(self.tokens) - 1
         stops = self.cache.stops(lease, end)
-        while state.length < end:
-            at = state.length
+        while sequence.length < end:
+            at = sequence.length
             stop = next((c for c in stops if c > at), end)
             to = min((at // self.chunk + 1) * self.chunk, stop, end)
-            self._read(lease, state, self.tokens[at:to])
+            sequence.prefill(self.tokens[at:to])
             self.prefilled += to - at
             if to in stops:
                 self.cache.checkpoint(lease, stops[to])
             yield
-        self._read(lease, state, self.tokens[end:])
+        sequence.read(self.tokens[end:])
         self.prefilled += 1
-        yield from self._decode(lease, state)
+        yield from self._decode(sequence)
 
-    def _decode(self, lease: Lease, state: OracleState) -> Iterator[None]:
+    def _decode(self, sequence: Sequence) -> Iterator[None]:
         """As the engine does: a token is fed before anybody looks at it."""
         while True:
+            state = self.state
+            assert state is not None
             token = state.says()
-            state.hold()
-            self._read(lease, state, array("i", [token]))
+            sequence.read_ahead(tokens_of([token]))
             if token in EOS_IDS:
-                state.undo()
-                lease.holder.tokens.pop()
+                sequence.undo()
                 return
+            sequence.look(token)
             self.reply.append(token)
             if len(self.reply) == self.max_tokens:
                 return
             yield
-
-    def _read(self, lease: Lease, state: OracleState, tokens: Tokens[int]) -> None:
-        state.feed(tokens)
-        lease.holder.tokens.extend(tokens)

@@ -34,10 +34,10 @@ class DoublesAToken(OracleState):
 class CheckpointsOneTooEarly(OracleState):
     """A checkpoint holds what the layers were before the last token."""
 
-    def feed(self, tokens: Tokens[int]) -> None:
-        super().feed(tokens[:-1])
+    def read(self, tokens: Tokens[int]) -> None:
+        super().read(tokens[:-1])
         self._before = super().checkpoint()
-        super().feed(tokens[-1:])
+        super().read(tokens[-1:])
 
     def checkpoint(self) -> OraclePiece | None:
         return self._before if self.length else super().checkpoint()

@@ -28,14 +28,8 @@ class LogitsState(OracleState):
         literal = (
             tokens if isinstance(tokens, tokens_of().__class__) else tokens_of(tokens.tolist())
         )
-        self.feed(literal)
+        super().read(literal)
         return (mx.arange(VOCABULARY) == self.says()).astype(mx.float32)[None, None]
-
-    def settle(self) -> None:
-        pass
-
-    def reserve_to(self, rows: int) -> None:
-        pass
 
 
 class Codec:
@@ -60,7 +54,7 @@ class EngineRun:
 
     @property
     def state(self) -> OracleState | None:
-        live: Any = self.lease.holder.live if self.lease is not None else None
+        live: Any = self.lease.sequence.live if self.lease is not None else None
         return live  # type: ignore[no-any-return]
 
     @property

@@ -91,6 +91,11 @@ class DiskTier:
         self._root_of: Callable[[str], Node] | None = None
 
     @property
+    def writing_nbytes(self) -> int:
+        """Bytes that were copied out and are not on disk yet."""
+        return self._write.nbytes if self._write is not None else 0
+
+    @property
     def is_idle(self) -> bool:
         return not self._pending and not self._tails and self._write is None
 
@@ -150,7 +155,7 @@ class DiskTier:
         """A state is about to go back: what it leaves as segments is written all the same."""
         for h, namespace in self._pending:
             if h is holder:
-                self._tails.append(_Source(h, namespace, h.node, h.tokens[: h.node.end]))
+                self._tails.append(_Source(h, namespace, h.node, h.sequence.tokens[: h.node.end]))
 
     def step(self) -> None:
         """File the write that has ended, start the next one. Copies at most one cell of rows."""
@@ -254,15 +259,15 @@ class DiskTier:
 
     def _next(self, holder: Holder, namespace: str) -> _Write | None:
         path = holder.node.path()
-        end = min(holder.live.length, path[-1].end if path else 0)
+        end = min(holder.sequence.length, path[-1].end if path else 0)
         at = _written(path)
         if holder.busy:
             end -= end % CELL  # of a state that grows only whole cells
-        source = _Source(holder, namespace, holder.node, holder.tokens)
+        source = _Source(holder, namespace, holder.node, holder.sequence.tokens)
         if at < end:
             heads = {n.end for n in path if n.kind == "system" and n.end > at}
             to = min(end, self._most_at(source, at), *heads)
-            made = holder.live.rows_out(at, to)
+            made = holder.sequence.live.rows_out(at, to)
             return self._start(source, "segment", at, to, made, "system" if to in heads else None)
         return self._next_checkpoint(source, at)
 
@@ -284,9 +289,9 @@ class DiskTier:
             return self._next_checkpoint(source, at)
         to = min(node.end, self._most_at(source, at))
         if node.holders:
-            made = node.holders[0].live.rows_out(at, to)
+            made = node.holders[0].sequence.live.rows_out(at, to)
         elif (s := node.segment) is not None and not isinstance(s.piece, OnDisk):
-            made = source.holder.live.piece_rows_out(s.piece, at, to, s.piece_start)
+            made = source.holder.sequence.live.piece_rows_out(s.piece, at, to, s.piece_start)
         else:
             return None
         is_head = node.kind == "system" and to == node.end
@@ -294,7 +299,7 @@ class DiskTier:
 
     def _most_at(self, source: _Source, at: int) -> int:
         """How far one piece that begins here may reach."""
-        live = source.holder.live
+        live = source.holder.sequence.live
         rows = max(self._most_bytes * live.length // max(live.nbytes, 1), 1)
         return min((at // CELL + 1) * CELL, at + rows)
 
@@ -304,7 +309,7 @@ class DiskTier:
             wanted = node.kind in KEPT or len(node.children) > 1
             if piece is None or node.shelved_checkpoint or not wanted or node.end > at:
                 continue
-            out = source.holder.live.checkpoint_out(piece, node.end)
+            out = source.holder.sequence.live.checkpoint_out(piece, node.end)
             if out is not None:
                 return self._start(source, "checkpoint", node.end, node.end, out, node.kind)
         return None

@@ -17,7 +17,6 @@ from everwarm.cache.cache import Cache, Lease
 from everwarm.codec import Codec
 from everwarm.engine.grammar import Grammars
 from everwarm.engine.guide import Guide
-from everwarm.engine.state import State
 from everwarm.engine.stop import StopTexts
 from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
 
@@ -89,14 +88,13 @@ class Run:
         """Prefill and decode. Closing the generator cancels; what was read is kept."""
         lease = self.lease
         assert lease is not None
-        state: State = lease.holder.live  # type: ignore[assignment]
         try:
-            yield from self._prefill(lease, state)
+            yield from self._prefill(lease)
             if self.job.max_tokens == 0:
                 self.counts.reason = "length"
                 return
             self.phase = "decode"
-            yield from self._decode(lease, state)
+            yield from self._decode(lease)
         except GeneratorExit:
             self.counts.reason = "cancelled"
             raise
@@ -125,21 +123,20 @@ class Run:
             )
         )  # fmt: skip
 
-    def _prefill(self, lease: Lease, state: State) -> Iterator[None]:
+    def _prefill(self, lease: Lease) -> Iterator[None]:
         """Read all but the last prompt token, cut on an absolute grid and at checkpoints."""
         tokens, end = self.job.tokens, len(self.job.tokens) - 1
+        sequence = lease.sequence
         stops = self.cache.stops(lease, end)
         first = True
-        while state.length < end:
+        while sequence.length < end:
             began = time.perf_counter()
-            at = state.length
+            at = sequence.length
             stop = next((c for c in stops if c > at), end)
             to = min((at // self.chunk + 1) * self.chunk, stop, end)
-            state.read(tokens[at:to])
-            state.settle()
-            lease.holder.tokens.extend(tokens[at:to])
+            sequence.prefill(tokens[at:to])
             if first and end - to > self.chunk:
-                state.reserve_to(len(tokens) + 512)
+                sequence.reserve_to(len(tokens) + 512)
             first = False
             if to in stops:
                 self.cache.checkpoint(lease, stops[to])
@@ -152,7 +149,7 @@ class Run:
             self.sink(Prefilled(to, len(tokens)))
             yield
 
-    def _decode(self, lease: Lease, state: State) -> Iterator[None]:
+    def _decode(self, lease: Lease) -> Iterator[None]:
         """Double-buffered: the next step is on its way before this one's token is looked at.
 
         The first token is told at once, with nothing else on its way before it. Where the guide
@@ -162,13 +159,12 @@ class Run:
         began = time.perf_counter()
         guide = Guide(job, self.codec, self.grammars)
         stop = StopTexts(self.codec, job.stop)
-        held = lease.holder.tokens
-        y, logprobs = guide.draw(state.read(job.tokens[-1:]))
-        held.append(job.tokens[-1])
+        sequence = lease.sequence
+        y, logprobs = guide.draw(sequence.read(job.tokens[-1:]))
         c.prefilled += 1
         _async_eval(y, logprobs)
         while True:
-            logits = self._ahead(y) if c.completion and state.can_undo else None
+            logits = sequence.read_ahead(y) if c.completion and sequence.live.can_undo else None
             if logits is not None and guide.waits:
                 _async_eval(logits)
             drawn = self._draw(guide, logits) if logits is not None and not guide.waits else None
@@ -179,16 +175,15 @@ class Run:
             if token in self.codec.eos_ids:
                 c.reason = "stop"
                 if logits is not None:
-                    state.undo()
-                    held.pop()
+                    sequence.undo()
                 break
             c.completion += 1
             self.sink(self._token(token, logprobs))
             guide.take(token)
-            logits = self._ahead(y) if logits is None else logits
+            logits = sequence.read_ahead(y) if logits is None else logits
             next_y, next_logprobs = drawn or self._draw(guide, logits)
             c.thinking_cut = guide.thinking_cut
-            held[-1] = token
+            sequence.look(token)
             c.decode_s = time.perf_counter() - began
             if stop.completes(token):
                 c.reason = "stop"
@@ -200,15 +195,6 @@ class Run:
             if c.completion % CLEAR_EVERY == 0:
                 mx.clear_cache()
             y, logprobs = next_y, next_logprobs
-
-    def _ahead(self, y: mx.array) -> mx.array:
-        """The logits behind `y`. Its place in the tokens is kept, `y` unread."""
-        assert self.lease is not None
-        state: State = self.lease.holder.live  # type: ignore[assignment]
-        state.hold()
-        logits = state.read(y)
-        self.lease.holder.tokens.append(0)
-        return logits
 
     def _draw(self, guide: Guide, logits: mx.array) -> tuple[mx.array, mx.array]:
         after, logprobs = guide.draw(logits)

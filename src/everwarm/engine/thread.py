@@ -187,7 +187,7 @@ class EngineThread:
             lambda: State(loaded.model),
             budget=budget,
             keep=s.cache,
-            bytes_at=bytes_at(loaded.model),
+            bytes_at=bytes_at(loaded.model, self._chunk),
             tier=self._tier,
         )
         self.codec = loaded.codec
