@@ -85,6 +85,7 @@ class Cache:
         self.is_cuttable = bool(new_live().is_cuttable)
         self.memory = Memory(budget, is_cuttable=self.is_cuttable, tier=tier)
         if tier is not None:
+            tier.attach(new_live(), budget, lambda n, spare: self.memory.make_room(n, spare=spare))
             tier.graft(self.memory.root)
 
     def lease(
@@ -129,14 +130,15 @@ class Cache:
         restoring, holder = lease.restoring, lease.holder
         if restoring is None:
             return "whole"
-        try:
-            if not restoring.step():
-                return "coming"
-        except Lost as e:
-            assert self.tier is not None
-            self.tier.forget(holder.root, e.file_id)
-            self.abandon(lease)
-            return "lost"
+        with self._dropped_on_error(holder):
+            try:
+                if not restoring.step():
+                    return "coming"
+            except Lost as e:
+                assert self.tier is not None
+                self.tier.forget(holder.root, e.file_id)
+                self.abandon(lease)
+                return "lost"
         lease.start, lease.restoring, holder.arriving = restoring.at, None, None
         tree.advance(holder)
         if restoring.made is not None and holder.node.checkpoint is None:
@@ -175,7 +177,7 @@ class Cache:
         node.kind = node.kind or kind
         node.used = self.memory.clock
         if node.checkpoint is None:
-            self._take_checkpoint(holder.sequence, node)
+            self._take_checkpoint(holder, node)
         if node.checkpoint is not None:
             self._checkpoint_nbytes = node.checkpoint.nbytes
         if kind is not None:
@@ -195,8 +197,8 @@ class Cache:
             if not self.is_cuttable:
                 self.checkpoint(lease, None)
             holder.sequence.reserve()
-            holder.busy, holder.promised = False, 0
             self._remove_doubles(holder)
+            holder.busy, holder.promised = False, 0
             self.spill(holder)
         self.evict()
 
@@ -209,6 +211,8 @@ class Cache:
     def abandon(self, lease: Lease) -> None:
         """After a fault: go back to where the lease began and keep that; drop it if that fails."""
         holder, at = lease.holder, lease.start
+        if holder not in self.memory.states:
+            return
         with self._dropped_on_error(holder):
             holder.arriving = None
             path = [n for n in holder.node.path() if n.start < at]
@@ -217,9 +221,9 @@ class Cache:
             if step is None or not self._keep or not holder.sequence.recover(at, checkpoint):
                 self.memory.drop(holder)
                 return
-            holder.busy, holder.promised = False, 0
             tree.withdraw(holder, tree.node_at(step))
             self._remove_doubles(holder)
+            holder.busy, holder.promised = False, 0
 
     def forget(self, path: Path) -> None:
         """Let go what stands on this path alone, behind what others share with it."""
@@ -266,6 +270,10 @@ class Cache:
         if self._tree_tokens > MAX_TREE_TOKENS:
             self._tree_tokens = forget_tokens(self.memory.nodes(), MAX_TREE_TOKENS)
 
+    def new_sequence(self) -> sequence.Sequence:
+        """A sequence that has read nothing."""
+        return sequence.Sequence(self._new_live())
+
     def _plan(self, steps: list[tree.Step], limit: int) -> Plan:
         near = plan(steps, limit, is_cuttable=self.is_cuttable)
         if self.tier is None:
@@ -283,7 +291,7 @@ class Cache:
         holder = chosen.holder
         if holder is None or chosen.way == "fork":
             if holder is None:
-                own = sequence.Sequence(self._new_live())
+                own = self.new_sequence()
             else:
                 own = holder.sequence.fork(chosen.base, _at_base(chosen))
             holder = Holder(own, root, root)
@@ -334,12 +342,12 @@ class Cache:
         self.memory.weigh(piece)
         return Segment(piece, node.start, node.start, node.end)
 
-    def _take_checkpoint(self, own: sequence.Sequence, node: Node) -> None:
+    def _take_checkpoint(self, holder: Holder, node: Node) -> None:
         """Take a checkpoint where there is room for one that is worth as much as this one."""
-        nbytes = own.live.checkpoint_nbytes
+        nbytes = holder.sequence.live.checkpoint_nbytes
         worth = policy.value(node.end * policy.chance(node.kind), nbytes, 0)
-        if nbytes and self.memory.make_room(nbytes, below=worth):
-            node.checkpoint = own.checkpoint()
+        if nbytes and self.memory.make_room(nbytes, spare=[holder], below=worth):
+            node.checkpoint = holder.sequence.checkpoint()
             self.memory.weigh(node.checkpoint)
 
     def _remove_doubles(self, holder: Holder) -> None:
@@ -348,20 +356,16 @@ class Cache:
             for other in [h for h in node.holders if h is not holder and not h.busy]:
                 if other.node is node:
                     if node.checkpoint is None:
-                        self._take_checkpoint(other.sequence, node)
+                        self._take_checkpoint(other, node)
                     self.memory.drop(other)
 
     @contextmanager
     def _dropped_on_error(self, holder: Holder) -> Iterator[None]:
         """Whatever raises inside has left this state unusable: nobody finds it any more."""
         with ExitStack() as on_error:
-            on_error.callback(self._discard, holder)
+            on_error.callback(self.memory.drop, holder)
             yield
             on_error.pop_all()
-
-    def _discard(self, holder: Holder) -> None:
-        if holder in self.memory.states:
-            self.memory.drop(holder)
 
     def _thin(self, holder: Holder) -> None:
         """Keep the conversation's checkpoints few and well spread."""

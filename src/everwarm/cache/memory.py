@@ -176,7 +176,9 @@ class Memory:
             self.drop(holder)
 
     def drop(self, holder: Holder) -> None:
-        """Take a state out of the tree, and let it go."""
+        """Take a state out of the tree, and let it go, if that has not been done already."""
+        if holder not in self.states:
+            return
         self.states.remove(holder)
         node: Node | None = holder.node
         while node is not None and node.parent is not None:

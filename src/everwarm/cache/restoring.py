@@ -54,7 +54,6 @@ class Restoring:
         self.most_nbytes = most_nbytes(chosen)
         self._left = deque(chosen.segments)
         self._checkpoint = chosen.checkpoint
-        self._room = len(tokens) + max(512, len(tokens) // 16)
         self._wanted = deque(dict.fromkeys(f.file_id for f in chosen.files))
         self._coming: dict[str, Future[Loaded]] = {}
         self.made: Piece | None = None
@@ -91,7 +90,7 @@ class Restoring:
         tokens = self._tokens[s.start : s.end]
         try:
             self._sequence.rows_in(
-                blob.layers, buffers, s.start, s.end, r.start, self._room, tokens
+                blob.layers, buffers, s.start, s.end, r.start, len(self._tokens), tokens
             )
         except (ValueError, TypeError, AssertionError) as e:
             raise Lost(f"the file does not fit this model: {e}", piece.file_id) from None
@@ -130,7 +129,7 @@ class Restoring:
             future = self._coming[piece.file_id] = self._store.load(piece.file_id)
         if not future.done():
             return None
-        try:
-            return future.result()
-        except CacheFault as e:
-            raise Lost(str(e), piece.file_id) from None
+        # Not `result()`: what it raises would hold this call, and with it the whole state, alive.
+        if (error := future.exception()) is not None:
+            raise Lost(f"{type(error).__name__}: {error}", piece.file_id)
+        return future.result()

@@ -166,7 +166,7 @@ class Sequence:
         self, held: Many[Layer], buffers: Many[Any], start: int, end: int,
         piece_start: int, room: int, tokens: Tokens[int],
     ) -> None:  # fmt: skip
-        """As `extend`, from bytes that `rows_out` gave. Makes room for `room` rows."""
+        """As `extend`, from bytes that `rows_out` gave. `room`: how many rows will come."""
         self._begin_extension(start, end, tokens)
         self._live.rows_in(held, buffers, start, end, piece_start, room)
         self._end_extension(tokens)

@@ -107,7 +107,7 @@ class Live(Protocol):
         self, held: Sequence[Layer], buffers: Sequence[Any], start: int, end: int,
         piece_start: int, room: int
     ) -> None:  # fmt: skip
-        """As `extend`, from what `rows_out` gave. Makes room for `room` rows."""
+        """As `extend`, from what `rows_out` gave. Makes room for `room` rows, and some ahead."""
 
     def checkpoint_out(self, piece: Piece, at: int) -> Bytes | None:
         """A checkpoint that was taken at `at`, copied out; None: it cannot be written down."""

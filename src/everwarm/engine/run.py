@@ -135,6 +135,7 @@ class Run:
             stop = next((c for c in stops if c > at), end)
             to = min((at // self.chunk + 1) * self.chunk, stop, end)
             sequence.prefill(tokens[at:to])
+            self.counts.prefilled += to - at
             if first and end - to > self.chunk:
                 sequence.reserve_to(len(tokens) + 512)
             first = False
@@ -144,7 +145,6 @@ class Run:
                 self.cache.spill(lease.holder)
             if to - at >= self.chunk:  # a hit's few tokens leave nothing worth giving back
                 mx.clear_cache()
-            self.counts.prefilled += to - at
             self.counts.prefill_s += time.perf_counter() - began
             self.sink(Prefilled(to, len(tokens)))
             yield

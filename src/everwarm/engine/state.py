@@ -143,6 +143,7 @@ class State:
         self, held: Sequence[Layer], buffers: Sequence[Any], start: int, end: int,
         piece_start: int, room: int
     ) -> None:  # fmt: skip
+        room = room + max(LEAST_ROOM, room // RESERVE)
         transfer.rows_in(self._cuttable, held, buffers, (start, end), piece_start, room)
         self.length = end
 
