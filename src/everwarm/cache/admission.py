@@ -30,13 +30,12 @@ class Need:
 
     def beyond(self, chosen: Plan) -> int:
         """Bytes that a plan takes beyond what is held now."""
-        need = self.nbytes + most_nbytes(chosen)
-        if chosen.holder is not None and chosen.way in ("move", "rewind"):
-            own = chosen.holder.sequence
-            need = max(need - own.nbytes, 0)
-            if chosen.keeps_tail:
-                need += own.live.rows_nbytes(own.length - chosen.base)
-        return need
+        arriving = most_nbytes(chosen)
+        if chosen.holder is None or chosen.way not in ("move", "rewind"):
+            return self.nbytes + arriving
+        own = chosen.holder.sequence
+        tail = own.live.rows_nbytes(own.length - chosen.base) if chosen.keeps_tail else 0
+        return max(self.nbytes - own.nbytes, 0) + tail + arriving
 
 
 def admit(memory: Memory, steps: list[tree.Step], chosen: Plan, need: Need) -> Plan | None:
