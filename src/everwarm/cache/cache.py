@@ -13,10 +13,12 @@ from typing import Any, Final, Literal
 from everwarm.cache import policy, tree
 from everwarm.cache.evict import Candidate, candidates, forget_tokens
 from everwarm.cache.forget import forget
-from everwarm.cache.policy import Held, Policy
+from everwarm.cache.mend import strays
+from everwarm.cache.policy import Policy
 from everwarm.cache.restore import Plan, plan
 from everwarm.cache.restoring import Lost, Restoring
 from everwarm.cache.store import OnDisk
+from everwarm.cache.thin import thin
 from everwarm.cache.tier import DiskTier
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.cache.view import counted, view
@@ -94,7 +96,7 @@ class Cache:
         None: wait. A busy state is about to hold what this one needs, or there is no room beside
         those that are busy. A prompt that is alone is never refused.
         """
-        if not self._has_room(rows):
+        if not self.has_room(rows):
             return None
         root = self._root(namespace)
         for h in self._states:
@@ -169,7 +171,7 @@ class Cache:
         node.used = self._clock
         if kind is not None:
             node.resumed = self._clock
-        self._thin(holder)
+        thin(holder, self.policy, self.budget // policy.CONVERSATION_SHARE)
 
     def commit(self, lease: Lease) -> None:
         """File the state under what it has read, and keep the budget."""
@@ -207,6 +209,26 @@ class Cache:
         tree.withdraw(holder, tree.node_at(step))
         holder.tokens = holder.tokens[:at]
         self._remove_doubles(holder)
+
+    def mend(self, leases: Sequence[Lease]) -> None:
+        """After a fault: drop the states that it may have left half-way. `leases`: those that go
+        on."""
+        for holder in strays(self._states, [x.holder for x in leases]):
+            self._drop(holder)
+            if self.tier is not None:
+                self.tier.let_go(holder)
+
+    def reset(self, leases: Sequence[Lease]) -> None:
+        """After a fault that leaves nothing to be trusted: forget what is in memory, but the states
+        of leases that go on. What is on disk is found again."""
+        old, self._roots = self._roots, {}
+        self._states = [x.holder for x in leases]
+        self._piece_bytes = self._tree_tokens = 0
+        for holder in self._states:
+            namespace = next(name for name, root in old.items() if root is holder.root)
+            holder.root = holder.node = self._root(namespace)
+        if self.tier is not None:
+            self.tier.restart(self._root)
 
     def forget(self, path: Path) -> None:
         """Let go what stands on this path alone, behind what others share with it."""
@@ -278,7 +300,7 @@ class Cache:
         self._piece_bytes += piece.nbytes if piece is not None else 0
         return piece
 
-    def _has_room(self, rows: int) -> bool:
+    def has_room(self, rows: int) -> bool:
         """Whether a state of `rows` tokens fits beside the busy ones at their longest."""
         busy = [self._bytes_at(h.rows) for h in self._states if h.busy]
         return not busy or self._bytes_at(rows) + sum(busy) <= self.budget
@@ -359,20 +381,6 @@ class Cache:
                 node.holders.remove(holder)
             node = node.parent
 
-    def _thin(self, holder: Holder) -> None:
-        """Keep the conversation's checkpoints few and well spread."""
-        path = holder.node.path()
-        head = max((n.end for n in path if n.kind == "system"), default=0)
-        while True:
-            held = [n for n in path if n.checkpoint is not None]
-            index = self.policy.to_drop(
-                [_held(n, head, holder.marks) for n in held],
-                self.budget // policy.CONVERSATION_SHARE,
-            )
-            if index is None:
-                return
-            held[index].checkpoint = None
-
     def _let_go(self, candidate: Candidate) -> None:
         if isinstance(candidate.gone, Holder):
             self._let_state_go(candidate.gone)
@@ -390,11 +398,3 @@ class Cache:
                 if n.holders == [holder]:
                     n.segment = self._cut(holder, n)
         self._drop(holder)
-
-
-def _held(node: Node, head: int, marks: Sequence[Mark]) -> Held:
-    assert node.checkpoint is not None
-    nbytes = node.checkpoint.nbytes
-    heavy = node.kind == "system" or len(node.children) > 1
-    weight = policy.HEAVY if heavy or policy.begins_turn(node.end, marks, nbytes) else 1
-    return Held(node.end, weight, node.resumed, nbytes, node.end <= head)

@@ -104,7 +104,7 @@ class DiskTier:
             r = stored.record
             piece = OnDisk(stored.file_id, stored.nbytes)
             under = ends.get(stored.above) if stored.above is not None else None
-            start = root_of(r.namespace) if under is None else _up_to(under, r.start)
+            start = root_of(r.namespace) if under is None else tree.up_to(under, r.start)
             if start.end != r.start:
                 continue
             node = tree.grow(start, r.tokens)
@@ -113,7 +113,7 @@ class DiskTier:
             if r.kind == "checkpoint":
                 node.shelved_checkpoint = piece
             else:
-                _attach(node, Segment(piece, r.start, r.start, r.end))
+                tree.shelve(node, Segment(piece, r.start, r.start, r.end))
             if stored.is_pinned:
                 pinned.append(node)
             n += 1
@@ -169,6 +169,21 @@ class DiskTier:
             self._write = self._next_tail()
         if self._write is not None:
             self._write.done.add_done_callback(lambda _: self._wake())
+
+    def skip(self) -> None:
+        """What was to be done next has failed: let it go, so that the rest has its turn."""
+        failed, self._write, self._may_join = self._write, None, False
+        if failed is not None:
+            self.let_go(failed.holder)
+        elif self._pending:
+            self._pending.popleft()
+        elif self._tails:
+            self._tails.popleft()
+
+    def restart(self, root_of: Callable[[str], Node]) -> None:
+        """Begin again with trees that know nothing: write nothing of the old ones."""
+        self._pending, self._tails = deque(), deque()
+        self.graft(root_of)
 
     @property
     def is_tidy(self) -> bool:
@@ -383,18 +398,3 @@ def _needed(node: Node) -> set[str]:
         staying = [s for s in n.shelved if not _leaves(s, path, i)]
         out |= {f for s in staying or n.shelved if (f := _file_of(s))}
     return out | ({node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set())
-
-
-def _up_to(node: Node, at: int) -> Node:
-    """The node at a position on the path of this one, made by a split if need be."""
-    while node.start >= at and node.parent is not None:
-        node = node.parent
-    return tree.split(node, at) if node.start < at < node.end else node
-
-
-def _attach(node: Node, segment: Segment) -> None:
-    """Note a file's rows on all nodes of a path that it covers."""
-    at: Node | None = node
-    while at is not None and at.parent is not None and at.end > segment.start:
-        at.shelved.append(segment)
-        at = at.parent

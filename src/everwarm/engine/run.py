@@ -1,13 +1,15 @@
 """Run one job: lease, prefill, decode, commit. A synchronous generator of steps.
 
-`run` yields after each prefill chunk and each token; its caller decides who is next. Whatever ends
-it, its `finally` files what was read.
+`steps` yields after each prefill chunk and each token; its caller decides who is next. An error of
+the model leaves its layers uneven, and the state goes back to where the lease began; after any
+other, such as a grammar's or a sampler's, what was read is kept.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +22,7 @@ from everwarm.engine.guide import Guide
 from everwarm.engine.state import State
 from everwarm.engine.stop import StopTexts
 from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
+from everwarm.tokens import Tokens
 
 Phase = Literal["wait", "prefill", "decode"]
 CLEAR_EVERY = 256
@@ -53,7 +56,7 @@ class Run:
         cache: Cache,
         codec: Codec,
         sink: Callable[[Output], None],
-        chunk: int,
+        chunk: int = 512,
         grammars: Grammars | None = None,
     ) -> None:
         self.job, self.cache, self.codec, self.sink = job, cache, codec, sink
@@ -61,17 +64,22 @@ class Run:
         self.chunk = chunk
         self.phase: Phase = "wait"
         self.cancelled = False
+        self.waits_for_room = False
         self.lease: Lease | None = None
+        self._unread: mx.array | None = None
+        self._is_even = True
         self.submitted = self.leasing = time.perf_counter()
         self.counts = Counts()
 
     def try_lease(self) -> bool:
-        """Take the job up; False: what it needs is being read, by somebody else or from disk."""
+        """Take the job up; False: what it needs is being read, by somebody else or from disk, or
+        there is no room for it (`waits_for_room`)."""
         job = self.job
         if self.lease is None:
             self.leasing = time.perf_counter()
             rows = len(job.tokens) + min(job.max_tokens, LIKELY_REPLY)
             self.lease = self.cache.lease(job.tokens, job.marks, job.namespace, rows=rows)
+            self.waits_for_room = self.lease is None and not self.cache.has_room(rows)
         if self.lease is None:
             return False
         lease = self.lease
@@ -100,30 +108,51 @@ class Run:
         except GeneratorExit:
             self.counts.reason = "cancelled"
             raise
-        # Whatever a model raises has left its layers uneven: back to where the lease began.
+        # A model raises anything. What was read before is kept, and the caller hears of it.
         except Exception:
-            self.cache.abandon(lease)
-            self.lease = None
+            self._look_behind(lease, state)
+            self.give_back()
             raise
 
     def finish(self) -> None:
         """File the state and say that the job is over."""
         began = time.perf_counter()
-        if self.lease is not None and self.lease.restoring is not None:
-            self.cache.abandon(self.lease)
-        elif self.lease is not None:
-            self.cache.commit(self.lease)
+        self.give_back()
+        self.sink(self.ended(time.perf_counter() - began))
+
+    def give_back(self) -> None:
+        """File what was read. What the model left uneven goes back to where the lease began.
+
+        Where this raises the lease is still held, and the next call only goes back.
+        """
+        lease = self.lease
+        if lease is None:
+            return
+        if self._is_even and lease.restoring is None:
+            self._is_even = False  # a commit that fails is not tried again
+            self.cache.commit(lease)
+        else:
+            self.cache.abandon(lease)
         self.lease = None
+
+    def _look_behind(self, lease: Lease, state: State) -> None:
+        """After an error: know every token that was read, and whether the model has failed too."""
+        if not self._is_even:
+            return
+        with self._reading():
+            if self._unread is not None:
+                lease.holder.tokens[-1] = _int(self._unread)
+                self._unread = None
+            state.settle()
+
+    def ended(self, commit_s: float) -> Ended:
+        """What the job came to."""
         c = self.counts
         if c.prefilled >= TELLING_PREFILL:
             self.cache.prefill_tps = c.prefilled / c.prefill_s
-        commit_s = time.perf_counter() - began
-        self.sink(
-            Ended(
-                c.reason, c.prefilled, c.completion, c.prefill_s, c.decode_s, commit_s,
-                c.thinking_cut,
-            )
-        )  # fmt: skip
+        return Ended(
+            c.reason, c.prefilled, c.completion, c.prefill_s, c.decode_s, commit_s, c.thinking_cut
+        )
 
     def _prefill(self, lease: Lease, state: State) -> Iterator[None]:
         """Read all but the last prompt token, cut on an absolute grid and at checkpoints."""
@@ -135,9 +164,10 @@ class Run:
             at = state.length
             stop = next((c for c in stops if c > at), end)
             to = min((at // self.chunk + 1) * self.chunk, stop, end)
-            state.read(tokens[at:to])
-            state.settle()
-            lease.holder.tokens.extend(tokens[at:to])
+            with self._reading():
+                state.read(tokens[at:to])
+                state.settle()
+                lease.holder.tokens.extend(tokens[at:to])
             if first and end - to > self.chunk:
                 state.reserve_to(len(tokens) + 512)
             first = False
@@ -163,32 +193,35 @@ class Run:
         guide = Guide(job, self.codec, self.grammars)
         stop = StopTexts(self.codec, job.stop)
         held = lease.holder.tokens
-        y, logprobs = guide.draw(state.read(job.tokens[-1:]))
-        held.append(job.tokens[-1])
+        with self._reading():
+            logits = state.read(job.tokens[-1:])
+            held.append(job.tokens[-1])
         c.prefilled += 1
+        y, logprobs = guide.draw(logits)
         _async_eval(y, logprobs)
         while True:
-            logits = self._ahead(y) if c.completion and state.can_undo else None
-            if logits is not None and guide.waits:
-                _async_eval(logits)
-            drawn = self._draw(guide, logits) if logits is not None and not guide.waits else None
-            token = _int(y)
+            ahead = self._ahead(y) if c.completion and state.can_undo else None
+            if ahead is not None and guide.waits:
+                _async_eval(ahead)
+            drawn = self._draw(guide, ahead) if ahead is not None and not guide.waits else None
+            with self._reading():  # what was begun ahead may fail here
+                token = _int(y)
             if c.completion == 0:
                 now = time.perf_counter()
                 c.prefill_s, began = c.prefill_s + now - began, now
             if token in self.codec.eos_ids:
                 c.reason = "stop"
-                if logits is not None:
-                    state.undo()
-                    held.pop()
+                if ahead is not None:
+                    self._undo(state, held)
                 break
             c.completion += 1
             self.sink(self._token(token, logprobs))
             guide.take(token)
-            logits = self._ahead(y) if logits is None else logits
-            next_y, next_logprobs = drawn or self._draw(guide, logits)
+            ahead = self._ahead(y) if ahead is None else ahead
+            next_y, next_logprobs = drawn or self._draw(guide, ahead)
             c.thinking_cut = guide.thinking_cut
             held[-1] = token
+            self._unread = None
             c.decode_s = time.perf_counter() - began
             if stop.completes(token):
                 c.reason = "stop"
@@ -206,9 +239,25 @@ class Run:
         assert self.lease is not None
         state: State = self.lease.holder.live  # type: ignore[assignment]
         state.hold()
-        logits = state.read(y)
-        self.lease.holder.tokens.append(0)
+        with self._reading():
+            logits = state.read(y)
+            self.lease.holder.tokens.append(0)
+            self._unread = y
         return logits
+
+    def _undo(self, state: State, held: Tokens[int]) -> None:
+        """Take back the token that was read ahead."""
+        with self._reading():
+            state.undo()
+            held.pop()
+            self._unread = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What is raised in here, and only that, leaves the model's layers uneven."""
+        self._is_even = False
+        yield
+        self._is_even = True
 
     def _draw(self, guide: Guide, logits: mx.array) -> tuple[mx.array, mx.array]:
         after, logprobs = guide.draw(logits)
