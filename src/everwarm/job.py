@@ -162,18 +162,39 @@ class Failed:
     error: EverwarmError
 
 
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """Whether the engine can answer. `why`: what ended it for good; None while it lives.
+
+    `step_s`: how long its present step has taken so far. The disk's state and what it says of it:
+    None without a disk tier.
+    """
+
+    why: str | None = None
+    step_s: float = 0.0
+    disk_state: str | None = None
+    disk_why: str | None = None
+
+
 Output = Leased | Prefilled | Token | Ended | Failed
 Sink = Callable[[Output], None]
 
 
 class Engine(Protocol):
-    """Runs jobs. All calls but `check` return at once; all may be made from any thread."""
+    """Runs jobs. All calls may be made from any thread.
+
+    Calls that wait raise Overloaded where the engine's present step takes too long, and EngineError
+    once it has ended.
+    """
 
     @property
     def model(self) -> ModelInfo: ...
 
     def submit(self, job: Job, sink: Sink) -> None:
-        """Run a job. `sink` gets outputs on the engine's thread, `Ended` or `Failed` last."""
+        """Run a job. `sink` gets outputs on the engine's thread, `Ended` or `Failed` last.
+
+        Where the engine has ended, `sink` gets `Failed` at once, on the caller's thread.
+        """
 
     def cancel(self, job_id: str) -> None:
         """End a job at its next step, with `Ended("cancelled")`. An unknown id is ignored."""
@@ -184,8 +205,11 @@ class Engine(Protocol):
         Raises ValueError with the reason where it cannot be held.
         """
 
+    def health(self) -> EngineHealth:
+        """Whether it can answer. Never waits."""
+
     def stats(self) -> dict[str, int | float | str]:
-        """Counts for people: running and waiting jobs, bytes held, states, pieces."""
+        """Counts for people: running and waiting jobs, bytes held, states, pieces. Waits."""
 
     def forget(self, paths: Sequence[Path]) -> int:
         """Let go what only these paths hold, in memory and on disk; how many bytes.

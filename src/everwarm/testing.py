@@ -310,14 +310,16 @@ class OracleRun:
     def _take_up(self) -> bool:
         if self.lease is None:
             rows = len(self.tokens) + self.max_tokens
-            self.lease = self.cache.lease(self.tokens, self.marks, self.namespace, rows=rows)
-            self.start = self.lease.start if self.lease is not None else 0
-            return self.lease is not None
-        found = self.cache.resume(self.lease)
+            found = self.cache.lease(self.tokens, self.marks, self.namespace, rows=rows)
+            if not isinstance(found, Lease):
+                return False
+            self.lease, self.start = found, found.start
+            return True
+        arrived = self.cache.resume(self.lease)
         self.start = self.lease.start
-        if found == "lost":
+        if arrived == "lost":
             self.lease = None
-        return found != "coming"
+        return arrived != "coming"
 
     def close(self) -> None:
         """Do no more, and hold nothing."""

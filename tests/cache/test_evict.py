@@ -15,7 +15,7 @@ def made(budget: int, *, cuttable: bool = False) -> Cache:
 
 def read(cache: Cache, tokens: Tokens[int], *marks: Mark, namespace: str = "") -> Lease:
     lease = cache.lease(tokens, marks, namespace)
-    assert lease is not None
+    assert isinstance(lease, Lease)
     live = lease.sequence.live
     assert isinstance(live, Counted) and live.holds(tokens[: lease.start])
     for to, kind in [*cache.stops(lease, len(tokens)).items(), (len(tokens), None)]:

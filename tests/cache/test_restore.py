@@ -102,7 +102,7 @@ def make(cuttable: bool, budget: int = 1 << 30) -> Cache:
 
 def open_(cache: Cache, tokens: Tokens[int], marks: tuple[Mark, ...] = ()) -> Lease:
     lease = cache.lease(tokens, marks)
-    assert lease is not None
+    assert isinstance(lease, Lease)
     state = lease.sequence.live
     assert isinstance(state, Literal)
     assert state.rows == state.other == list(tokens[: lease.start])
@@ -172,7 +172,7 @@ def test_busy_state_is_forked_not_read_again() -> None:
 def test_waits_for_what_a_busy_state_is_about_to_hold() -> None:
     cache = make(True)
     busy = open_(cache, seq((1, 500)))
-    assert cache.lease(seq((1, 400), (2, 5))) is None
+    assert cache.lease(seq((1, 400), (2, 5))) == "others"
     cache.commit(busy)
 
 
@@ -180,7 +180,7 @@ def test_namespaces_share_nothing() -> None:
     cache = make(True)
     read(cache, seq((1, 100)))
     other = cache.lease(seq((1, 100)), (), "somebody else")
-    assert other is not None and other.start == 0 and other.unseen == 100
+    assert isinstance(other, Lease) and other.start == 0 and other.unseen == 100
 
 
 def test_eviction_keeps_the_budget_and_what_was_seen() -> None:
@@ -209,18 +209,18 @@ def _tree_of(tokens: Tokens[int]) -> tree.Node:
 def test_a_second_state_waits_until_both_fit() -> None:
     cache = Cache(lambda: Literal(True), budget=3000, bytes_at=lambda rows: 10 * rows)
     busy = cache.lease(seq((1, 100)), rows=200)
-    assert busy is not None
-    assert cache.lease(seq((2, 100)), rows=150) is None  # 2000 + 1500
+    assert isinstance(busy, Lease)
+    assert cache.lease(seq((2, 100)), rows=150) == "room"  # 2000 + 1500
     beside = cache.lease(seq((3, 50)), rows=100)
-    assert beside is not None
+    assert isinstance(beside, Lease)
     cache.abandon(busy)
     cache.abandon(beside)
-    assert cache.lease(seq((2, 100)), rows=150) is not None
+    assert isinstance(cache.lease(seq((2, 100)), rows=150), Lease)
 
 
 def test_a_state_that_can_never_fit_is_refused_with_the_numbers() -> None:
     cache = Cache(lambda: Literal(True), budget=3000, bytes_at=lambda rows: 10 * rows)
-    assert cache.lease(seq((1, 100)), rows=300) is not None
+    assert isinstance(cache.lease(seq((1, 100)), rows=300), Lease)
     alone = Cache(lambda: Literal(True), budget=3000, bytes_at=lambda rows: 10 * rows)
     with pytest.raises(RequestError, match=r"100 tokens.*memory_budget"):
         alone.lease(seq((1, 100)), rows=301)

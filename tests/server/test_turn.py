@@ -14,7 +14,7 @@ from talk import TOOLS, said, system, user
 from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.events import Event, TurnRecord
-from everwarm.job import Ended, Job, Leased, ModelInfo, Sink, Token
+from everwarm.job import Ended, EngineHealth, Job, Leased, ModelInfo, Sink, Token
 from everwarm.messages import Message
 from everwarm.request import Request
 from everwarm.server.turn import Turns
@@ -45,6 +45,9 @@ class Says:
 
     def stats(self) -> dict[str, int | float | str]:
         return {}
+
+    def health(self) -> EngineHealth:
+        return EngineHealth()
 
 
 @pytest.fixture

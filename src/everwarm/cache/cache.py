@@ -17,10 +17,12 @@ from everwarm.cache.admission import Need, admit
 from everwarm.cache.evict import forget_tokens
 from everwarm.cache.forget import forget
 from everwarm.cache.memory import Memory
-from everwarm.cache.policy import Held, Policy
+from everwarm.cache.mend import strays
+from everwarm.cache.policy import Policy
 from everwarm.cache.restore import Plan, plan
 from everwarm.cache.restoring import Lost, Restoring
 from everwarm.cache.store import OnDisk, Piece
+from everwarm.cache.thin import thin
 from everwarm.cache.tier import DiskTier
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.cache.view import counted, view
@@ -29,6 +31,7 @@ from everwarm.events import CachedFrom
 from everwarm.job import Path, TreeNode
 from everwarm.tokens import Mark, MarkKind, Tokens
 
+Wait = Literal["others", "room"]
 MAX_TREE_TOKENS: Final = 16_000_000
 PRODUCT: Final = Policy()
 _NAMES: Final[dict[str, CachedFrom]] = {
@@ -95,11 +98,11 @@ class Cache:
         namespace: str = "",
         *,
         rows: int = 0,
-    ) -> Lease | None:
+    ) -> Lease | Wait:
         """Take up a prompt whose state may grow to `rows` tokens.
 
-        None: wait. A busy state is about to hold what this one needs, or there is no room beside
-        those that are busy. RequestError: there is no room for it even alone.
+        `others`: wait, a busy state is about to hold what this one needs. `room`: wait, there is
+        none beside those that are busy. RequestError: there is no room for it even alone.
         """
         memory = self.memory
         root = memory.root(namespace)
@@ -108,10 +111,10 @@ class Cache:
         steps = tree.match(root, tokens)
         chosen = self._plan(steps, len(tokens) - 1)
         if should_wait(memory.states, tokens, chosen, root, is_cuttable=self.is_cuttable):
-            return None
+            return "others"
         admitted = admit(memory, steps, chosen, Need(len(tokens), rows, self._bytes_at))
         if admitted is None:
-            return None
+            return "room"
         chosen = admitted
         memory.clock += 1
         seen = steps[-1].upto if steps else 0
@@ -182,7 +185,7 @@ class Cache:
             self._checkpoint_nbytes = node.checkpoint.nbytes
         if kind is not None:
             node.resumed = self.memory.clock
-        self._thin(holder)
+        thin(holder, self.policy, self.memory.budget // policy.CONVERSATION_SHARE)
 
     def commit(self, lease: Lease) -> None:
         """File the sequence under what it has read."""
@@ -224,6 +227,24 @@ class Cache:
             tree.withdraw(holder, tree.node_at(step))
             self._remove_doubles(holder)
             holder.busy, holder.promised = False, 0
+
+    def mend(self, leases: Sequence[Lease]) -> None:
+        """After a fault: drop the states that it may have left half-way.
+
+        `leases`: those that go on.
+        """
+        for holder in strays(self.memory.states, [x.holder for x in leases]):
+            self.memory.drop(holder)
+
+    def reset(self, leases: Sequence[Lease]) -> None:
+        """After a fault that leaves nothing to be trusted: forget what is in memory.
+
+        The states of leases that go on stay. What is on disk is found again.
+        """
+        self._tree_tokens = 0
+        self.memory.reset([x.holder for x in leases])
+        if self.tier is not None:
+            self.tier.restart(self.memory.root)
 
     def forget(self, path: Path) -> None:
         """Let go what stands on this path alone, behind what others share with it."""
@@ -367,30 +388,8 @@ class Cache:
             yield
             on_error.pop_all()
 
-    def _thin(self, holder: Holder) -> None:
-        """Keep the conversation's checkpoints few and well spread."""
-        path = holder.node.path()
-        head = max((n.end for n in path if n.kind == "system"), default=0)
-        while True:
-            held = [n for n in path if n.checkpoint is not None]
-            index = self.policy.to_drop(
-                [_held(n, head, holder.marks) for n in held],
-                self.memory.budget // policy.CONVERSATION_SHARE,
-            )
-            if index is None:
-                return
-            held[index].checkpoint = None
-
 
 def _at_base(chosen: Plan) -> Piece | None:
     """The checkpoint, where it is of the plan's base and in memory."""
     there = not chosen.segments and not isinstance(chosen.checkpoint, OnDisk)
     return chosen.checkpoint if there else None
-
-
-def _held(node: Node, head: int, marks: Sequence[Mark]) -> Held:
-    assert node.checkpoint is not None
-    nbytes = node.checkpoint.nbytes
-    heavy = node.kind == "system" or len(node.children) > 1
-    weight = policy.HEAVY if heavy or policy.begins_turn(node.end, marks, nbytes) else 1
-    return Held(node.end, weight, node.resumed, nbytes, node.end <= head)

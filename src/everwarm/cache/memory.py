@@ -175,6 +175,14 @@ class Memory:
         finally:
             self.drop(holder)
 
+    def reset(self, states: list[Holder]) -> None:
+        """Forget everything but these states, which begin new trees."""
+        old, self.roots = self.roots, {}
+        self.states, self._piece_bytes = states, 0
+        for holder in states:
+            namespace = next(name for name, root in old.items() if root is holder.root)
+            holder.root = holder.node = self.root(namespace)
+
     def drop(self, holder: Holder) -> None:
         """Take a state out of the tree, and let it go, if that has not been done already."""
         if holder not in self.states:

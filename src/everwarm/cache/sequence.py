@@ -49,6 +49,11 @@ class Sequence:
         return self._end
 
     @property
+    def is_ahead(self) -> bool:
+        """A token was read that nobody has looked at."""
+        return self._is_ahead
+
+    @property
     def live(self) -> Live:
         """The state, to be looked at. Changes go through the sequence."""
         return self._live
@@ -87,6 +92,13 @@ class Sequence:
         assert self._is_ahead, "no token was read ahead"
         self._is_ahead = False
         self._take(tokens_of([token]))
+
+    def settle(self) -> None:
+        """Wait until all that was read is read; where the model failed at it, this raises."""
+        assert self._end == self.length, "only a whole sequence can be settled"
+        self._end = None
+        self._live.settle()
+        self._end = self.length
 
     def undo(self) -> None:
         """Take back the token that was read ahead."""

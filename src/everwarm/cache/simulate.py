@@ -243,7 +243,7 @@ def replay(variant: Variant, sessions: Iterable[Session], sizes: Sizes, score: S
 def _answer(cache: Cache, turn: Turn, namespace: str, score: Score) -> None:
     rows = len(turn.tokens) + len(turn.reply)
     lease = cache.lease(turn.tokens, turn.marks, namespace, rows=rows)
-    assert lease is not None, "nothing is busy, so nothing is worth waiting for"
+    assert isinstance(lease, Lease), "nothing is busy, so nothing is worth waiting for"
     sequence, live = lease.sequence, lease.sequence.live
     assert isinstance(live, Counted)
     assert live.holds(turn.tokens[: lease.start]), "a state came back that is not its prompt's"

@@ -125,7 +125,7 @@ class DiskTier:
             r = stored.record
             piece = OnDisk(stored.file_id, stored.nbytes)
             under = ends.get(stored.above) if stored.above is not None else None
-            start = root_of(r.namespace) if under is None else _up_to(under, r.start)
+            start = root_of(r.namespace) if under is None else tree.up_to(under, r.start)
             if start.end != r.start:
                 continue
             node = tree.grow(start, r.tokens)
@@ -134,7 +134,7 @@ class DiskTier:
             if r.kind == "checkpoint":
                 node.shelved_checkpoint = piece
             else:
-                _attach(node, Segment(piece, r.start, r.start, r.end))
+                tree.shelve(node, Segment(piece, r.start, r.start, r.end))
             if stored.is_pinned:
                 pinned.append(node)
             n += 1
@@ -179,9 +179,9 @@ class DiskTier:
         if self._write is not None:
             if not self._write.done.done():
                 return
-            self._file(self._write)
-            self._write = None
+            ended, self._write = self._write, None
             self._may_join = True
+            self._file(ended)
         source = [h for h, _ in list(self._pending)[:1]]
         if self.is_idle or not self._make_room(self._most_bytes, source):
             return
@@ -194,6 +194,15 @@ class DiskTier:
             self._write = self._next_tail()
         if self._write is not None:
             self._write.done.add_done_callback(lambda _: self._wake())
+
+    def skip(self) -> None:
+        """Joining files has failed: not again before something new was written."""
+        self._may_join = False
+
+    def restart(self, root_of: Callable[[str], Node]) -> None:
+        """Begin again with trees that know nothing: write nothing of the old ones."""
+        self._pending, self._tails = deque(), deque()
+        self.graft(root_of)
 
     @property
     def is_tidy(self) -> bool:
@@ -420,18 +429,3 @@ def _needed(node: Node) -> set[str]:
         staying = [s for s in n.shelved if not _leaves(s, path, i)]
         out |= {f for s in staying or n.shelved if (f := _file_of(s))}
     return out | ({node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set())
-
-
-def _up_to(node: Node, at: int) -> Node:
-    """The node at a position on the path of this one, made by a split if need be."""
-    while node.start >= at and node.parent is not None:
-        node = node.parent
-    return tree.split(node, at) if node.start < at < node.end else node
-
-
-def _attach(node: Node, segment: Segment) -> None:
-    """Note a file's rows on all nodes of a path that it covers."""
-    at: Node | None = node
-    while at is not None and at.parent is not None and at.end > segment.start:
-        at.shelved.append(segment)
-        at = at.parent

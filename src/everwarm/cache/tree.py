@@ -241,3 +241,18 @@ def withdraw(holder: Holder, down_to: Node) -> list[Node]:
         node = node.parent
     holder.node = down_to
     return left
+
+
+def up_to(node: Node, at: int) -> Node:
+    """The node at a position on the path of this one, made by a split if need be."""
+    while node.start >= at and node.parent is not None:
+        node = node.parent
+    return split(node, at) if node.start < at < node.end else node
+
+
+def shelve(node: Node, segment: Segment) -> None:
+    """Note a file's rows on all nodes of a path that it covers."""
+    at: Node | None = node
+    while at is not None and at.parent is not None and at.end > segment.start:
+        at.shelved.append(segment)
+        at = at.parent

@@ -6,7 +6,7 @@ import asyncio
 import json
 from dataclasses import asdict
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from starlette.applications import Starlette
@@ -38,6 +38,9 @@ from everwarm.wire.errors import anthropic_error, openai_error
 from everwarm.wire.format import Format
 from everwarm.wire.models import anthropic_model, anthropic_models, openai_model, openai_models
 from everwarm.wire.openapi import description
+
+LONG_STEP_S: Final = 120.0
+"""A step of a prefill should take about one second; the first of a large model may take many."""
 
 
 def create_app(
@@ -157,7 +160,9 @@ class _Small:
         return _json(anthropic_model(info) if _is_anthropic(http) else openai_model(info))
 
     async def health(self, _: HttpRequest) -> Response:
-        return _json({"status": "ok", "model": self._turns.engine.model.id})
+        """Whether turns can be answered; that a step takes very long is said, and no failure."""
+        status, body = self._health()
+        return _json(body, status)
 
     async def root(self, _: HttpRequest) -> Response:
         """What clients ask to see whether somebody is here."""
@@ -172,9 +177,19 @@ class _Small:
 
     async def ready(self, _: HttpRequest) -> Response:
         """As `health`, with the disk tier's state: it never keeps an answer from being given."""
-        stats = await asyncio.to_thread(self._turns.engine.stats)
-        disk = {k: v for k, v in stats.items() if k in ("disk_state", "disk_why")}
-        return _json({"status": "ok", "model": self._turns.engine.model.id, **disk})
+        status, body = self._health()
+        now = self._turns.engine.health()
+        disk = {"disk_state": now.disk_state, "disk_why": now.disk_why}
+        return _json(body | (disk if now.disk_state is not None else {}), status)
+
+    def _health(self) -> tuple[int, dict[str, Any]]:
+        now, model = self._turns.engine.health(), self._turns.engine.model.id
+        if now.why is not None:
+            return 503, {"status": "failed", "model": model, "why": now.why}
+        body: dict[str, Any] = {"status": "ok", "model": model}
+        if now.step_s > LONG_STEP_S:
+            body["why"] = f"The engine's present step has taken {now.step_s:.0f} s so far."
+        return 200, body
 
     async def recent(self, http: HttpRequest) -> Response:
         limit = http.query_params.get("limit", "20")

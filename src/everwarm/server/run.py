@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import secrets
 import signal
 import socket
 import sys
 from dataclasses import replace
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
@@ -19,6 +21,8 @@ from everwarm.history.replies import ReplyTable
 from everwarm.server.app import create_app
 from everwarm.server.guard import is_loopback
 from everwarm.server.protocol import LimitedProtocol
+
+log = logging.getLogger("everwarm.server")
 
 
 def serve(settings: Settings, model_path: str) -> int:
@@ -52,9 +56,22 @@ def serve(settings: Settings, model_path: str) -> int:
     try:
         server.run(sockets=[listening])
     finally:
-        engine.stop()
+        is_ended = engine.stop()
         history.close()
+    if not is_ended:
+        _leave_behind()
     return 0
+
+
+def _leave_behind() -> NoReturn:
+    """End the process although a long step or a disk that hangs has not ended.
+
+    The interpreter would wait for the disk's threads, and MLX aborts where its thread still runs.
+    """
+    log.warning("The engine did not end in time; what was not on disk yet is lost.")
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def _guarded(settings: Settings) -> Settings:
