@@ -1,4 +1,4 @@
-"""What a body may hold is bounded before anything is built of it, and one fault ends its reading."""
+"""A body is bounded before anything is built of it, and its first fault ends the reading."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("body", REFUSED.values(), ids=REFUSED)
 def test_too_much_structure_is_refused_before_it_is_built(body: bytes) -> None:
-    with pytest.raises(RequestError, match="than .* (values|lists|levels)") as refused:
+    with pytest.raises(RequestError, match=r"than .* (values|lists|levels)") as refused:
         check_structure(body)
     assert refused.value.param is None
 
