@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,6 +25,7 @@ from everwarm.job import Engine
 from everwarm.replies import ReplyStore
 from everwarm.server.answer import Answer, CountTokens, namespace_of
 from everwarm.server.board import Board
+from everwarm.server.bodies import Bodies, ReturnsMemory
 from everwarm.server.guard import Guard
 from everwarm.server.kept import Kept
 from everwarm.server.noted import Recorder
@@ -55,25 +57,33 @@ def create_app(
     `history`: where sessions are; without one, in the home directory, from their first use on.
     """
     turns = Turns(engine, codec, settings, store)
-    kept = Kept()
+    kept, bodies = Kept(), Bodies(settings.max_body)
     held = Held(history or Database(settings.home / "history.db"))
     talking = Talking(held, turns, namespace_of(settings))
 
     recorder = Recorder(history) if history and settings.record else None
 
     def answer(fmt: Format) -> Answer:
-        return Answer(fmt, turns, settings, model=engine.model.id, kept=kept, recorder=recorder)
+        return Answer(
+            fmt,
+            turns,
+            settings,
+            model=engine.model.id,
+            kept=kept,
+            bodies=bodies,
+            recorder=recorder,
+        )
 
     pages = Pages()
     small = _Small(turns)
     endpoints: dict[str, Any] = {
-        **SessionRoutes(talking, settings).endpoints(),
-        **Board(turns, held).endpoints(),
+        **SessionRoutes(talking, bodies).endpoints(),
+        **Board(turns, held, bodies).endpoints(),
         "/v1/chat/completions": answer(formats.CHAT),
         "/v1/completions": answer(formats.COMPLETIONS),
         "/v1/responses": answer(formats.RESPONSES),
         "/v1/messages": answer(formats.MESSAGES),
-        "/v1/messages/count_tokens": CountTokens(turns, settings),
+        "/v1/messages/count_tokens": CountTokens(turns, bodies),
         "/v1/models": small.models,
         "/v1/models/{name:path}": small.model,
         "/api/turns": small.recent,
@@ -89,7 +99,9 @@ def create_app(
     }
     routes = [Route(p.path, endpoints[p.path], methods=list(p.methods)) for p in POLICIES]
     handlers: Any = {HTTPException: _not_here, EverwarmError: _refused}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), settings)
+    around = [Middleware(ReturnsMemory, bodies)]
+    app = Starlette(routes=routes, middleware=around, exception_handlers=handlers)
+    return Guard(app, settings)
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

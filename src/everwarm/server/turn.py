@@ -297,6 +297,10 @@ class Turns:
                 param="model",
                 code="model_not_found",
             )
+        # A message takes a token at least, so these are too long whatever they say.
+        n = len(request.raw if isinstance(request.raw, tuple) else request.messages)
+        if n >= info.context_length:
+            raise _too_long(info, f"The prompt has {n:,} messages or token ids")
         if request.sampling.top_k > info.vocab_size:
             raise RequestError(f"top_k may be at most {info.vocab_size:,}.", param="top_k")
         if any(not 0 <= t < info.vocab_size for t in request.sampling.logit_bias):
@@ -315,12 +319,7 @@ class Turns:
         info, n = self.engine.model, len(prompt.tokens)
         room = info.context_length - n
         if room < 1:
-            raise RequestError(
-                f"The prompt has {n:,} tokens; '{info.id}' reads {info.context_length:,} with "
-                "the reply. Shorten it.",
-                param="messages",
-                code="context_length_exceeded",
-            )
+            raise _too_long(info, f"The prompt has {n:,} tokens")
         sampling = request.sampling
         if sampling.top_k >= info.vocab_size:
             sampling = replace(sampling, top_k=0)
@@ -355,6 +354,14 @@ class Turns:
         if record.miss:  # its texts are the user's
             shown["miss"] = f"{record.miss.part}: {record.miss.cause}"
         log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
+
+
+def _too_long(info: ModelInfo, fact: str) -> RequestError:
+    return RequestError(
+        f"{fact}; '{info.id}' reads {info.context_length:,} with the reply. Shorten it.",
+        param="messages",
+        code="context_length_exceeded",
+    )
 
 
 def _short(value: Any) -> str:

@@ -16,6 +16,7 @@ from everwarm.errors import RequestError
 from everwarm.events import Finish
 from everwarm.messages import Message, MessageId, Part, Reasoning, Role, Text, ToolCall
 from everwarm.sessions import Entry, Session, Tree
+from everwarm.wire import body as wb
 from everwarm.wire import sessions as wire
 from everwarm.wire.strict import StrictObject
 
@@ -42,7 +43,7 @@ class ImportedMessage(StrictObject):
     id: wire.Id
     parent: wire.Id | None = None
     role: Role
-    parts: Annotated[list[ImportedPart], Field(max_length=10_000)]
+    parts: Annotated[wb.Many[ImportedPart], Field(max_length=10_000)]
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
     created: _Time = 0.0
     finish: Finish | None = None
@@ -67,8 +68,8 @@ class ImportBody(StrictObject):
     client: Annotated[str, Field(max_length=256)] | None = None
     settings: wire.SettingsBody = wire.SettingsBody()
     branch: wire.BranchName = "main"
-    branches: Annotated[list[ImportedBranch], Field(min_length=1, max_length=MAX_BRANCHES)]
-    messages: Annotated[list[ImportedMessage], Field(max_length=MAX_MESSAGES)] = []
+    branches: Annotated[wb.Many[ImportedBranch], Field(min_length=1, max_length=MAX_BRANCHES)]
+    messages: Annotated[wb.Many[ImportedMessage], Field(max_length=MAX_MESSAGES)] = []
 
 
 def imported(body: ImportBody, session_id: str, now: float) -> tuple[Session, list[Entry]]:

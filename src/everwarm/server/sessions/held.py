@@ -92,7 +92,7 @@ class Held:
 
     async def take_in(self, body: files.ImportBody) -> tuple[Session, Tree]:
         """A session of a file, under an id of its own."""
-        session, entries = files.imported(body, new_id(), table.now())
+        session, entries = await asyncio.to_thread(files.imported, body, new_id(), table.now())
 
         def work(db: Connection) -> tuple[Session, Tree]:
             table.put(db, session)
