@@ -108,12 +108,34 @@ def test_calls_are_found_after_a_restart_though_the_conversation_begins_anew(
     assert made.decode(ids) not in made.decode(other.tokens)
 
 
+def test_replies_of_an_earlier_version_are_found(codec: Callable[..., Codec], path: Path) -> None:
+    """They know neither their reasoning nor what they have in common with other samples."""
+    made = codec(DROPS_REASONING)
+    db = Database(path)
+    talk = Talk(Renderer(made, store=ReplyTable(db, made.fingerprint)), made)
+    think(talk, "first", "one")
+    db.close()
+    raw = sqlite3.connect(path)
+    with raw:
+        raw.execute("UPDATE replies SET reply = place")
+        raw.execute("ALTER TABLE replies DROP COLUMN place")
+        raw.execute("ALTER TABLE replies DROP COLUMN reasoning")
+        raw.execute("PRAGMA user_version = 3")
+    raw.close()
+    talk.messages.append(user("more"))
+    for client in (drops_reasoning, lambda m: m):
+        again = restarted(talk, path)
+        again.ask(client)
+        assert again.reprocessed == 1.0
+
+
 def kept(n: int, thread: str, base: str | None = None, size: int = 4) -> Kept:
-    reply = Reply(tokens_of([n, n + 1]), b"c%d" % n, b"b", n, f"text {n}", "", {"x": True})
+    reply = Reply(tokens_of([n, n + 1]), b"c%d" % n, b"b", n, f"text {n}", "", {"x": True}, b"r")
     return Kept(
         namespace="key",
         thread=MessageId(thread),
         id=MessageId(f"{thread}{n}"),
+        place=MessageId(f"{thread}{n} at"),
         base=MessageId(base) if base else None,
         tokens=tokens_of([*range(size - 2), n, n + 1]),
         marks=(Mark(1, "user"),),

@@ -116,6 +116,10 @@ MIGRATIONS = (
     ALTER TABLE paths ADD COLUMN digest BLOB;    -- of all of them
     CREATE INDEX paths_by_end ON paths (session, caller, "end", digest);
     """,
+    """
+    ALTER TABLE replies ADD COLUMN place TEXT;      -- what all samples of it have in common
+    ALTER TABLE replies ADD COLUMN reasoning BLOB;  -- hash of its message's reasoning
+    """,
 )
 """Each script brings the file from the version that is its index to the next."""
 

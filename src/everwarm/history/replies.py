@@ -21,13 +21,13 @@ from everwarm.tokens import Mark, Tokens
 
 log = logging.getLogger("everwarm.history")
 LIMIT_BYTES = 256 * 2**20
-_COLUMNS = """caller, thread, reply, base, tokens, said, marks, content, before, position, text,
-    calls, args, began, (SELECT json FROM tools WHERE id = replies.tools)"""
-_WRITE = """INSERT INTO replies (model, caller, thread, reply, base, tokens, said, marks, content,
-    before, position, text, calls, args, began, kept, tools)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (model, reply) DO UPDATE
-    SET base = excluded.base, tokens = excluded.tokens, said = excluded.said,
-    marks = excluded.marks, kept = excluded.kept"""
+_COLUMNS = """caller, thread, reply, place, base, tokens, said, marks, content, before, position,
+    text, calls, args, reasoning, began, (SELECT json FROM tools WHERE id = replies.tools)"""
+_WRITE = """INSERT INTO replies (model, caller, thread, reply, place, base, tokens, said, marks,
+    content, before, position, text, calls, args, reasoning, began, kept, tools)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (model, reply) DO UPDATE SET base = excluded.base, tokens = excluded.tokens,
+    said = excluded.said, marks = excluded.marks, kept = excluded.kept"""
 
 
 class ReplyTable:
@@ -75,10 +75,10 @@ class ReplyTable:
             db.execute("INSERT OR IGNORE INTO tools VALUES (?, ?)", (tools, kept.tools))
         r = kept.reply
         values = (
-            self._model, kept.namespace, kept.thread, kept.id, kept.base,
+            self._model, kept.namespace, kept.thread, kept.id, kept.place, kept.base,
             kept.tokens.tobytes(), len(r.tokens),
             json.dumps([[m.at, m.kind] for m in kept.marks]), r.content, r.before, r.index,
-            r.text, r.calls, json.dumps(dict(r.args)), kept.at, time.time(), tools,
+            r.text, r.calls, json.dumps(dict(r.args)), r.reasoning, kept.at, time.time(), tools,
         )  # fmt: skip
         db.execute(_WRITE, values)
         if self._nbytes is None:
@@ -134,14 +134,15 @@ def _tools_id(tools: str) -> str | None:
 
 
 def _kept(row: tuple[Any, ...]) -> Kept:
-    (caller, thread, reply, base, tokens, said, marks, *rest) = row
-    (content, before, index, text, calls, args, began, tools) = rest
+    (caller, thread, reply, place, base, tokens, said, marks, *rest) = row
+    (content, before, index, text, calls, args, reasoning, began, tools) = rest
     path = Tokens("i")
     path.frombytes(tokens)
     return Kept(
         namespace=caller,
         thread=MessageId(thread),
         id=MessageId(reply),
+        place=MessageId(place or reply),  # rows of version 3 knew one sample of each place
         base=MessageId(base) if base else None,
         tokens=path,
         marks=tuple(Mark(at, kind) for at, kind in json.loads(marks)),
@@ -153,6 +154,7 @@ def _kept(row: tuple[Any, ...]) -> Kept:
             text=text,
             calls=calls,
             args=json.loads(args),
+            reasoning=reasoning,
         ),
         at=began,
         tools=tools or "",

@@ -28,13 +28,13 @@ from everwarm.job import (
     Prefilled,
     Token,
 )
-from everwarm.messages import MessageId, child_id, content_id
+from everwarm.messages import MessageId
 from everwarm.prompt.dialects import families
 from everwarm.prompt.grammar import Wanted, wanted
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
-from everwarm.replies import ReplyStore
+from everwarm.replies import ReplyStore, reply_id
 from everwarm.request import HistoryMode, Request
 from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.grammars import Compiler
@@ -197,7 +197,7 @@ class Turns:
             draft.set(completion_tokens=parser.n_tokens, reasoning_tokens=parser.n_reasoning)
             ids, reply = list(parser.ids), parser.message
             if ids and request.raw is None:
-                trace.reply = child_id(prompt.head, content_id(reply))
+                trace.reply = reply_id(prompt.head, reply)
                 remembered = self._worker.submit(self._renderer.remember, prompt, ids, reply)
         if draft.miss:
             draft.set(miss=await asyncio.wrap_future(draft.miss))
