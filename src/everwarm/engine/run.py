@@ -18,7 +18,6 @@ from everwarm.codec import Codec
 from everwarm.engine.grammar import Grammars
 from everwarm.engine.guide import Guide
 from everwarm.engine.state import State
-from everwarm.engine.stop import StopTexts
 from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
 
 Phase = Literal["wait", "prefill", "decode"]
@@ -161,7 +160,6 @@ class Run:
         job, c = self.job, self.counts
         began = time.perf_counter()
         guide = Guide(job, self.codec, self.grammars)
-        stop = StopTexts(self.codec, job.stop)
         held = lease.holder.tokens
         y, logprobs = guide.draw(state.read(job.tokens[-1:]))
         held.append(job.tokens[-1])
@@ -190,9 +188,6 @@ class Run:
             c.thinking_cut = guide.thinking_cut
             held[-1] = token
             c.decode_s = time.perf_counter() - began
-            if stop.completes(token):
-                c.reason = "stop"
-                break
             if c.completion == job.max_tokens:
                 c.reason = "length"
                 break

@@ -230,6 +230,8 @@ class Turns:
                     if not parser.stopped:
                         for event in parser.feed(out):
                             yield event
+                        if parser.stopped:  # only the parser knows what is text of the answer
+                            self.engine.cancel(live.id)
                 case Ended():
                     for event in parser.finish():
                         yield event
@@ -332,7 +334,6 @@ class Turns:
             marks=prompt.marks,
             sampling=sampling,
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
-            stop=request.stop,
             logprobs=request.logprobs,
             namespace=request.namespace,
             markers=self._markers(request, prompt),
