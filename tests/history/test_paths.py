@@ -10,7 +10,8 @@ import pytest
 
 from everwarm.history import paths
 from everwarm.history import sessions as table
-from everwarm.history.database import MIGRATIONS, Database
+from everwarm.history.database import Database
+from everwarm.history.schema import MIGRATIONS
 from everwarm.sessions import Session
 from everwarm.tokens import Tokens, tokens_of
 

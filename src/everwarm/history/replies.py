@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import sqlite3
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from everwarm.errors import EngineError
 from everwarm.history.database import Database
 from everwarm.messages import MessageId
 from everwarm.replies import Kept, Reply
 from everwarm.tokens import Mark, Tokens
 
-log = logging.getLogger("everwarm.history")
 LIMIT_BYTES = 256 * 2**20
 _COLUMNS = """caller, thread, reply, place, base, tokens, said, marks, content, before, position,
     text, calls, args, reasoning, began, (SELECT json FROM tools WHERE id = replies.tools)"""
@@ -35,7 +34,7 @@ class ReplyTable:
 
     def __init__(self, db: Database, model: str, *, limit_bytes: int = LIMIT_BYTES) -> None:
         self._db, self._model, self._limit = db, model, limit_bytes
-        self._reads = db.connect()
+        self._reader = db.reader()
         self._nbytes: float | None = None  # of all tokens in the table; the writer's
 
     def load(self, thread: MessageId) -> list[Kept]:
@@ -58,11 +57,10 @@ class ReplyTable:
 
     def _rows(self, where: str, values: Sequence[str]) -> list[Kept]:
         """A reply that cannot be read is only rendered afresh: it fails no request."""
+        sql = f"SELECT {_COLUMNS} FROM replies WHERE {where}"
         try:
-            found = self._reads.execute(f"SELECT {_COLUMNS} FROM replies WHERE {where}", values)
-            return [_kept(row) for row in found]
-        except sqlite3.Error as e:
-            log.error("history_read_failed=%r", str(e))
+            return self._reader.ask(lambda db: [_kept(row) for row in db.execute(sql, values)])
+        except EngineError:
             return []
 
     def keep(self, kept: Kept) -> None:

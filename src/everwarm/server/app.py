@@ -53,7 +53,8 @@ def create_app(
     """
     turns = Turns(engine, codec, settings, store)
     kept = Kept()
-    held = Held(history or Database(settings.home / "history.db"))
+    database = history or Database(settings.home / "history.db")
+    held = Held(database)
     talking = Talking(held, turns, namespace_of(settings))
 
     recorder = Recorder(history) if history and settings.record else None
@@ -62,7 +63,7 @@ def create_app(
         return Answer(fmt, turns, settings, model=engine.model.id, kept=kept, recorder=recorder)
 
     pages = Pages()
-    small = _Small(turns)
+    small = _Small(turns, database)
     endpoints: dict[str, Any] = {
         **SessionRoutes(talking, settings).endpoints(),
         **Board(turns, held).endpoints(),
@@ -142,8 +143,8 @@ async def _refused(http: HttpRequest, error: Exception) -> Response:
 class _Small:
     """The small GET routes, which also answer HEAD."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, turns: Turns, history: Database) -> None:
+        self._turns, self._history = turns, history
 
     async def models(self, http: HttpRequest) -> Response:
         infos = [self._turns.model]
@@ -171,10 +172,13 @@ class _Small:
         return Response(await asyncio.to_thread(_description), media_type="application/json")
 
     async def ready(self, _: HttpRequest) -> Response:
-        """As `health`, with the disk tier's state: it never keeps an answer from being given."""
+        """As `health`, with the states of disk tier and history: neither keeps an answer from
+        being given."""
         stats = await asyncio.to_thread(self._turns.engine.stats)
         disk = {k: v for k, v in stats.items() if k in ("disk_state", "disk_why")}
-        return _json({"status": "ok", "model": self._turns.engine.model.id, **disk})
+        why = await asyncio.to_thread(self._history.trouble)
+        history = {"history_state": "lost" if why else "ok", "history_why": why}
+        return _json({"status": "ok", "model": self._turns.engine.model.id, **disk, **history})
 
     async def recent(self, http: HttpRequest) -> Response:
         limit = http.query_params.get("limit", "20")
