@@ -54,7 +54,7 @@ def new_call_id() -> str:
 
 @dataclass(slots=True)
 class Live:
-    """A turn on its way, for `ps`."""
+    """A turn on its way, for `ps`. Whoever makes it may cancel it before it begins."""
 
     id: str
     is_cancelled: bool = False
@@ -98,11 +98,12 @@ class Turns:
         arrived: float,
         parse_s: float,
         trace: Trace | None = None,
+        live: Live | None = None,
     ) -> AsyncIterator[Event]:
         """The events of one turn. Closing the generator cancels the job; what was read is kept."""
         self._check(request)
         self._ahead.stop()
-        live = self.running[turn_id] = Live(turn_id)
+        live = self.running[turn_id] = live or Live(turn_id)
         draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
         try:
             async for event in self._events(request, draft, live):
@@ -119,11 +120,14 @@ class Turns:
     def cancel(self, turn_id: str) -> bool:
         """End a turn at its next step: it says what it has so far. Whether there is such a turn."""
         live = self.running.get(turn_id)
-        if live is None:
-            return False
+        if live is not None:
+            self.end(live)
+        return live is not None
+
+    def end(self, live: Live) -> None:
+        """End a turn at its next step, or before its first."""
         live.is_cancelled = True
-        self.engine.cancel(turn_id)
-        return True
+        self.engine.cancel(live.id)
 
     async def prepare(self, request: Request) -> tuple[State, Tokens[int]]:
         """Read ahead what another last message than this one's would share; and which tokens."""
