@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
@@ -45,6 +45,7 @@ from everwarm.tokens import Prompt, Tokens, tokens_of
 
 T = TypeVar("T")
 log = logging.getLogger("everwarm.turn")
+TOO_LONG: Final = "context_length_exceeded"
 
 
 def new_call_id() -> str:
@@ -130,10 +131,20 @@ class Turns:
         self.engine.cancel(live.id)
 
     async def prepare(self, request: Request) -> tuple[State, Tokens[int]]:
-        """Read ahead what another last message than this one's would share; and which tokens."""
+        """Read ahead what another last message than this one's would share; and which tokens.
+
+        What leaves no room for a reply would be refused as a turn: none of it is read.
+        """
         if self.running:
             return "busy", tokens_of()
-        prompt = coming(await self._work(lambda: self._renderer.prompt(request)))
+        try:
+            whole = await self._work(lambda: self._renderer.prompt(request))
+            self._room(len(whole.tokens))
+        except RequestError as e:
+            if e.code == TOO_LONG:
+                return "too_long", tokens_of()
+            raise
+        prompt = coming(whole)
         if prompt is None:
             return "ready", tokens_of()
         if self.running:
@@ -318,15 +329,7 @@ class Turns:
             raise Overloaded(f"{len(self.running)} requests are already waiting.")
 
     def _job(self, request: Request, prompt: Prompt, turn_id: str) -> Job:
-        info, n = self.engine.model, len(prompt.tokens)
-        room = info.context_length - n
-        if room < 1:
-            raise RequestError(
-                f"The prompt has {n:,} tokens; '{info.id}' reads {info.context_length:,} with "
-                "the reply. Shorten it.",
-                param="messages",
-                code="context_length_exceeded",
-            )
+        info, room = self.engine.model, self._room(len(prompt.tokens))
         sampling = request.sampling
         if sampling.top_k >= info.vocab_size:
             sampling = replace(sampling, top_k=0)
@@ -345,6 +348,18 @@ class Turns:
             if request.thinking_budget is None
             else request.thinking_budget,
         )
+
+    def _room(self, n: int) -> int:
+        """Tokens of a reply that fit behind `n`. Raises RequestError where none does."""
+        info = self.engine.model
+        if n >= info.context_length:
+            raise RequestError(
+                f"The prompt has {n:,} tokens; '{info.id}' reads {info.context_length:,} with "
+                "the reply. Shorten it.",
+                param="messages",
+                code=TOO_LONG,
+            )
+        return info.context_length - n
 
     def _markers(self, request: Request, prompt: Prompt) -> Markers | None:
         """Where the reply's reasoning stands; a model without any keeps every budget."""
