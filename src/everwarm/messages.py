@@ -66,12 +66,12 @@ class Message:
     @property
     def text(self) -> str:
         """All text parts, joined without anything in between."""
-        return "".join(p.text for p in self.parts if isinstance(p, Text))
+        return "".join([p.text for p in self.parts if isinstance(p, Text)])
 
     @property
     def reasoning(self) -> str:
         """All reasoning parts, joined."""
-        return "".join(p.text for p in self.parts if isinstance(p, Reasoning))
+        return "".join([p.text for p in self.parts if isinstance(p, Reasoning)])
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:

@@ -87,14 +87,14 @@ class Held:
 
     async def take_in(self, body: files.ImportBody) -> tuple[Session, Tree]:
         """A session of a file, under an id of its own."""
-        session, entries = files.imported(body, new_id(), table.now())
+        session, entries = await asyncio.to_thread(files.imported, body, new_id(), table.now())
 
-        def work(db: Connection) -> tuple[Session, Tree]:
+        def work(db: Connection) -> None:
             table.put(db, session)
             table.add(db, session.id, entries)
-            return session, table.tree(db, session.id)
 
-        return await self.write(work)
+        await self.write(work)
+        return session, await asyncio.to_thread(Tree, session.id, entries)
 
     async def undo(self, session_id: str) -> tuple[Session, Tree]:
         """Take the last turn of the present branch out; its rows too, if no other branch has it."""
