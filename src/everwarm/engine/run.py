@@ -19,7 +19,6 @@ from everwarm.cache.sequence import Sequence
 from everwarm.codec import Codec
 from everwarm.engine.grammar import Grammars
 from everwarm.engine.guide import Guide
-from everwarm.engine.stop import StopTexts
 from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
 
 Phase = Literal["wait", "prefill", "decode"]
@@ -181,7 +180,6 @@ class Run:
         job, c = self.job, self.counts
         began = time.perf_counter()
         guide = Guide(job, self.codec, self.grammars)
-        stop = StopTexts(self.codec, job.stop)
         logits = sequence.read(job.tokens[-1:])
         c.prefilled += 1
         y, logprobs = guide.draw(logits)
@@ -208,9 +206,6 @@ class Run:
             c.thinking_cut = guide.thinking_cut
             sequence.look(token)
             c.decode_s = time.perf_counter() - began
-            if stop.completes(token):
-                c.reason = "stop"
-                break
             if c.completion == job.max_tokens:
                 c.reason = "length"
                 break

@@ -58,7 +58,8 @@ def create_app(
     """
     turns = Turns(engine, codec, settings, store)
     kept, bodies = Kept(), Bodies(settings.max_body)
-    held = Held(history or Database(settings.home / "history.db"))
+    database = history or Database(settings.home / "history.db")
+    held = Held(database)
     talking = Talking(held, turns, namespace_of(settings))
 
     recorder = Recorder(history) if history and settings.record else None
@@ -75,7 +76,7 @@ def create_app(
         )
 
     pages = Pages()
-    small = _Small(turns)
+    small = _Small(turns, database)
     endpoints: dict[str, Any] = {
         **SessionRoutes(talking, bodies).endpoints(),
         **Board(turns, held, bodies).endpoints(),
@@ -157,8 +158,8 @@ async def _refused(http: HttpRequest, error: Exception) -> Response:
 class _Small:
     """The small GET routes, which also answer HEAD."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, turns: Turns, history: Database) -> None:
+        self._turns, self._history = turns, history
 
     async def models(self, http: HttpRequest) -> Response:
         infos = [self._turns.model]
@@ -188,11 +189,14 @@ class _Small:
         return Response(await asyncio.to_thread(_description), media_type="application/json")
 
     async def ready(self, _: HttpRequest) -> Response:
-        """As `health`, with the disk tier's state: it never keeps an answer from being given."""
+        """As `health`, with the states of disk tier and history: neither keeps an answer from
+        being given."""
         status, body = self._health()
         now = self._turns.engine.health()
         disk = {"disk_state": now.disk_state, "disk_why": now.disk_why}
-        return _json(body | (disk if now.disk_state is not None else {}), status)
+        why = await asyncio.to_thread(self._history.trouble)
+        history = {"history_state": "lost" if why else "ok", "history_why": why}
+        return _json(body | (disk if now.disk_state is not None else {}) | history, status)
 
     def _health(self) -> tuple[int, dict[str, Any]]:
         now, model = self._turns.engine.health(), self._turns.engine.model.id

@@ -77,7 +77,7 @@ def imported(body: ImportBody, session_id: str, now: float) -> tuple[Session, li
     together."""
     tree = Tree(session_id, ())
     ids: dict[str | None, MessageId | None] = {None: None}
-    entries: list[Entry] = []
+    entries: dict[MessageId, Entry] = {}
     for i, m in enumerate(body.messages):
         for name, known in (("parent", m.parent), ("covers", m.covers)):
             if known not in ids:
@@ -85,7 +85,8 @@ def imported(body: ImportBody, session_id: str, now: float) -> tuple[Session, li
                 raise RequestError(f"{where}: no message before it has this id.", param=where)
         message = Message(m.role, tuple(_part(p) for p in m.parts), m.tool_call_id)
         ids[m.id] = own = tree.id_of(ids[m.parent], message)
-        entries.append(Entry(own, ids[m.parent], message, m.created, None, m.finish, ids[m.covers]))
+        entry = Entry(own, ids[m.parent], message, m.created, None, m.finish, ids[m.covers], i)
+        entries.setdefault(own, entry)
     branches = {b.name: b.head for b in body.branches}
     if body.branch not in branches:
         raise RequestError("branch: it is not among the branches.", param="branch")
@@ -96,7 +97,7 @@ def imported(body: ImportBody, session_id: str, now: float) -> tuple[Session, li
         pinned=body.pinned, choices=wire.choices_of(body.settings), branch=body.branch,
         branches={name: ids[head] for name, head in branches.items()},
     )  # fmt: skip
-    return session, entries
+    return session, list(entries.values())
 
 
 def exported(session: Session, tree: Tree) -> dict[str, Any]:

@@ -102,7 +102,8 @@ class SessionRoutes:
         return _json({"deleted": True, "bytes": nbytes})
 
     async def _tree(self, http: HttpRequest) -> Response:
-        return _json(wire.tree_json(*await self._held.get(_id(http))))
+        session, tree = await self._held.get(_id(http))
+        return await asyncio.to_thread(lambda: _json(wire.tree_json(session, tree)))
 
     async def _export(self, http: HttpRequest) -> Response:
         session, tree = await self._held.get(_id(http))
@@ -111,10 +112,14 @@ class SessionRoutes:
             raise RequestError("format must be json or markdown.", param="format")
         kind, end = ("application/json", "json") if form == "json" else ("text/markdown", "md")
         headers = {"content-disposition": f'attachment; filename="everwarm-{session.id}.{end}"'}
-        if form == "json":
-            return _json(files.exported(session, tree), headers=headers)
-        text = files.markdown(session, tree.path(session.head))
-        return Response(text.encode("utf-8", "replace"), 200, headers, f"{kind}; charset=utf-8")
+
+        def spell() -> Response:
+            if form == "json":
+                return _json(files.exported(session, tree), headers=headers)
+            text = files.markdown(session, tree.path(session.head))
+            return Response(text.encode("utf-8", "replace"), 200, headers, f"{kind}; charset=utf-8")
+
+        return await asyncio.to_thread(spell)
 
     async def _import(self, http: HttpRequest) -> Response:
         body = await self._body(http, files.ImportBody)
@@ -187,8 +192,13 @@ class SessionRoutes:
         return await self._whole(*await self._held.undo(_id(http)))
 
     async def _whole(self, session: Session, tree: Tree) -> Response:
-        messages = await asyncio.to_thread(lambda: wire.path_json(tree.path(session.head), tree))
-        return _json(self._talking.shown(session, tree) | {"messages": messages})
+        """A session and its messages: seconds for a very long one, so beside the event loop."""
+
+        def spell() -> Response:
+            messages = wire.path_json(tree.path(session.head), tree)
+            return _json(self._talking.shown(session, tree) | {"messages": messages})
+
+        return await asyncio.to_thread(spell)
 
     async def _body(self, http: HttpRequest, model: type[B]) -> B:
         return await self._bodies.parsed(http, partial(wire.read, model=model))
