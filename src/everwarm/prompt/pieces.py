@@ -3,16 +3,16 @@
     text    <|im_start|>user\\nhello <|im_end|>\\n <|im_start|>assistant\\n
     pieces  ^                       ^             ^      each begins with a special token
 
-Cut directly before a special token, a text has the same tokens in pieces as in one (proved by the
-codec when it is loaded); anywhere else it may not.
+A text comes quoted (`quote.py`). Cut directly before a special token, it has the same tokens in
+pieces as in one (proved by the codec when it is loaded); anywhere else it may not.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from everwarm.codec import Codec
+from everwarm.prompt.quote import Quotes, any_of
 from everwarm.prompt.verbatim import Bounded
 from everwarm.tokens import Tokens, tokens_of
 
@@ -23,9 +23,11 @@ _PIECES = 16384
 class Encoded:
     """Tokens of a text; `starts` are (character, token) of each piece's start, ascending.
 
-    `specials` are (start, end) of the control tokens' texts, in characters, ascending.
+    `text` is not quoted any more. `specials` are (start, end) of the special tokens' texts, in
+    characters, ascending.
     """
 
+    text: str
     tokens: Tokens[int]
     starts: list[tuple[int, int]]
     specials: list[tuple[int, int]]
@@ -34,32 +36,40 @@ class Encoded:
 class Pieces:
     """Encodes texts with one codec. Live: owned by the renderer's thread."""
 
-    def __init__(self, codec: Codec) -> None:
-        specials = sorted((s for s in codec.special_texts if s), key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, specials))) if specials else None
-        self._codec = codec
+    def __init__(self, codec: Codec, quotes: Quotes | None = None) -> None:
+        self._codec, self._quotes = codec, quotes or Quotes(())
+        self._special = any_of(codec.special_texts)
+        self._controls = frozenset(codec.control_texts)
         self._known: Bounded[str, Tokens[int]] = Bounded(_PIECES)
 
-    def encode(self, text: str) -> Encoded:
-        """Tokens of a text and where its pieces start."""
-        specials = self.specials_in(text)
+    def encode(self, quoted: str) -> Encoded:
+        """Tokens of a quoted text and where its pieces start."""
+        text, specials = self._quotes.unquoted(quoted), self.specials_in(quoted)
         cuts = [0]
         if self._codec.splits_at_specials:
             cuts += [start for start, _ in specials if start]
         tokens, starts = tokens_of(), []
         for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True):
-            piece = text[a:b]
+            piece = quoted[a:b]
             ids = self._known.use(piece)
             if ids is None:
-                ids = tokens_of(self._codec.encode(piece))
+                ids = tokens_of(self._encode(piece, text[a:b]))
                 self._known.put(piece, ids)
             starts.append((a, len(tokens)))
             tokens.extend(ids)
-        return Encoded(tokens, starts, specials)
+        return Encoded(text, tokens, starts, specials)
+
+    def _encode(self, quoted: str, text: str) -> list[int]:
+        """Ids of one piece."""
+        if quoted == text or self.specials_in(text) == (real := self.specials_in(quoted)):
+            return self._codec.encode(text)
+        return self._codec.encode_around(
+            text, [(a, b) for a, b in real if text[a:b] in self._controls]
+        )
 
     def specials_in(self, text: str) -> list[tuple[int, int]]:
-        """Where control tokens' texts stand: (start, end) in characters."""
-        return [m.span() for m in self._special.finditer(text)] if self._special else []
+        """Where special tokens' texts stand: (start, end) in characters."""
+        return [m.span() for m in self._special.finditer(text)]
 
     def cut(self, tokens: Tokens[int], text: str, begin: str) -> Tokens[int] | None:
         """Tokens of a reply whose text is `text`, up to where `begin` ends in it.
@@ -77,4 +87,4 @@ class Pieces:
         end = at + len(begin)
         kept = [t for t, e in zip(tokens, ends, strict=True) if e <= end]
         rest = said[ends[len(kept) - 1] if kept else 0 : end]
-        return tokens_of(kept + (self._codec.encode(rest) if rest else []))
+        return tokens_of(kept + (self._codec.encode_around(rest, ()) if rest else []))

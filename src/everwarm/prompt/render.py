@@ -26,8 +26,9 @@ from everwarm.prompt.build import Builder, Built
 from everwarm.prompt.chain import Chains, History
 from everwarm.prompt.dialects import families
 from everwarm.prompt.pieces import Pieces
-from everwarm.prompt.probe import habits_of, prove
-from everwarm.prompt.shape import Habits, tool_dicts
+from everwarm.prompt.probe import habits_of, prove, reads_reasoning
+from everwarm.prompt.quote import quotes_of
+from everwarm.prompt.shape import tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
 from everwarm.prompt.thinking import markers_of
 from everwarm.prompt.verbatim import Bounded, Path, Record, Records, Replies, calls_key
@@ -49,18 +50,22 @@ class Renderer:
         clock: Callable[[], datetime] = datetime.now,
         history: HistoryMode = "verbatim",
         store: ReplyStore | None = None,
+        control_tokens_in_text: bool = False,
     ) -> None:
         self._codec, self._clock, self._mode, self._store = codec, clock, history, store
-        splicer = Splicer(codec)
         self.dialect = families.of(codec)
+        splicer = Splicer(codec, None if control_tokens_in_text else quotes_of(codec))
         own_id = next((c.own_id for c in self.dialect.calls if c.own_id), "")
         splicer.habits = replace(habits_of(splicer), own_id=own_id)
+        think = self.dialect.reasoning
+        if think and not control_tokens_in_text and reads_reasoning(splicer, think):
+            splicer.quotes = quotes_of(codec, think)
         self.proof = prove(splicer)
         self.markers = markers_of(codec, self.dialect, splicer)
         self._splicer = splicer
         self._replies = Replies(_CONVERSATIONS)
         self._records = Records()
-        self._pieces = Pieces(codec)
+        self._pieces = Pieces(codec, splicer.quotes)
         self._builder = Builder(splicer, self._pieces, self._records, self._replies, self.proof)
         self._chains = Chains(self._head, self._called)
         self._prompts: Bounded[object, Prompt] = Bounded(64)
@@ -72,9 +77,9 @@ class Renderer:
         self._unknown: Bounded[MessageId, bool] = Bounded(4 * _CONVERSATIONS)
 
     @property
-    def habits(self) -> Habits:
-        """What the template accepts. It does not change: any thread may read it."""
-        return self._splicer.habits
+    def splicer(self) -> Splicer:
+        """The template as it is used. It does not change: any thread may render with it."""
+        return self._splicer
 
     @property
     def verbatim(self) -> bool:

@@ -85,7 +85,12 @@ class Turns:
     def __post_init__(self) -> None:
         self._ahead = Ahead(self.engine)
         mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
-        self._renderer = Renderer(self.codec, history=mode, store=self.store)
+        self._renderer = Renderer(
+            self.codec,
+            history=mode,
+            store=self.store,
+            control_tokens_in_text=self.settings.control_tokens_in_text,
+        )
         self._compiler = Compiler(self.engine)
         # A call has one of these tokens: never drawn, no call is possible.
         self._no_calls = dict.fromkeys(families.call_tokens(self.codec), float("-inf"))
@@ -154,7 +159,7 @@ class Turns:
 
     async def count(self, request: Request) -> int:
         """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
-        return await asyncio.to_thread(count_tokens, self.codec, request, self._renderer.habits)
+        return await asyncio.to_thread(count_tokens, self.codec, request, self._renderer.splicer)
 
     async def _events(self, request: Request, draft: Draft, live: Live) -> AsyncIterator[Event]:
         began = time.perf_counter()
