@@ -9,14 +9,16 @@ pieces as in one (proved by the codec when it is loaded); anywhere else it may n
 
 from __future__ import annotations
 
+import sys
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from everwarm.codec import Codec
 from everwarm.prompt.quote import Quotes, any_of
-from everwarm.prompt.verbatim import Bounded
 from everwarm.tokens import Tokens, tokens_of
 
-_PIECES = 16384
+KNOWN_BYTES = 32 * 2**20
+"""What texts and tokens of known pieces may take: some twenty long conversations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,15 @@ class Encoded:
 class Pieces:
     """Encodes texts with one codec. Live: owned by the renderer's thread."""
 
-    def __init__(self, codec: Codec, quotes: Quotes | None = None) -> None:
+    def __init__(
+        self, codec: Codec, quotes: Quotes | None = None, *, max_bytes: int = KNOWN_BYTES
+    ) -> None:
         self._codec, self._quotes = codec, quotes or Quotes(())
         self._special = any_of(codec.special_texts)
         self._controls = frozenset(codec.control_texts)
-        self._known: Bounded[str, Tokens[int]] = Bounded(_PIECES)
+        self._known: OrderedDict[str, Tokens[int]] = OrderedDict()
+        self._max_bytes = max_bytes
+        self.nbytes = 0
 
     def encode(self, quoted: str) -> Encoded:
         """Tokens of a quoted text and where its pieces start."""
@@ -51,10 +57,12 @@ class Pieces:
         tokens, starts = tokens_of(), []
         for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True):
             piece = quoted[a:b]
-            ids = self._known.use(piece)
+            ids = self._known.get(piece)
             if ids is None:
                 ids = tokens_of(self._encode(piece, text[a:b]))
-                self._known.put(piece, ids)
+                self._keep(piece, ids)
+            else:
+                self._known.move_to_end(piece)
             starts.append((a, len(tokens)))
             tokens.extend(ids)
         return Encoded(text, tokens, starts, specials)
@@ -66,6 +74,13 @@ class Pieces:
         return self._codec.encode_around(
             text, [(a, b) for a, b in real if text[a:b] in self._controls]
         )
+
+    def _keep(self, piece: str, ids: Tokens[int]) -> None:
+        """Remember a piece, and forget what was used least recently above the bound."""
+        self._known[piece] = ids
+        self.nbytes += _nbytes(piece, ids)
+        while self.nbytes > self._max_bytes:
+            self.nbytes -= _nbytes(*self._known.popitem(last=False))
 
     def specials_in(self, text: str) -> list[tuple[int, int]]:
         """Where special tokens' texts stand: (start, end) in characters."""
@@ -88,3 +103,7 @@ class Pieces:
         kept = [t for t, e in zip(tokens, ends, strict=True) if e <= end]
         rest = said[ends[len(kept) - 1] if kept else 0 : end]
         return tokens_of(kept + (self._codec.encode_around(rest, ()) if rest else []))
+
+
+def _nbytes(piece: str, ids: Tokens[int]) -> int:
+    return sys.getsizeof(piece) + sys.getsizeof(ids)
