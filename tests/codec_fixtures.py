@@ -65,6 +65,19 @@ def forgetful(codec: Callable[[str], TextCodec]) -> TextCodec:
 
 
 @pytest.fixture(scope="session")
+def marked_codec(smollm2: Path) -> Callable[[str, list[str]], TextCodec]:
+    """Makes the codec of SmolLM2's tokenizer with any template and markers."""
+
+    def make(template: str, markers: list[str]) -> TextCodec:
+        tokenizer = AutoTokenizer.from_pretrained(smollm2)
+        tokenizer.add_tokens(markers, True)
+        tokenizer.chat_template = template
+        return TextCodec(TokenizerWrapper(tokenizer))
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def sample_codec(smollm2: Path) -> Callable[[str], TextCodec]:
     """Makes the codec of a dialect's sample: SmolLM2's tokenizer with its markers and template."""
 

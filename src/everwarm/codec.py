@@ -37,12 +37,24 @@ class Codec(Protocol):
         """The texts of control tokens, each of which encodes to one id wherever it stands."""
 
     @property
+    def control_texts(self) -> tuple[str, ...]:
+        """Those of `special_texts` that only a template and the model may write as tokens."""
+
+    @property
+    def longest_token(self) -> int:
+        """No token stands for more characters than this."""
+
+    @property
     def splits_at_specials(self) -> bool:
         """Cutting a text directly before a special token never changes its ids (proved at load)."""
 
     @property
     def template_text(self) -> str:
         """The chat template as written; empty where it is code, or there is none."""
+
+    @property
+    def template_constants(self) -> frozenset[str]:
+        """The texts that the template writes or compares with; none where it is code."""
 
     @property
     def think_markers(self) -> tuple[str, str] | None:
@@ -58,6 +70,13 @@ class Codec(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text as it stands: no token is added, control tokens' texts become their ids."""
+
+    def encode_around(self, text: str, controls: Sequence[tuple[int, int]]) -> list[int]:
+        """Ids of a text whose control tokens stand at `controls` (start, end), ascending.
+
+        Any other text of a control token in it is text. Raises RequestError where the tokenizer
+        cannot write that as text.
+        """
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, control tokens included."""

@@ -164,6 +164,12 @@ class Settings:
         "a number from 0.05 to 1",
         "--compact-at",
     )
+    control_tokens_in_text: bool = _setting(
+        False,
+        "Let the texts of control tokens in messages, tools and results, such as <|im_start|>, "
+        "become control tokens. Off: what clients write is text, and cannot open a turn.",
+        "true or false",
+    )
     forced_replies: bool = _setting(
         False,
         "Let requests dictate the reply (field everwarm.reply). For benchmarks and tests.",
@@ -291,6 +297,7 @@ _READERS: dict[str, Callable[[object], object]] = {
     "home": values.path,
     "api_key": values.text,
     "cache": values.flag,
+    "control_tokens_in_text": values.flag,
     "forced_replies": values.flag,
     "disk": values.flag,
     "memory_budget": values.nbytes,

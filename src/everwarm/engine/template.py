@@ -21,6 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 from everwarm.errors import RequestError
 
 _WRITES = re.compile(r"\.(append|extend|insert|pop|remove|clear|update|setdefault|sort|reverse)\(")
+_NOT_ASCII = re.compile("[^\\x00-\\x7f\ud800-\udfff]")  # halves of surrogates stand for quoted text
 _OF_DICT = frozenset(dir(dict))
 
 
@@ -69,9 +70,10 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    return json.dumps(
-        x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    text = json.dumps(
+        x, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys
     )
+    return _NOT_ASCII.sub(lambda m: json.dumps(m[0])[1:-1], text) if ensure_ascii else text
 
 
 class _DictsFirst:
@@ -96,6 +98,21 @@ class _WritableSandbox(_DictsFirst, SandboxedEnvironment):
     pass
 
 
+_SYNTAX: dict[str, Any] = {
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+    "extensions": [_Generation, loopcontrols],
+}
+
+
+def constants(source: str) -> frozenset[str]:
+    """All texts that a template writes or compares with."""
+    tree = _Sandbox(**_SYNTAX).parse(source)
+    written = {n.data for n in tree.find_all(jinja2.nodes.TemplateData)}
+    named = {n.value for n in tree.find_all(jinja2.nodes.Const) if isinstance(n.value, str)}
+    return frozenset(written | named)
+
+
 class ChatTemplate:
     """One template's source, ready to run. Not thread-safe: the caller holds a lock."""
 
@@ -103,7 +120,7 @@ class ChatTemplate:
         self._specials = dict(specials)
         self._copies = bool(_WRITES.search(source))
         kind = _WritableSandbox if self._copies else _Sandbox
-        env = kind(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+        env = kind(**_SYNTAX)
         env.filters.update(tojson=_tojson, from_json=json.loads)
         env.globals.update(
             raise_exception=_raise, strftime_now=self._strftime, dict=_dict, namespace=_Namespace

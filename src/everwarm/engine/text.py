@@ -12,7 +12,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase as _Base
 
-from everwarm.engine.template import ChatTemplate, refused
+from everwarm.engine.template import ChatTemplate, constants, refused
+from everwarm.engine.tokenizer import Tokenizer
 
 _ENDS = {
     "<|return|>": "<|channel|>",
@@ -50,7 +51,7 @@ class _Detokenizer:
 
 
 class TextCodec:
-    """Implements `codec.Codec`. One lock guards the tokenizer; detokenizers share it."""
+    """Implements `codec.Codec`. One lock guards the template; nothing else waits for it."""
 
     def __init__(self, wrapper: Any) -> None:
         self._wrapper = wrapper
@@ -64,19 +65,22 @@ class TextCodec:
         source = self._tokenizer.chat_template
         texts = source.values() if isinstance(source, dict) else [source]
         self.template_text = "" if self._custom else "\n".join(t for t in texts if t)
-        added = self._tokenizer.added_tokens_decoder.values()
-        self.special_texts: tuple[str, ...] = tuple(t.content for t in added)
-        ends = [t for t, beside in _ENDS.items() if {t, beside} <= set(self.special_texts)]
-        own_ends = {i for t in ends for i in self._tokenizer.encode(t, add_special_tokens=False)}
-        self.eos_ids: frozenset[int] = frozenset({*wrapper.eos_token_ids, *own_ends})
         self.think_markers = _pair(wrapper.think_start, wrapper.think_end)
         self.tool_markers = (
             (wrapper.tool_call_start, wrapper.tool_call_end or "")
             if wrapper.has_tool_calling
             else None
         )
+        markers = (*(self.think_markers or ()), *(self.tool_markers or ()))
+        self._ids = Tokenizer(self._tokenizer, self.template_text, markers)
+        self.special_texts = self._ids.special_texts
+        self.control_texts = self._ids.control_texts
+        ends = [t for t, beside in _ENDS.items() if {t, beside} <= set(self.special_texts)]
+        own_ends = {i for t in ends for i in self.encode(t)}
+        self.eos_ids: frozenset[int] = frozenset({*wrapper.eos_token_ids, *own_ends})
         module = getattr(wrapper.tool_parser, "__module__", None) if wrapper.tool_parser else None
         self.tool_format: str | None = module.rsplit(".", 1)[-1] if module else None
+        added = self._tokenizer.added_tokens_decoder.values()
         plain = all(not (t.lstrip or t.rstrip or t.normalized) for t in added)
         self.splits_at_specials: bool = plain and all(map(self._splits, self.special_texts))
 
@@ -99,16 +103,22 @@ class TextCodec:
             for left, right in probes
         )
 
+    @property
+    def longest_token(self) -> int:
+        return self._ids.longest_token
+
+    @property
+    def template_constants(self) -> frozenset[str]:
+        return constants(self.template_text)
+
     def encode(self, text: str) -> list[int]:
-        with self._lock:
-            return list(self._tokenizer.encode(text, add_special_tokens=False))
+        return self._ids.encode(text)
+
+    def encode_around(self, text: str, controls: Sequence[tuple[int, int]]) -> list[int]:
+        return self._ids.encode_around(text, controls)
 
     def decode(self, ids: Sequence[int]) -> str:
-        with self._lock:
-            text = self._tokenizer.decode(
-                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-        return str(text)
+        return self._ids.decode(ids)
 
     def detokenizer(self) -> _Detokenizer:
         return _Detokenizer(self)

@@ -177,7 +177,7 @@ class Builder:
         encoded = self._pieces.encode(text)
         base = draft.record or Record(Path(), 0)
         end = self._before_scaffold(text, encoded, frame)
-        spans = spans_of(messages, draft.k + 1, text, encoded, base.end, end)
+        spans = spans_of(messages, draft.k + 1, encoded, base.end, end)
         marks = marks_of(messages, spans, None if end is None else base.end + end)
         return base.extend(encoded.tokens, marks), spans, encoded
 

@@ -3,29 +3,33 @@
     text    <|im_start|>user\\nhello <|im_end|>\\n <|im_start|>assistant\\n
     pieces  ^                       ^             ^      each begins with a special token
 
-Cut directly before a special token, a text has the same tokens in pieces as in one (proved by the
-codec when it is loaded); anywhere else it may not.
+A text comes quoted (`quote.py`). Cut directly before a special token, it has the same tokens in
+pieces as in one (proved by the codec when it is loaded); anywhere else it may not.
 """
 
 from __future__ import annotations
 
-import re
+import sys
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from everwarm.codec import Codec
-from everwarm.prompt.verbatim import Bounded
+from everwarm.prompt.quote import Quotes, any_of
 from everwarm.tokens import Tokens, tokens_of
 
-_PIECES = 16384
+KNOWN_BYTES = 32 * 2**20
+"""What texts and tokens of known pieces may take: some twenty long conversations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """Tokens of a text; `starts` are (character, token) of each piece's start, ascending.
 
-    `specials` are (start, end) of the control tokens' texts, in characters, ascending.
+    `text` is not quoted any more. `specials` are (start, end) of the special tokens' texts, in
+    characters, ascending.
     """
 
+    text: str
     tokens: Tokens[int]
     starts: list[tuple[int, int]]
     specials: list[tuple[int, int]]
@@ -34,32 +38,53 @@ class Encoded:
 class Pieces:
     """Encodes texts with one codec. Live: owned by the renderer's thread."""
 
-    def __init__(self, codec: Codec) -> None:
-        specials = sorted((s for s in codec.special_texts if s), key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, specials))) if specials else None
-        self._codec = codec
-        self._known: Bounded[str, Tokens[int]] = Bounded(_PIECES)
+    def __init__(
+        self, codec: Codec, quotes: Quotes | None = None, *, max_bytes: int = KNOWN_BYTES
+    ) -> None:
+        self._codec, self._quotes = codec, quotes or Quotes(())
+        self._special = any_of(codec.special_texts)
+        self._controls = frozenset(codec.control_texts)
+        self._known: OrderedDict[str, Tokens[int]] = OrderedDict()
+        self._max_bytes = max_bytes
+        self.nbytes = 0
 
-    def encode(self, text: str) -> Encoded:
-        """Tokens of a text and where its pieces start."""
-        specials = self.specials_in(text)
+    def encode(self, quoted: str) -> Encoded:
+        """Tokens of a quoted text and where its pieces start."""
+        text, specials = self._quotes.unquoted(quoted), self.specials_in(quoted)
         cuts = [0]
         if self._codec.splits_at_specials:
             cuts += [start for start, _ in specials if start]
         tokens, starts = tokens_of(), []
         for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True):
-            piece = text[a:b]
-            ids = self._known.use(piece)
+            piece = quoted[a:b]
+            ids = self._known.get(piece)
             if ids is None:
-                ids = tokens_of(self._codec.encode(piece))
-                self._known.put(piece, ids)
+                ids = tokens_of(self._encode(piece, text[a:b]))
+                self._keep(piece, ids)
+            else:
+                self._known.move_to_end(piece)
             starts.append((a, len(tokens)))
             tokens.extend(ids)
-        return Encoded(tokens, starts, specials)
+        return Encoded(text, tokens, starts, specials)
+
+    def _encode(self, quoted: str, text: str) -> list[int]:
+        """Ids of one piece."""
+        if quoted == text or self.specials_in(text) == (real := self.specials_in(quoted)):
+            return self._codec.encode(text)
+        return self._codec.encode_around(
+            text, [(a, b) for a, b in real if text[a:b] in self._controls]
+        )
+
+    def _keep(self, piece: str, ids: Tokens[int]) -> None:
+        """Remember a piece, and forget what was used least recently above the bound."""
+        self._known[piece] = ids
+        self.nbytes += _nbytes(piece, ids)
+        while self.nbytes > self._max_bytes:
+            self.nbytes -= _nbytes(*self._known.popitem(last=False))
 
     def specials_in(self, text: str) -> list[tuple[int, int]]:
-        """Where control tokens' texts stand: (start, end) in characters."""
-        return [m.span() for m in self._special.finditer(text)] if self._special else []
+        """Where special tokens' texts stand: (start, end) in characters."""
+        return [m.span() for m in self._special.finditer(text)]
 
     def cut(self, tokens: Tokens[int], text: str, begin: str) -> Tokens[int] | None:
         """Tokens of a reply whose text is `text`, up to where `begin` ends in it.
@@ -77,4 +102,8 @@ class Pieces:
         end = at + len(begin)
         kept = [t for t, e in zip(tokens, ends, strict=True) if e <= end]
         rest = said[ends[len(kept) - 1] if kept else 0 : end]
-        return tokens_of(kept + (self._codec.encode(rest) if rest else []))
+        return tokens_of(kept + (self._codec.encode_around(rest, ()) if rest else []))
+
+
+def _nbytes(piece: str, ids: Tokens[int]) -> int:
+    return sys.getsizeof(piece) + sys.getsizeof(ids)

@@ -96,6 +96,27 @@ class _Keeps:
         )
 
 
+def reads_reasoning(splicer: Splicer, reasoning: tuple[str, str]) -> bool:
+    """Whether the template looks for markers of reasoning in an assistant's text.
+
+    `splicer` quotes them: where that changes what the template writes, it looks for them.
+    """
+    said = f"{reasoning[0]}r1w{reasoning[1]}a1w"
+    user, plain = _says("user"), Splicer(splicer.codec)
+    plain.habits = splicer.habits
+    for text in (said, said.removeprefix(reasoning[0])):
+        reply = Message("assistant", (Text(text),))
+        for talk in ([user("u1w"), reply], [user("u1w"), reply, user("u2w")]):
+            try:
+                read = plain.render(talk, _FRAME)
+                quoted = splicer.render(talk, _FRAME)
+            except RequestError:
+                continue
+            if read != splicer.quotes.unquoted(quoted):
+                return True
+    return False
+
+
 def prove(splicer: Splicer) -> Proof:
     """Try every reply of the probe conversation. Sets whether shortened histories may be used."""
     talk = _conversation(parallel=splicer.habits.parallel_calls)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.messages import MessageId, tidied
-from everwarm.prompt.shape import Habits, shaped, tool_dicts
+from everwarm.prompt.length import Length
+from everwarm.prompt.pieces import Pieces
+from everwarm.prompt.shape import tool_dicts
+from everwarm.prompt.splice import Frame, Splicer
 from everwarm.request import Request
 from everwarm.tokens import Prompt, tokens_of
 
@@ -24,12 +29,15 @@ def raw_prompt(codec: Codec, raw: str | tuple[int, ...], vocab_size: int) -> Pro
     return Prompt(tokens, (), len(tokens), _HEAD)
 
 
-def count_tokens(codec: Codec, request: Request, habits: Habits) -> int:
-    """How many tokens a conversation has when it is read from the start. Remembers nothing."""
-    text = codec.render(
-        shaped(tidied(request.messages), habits),
-        tool_dicts(request.tools) or None,
-        scaffold=True,
-        args=request.template_args,
-    )
-    return len(codec.encode(text))
+def count_tokens(
+    codec: Codec, request: Request, splicer: Splicer, length: Length | None = None
+) -> int:
+    """How many tokens a conversation has when it is read from the start. Remembers nothing.
+
+    Raises RequestError where it is longer than `length`.
+    """
+    if length is not None:
+        length.check_request(request)
+    frame = Frame(tool_dicts(request.tools) or None, request.template_args, datetime.now())
+    text = splicer.render(tidied(request.messages), frame)
+    return len(Pieces(codec, splicer.quotes).encode(text).tokens)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -30,13 +30,16 @@ from everwarm.messages import (
     content_id,
     reasoning_id,
 )
-from everwarm.prompt.build import Builder, Built, Standing
+from everwarm.prompt.asked import Asked, Histories
+from everwarm.prompt.build import Builder, Standing
 from everwarm.prompt.chain import Chains, History
 from everwarm.prompt.dialects import families
+from everwarm.prompt.length import Length
 from everwarm.prompt.pieces import Pieces
-from everwarm.prompt.probe import habits_of, prove
+from everwarm.prompt.probe import habits_of, prove, reads_reasoning
+from everwarm.prompt.quote import quotes_of
 from everwarm.prompt.samples import Replies
-from everwarm.prompt.shape import Habits, tool_dicts
+from everwarm.prompt.shape import tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
 from everwarm.prompt.thinking import markers_of
 from everwarm.prompt.verbatim import Bounded, Path, Record, Records
@@ -58,32 +61,38 @@ class Renderer:
         clock: Callable[[], datetime] = datetime.now,
         history: HistoryMode = "verbatim",
         store: ReplyStore | None = None,
+        control_tokens_in_text: bool = False,
+        context_length: int | None = None,
     ) -> None:
         self._codec, self._clock, self._mode, self._store = codec, clock, history, store
-        splicer = Splicer(codec)
+        self._length = Length(codec, context_length) if context_length else None
         self.dialect = families.of(codec)
+        splicer = Splicer(codec, None if control_tokens_in_text else quotes_of(codec))
         own_id = next((c.own_id for c in self.dialect.calls if c.own_id), "")
         splicer.habits = replace(habits_of(splicer), own_id=own_id)
+        think = self.dialect.reasoning
+        if think and not control_tokens_in_text and reads_reasoning(splicer, think):
+            splicer.quotes = quotes_of(codec, think)
         self.proof = prove(splicer)
         self.markers = markers_of(codec, self.dialect, splicer)
         self._splicer = splicer
         self._replies = Replies(_CONVERSATIONS)
         self._records = Records()
-        self._pieces = Pieces(codec)
+        self._pieces = Pieces(codec, splicer.quotes)
         self._builder = Builder(splicer, self._pieces, self._records, self._replies, self.proof)
         self._chains = Chains(self._head, self._replies)
-        self._prompts: Bounded[object, Prompt] = Bounded(64)
+        self._prompts: Bounded[object, tuple[Record, Prompt]] = Bounded(64)
         self._known: Bounded[MessageId, Counter[bytes]] = Bounded(_CONVERSATIONS)
-        self._asked: Bounded[MessageId, _Asked] = Bounded(256)
+        self._asked = Histories()
         self._answered: deque[Before] = deque(maxlen=64)
         self._times: Bounded[MessageId, datetime] = Bounded(_CONVERSATIONS)
         self._tools: Bounded[MessageId, tuple[Tool, ...]] = Bounded(_CONVERSATIONS)
         self._unknown: Bounded[MessageId, bool] = Bounded(4 * _CONVERSATIONS)
 
     @property
-    def habits(self) -> Habits:
-        """What the template accepts. It does not change: any thread may read it."""
-        return self._splicer.habits
+    def splicer(self) -> Splicer:
+        """The template as it is used. It does not change: any thread may render with it."""
+        return self._splicer
 
     @property
     def verbatim(self) -> bool:
@@ -91,7 +100,12 @@ class Renderer:
         return self._mode == "verbatim" and (self.proof.texts or self.proof.calls)
 
     def prompt(self, request: Request) -> Prompt:
-        """The tokens to read for this request. Raises RequestError where the template refuses."""
+        """The tokens to read for this request.
+
+        Raises RequestError where the template refuses, or where it is far too long.
+        """
+        if self._length is not None:
+            self._length.check_request(request)
         history, tools = self._history(request)
         now = self._time(history)
         frame = Frame(tool_dicts(tools) or None, request.template_args, now)
@@ -101,7 +115,8 @@ class Renderer:
         key = (history.head, mode, now, json.dumps(dict(frame.args), sort_keys=True), moving)
         done = self._prompts.use(key)
         if done:
-            return replace(done, new_tokens=0)
+            record, prompt = done
+            return replace(prompt, tokens=record.tokens, new_tokens=0)
         built = self._builder.build(
             history, frame, self._seen(history), verbatim=mode != "template"
         )
@@ -115,32 +130,31 @@ class Renderer:
             kept_tools=tools != request.tools,
             thread=history.thread,
         )
-        self._prompts.put(key, prompt)
+        self._prompts.put(key, (built.record, replace(prompt, tokens=tokens_of())))
         self._records.put(history.head, built.record)
-        asked = _Asked(history, frame, built, mode)
-        self._asked.put(history.head, asked)
+        asked = self._asked.put(Asked(history, frame, built, mode))
         for r in built.rebuilt:  # replies behind an edited message: others will build on them
             self._keep(asked, r)
         return prompt
 
     def remember(self, prompt: Prompt, reply_ids: Sequence[int], reply: Message) -> None:
         """Keep what the model wrote, so that it comes back word for word."""
-        asked = self._asked.use(prompt.head)
-        if asked is None:
-            return
         record = self._records.get(prompt.head)
         if record is None or record.tokens != prompt.tokens:
             record = Record(Path(prompt.tokens[:], list(prompt.marks)), len(prompt.tokens))
         grown = record.extend(reply_ids)
+        content = content_id(reply)
+        own, place = reply_id(prompt.head, reply), child_id(prompt.head, content)
+        self._records.put(reply_key(own), grown)
+        asked = self._asked.get(prompt.head)
+        if asked is None:
+            return
         history, frame, built = asked.history, asked.frame, asked.built
         before = next((c for c in reversed(history.contents) if c), b"")
-        content = content_id(reply)
         said = Reply(
             tokens_of(reply_ids), content, before, len(history.messages),
             reply.text.strip(), calls_key(reply), dict(frame.args), reasoning_id(reply),
         )  # fmt: skip
-        own, place = reply_id(prompt.head, reply), child_id(prompt.head, content)
-        self._records.put(reply_key(own), grown)
         self._replies.add(history.namespace, history.thread, said)
         self._replies.place(history.thread, place, own, said)
         self._note(history.key, (*history.contents, content))
@@ -152,9 +166,9 @@ class Renderer:
         self._answered = deque(
             (b for b in self._answered if b.history.thread not in threads), self._answered.maxlen
         )
-        for head, asked in list(self._asked.items()):
+        for asked in self._asked:
             if asked.history.thread in threads:
-                del self._asked[head]
+                self._asked.drop(asked.history.head)
                 self._known.pop(asked.history.key, None)
                 for end in asked.history.ids:
                     self._records.drop(end)
@@ -169,7 +183,7 @@ class Renderer:
 
     def explain(self, prompt: Prompt) -> Miss | None:
         """Where and why this prompt is not what was read before. Decodes it: not for a hit."""
-        asked = self._asked.use(prompt.head)
+        asked = self._asked.get(prompt.head)
         if asked is None:
             return None
         return compare(
@@ -184,7 +198,7 @@ class Renderer:
 
     def unknown(self, prompt: Prompt) -> str:
         """Why no reply in this history is known; empty where one is, or none is there."""
-        asked = self._asked.use(prompt.head)
+        asked = self._asked.get(prompt.head)
         if asked is None or all(m.role != "assistant" for m in asked.history.messages):
             return ""
         if asked.built.base or self._extends(asked.history):
@@ -195,7 +209,7 @@ class Renderer:
         all_new = asked.built.new_tokens == len(prompt.tokens)
         return "the server does not know this conversation" if all_new else ""
 
-    def _rewrites(self, asked: _Asked) -> str:
+    def _rewrites(self, asked: Asked) -> str:
         """Why past replies may stand in a prompt in other words than the model's."""
         if asked.mode == "template":
             return "history is set to template, which writes past replies in its own words"
@@ -301,7 +315,7 @@ class Renderer:
                 self._tools.put(thread, tuple(Tool(*t) for t in json.loads(k.tools)))
         return bool(kept or elsewhere)
 
-    def _keep(self, asked: _Asked, said: Standing) -> None:
+    def _keep(self, asked: Asked, said: Standing) -> None:
         if self._store is None or asked.mode == "template" or not self.verbatim:
             return
         history, frame = asked.history, asked.frame
@@ -323,16 +337,6 @@ class Renderer:
                 else "",
             )
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A prompt that was made, and of what."""
-
-    history: History
-    frame: Frame
-    built: Built
-    mode: HistoryMode
 
 
 def reply_key(reply_id: MessageId) -> MessageId:

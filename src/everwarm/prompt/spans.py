@@ -30,7 +30,6 @@ class Span:
 def spans_of(
     messages: Sequence[Message],
     first: int,
-    text: str,
     encoded: Encoded,
     base: int,
     end: int | None = None,
@@ -39,7 +38,7 @@ def spans_of(
 
     `end`: the token of the text at which the messages end; unset, the last special one.
     """
-    starts = encoded.starts
+    text, starts = encoded.text, encoded.starts
     found: list[tuple[int, int]] = []
     at, piece = 0, 0
     for i in range(first, len(messages)):

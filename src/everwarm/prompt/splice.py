@@ -16,6 +16,7 @@ from typing import Any
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Text, ToolCall
+from everwarm.prompt.quote import Quotes
 from everwarm.prompt.shape import Dicts, Habits, shaped
 
 SENTINEL = "XQZJVKEVERWARMSENTINELKVJZQX"
@@ -35,14 +36,15 @@ class Frame:
 
 
 class Splicer:
-    """Renders with one template.
+    """Renders with one template. Texts are quoted (`quote.py`): an end of turn is the template's.
 
     `habits`, `short` (a shortened history gives the same text) and `tools_once` are what `probe.py`
     finds out when the template is loaded; then nothing changes any more.
     """
 
-    def __init__(self, codec: Codec) -> None:
-        self._codec = codec
+    def __init__(self, codec: Codec, quotes: Quotes | None = None) -> None:
+        self.codec = codec
+        self.quotes = quotes or Quotes(())
         self.habits = Habits()
         self.short = False
         self.tools_once = False
@@ -50,10 +52,14 @@ class Splicer:
         self._ends = sorted(ends | {t for t in _TURN_ENDS if t in codec.special_texts})
 
     def render(self, messages: Sequence[Message], frame: Frame, *, scaffold: bool = True) -> str:
-        """The template's text. Raises RequestError where it refuses."""
-        dicts = shaped(messages, self.habits)
-        return self._codec.render(
-            dicts, frame.tools, scaffold=scaffold, args=frame.args, now=frame.now
+        """The template's text, quoted. Raises RequestError where it refuses."""
+        quotes = self.quotes
+        return self.codec.render(
+            quotes.messages(shaped(messages, self.habits)),
+            quotes.tools(frame.tools),
+            scaffold=scaffold,
+            args=quotes.args(frame.args),
+            now=frame.now,
         )
 
     def behind(
@@ -94,7 +100,7 @@ class Splicer:
     def _tail(self, text: str, messages: Sequence[Message], k: int) -> str | None:
         at = text.index(SENTINEL) + len(SENTINEL)
         ends = [i for e in self._ends if e and (i := text.find(e, at)) >= 0]
-        between = text[at : min(ends)] if ends else text[at:]
+        between = self.quotes.unquoted(text[at : min(ends)] if ends else text[at:])
         if ends and not between.strip():
             return text[min(ends) :]
         if not messages[k].tool_calls:

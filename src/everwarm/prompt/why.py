@@ -79,7 +79,7 @@ def _part(codec: Codec, pieces: Pieces, history: History, tokens: Tokens[int], a
     text, here = codec.decode(tokens), len(codec.decode(tokens[:at]))
     specials = pieces.specials_in(text)
     starts = [(0, 0), *((start, start) for start, _ in specials)]
-    spans = spans_of(history.messages, 0, text, Encoded(tokens_of(), starts, specials), 0)
+    spans = spans_of(history.messages, 0, Encoded(text, tokens_of(), starts, specials), 0)
     inside = [s for s in spans if s.start <= here]
     if not inside:
         return "head"

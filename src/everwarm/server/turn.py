@@ -31,6 +31,7 @@ from everwarm.job import (
 from everwarm.messages import MessageId
 from everwarm.prompt.dialects import families
 from everwarm.prompt.grammar import Wanted, wanted
+from everwarm.prompt.length import Length
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
@@ -46,6 +47,8 @@ from everwarm.tokens import Prompt, Tokens, tokens_of
 T = TypeVar("T")
 log = logging.getLogger("everwarm.turn")
 TOO_LONG: Final = "context_length_exceeded"
+COUNTED_CONTEXTS = 4
+"""How many contexts' tokens are counted for a client; a longer conversation is refused."""
 
 
 def new_call_id() -> str:
@@ -86,7 +89,13 @@ class Turns:
     def __post_init__(self) -> None:
         self._ahead = Ahead(self.engine)
         mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
-        self._renderer = Renderer(self.codec, history=mode, store=self.store)
+        self._renderer = Renderer(
+            self.codec,
+            history=mode,
+            store=self.store,
+            control_tokens_in_text=self.settings.control_tokens_in_text,
+            context_length=self.engine.model.context_length,
+        )
         self._compiler = Compiler(self.engine)
         # A call has one of these tokens: never drawn, no call is possible.
         self._no_calls = dict.fromkeys(families.call_tokens(self.codec), float("-inf"))
@@ -169,7 +178,10 @@ class Turns:
 
     async def count(self, request: Request) -> int:
         """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
-        return await asyncio.to_thread(count_tokens, self.codec, request, self._renderer.habits)
+        length = Length(self.codec, self.engine.model.context_length, times=COUNTED_CONTEXTS)
+        return await asyncio.to_thread(
+            count_tokens, self.codec, request, self._renderer.splicer, length
+        )
 
     async def _events(self, request: Request, draft: Draft, live: Live) -> AsyncIterator[Event]:
         began = time.perf_counter()
@@ -277,6 +289,7 @@ class Turns:
 
     def _prompt(self, request: Request) -> Prompt:
         if request.raw is not None:
+            Length(self.codec, self.engine.model.context_length).check_request(request)
             return raw_prompt(self.codec, request.raw, self.engine.model.vocab_size)
         return self._renderer.prompt(request)
 

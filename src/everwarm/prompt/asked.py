@@ -1,0 +1,101 @@
+"""Prompts that were made, and of what: kept to remember replies, to explain, and to forget.
+
+A client sends its whole conversation anew with each turn. What two histories of one conversation
+say alike is held once, and all of it is bounded in characters.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from everwarm.messages import Message, MessageId, Reasoning, Text
+from everwarm.prompt.build import Built
+from everwarm.prompt.chain import History
+from everwarm.prompt.splice import Frame
+from everwarm.prompt.verbatim import Bounded
+from everwarm.request import HistoryMode
+
+_HISTORIES: Final = 256
+MAX_CHARS: Final = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt that was made, and of what."""
+
+    history: History
+    frame: Frame
+    built: Built
+    mode: HistoryMode
+
+
+class Histories:
+    """The latest prompts by their heads. Live: owned by the renderer's thread.
+
+    Bounded by number and by the characters of their messages, each counted once.
+    """
+
+    def __init__(self, limit: int = _HISTORIES, max_chars: int = MAX_CHARS) -> None:
+        self._limit, self._max_chars = limit, max_chars
+        self._asked: OrderedDict[MessageId, Asked] = OrderedDict()
+        self._latest: Bounded[MessageId, Asked] = Bounded(limit)
+        self._uses: dict[int, int] = {}
+        self.n_chars = 0
+
+    def __iter__(self) -> Iterator[Asked]:
+        return iter(list(self._asked.values()))
+
+    def get(self, head: MessageId) -> Asked | None:
+        """The prompt of this history."""
+        return self._asked.get(head)
+
+    def put(self, asked: Asked) -> Asked:
+        """Keep a prompt; may drop others. Gives it with the parts shared that it has in common."""
+        self.drop(asked.history.head)
+        before = self._latest.use(asked.history.thread)
+        if before is not None:
+            asked = _sharing(asked, before)
+        self._asked[asked.history.head] = asked
+        self._latest.put(asked.history.thread, asked)
+        for m in asked.history.messages:
+            n = self._uses.get(id(m), 0)
+            self._uses[id(m)] = n + 1
+            self.n_chars += 0 if n else _n_chars(m)
+        while len(self._asked) > 1 and (
+            len(self._asked) > self._limit or self.n_chars > self._max_chars
+        ):
+            self.drop(next(iter(self._asked)))
+        return asked
+
+    def drop(self, head: MessageId) -> None:
+        """Forget a prompt, if it is here."""
+        asked = self._asked.pop(head, None)
+        if asked is None:
+            return
+        if self._latest.get(asked.history.thread) is asked:
+            del self._latest[asked.history.thread]
+        for m in asked.history.messages:
+            n = self._uses.pop(id(m)) - 1
+            if n:
+                self._uses[id(m)] = n
+            else:
+                self.n_chars -= _n_chars(m)
+
+
+def _sharing(asked: Asked, before: Asked) -> Asked:
+    """The prompt with the other's messages and tools where they are equal."""
+    old = before.history.messages
+    messages = asked.history.messages
+    shared = tuple(o if o == m else m for o, m in zip(old, messages, strict=False))
+    history = replace(asked.history, messages=shared + messages[len(shared) :])
+    same_tools = asked.frame.tools == before.frame.tools
+    frame = replace(asked.frame, tools=before.frame.tools) if same_tools else asked.frame
+    return replace(asked, history=history, frame=frame)
+
+
+def _n_chars(message: Message) -> int:
+    texts = (p.text if isinstance(p, Text | Reasoning) else p.arguments for p in message.parts)
+    return sum(map(len, texts))
