@@ -58,7 +58,7 @@ class Grammar:
 class Job:
     """One sequence to be read and continued. `max_tokens` is always bounded by the context.
 
-    `stop` are texts: the reply ends before the first of them. `logprobs` as in `Request`.
+    `logprobs` as in `Request`.
     `max_tokens` 0: the prompt is read and kept, nothing is written. `forced`: the reply's tokens,
     run over as if they had been sampled; the turn ends behind them, and no other rule applies.
     `thinking_budget`: behind so many tokens of reasoning `markers.closing` is said; None: never.
@@ -69,7 +69,6 @@ class Job:
     marks: tuple[Mark, ...]
     sampling: Sampling
     max_tokens: int
-    stop: tuple[str, ...] = ()
     logprobs: int | None = None
     namespace: str = ""
     forced: Tokens[int] | None = None
@@ -141,9 +140,10 @@ class Token:
 class Ended:
     """The job is over and what it read is kept.
 
-    `stop`: the model wrote an end-of-turn token (not among the reply's tokens), or a stop text
-    completed. `prefilled_tokens` counts what was read before the first new token. `thinking_cut`:
-    the thinking budget closed the reasoning.
+    `stop`: the model wrote an end-of-turn token (not among the reply's tokens). A reply that a stop
+    text ends is cancelled by whoever reads it: only a parser knows what is text of the answer.
+    `prefilled_tokens` counts what was read before the first new token. `thinking_cut`: the
+    thinking budget closed the reasoning.
     """
 
     reason: Literal["stop", "length", "cancelled"]

@@ -18,8 +18,6 @@ def strays(states: Iterable[Holder], leased: Sequence[Holder]) -> list[Holder]:
 
 
 def _is_whole(holder: Holder) -> bool:
-    return (
-        not holder.restoring
-        and holder.live.length == len(holder.tokens) == holder.node.end
-        and all(holder in node.holders for node in holder.node.path())
+    return holder.sequence.end == holder.sequence.live.length == holder.node.end and all(
+        holder in node.holders for node in holder.node.path()
     )

@@ -41,12 +41,13 @@ def open_parts(path: str, s: Settings, wake: Callable[[], None]) -> Parts:
     arrange(loaded.model, wanted)
     budget = s.memory_budget or default_budget()
     tier = open_tier(loaded, s, wake)
+    on_gpu = mx.default_device() == mx.Device(mx.gpu)
+    step = s.prefill_step or (STEP_ON_GPU if on_gpu else STEP_ON_CPU)
     cache = Cache(
         lambda: State(loaded.model),
         budget=budget,
         keep=s.cache,
-        bytes_at=bytes_at(loaded.model),
+        bytes_at=bytes_at(loaded.model, step),
         tier=tier,
     )
-    on_gpu = mx.default_device() == mx.Device(mx.gpu)
-    return Parts(loaded, cache, tier, s.prefill_step or (STEP_ON_GPU if on_gpu else STEP_ON_CPU))
+    return Parts(loaded, cache, tier, step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import sys
 from dataclasses import replace
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
@@ -19,8 +21,9 @@ from everwarm.config import Settings
 from everwarm.history.database import Database
 from everwarm.history.replies import ReplyTable
 from everwarm.server.app import create_app
+from everwarm.server.descriptors import BACKLOG, QUEUE, LoopErrors, n_connections, raise_limit
 from everwarm.server.guard import is_loopback
-from everwarm.server.protocol import LimitedProtocol
+from everwarm.server.protocol import Connections, LimitedProtocol
 
 log = logging.getLogger("everwarm.server")
 
@@ -29,6 +32,7 @@ def serve(settings: Settings, model_path: str) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     settings = _guarded(settings)
     logging.basicConfig(level=settings.log_level.upper(), format="%(message)s", stream=sys.stderr)
+    allowed = raise_limit()
     listening = _listen(settings)
     if listening is None:
         return 1
@@ -44,7 +48,8 @@ def serve(settings: Settings, model_path: str) -> int:
     _settle_interpreter()
     config = uvicorn.Config(
         app,
-        http=LimitedProtocol,
+        http=partial(LimitedProtocol, all=Connections(n_connections(allowed))),  # type: ignore[arg-type]
+        backlog=BACKLOG,
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -108,7 +113,10 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say that we are ready only when signals are already ours."""
+        asyncio.get_running_loop().set_exception_handler(LoopErrors())
         await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(QUEUE)  # uvicorn's `backlog` bounds a round, and set this queue too
         print(self._ready, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
