@@ -113,7 +113,7 @@ class Counted:
 
 
 STATE_CALLS = (
-    "read", "settle", "hold", "undo", "cut", "checkpoint", "rewind", "recover", "extend",
+    "read", "settle", "hold", "undo", "cut", "release", "checkpoint", "rewind", "recover", "extend",
     "put_back", "fork", "reserve", "reserve_to", "rows_out", "piece_rows_out", "rows_in",
     "checkpoint_out", "checkpoint_in",
 )  # fmt: skip
@@ -169,7 +169,7 @@ def engine_of(
         cache: Any = Cache(
             lambda: state_of(loaded.model),
             budget=budget,
-            bytes_at=bytes_at(loaded.model),
+            bytes_at=bytes_at(loaded.model, chunk),
             tier=tier,
         )
         grammars: Any = Counted(loaded.grammars, "grammars", fault, {"matcher": "matcher"})

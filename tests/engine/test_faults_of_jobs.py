@@ -33,7 +33,7 @@ def loaded(
     path = tmp_path_factory.mktemp("models") / request.param
     zoo.save(request.param, path, smollm2)
     made = load_model(str(path), model_id=None, context_length=None)
-    bytes_at(made.model)  # what it makes at its first step belongs to the thread that makes it
+    bytes_at(made.model, 32)  # what it makes at its first step belongs to the thread that makes it
     yield made
     shutil.rmtree(path)
 
@@ -192,7 +192,7 @@ def test_a_large_job_begins_although_small_ones_keep_coming(
     loaded: LoadedModel, fault: Fault, tmp_path: Path
 ) -> None:
     small, large = 40, 400
-    room = bytes_at(loaded.model)
+    room = bytes_at(loaded.model, 32)
     engine = engine_of(loaded, fault, tmp_path, budget=room(large + 40))
     order: queue.SimpleQueue[str] = queue.SimpleQueue()
     ended: queue.SimpleQueue[str] = queue.SimpleQueue()
