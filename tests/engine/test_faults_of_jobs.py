@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zoo
@@ -18,7 +19,7 @@ from everwarm.engine.model import LoadedModel, load_model
 from everwarm.engine.state import bytes_at
 from everwarm.engine.thread import EngineThread
 from everwarm.errors import EngineError, Overloaded
-from everwarm.job import Ended, Failed, Grammar, Job, Leased, Output
+from everwarm.job import Ended, Failed, Grammar, Job, Leased, Markers, Output
 from everwarm.request import Sampling
 from everwarm.tokens import tokens_of
 
@@ -63,14 +64,28 @@ def test_an_error_of_the_sampler_keeps_the_prompt(engine: EngineThread, fault: F
     assert good.cached >= len(LONG) - 3  # where the mark of the prompt's end stands
 
 
-@pytest.mark.parametrize("call", ["matcher.take", "matcher.mask", "detokenizer.add", "sink"])
+HELD: dict[str, Any] = {"grammar": Grammar("start: /[ -~]{1,40}/", "start: /[ -~]{1,40}/")}
+THINKING: dict[str, Any] = {
+    "markers": Markers(("<think>", "</think>"), (), tokens_of([17, 18]), in_reasoning=True),
+    "thinking_budget": 4,
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "n", "more"),
+    [
+        ("matcher.take", 2, HELD),
+        ("matcher.mask", 2, HELD),
+        ("detokenizer.add", 2, THINKING),
+        ("sink", 14, {}),
+    ],
+    ids=["grammar", "mask", "tokenizer", "sink"],
+)
 def test_an_error_in_the_middle_of_a_reply_keeps_the_prompt(
-    engine: EngineThread, fault: Fault, call: str
+    engine: EngineThread, fault: Fault, call: str, n: int, more: dict[str, Any]
 ) -> None:
-    held = Grammar("start: /[ -~]{1,40}/", "start: /[ -~]{1,40}/")
-    asked = job("held", LONG, grammar=held, stop=("zebra",))
-    fault.only, fault.at, fault.is_armed = call, 14 if call == "sink" else 2, True
-    (failed,) = ask(engine, fault, asked)
+    fault.only, fault.at, fault.is_armed = call, n, True
+    (failed,) = ask(engine, fault, job("failing", LONG, **more))
     assert isinstance(failed.last, Failed)
     (good,) = ask(engine, fault, job("good", LONG))
     assert good.cached >= len(LONG) - 3  # where the mark of the prompt's end stands

@@ -22,7 +22,7 @@ from turns import marks_of, words
 from everwarm.engine.model import LoadedModel, load_model
 from everwarm.engine.state import bytes_at
 from everwarm.engine.thread import EngineThread
-from everwarm.job import Ended, Failed, Grammar, Job
+from everwarm.job import Ended, Failed, Grammar, Job, Markers
 from everwarm.request import Sampling
 from everwarm.tokens import tokens_of
 
@@ -30,6 +30,8 @@ EVERY = int(os.environ.get("EVERWARM_EVERY_CALL", 307))
 FAMILIES = ("llama", "qwen3_5", "gpt_oss") if EVERY < 307 else ("llama", "gpt_oss")
 ROOMY = 1 << 30
 ANY = Grammar("start: /[ -~]{1,40}/", "start: /[ -~]{1,40}/")
+
+MARKERS = Markers(("<think>", "</think>"), (), tokens_of([17, 18]), in_reasoning=True)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -55,12 +57,13 @@ OTHER = words(3, 120)
 
 
 def conversation(engine: EngineThread, fault: Fault) -> list[Turn]:
-    """Turns that copy, cut, continue, hold to a grammar, find stop texts, and run side by side."""
+    """Turns that copy, cut, continue, hold to a grammar, think, and run side by side."""
     out = ask(engine, fault, job("first", HEAD))
     out += ask(engine, fault, job("branch", BRANCH), job("other", OTHER))
     out += ask(engine, fault, job("again", HEAD + words(4, 70)))
     out += ask(engine, fault, job("short", HEAD[:50] + words(6, 3)))
-    out += ask(engine, fault, job("held", BRANCH + words(5, 20), grammar=ANY, stop=("zebra",)))
+    out += ask(engine, fault, job("held", BRANCH + words(5, 20), grammar=ANY))
+    out += ask(engine, fault, job("thinks", OTHER[:90], markers=MARKERS, thinking_budget=2))
     settle(engine)
     return out
 
