@@ -17,7 +17,7 @@ from everwarm.engine.chunk import ChunkSize
 from everwarm.engine.line import Begin, Line
 from everwarm.engine.run import Run
 from everwarm.engine.schedule import Schedule
-from everwarm.errors import EngineError, EverwarmError
+from everwarm.errors import EngineError, EverwarmError, RequestError
 from everwarm.job import Failed, Output, Sink
 
 log = logging.getLogger("everwarm.engine")
@@ -172,6 +172,9 @@ class Jobs:
         """Do something for a job. What it raises is logged, with the cache put right behind it."""
         try:
             action()
+        except RequestError as e:  # no fault of ours: the client hears why
+            log.info("job=%s refused%s", r.run.job.id, self.put_right(r.run))
+            return e
         # A model, a sampler, a tokenizer, a client's sink, an array: any of them raises anything.
         except Exception as e:
             log.error("job=%s failed%s", r.run.job.id, self.put_right(r.run), exc_info=e)

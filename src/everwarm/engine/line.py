@@ -34,11 +34,11 @@ class Line:
                     for passed in without_room:
                         self._passed[passed] = self._passed.get(passed, 0) + 1
                 case "no room":
-                    if self._passed.get(job_id, 0) >= MOST_PASSED:
-                        return
                     without_room.append(job_id)
                 case "waits" | "gone":
                     pass
+            if any(self._passed.get(p, 0) >= MOST_PASSED for p in without_room):
+                return
 
     def remove(self, job_id: str) -> None:
         """The job has begun, or is over."""

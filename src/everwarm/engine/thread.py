@@ -7,6 +7,7 @@ whoever waits is told, and `health` says why.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,14 +32,16 @@ from everwarm.job import EngineHealth, Failed, Job, ModelInfo, Path, Sink, TreeN
 TIDY_AFTER_S: Final = 60.0
 """Without a job. A person who reads the reply and asks again should find the disk at rest."""
 ANSWER_S: Final = 30.0
-"""How long a call waits for the end of the engine's present step."""
 Open = Callable[[Callable[[], None]], Parts]
 """Makes the parts of an engine; it is given what wakes the engine up."""
 log = logging.getLogger("everwarm.engine")
 
 
 class EngineThread:
-    """`job.Engine` on a thread of its own. All public methods are thread-safe."""
+    """`job.Engine` on a thread of its own. All public methods are thread-safe.
+
+    `answer_s`: how long a call waits for the end of the engine's present step.
+    """
 
     codec: Codec
     model: ModelInfo
@@ -46,6 +49,7 @@ class EngineThread:
     def __init__(self, open_: Open, prefill_share: float = 0.5) -> None:
         """`start` begins it. `open_` is called on the engine's thread."""
         self._open, self._prefill_share = open_, prefill_share
+        self.answer_s = ANSWER_S
         self._inbox = Inbox()
         self._is_stopping = False
         self._grace_s = 0.0
@@ -149,12 +153,12 @@ class EngineThread:
         """What `fn` gives between two steps. Raises Overloaded where the present one is long."""
         future = self.call(fn)
         try:
-            return future.result(ANSWER_S)
+            return future.result(self.answer_s)
         except TimeoutError:
             future.cancel()
             raise Overloaded(
-                f"The engine's present step has taken more than {ANSWER_S:.0f} s. Ask again later.",
-                retry_after_s=int(ANSWER_S),
+                f"The engine's present step takes over {self.answer_s:.0f} s; ask again later.",
+                retry_after_s=math.ceil(self.answer_s),
             ) from None
 
     # --- on the engine's thread ---
