@@ -186,7 +186,7 @@ def forget_words(db: sqlite3.Connection) -> None:
 def search(db: sqlite3.Connection, text: str, limit: int) -> list[tuple[Session, str]]:
     """Sessions with all these words in a message or the title, and where they stand."""
     words = [w.replace('"', '""') for w in text.split()]
-    if not words:
+    if not words or "\0" in text:  # a query ends at a NUL, and no word holds one
         return []
     query = " AND ".join(f'"{w}"*' for w in words)
     rows = db.execute(
