@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,3 +96,13 @@ def test_words_of_many_messages_are_found(db: Database) -> None:
     db.call(work).result(30)
     found = db.reader().ask(lambda raw: table.search(raw, "question 18", 10))
     assert [s.id for s, _ in found] == ["s2"]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_any_text_can_be_searched_for(db: Database, seed: int) -> None:
+    rng, reader = random.Random(seed), db.reader()
+    for _ in range(100):
+        text = "".join(
+            rng.choice("\0\x01\"'*()-:^{}+ aé🙂ANDOR\n\\%") for _ in range(rng.randint(1, 8))
+        )
+        assert reader.ask(lambda raw, text=text: table.search(raw, text, 10)) == []

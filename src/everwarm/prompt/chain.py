@@ -80,7 +80,7 @@ class Chains:
         messages = tidied(request.messages)
         namespace = request.namespace
         first = next((m for m in messages if m.role == "user"), messages[0] if messages else None)
-        start = _content(first) if first else b""
+        start = _plain_content(first) if first else b""
         root = self._root(request)
         thread = child_id(root_id([namespace.encode()]), start)
         reasonings = self._replies.reasonings(thread)
@@ -91,9 +91,10 @@ class Chains:
     def _content(
         self, namespace: str, message: Message, reasonings: Collection[bytes | None]
     ) -> bytes:
-        """`reasonings`: those of the conversation's replies; None among them may be any."""
+        """With reasoning that is none of `reasonings`, the conversation's replies', the client's
+        own words. None among those may be any."""
         if message.role != "assistant":
-            return _content(message)
+            return _plain_content(message)
         called = self._replies.called(namespace, message)
         if called:
             return called.content
@@ -129,10 +130,14 @@ class Chains:
         """The paths that go on with a reply that is known; all of them, where none does."""
         known = []
         for path in paths:
-            place = child_id(path[-1], content)
-            known += [[*path, i] for i in self._replies.samples(thread, place, message)]
+            samples = self._replies.samples(thread, child_id(path[-1], content), message)
+            known += [(path, sample) for sample in samples]
+        if len(known) == 1:
+            path, sample = known[0]
+            path.append(sample)
+            return [path]
         if known:
-            return known[:_MOST_PATHS]
+            return [[*path, sample] for path, sample in known[:_MOST_PATHS]]
         called = self._replies.called(namespace, message)
         reasoning = (called and called.reasoning) or reasoning_id(message)
         calls = called.calls if called else ""
@@ -155,7 +160,7 @@ class Chains:
         return found
 
 
-def _content(message: Message) -> bytes:
+def _plain_content(message: Message) -> bytes:
     """The content of a message as far as it says something."""
     is_empty = message.role == "system" and not without_markers(message.text).strip()
     return b"" if is_empty else content_id(message)

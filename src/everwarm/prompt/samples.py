@@ -14,7 +14,8 @@ from everwarm.messages import Message, MessageId, calls_key, reasoning_id
 from everwarm.prompt.verbatim import Bounded
 from everwarm.replies import Reply
 
-_EACH = 2048  # replies of one conversation, and places of them
+_EACH = 2048  # replies of one conversation
+_PLACES = 8192  # of one conversation: without its first ones, a history is not known any more
 _SAMPLES = 32  # replies at one place
 
 
@@ -26,7 +27,7 @@ class _Conversation:
         default_factory=lambda: Bounded(_EACH)
     )
     places: Bounded[MessageId, Bounded[MessageId, Reply]] = field(
-        default_factory=lambda: Bounded(_EACH)
+        default_factory=lambda: Bounded(_PLACES)
     )
 
 
