@@ -31,6 +31,8 @@ _GROWING: Final = frozenset(
     ("join", "replace", "ljust", "rjust", "center", "zfill", "expandtabs", "format", "format_map",
      "translate", "append", "extend", "insert", "indent", "wordwrap", "batch", "slice")
 )  # fmt: skip
+_SMALL: Final = 4096
+"""Texts up to this size are not counted: the time limit bounds how many there can be."""
 _TICK: Final = "tick"
 
 
@@ -96,23 +98,25 @@ class Metered:
 
     def concat(self, parts: Iterable[str]) -> str:
         """What a template, a macro or a block has written, as one text."""
-        out, size = [], 0
-        for part in parts:
-            out.append(part)
-            size += len(part)
-            if size > self.meter.limits.size:
-                break
-        self.meter.make(size)
-        return "".join(out)
+        texts = list(parts)
+        self._make(sum(map(len, texts)))
+        return "".join(texts)
 
     def joined(self, parts: Iterable[Any]) -> str:
         """`a ~ b`."""
-        return self.concat(map(str, parts))
+        return self.concat([part if type(part) is str else str(part) for part in parts])
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """`+`, `*`, `**` and `%`."""
-        self.meter.make(_combined(operator, left, right))
+        if operator == "+" and type(left) is str and type(right) is str:
+            self._make(len(left) + len(right))
+            return left + right
+        self._make(_combined(operator, left, right))
         return self.binop_table[operator](left, right)
+
+    def _make(self, size: int) -> None:
+        if size > _SMALL:
+            self.meter.make(size)
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """A call of anything: methods that grow what they are called on are checked first."""
