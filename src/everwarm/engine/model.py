@@ -11,9 +11,10 @@ from huggingface_hub import hf_hub_download
 from mlx.utils import tree_flatten
 
 from everwarm.codec import Codec
+from everwarm.engine.directory import check_directory
 from everwarm.engine.grammar import Grammars
 from everwarm.engine.text import TextCodec
-from everwarm.errors import ConfigError
+from everwarm.errors import ConfigError, EverwarmError
 from everwarm.job import ModelInfo
 
 
@@ -32,15 +33,13 @@ class LoadedModel:
 def load_model(path_or_id: str, *, model_id: str | None, context_length: int | None) -> LoadedModel:
     """Load weights and tokenizer. Raises ConfigError with one sentence saying what to do."""
     path = Path(path_or_id).expanduser()
-    local = path.exists() or path_or_id.startswith((".", "/", "~"))
-    if local and not (path / "config.json").is_file():
-        raise ConfigError(
-            f"{path} is not a model directory (no config.json); give an MLX model directory."
-        )
-    source = str(path) if local else path_or_id
+    is_local = path.exists() or path_or_id.startswith((".", "/", "~"))
+    if is_local:
+        check_directory(path)
     try:
-        loaded: Any = mlx_lm.load(source, return_config=True)
-        model, wrapper, config = loaded
+        return _load(path_or_id, path if is_local else None, model_id, context_length)
+    except EverwarmError:
+        raise
     # Model files are foreign data: loaders raise anything, from JSON errors to RuntimeError.
     except Exception as e:
         detail = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no detail'}"
@@ -48,9 +47,19 @@ def load_model(path_or_id: str, *, model_id: str | None, context_length: int | N
             f"The model {path_or_id} cannot be loaded ({detail}); check its name and files, "
             "or fetch it again."
         ) from e
+
+
+def _load(
+    path_or_id: str, path: Path | None, model_id: str | None, context_length: int | None
+) -> LoadedModel:
+    """Load a directory, or a Hugging Face id. Raises whatever foreign files make loaders raise."""
+    loaded: Any = mlx_lm.load(str(path) if path else path_or_id, return_config=True)
+    model, wrapper, config = loaded
     codec = TextCodec(wrapper)
-    directory = path if local else _snapshot(path_or_id)
-    info = _info(model_id or (path.resolve().name if local else path_or_id), directory, config)
+    directory = path or _snapshot(path_or_id)
+    info = _info(model_id or (path.resolve().name if path else path_or_id), directory, config)
+    _check_vocabulary(wrapper._tokenizer, info.vocab_size, directory)
+    codec.check_template(str(directory))
     flat: Any = tree_flatten(model.parameters())
     nbytes = sum(v.nbytes for _, v in flat)
     info = replace(
@@ -61,6 +70,20 @@ def load_model(path_or_id: str, *, model_id: str | None, context_length: int | N
     )
     grammars = Grammars(wrapper._tokenizer, info.vocab_size, codec.eos_ids)
     return LoadedModel(model, codec, grammars, info, config, directory)
+
+
+def _check_vocabulary(tokenizer: Any, n_rows: int, directory: Path) -> None:
+    """Raise ConfigError where words of the tokenizer have no row among the embeddings.
+
+    Added tokens may have none: some text models keep the name of a token for images.
+    """
+    added = set(tokenizer.added_tokens_decoder)
+    highest = max((i for i in tokenizer.get_vocab().values() if i not in added), default=0)
+    if n_rows and highest >= n_rows:
+        raise ConfigError(
+            f"The tokenizer in {directory} is another model's: it has ids up to {highest:,}, and "
+            f"config.json says vocab_size {n_rows:,}. Fetch the model again."
+        )
 
 
 def _snapshot(repo: str) -> Path:

@@ -18,6 +18,7 @@ import jinja2
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
+from everwarm.engine.template_bounds import Limits, Metered
 from everwarm.errors import RequestError
 
 _WRITES = re.compile(r"\.(append|extend|insert|pop|remove|clear|update|setdefault|sort|reverse)\(")
@@ -70,6 +71,8 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    if isinstance(indent, int) and indent > 64:
+        raise ValueError("an indent of more than 64 characters")
     text = json.dumps(
         x, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys
     )
@@ -90,11 +93,11 @@ class _DictsFirst:
         return super().getattr(obj, attribute)  # type: ignore[misc]
 
 
-class _Sandbox(_DictsFirst, ImmutableSandboxedEnvironment):
+class _Sandbox(_DictsFirst, Metered, ImmutableSandboxedEnvironment):
     pass
 
 
-class _WritableSandbox(_DictsFirst, SandboxedEnvironment):
+class _WritableSandbox(_DictsFirst, Metered, SandboxedEnvironment):
     pass
 
 
@@ -105,9 +108,16 @@ _SYNTAX: dict[str, Any] = {
 }
 
 
+# What a template can raise: by its own words, or by what it does with messages.
+_REFUSALS = (
+    jinja2.TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+    RecursionError,
+)  # fmt: skip
+
+
 def constants(source: str) -> frozenset[str]:
     """All texts that a template writes or compares with."""
-    tree = _Sandbox(**_SYNTAX).parse(source)
+    tree = _Sandbox(Limits(), **_SYNTAX).parse(source)
     written = {n.data for n in tree.find_all(jinja2.nodes.TemplateData)}
     named = {n.value for n in tree.find_all(jinja2.nodes.Const) if isinstance(n.value, str)}
     return frozenset(written | named)
@@ -116,11 +126,14 @@ def constants(source: str) -> frozenset[str]:
 class ChatTemplate:
     """One template's source, ready to run. Not thread-safe: the caller holds a lock."""
 
-    def __init__(self, source: str, specials: Mapping[str, Any]) -> None:
+    def __init__(
+        self, source: str, specials: Mapping[str, Any], limits: Limits | None = None
+    ) -> None:
         self._specials = dict(specials)
         self._copies = bool(_WRITES.search(source))
         kind = _WritableSandbox if self._copies else _Sandbox
-        env = kind(**_SYNTAX)
+        env = kind(limits or Limits(), **_SYNTAX)
+        self._meter = env.meter
         env.filters.update(tojson=_tojson, from_json=json.loads)
         env.globals.update(
             raise_exception=_raise, strftime_now=self._strftime, dict=_dict, namespace=_Namespace
@@ -140,8 +153,12 @@ class ChatTemplate:
         args: Mapping[str, Any],
         now: datetime,
     ) -> str:
-        """Run the template. Raises RequestError with its own words where it refuses."""
+        """Run the template. Raises RequestError with its own words where it refuses.
+
+        EngineError: it takes too long, or makes too much.
+        """
         self._now = now
+        self._meter.begin()
         chat: Any = copy.deepcopy(list(messages)) if self._copies else messages
         try:
             return self._template.render(
@@ -149,7 +166,7 @@ class ChatTemplate:
                 | dict(args)
                 | {"messages": chat, "tools": tools, "add_generation_prompt": scaffold}
             )
-        except (jinja2.TemplateError, ValueError, TypeError, KeyError, RecursionError) as e:
+        except _REFUSALS as e:
             raise refused(e) from e
 
 

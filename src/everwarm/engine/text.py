@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import jinja2
 from transformers import PreTrainedTokenizerBase as _Base
 
 from everwarm.engine.template import ChatTemplate, constants, refused
 from everwarm.engine.tokenizer import Tokenizer
+from everwarm.errors import ConfigError, EngineError, RequestError
 
 _ENDS = {
     "<|return|>": "<|channel|>",
@@ -147,6 +149,27 @@ class TextCodec:
                 args=self._with_thinking(args),
                 now=now or datetime.now(),
             )
+
+    def check_template(self, where: str) -> None:
+        """Raise ConfigError where the template cannot run at all; `where`: its directory."""
+        source = self._tokenizer.chat_template
+        texts = source.values() if isinstance(source, dict) else [source]
+        if self._custom:
+            return
+        try:
+            for text in texts:
+                if isinstance(text, str):
+                    ChatTemplate(text, self._tokenizer.special_tokens_map)
+            self.render([{"role": "user", "content": "hello"}], None, scaffold=True, args={})
+        except jinja2.TemplateSyntaxError as e:
+            raise ConfigError(
+                f"The chat template in {where} has an error in line {e.lineno}: {e.message}. "
+                "Correct it in chat_template.jinja or tokenizer_config.json."
+            ) from e
+        except (EngineError, RecursionError) as e:
+            raise ConfigError(f"The chat template in {where} cannot be used. {e}") from e
+        except RequestError:
+            pass  # it may want other messages than these
 
     def _source(self, has_tools: bool) -> str | None:
         """The template's text; some models have one of their own for tools."""

@@ -19,9 +19,10 @@ _HEAD = MessageId("raw")
 
 def raw_prompt(codec: Codec, raw: str | tuple[int, ...], vocab_size: int) -> Prompt:
     """A prompt of exactly this text, or these ids. Control tokens' texts become their ids."""
-    if not isinstance(raw, str) and any(not 0 <= t < vocab_size for t in raw):
+    ids = codec.encode(raw) if isinstance(raw, str) else raw
+    if any(not 0 <= t < vocab_size for t in ids):  # a text model may name a token for images
         raise RequestError(f"prompt: token ids go from 0 to {vocab_size - 1:,}.", param="prompt")
-    tokens = tokens_of(codec.encode(raw) if isinstance(raw, str) else raw)
+    tokens = tokens_of(ids)
     if not tokens:
         raise RequestError(
             "The prompt has no tokens: there is nothing to continue.", param="prompt"

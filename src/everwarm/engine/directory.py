@@ -1,0 +1,73 @@
+"""A model directory's files, looked at before they are loaded: what is wrong in which of them.
+
+Loaders trust these files: a damaged one makes them raise anything, or fail at the first request.
+Only beginnings are read, and JSON. Not here: loading.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any, Final
+
+from everwarm.errors import ConfigError
+
+_OBJECTS: Final = ("text_config", "quantization", "quantization_config", "rope_scaling")
+_AGAIN: Final = "Fetch the model again."
+
+
+def check_directory(directory: Path) -> None:
+    """Raise ConfigError with one sentence where a file cannot be what it should be."""
+    if not (directory / "config.json").is_file():
+        raise ConfigError(
+            f"{directory} is not a model directory (no config.json); give an MLX model directory."
+        )
+    config = _object(directory / "config.json")
+    for name in _OBJECTS:
+        if not isinstance(config.get(name), dict | None):
+            raise ConfigError(f"{directory / 'config.json'}: {name} is no JSON object. {_AGAIN}")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (directory / name).is_file():
+            _object(directory / name)
+    weights = sorted(directory.glob("*.safetensors"))
+    if not weights:
+        raise ConfigError(f"{directory} has no weights (*.safetensors). {_AGAIN}")
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        listed = _object(index).get("weight_map")
+        named = set(listed.values()) if isinstance(listed, dict) else set()
+        missing = sorted(named - {w.name for w in weights}) if named else []
+        if missing:
+            raise ConfigError(
+                f"{directory} lacks {missing[0]}, one of {len(named)} files of weights. {_AGAIN}"
+            )
+    for path in weights:
+        _check_weights(path)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as e:
+        raise ConfigError(f"{path} cannot be read as JSON ({type(e).__name__}). {_AGAIN}") from e
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} is no JSON object. {_AGAIN}")
+    return value
+
+
+def _check_weights(path: Path) -> None:
+    """Whether a safetensors file is as long as its header says."""
+    size = path.stat().st_size
+    with path.open("rb") as f:
+        start = f.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        header = f.read(length) if 8 + length <= size else b""
+    try:
+        tensors = json.loads(header)
+        ends = [t["data_offsets"][1] for k, t in tensors.items() if k != "__metadata__"]
+        expected = 8 + length + max(ends, default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        raise ConfigError(f"{path} is damaged: it has no readable header. {_AGAIN}") from None
+    if size < expected:
+        raise ConfigError(f"{path} is cut off: {size:,} bytes of {expected:,}. {_AGAIN}")
