@@ -362,9 +362,9 @@ class Conversations(RuleBasedStateMachine):
         except EngineError:
             self.fail(job)
             return True
-        if not leased and run.lease is not None:
+        if not leased and run.lease is not None and not run.reply:
             self.check_unseen(job, run.lease)
-        if waiting and run.is_reading:
+        if waiting and run.is_reading and not run.reply:
             self.check_start(job, run.lease)
         if not moved:
             steps["waits"] += 1
@@ -419,8 +419,10 @@ class Conversations(RuleBasedStateMachine):
         tokens, (model, space) = job.run.tokens, (job.talk.model, job.talk.namespace)
         known = self.read[model].get(space, []) + [
             j.run.lease.sequence.tokens
+            if j.run.lease is not None
+            else j.run.tokens + tokens_of(j.run.reply)  # parked: it was filed so far
             for j in self.jobs
-            if j is not job and j.run.lease is not None
+            if j is not job and (j.run.lease is not None or j.run.reply)
             if (j.talk.model, j.talk.namespace) == (model, space)
         ]
         most = max((common_length(k, tokens) for k in known), default=0)

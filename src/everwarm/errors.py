@@ -2,6 +2,7 @@
 
     EverwarmError
     ├─ RequestError      theirs: 4xx, carries the parameter's name
+    │  ├─ TooLong        400: more than the model, or the memory, holds
     │  ├─ NotFound       404
     │  ├─ Conflict       409: not while something else is going on
     │  └─ Forbidden      401 or 403
@@ -32,6 +33,13 @@ class RequestError(EverwarmError):
         super().__init__(message)
         self.param = param
         self.code = code
+
+
+class TooLong(RequestError):
+    """More tokens than the model reads or the memory holds. Clients shorten and ask again."""
+
+    def __init__(self, message: str, *, param: str | None = "messages") -> None:
+        super().__init__(message, param=param, code="context_length_exceeded")
 
 
 class NotFound(RequestError):

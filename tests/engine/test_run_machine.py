@@ -45,7 +45,8 @@ class EngineRun:
         self.over = False
         self._out: list[Output] = []
         job = Job("j", self.tokens, marks, Sampling(), n, namespace=talk.namespace)
-        self._run = Run(job, cache, Codec(), self._out.append, chunk)  # type: ignore[arg-type]
+        codec: Any = Codec()
+        self._run = Run(job, cache, codec, self._out.append, chunk, likely_reply=2)
         self._steps: Iterator[None] | None = None
 
     @property
@@ -54,7 +55,7 @@ class EngineRun:
 
     @property
     def is_reading(self) -> bool:
-        return self._steps is not None and not self.over
+        return self._steps is not None and not self.over and not self._run.is_parked
 
     @property
     def state(self) -> OracleState | None:
@@ -74,10 +75,14 @@ class EngineRun:
         return [o.id for o in self._out if isinstance(o, Token)]
 
     def step(self) -> bool:
-        if self._steps is None:
+        if self._steps is None or self._run.is_parked:
+            had_lease = self._run.lease is not None
             if not self._run.try_lease():
-                return False
-            self._steps = self._run.steps()
+                return had_lease and self._run.lease is None  # a file was lost: begin again
+            self._steps = self._steps or self._run.steps()
+            return True
+        if not self._run.can_go_on():
+            self._run.park()
             return True
         try:
             next(self._steps)

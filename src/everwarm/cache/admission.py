@@ -6,6 +6,7 @@ what there is: a rewind instead of a copy, then without the tail, then without t
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,8 @@ from everwarm.cache import tree
 from everwarm.cache.memory import Memory
 from everwarm.cache.restore import Plan, plan
 from everwarm.cache.restoring import most_nbytes
-from everwarm.errors import RequestError
+from everwarm.cache.tier import WRITE_SHARE
+from everwarm.errors import TooLong
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Need:
 def admit(memory: Memory, steps: list[tree.Step], chosen: Plan, need: Need) -> Plan | None:
     """The plan to carry out, with room made for it; None: wait for room.
 
-    RequestError: it can never fit.
+    TooLong: it can never fit.
     """
     for way in _ways(memory, steps, chosen, need):
         pieces = [*(s.piece for s in way.segments), way.checkpoint]
@@ -49,11 +51,10 @@ def admit(memory: Memory, steps: list[tree.Step], chosen: Plan, need: Need) -> P
             return way
         if memory.can_change:
             return None
-    raise RequestError(
+    raise TooLong(
         f"The prompt has {need.n_tokens:,} tokens; with its reply that takes "
         f"{need.nbytes / 1e6:,.1f} MB of memory, and the budget is {memory.budget / 1e6:,.1f} MB. "
-        "Shorten it, unpin what is pinned, or raise memory_budget.",
-        code="context_length_exceeded",
+        "Shorten it, unpin what is pinned, or raise memory_budget."
     )
 
 
@@ -65,3 +66,9 @@ def _ways(memory: Memory, steps: list[tree.Step], chosen: Plan, need: Need) -> l
         ways += [back, replace(back, keeps_tail=False)]
     near = plan(steps, need.n_tokens - 1, is_cuttable=memory.is_cuttable)
     return [*ways, near, Plan(0, "new")]
+
+
+def longest(bytes_at: Callable[[int], int], budget: int, rows: int) -> int:
+    """The longest sequence up to `rows` tokens that fits a budget, with room for one write."""
+    most = budget - budget // WRITE_SHARE
+    return bisect_right(range(1, rows + 1), most, key=bytes_at)

@@ -32,10 +32,10 @@ def candidates(
     nodes: Sequence[Node], states: Sequence[Holder], clock: int, *, is_cuttable: bool
 ) -> list[Candidate]:
     """All that may go now, the least valuable first. `nodes`: parents stand before children."""
-    covered, kept = _covered(nodes), _pinned(nodes)
+    covered, kept = _covered(nodes), pinned(nodes)
     out = [*_checkpoints(nodes, covered, clock), *_segments(nodes, covered, clock, is_cuttable)]
     out = [c for c in out if id(c.gone) not in kept]
-    out += [_state(h, clock) for h in states if not h.busy and not _holds(h, kept)]
+    out += [_state(h, clock) for h in states if not h.busy and not is_held(h, kept)]
     return sorted(out, key=lambda c: c.worth)
 
 
@@ -52,12 +52,12 @@ def forget_tokens(nodes: Sequence[Node], most: int) -> int:
     return total
 
 
-def _pinned(nodes: Sequence[Node]) -> set[int]:
+def pinned(nodes: Sequence[Node]) -> set[int]:
     """What a person wants kept: the nodes that are pinned, and all in front of them."""
     return {id(up) for n in nodes if n.is_pinned for up in n.path()}
 
 
-def _holds(holder: Holder, kept: set[int]) -> bool:
+def is_held(holder: Holder, kept: set[int]) -> bool:
     """Whether a state is the only one that holds a node which must stay."""
     return bool(kept) and any(id(n) in kept and n.holders == [holder] for n in holder.node.path())
 

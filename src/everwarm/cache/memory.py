@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from everwarm.cache import tree
-from everwarm.cache.evict import Candidate, candidates
+from everwarm.cache.evict import Candidate, candidates, is_held, pinned
 from everwarm.cache.store import OnDisk, Piece
 from everwarm.cache.tier import DiskTier
 from everwarm.cache.tree import Holder, Node, Segment
@@ -91,9 +91,7 @@ class Memory:
     def _pieces(self) -> dict[int, Piece]:
         out: dict[int, Piece] = {}
         for n in self.nodes():
-            for piece in (n.segment.piece if n.segment is not None else None, n.checkpoint):
-                if piece is not None and not isinstance(piece, OnDisk):
-                    out[id(piece)] = piece
+            out |= {id(p): p for p in _pieces_of(n)}
         for h in self.states:
             out |= {id(p): p for p in (h.arriving.pieces if h.arriving is not None else ())}
         return out
@@ -139,16 +137,18 @@ class Memory:
         return [c for c in found if c.worth < below and not (spared and _is_spared(c, spared))]
 
     def _can_free(self, excess: int, spared: set[int], below: float) -> bool:
-        """Whether letting go all that may go frees so much. Pieces are counted once."""
-        states, pieces = 0, dict[int, int]()
-        for c in self._candidates(spared, below):
-            if isinstance(c.gone, Holder):
-                states += c.gone.nbytes
-            elif not c.is_segment and c.gone.checkpoint is not None:
-                pieces[id(c.gone.checkpoint)] = c.gone.checkpoint.nbytes
-            elif c.gone.segment is not None:
-                pieces[id(c.gone.segment.piece)] = c.gone.segment.piece.nbytes
-        return states + sum(pieces.values()) >= excess
+        """Whether letting go all that may go frees so much. Pieces are counted once.
+
+        Rows that something stands on may go after it: only a limit on the worth excludes them.
+        """
+        if below < math.inf:
+            return sum(c.nbytes for c in self._candidates(spared, below)) >= excess
+        nodes = self.nodes()
+        kept = pinned(nodes)
+        idle = [h for h in self.states if not h.busy and not is_held(h, kept)]
+        pieces = {id(p): p.nbytes for n in nodes if id(n) not in kept for p in _pieces_of(n)}
+        free = {id(h): h.nbytes for h in idle} | pieces
+        return sum(nbytes for x, nbytes in free.items() if x not in spared) >= excess
 
     def _let_go(self, candidate: Candidate) -> None:
         if isinstance(candidate.gone, Holder):
@@ -195,6 +195,12 @@ class Memory:
             node = node.parent
         if self.tier is not None:
             self.tier.let_go(holder)
+
+
+def _pieces_of(node: Node) -> list[Piece]:
+    """The pieces in memory that hang on a node."""
+    held = [node.segment.piece if node.segment is not None else None, node.checkpoint]
+    return [p for p in held if p is not None and not isinstance(p, OnDisk)]
 
 
 def _is_spared(c: Candidate, spared: set[int]) -> bool:

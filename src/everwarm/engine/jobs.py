@@ -32,6 +32,11 @@ class _Running:
         self.steps: Iterator[None] | None = None
         self.is_over = False
 
+    @property
+    def waits(self) -> bool:
+        """It has to be taken up, for the first time or again."""
+        return self.steps is None or self.run.is_parked
+
 
 class Jobs:
     """In order of arrival. Live: engine thread only; anybody may ask how many there are."""
@@ -63,11 +68,20 @@ class Jobs:
     def step(self) -> bool:
         """Let those begin who can, then one step of whoever has had the least. False: nobody can
         take one."""
-        self._line.offer([k for k, r in self._jobs.items() if r.steps is None], self._begin)
-        ready = [k for k, r in self._jobs.items() if r.steps is not None]
+        self._line.offer([k for k, r in self._jobs.items() if r.waits], self._begin)
+        begun = {k: r for k, r in self._jobs.items() if not r.waits}
+        ready = [k for k, r in begun.items() if r.run.cancelled or r.run.can_go_on()]
         if ready:
             self._step(self._jobs[self._schedule.next(ready)])
+        elif begun:
+            self._park(self._jobs[list(begun)[-1]])
         return bool(ready) or self.is_idle
+
+    def _park(self, r: _Running) -> None:
+        """All that run need more room than there is: the latest gives its state back."""
+        self._schedule.remove(r.run.job.id)
+        if (error := self._attempt(r, r.run.park)) is not None:
+            self._fail(r, error)
 
     def end_all(self) -> None:
         """Cancel every job, and file what it has read."""
@@ -121,7 +135,7 @@ class Jobs:
 
     def _take_up(self, r: _Running) -> None:
         if r.run.try_lease():
-            r.steps = r.run.steps()
+            r.steps = r.steps or r.run.steps()
             self._schedule.add(r.run.job.id)
 
     def _step(self, r: _Running) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import mlx.core as mx
 
+from everwarm.cache.admission import longest
 from everwarm.cache.cache import Cache
 from everwarm.cache.tier import DiskTier
 from everwarm.config import Settings
@@ -16,9 +18,13 @@ from everwarm.engine.memory import default_budget
 from everwarm.engine.model import LoadedModel, load_model
 from everwarm.engine.state import State, bytes_at
 from everwarm.engine.storage import open_tier
+from everwarm.errors import ConfigError
 
 STEP_ON_GPU: Final = 2048
 STEP_ON_CPU: Final = 512
+LEAST_CONTEXT: Final = 64
+"""Fewer tokens than this are no conversation."""
+log = logging.getLogger("everwarm.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +49,20 @@ def open_parts(path: str, s: Settings, wake: Callable[[], None]) -> Parts:
     tier = open_tier(loaded, s, wake)
     on_gpu = mx.default_device() == mx.Device(mx.gpu)
     step = s.prefill_step or (STEP_ON_GPU if on_gpu else STEP_ON_CPU)
+    room = bytes_at(loaded.model, step)
+    loaded = _bounded(loaded, longest(room, budget, loaded.info.context_length), budget)
     cache = Cache(
-        lambda: State(loaded.model),
-        budget=budget,
-        keep=s.cache,
-        bytes_at=bytes_at(loaded.model, step),
-        tier=tier,
+        lambda: State(loaded.model), budget=budget, keep=s.cache, bytes_at=room, tier=tier
     )
     return Parts(loaded, cache, tier, step)
+
+
+def _bounded(loaded: LoadedModel, longest_rows: int, budget: int) -> LoadedModel:
+    """The model with a context that fits the memory budget. Raises ConfigError for a tiny one."""
+    if longest_rows >= loaded.info.context_length:
+        return loaded
+    fact = f"A memory_budget of {budget / 1e6:,.1f} MB holds {longest_rows:,} tokens of this model"
+    if longest_rows < LEAST_CONTEXT:
+        raise ConfigError(f"{fact}. Raise it, or choose a smaller model.")
+    log.warning("context_length=%d: %s; raise it for longer conversations", longest_rows, fact)
+    return replace(loaded, info=replace(loaded.info, context_length=longest_rows))

@@ -20,13 +20,14 @@ from everwarm.codec import Codec
 from everwarm.engine.grammar import Grammars
 from everwarm.engine.guide import Guide
 from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
+from everwarm.tokens import tokens_of
 
-Phase = Literal["wait", "prefill", "decode"]
+Phase = Literal["wait", "prefill", "decode", "stalled"]
 CLEAR_EVERY = 256
 SPILL_EVERY = 4096
 TELLING_PREFILL = 256
 LIKELY_REPLY = 4096
-"""Room set aside for a reply: without max_tokens one may run on, but hardly any does."""
+"""Room set aside for a reply, and again whenever it is used up: hardly any gets that long."""
 
 
 @dataclass(slots=True)
@@ -44,7 +45,9 @@ class Counts:
 class Run:
     """One job on its way. Live: engine thread only. `chunk` may be changed between steps.
 
-    `grammars` is needed by jobs that have one.
+    `grammars` is needed by jobs that have one. `likely_reply`: tokens of room asked for at a time.
+    A reply that needs more than there is beside the others is `stalled`; where they are stalled
+    too, one is parked: its state is filed, and the reply goes on from there when there is room.
     """
 
     def __init__(
@@ -55,10 +58,13 @@ class Run:
         sink: Callable[[Output], None],
         chunk: int = 512,
         grammars: Grammars | None = None,
+        likely_reply: int = LIKELY_REPLY,
     ) -> None:
         self.job, self.cache, self.codec, self.sink = job, cache, codec, sink
         self.grammars = grammars
         self.chunk = chunk
+        self._tokens = job.tokens
+        self._likely_reply = likely_reply
         self.phase: Phase = "wait"
         self.cancelled = False
         self.waits_for_room = False
@@ -73,8 +79,8 @@ class Run:
         job = self.job
         if self.lease is None:
             self.leasing = time.perf_counter()
-            rows = len(job.tokens) + min(job.max_tokens, LIKELY_REPLY)
-            found = self.cache.lease(job.tokens, job.marks, job.namespace, rows=rows)
+            rows = self._rows(len(self._tokens))
+            found = self.cache.lease(self._tokens, job.marks, job.namespace, rows=rows)
             self.waits_for_room = found == "room"
             self.lease = found if isinstance(found, Lease) else None
         if self.lease is None:
@@ -85,30 +91,72 @@ class Run:
             self.lease = None
         if state != "whole":
             return False
+        if self.phase == "stalled":
+            return True
         self.phase = "prefill"
         wait_s, restore_s = self.leasing - self.submitted, time.perf_counter() - self.leasing
         self.sink(Leased(lease.start, lease.unseen, lease.cached_from, wait_s, restore_s))
         return True
 
+    @property
+    def sequence(self) -> Sequence:
+        """What is read. Held nowhere else: a reply that is parked must not keep it alive."""
+        assert self.lease is not None
+        return self.lease.sequence
+
     def steps(self) -> Iterator[None]:
         """Prefill and decode. Closing the generator cancels; what was read is kept."""
-        lease = self.lease
-        assert lease is not None
         try:
-            yield from self._prefill(lease)
+            yield from self._prefill()
             if self.job.max_tokens == 0:
                 self.counts.reason = "length"
                 return
             self.phase = "decode"
-            yield from self._decode(lease.sequence)
+            yield from self._decode()
         except GeneratorExit:
             self.counts.reason = "cancelled"
             raise
         # A model raises anything. What was read before is kept, and the caller hears of it.
         except Exception:
-            self._look_behind(lease.sequence)
+            if self.lease is not None:
+                self._look_behind(self.lease.sequence)
             self.give_back()
             raise
+
+    @property
+    def is_parked(self) -> bool:
+        """It has begun, and has to be taken up again by `try_lease`."""
+        return self.phase == "stalled" and (self.lease is None or self.lease.restoring is not None)
+
+    def can_go_on(self) -> bool:
+        """Whether a stalled reply has room for its next token, or any other may take its step."""
+        if self.phase != "stalled":
+            return True
+        lease = self.lease
+        if lease is None or lease.restoring is not None:
+            return False
+        length = lease.sequence.length
+        return length < lease.holder.rows or self.cache.extend(lease, self._rows(length))
+
+    def park(self) -> None:
+        """Give a stalled reply's state back, so that others can end and make room."""
+        self.give_back()
+
+    def _rows(self, length: int) -> int:
+        """How long the sequence may get before it asks for room again."""
+        end = len(self.job.tokens) + self.job.max_tokens
+        return min(length + self._likely_reply, max(end, length))
+
+    def _stall(self, y: mx.array) -> Iterator[None]:
+        """Wait for room. A state that was parked comes back without what was let go meanwhile."""
+        self._tokens = self.sequence.tokens + tokens_of([_int(y)])
+        self.phase = "stalled"
+        yield
+        while not self.can_go_on():
+            yield
+        if self.sequence.length < len(self._tokens) - 1:
+            yield from self._prefill()
+        self.phase = "decode"
 
     def finish(self) -> None:
         """File the state and say that the job is over."""
@@ -145,10 +193,11 @@ class Run:
             c.reason, c.prefilled, c.completion, c.prefill_s, c.decode_s, commit_s, c.thinking_cut
         )
 
-    def _prefill(self, lease: Lease) -> Iterator[None]:
+    def _prefill(self) -> Iterator[None]:
         """Read all but the last prompt token, cut on an absolute grid and at checkpoints."""
-        tokens, end = self.job.tokens, len(self.job.tokens) - 1
-        sequence = lease.sequence
+        tokens, end = self._tokens, len(self._tokens) - 1
+        lease, sequence = self.lease, self.sequence
+        assert lease is not None
         stops = self.cache.stops(lease, end)
         first = True
         while sequence.length < end:
@@ -157,7 +206,8 @@ class Run:
             stop = next((c for c in stops if c > at), end)
             to = min((at // self.chunk + 1) * self.chunk, stop, end)
             sequence.prefill(tokens[at:to])
-            self.counts.prefilled += to - at
+            if self.phase == "prefill":
+                self.counts.prefilled += to - at
             if first and end - to > self.chunk:
                 sequence.reserve_to(len(tokens) + 512)
             first = False
@@ -168,10 +218,11 @@ class Run:
             if to - at >= self.chunk:  # a hit's few tokens leave nothing worth giving back
                 mx.clear_cache()
             self.counts.prefill_s += time.perf_counter() - began
-            self.sink(Prefilled(to, len(tokens)))
+            if self.phase == "prefill":
+                self.sink(Prefilled(to, len(tokens)))
             yield
 
-    def _decode(self, sequence: Sequence) -> Iterator[None]:
+    def _decode(self) -> Iterator[None]:
         """Double-buffered: the next step is on its way before this one's token is looked at.
 
         The first token is told at once, with nothing else on its way before it. Where the guide
@@ -180,12 +231,12 @@ class Run:
         job, c = self.job, self.counts
         began = time.perf_counter()
         guide = Guide(job, self.codec, self.grammars)
-        logits = sequence.read(job.tokens[-1:])
+        logits = self.sequence.read(job.tokens[-1:])
         c.prefilled += 1
         y, logprobs = guide.draw(logits)
         _async_eval(y, logprobs)
         while True:
-            ahead = self._ahead(y) if c.completion and sequence.live.can_undo else None
+            ahead = self._ahead(y) if c.completion and self.sequence.live.can_undo else None
             if ahead is not None and guide.waits:
                 _async_eval(ahead)
             drawn = self._draw(guide, ahead) if ahead is not None and not guide.waits else None
@@ -196,7 +247,7 @@ class Run:
             if token in self.codec.eos_ids:
                 c.reason = "stop"
                 if ahead is not None:
-                    sequence.undo()
+                    self.sequence.undo()
                 break
             c.completion += 1
             self.sink(self._token(token, logprobs))
@@ -204,7 +255,7 @@ class Run:
             ahead = self._ahead(y) if ahead is None else ahead
             next_y, next_logprobs = drawn or self._draw(guide, ahead)
             c.thinking_cut = guide.thinking_cut
-            sequence.look(token)
+            self.sequence.look(token)
             c.decode_s = time.perf_counter() - began
             if c.completion == job.max_tokens:
                 c.reason = "length"
@@ -213,12 +264,13 @@ class Run:
             if c.completion % CLEAR_EVERY == 0:
                 mx.clear_cache()
             y, logprobs = next_y, next_logprobs
+            if self.lease is not None and self.sequence.length >= self.lease.holder.rows:
+                yield from self._stall(y)
 
     def _ahead(self, y: mx.array) -> mx.array:
         """The logits behind `y`, which nobody has looked at."""
-        assert self.lease is not None
         self._unread = y
-        logits: mx.array = self.lease.sequence.read_ahead(y)
+        logits: mx.array = self.sequence.read_ahead(y)
         return logits
 
     def _draw(self, guide: Guide, logits: mx.array) -> tuple[mx.array, mx.array]:

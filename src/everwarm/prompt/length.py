@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from everwarm.codec import Codec
-from everwarm.errors import RequestError
+from everwarm.errors import TooLong
 from everwarm.messages import Reasoning, Text, ToolCall
 from everwarm.request import Request
 
@@ -33,7 +33,7 @@ class Length:
     times: int = 1
 
     def check(self, texts: Iterable[str]) -> None:
-        """Raise RequestError where these texts are too long, at a cost that they do not decide.
+        """Raise TooLong where these texts are too long, at a cost that they do not decide.
 
         What is only a little too long passes: the exact count comes when the prompt is made.
         """
@@ -56,13 +56,11 @@ class Length:
         self.check(_texts(request))
 
 
-def too_long(n: int, context: int) -> RequestError:
+def too_long(n: int, context: int) -> TooLong:
     """The refusal of a prompt of more than `n` tokens."""
-    return RequestError(
+    return TooLong(
         f"The prompt has more than {n:,} tokens; this model reads {context:,} with the reply. "
-        "Shorten it.",
-        param="messages",
-        code="context_length_exceeded",
+        "Shorten it."
     )
 
 

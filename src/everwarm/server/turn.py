@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.errors import Cancelled, EverwarmError, NotFound, Overloaded, RequestError
+from everwarm.errors import Cancelled, EverwarmError, NotFound, Overloaded, RequestError, TooLong
 from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
 from everwarm.job import (
     Ended,
@@ -46,7 +46,6 @@ from everwarm.tokens import Prompt, Tokens, tokens_of
 
 T = TypeVar("T")
 log = logging.getLogger("everwarm.turn")
-TOO_LONG: Final = "context_length_exceeded"
 COUNTED_CONTEXTS = 4
 """How many contexts' tokens are counted for a client; a longer conversation is refused."""
 
@@ -149,10 +148,8 @@ class Turns:
         try:
             whole = await self._work(lambda: self._renderer.prompt(request))
             self._room(len(whole.tokens))
-        except RequestError as e:
-            if e.code == TOO_LONG:
-                return "too_long", tokens_of()
-            raise
+        except TooLong:
+            return "too_long", tokens_of()
         prompt = coming(whole)
         if prompt is None:
             return "ready", tokens_of()
@@ -367,7 +364,7 @@ class Turns:
         )
 
     def _room(self, n: int) -> int:
-        """Tokens of a reply that fit behind `n`. Raises RequestError where none does."""
+        """Tokens of a reply that fit behind `n`. Raises TooLong where none do."""
         info = self.engine.model
         if n >= info.context_length:
             raise _too_long(info, f"The prompt has {n:,} tokens")
@@ -389,12 +386,8 @@ class Turns:
         log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
 
 
-def _too_long(info: ModelInfo, fact: str) -> RequestError:
-    return RequestError(
-        f"{fact}; '{info.id}' reads {info.context_length:,} with the reply. Shorten it.",
-        param="messages",
-        code=TOO_LONG,
-    )
+def _too_long(info: ModelInfo, fact: str) -> TooLong:
+    return TooLong(f"{fact}; '{info.id}' reads {info.context_length:,} with the reply. Shorten it.")
 
 
 def _short(value: Any) -> str:

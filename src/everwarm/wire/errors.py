@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from everwarm.errors import Cancelled, EngineError, Forbidden, Overloaded, RequestError
+from everwarm.errors import Cancelled, EngineError, Forbidden, Overloaded, RequestError, TooLong
 
 INTERNAL = "The server failed at this request. Its log says why; other requests are not touched."
 CANCELLED = 499
@@ -55,7 +55,7 @@ def anthropic_error(error: Exception) -> tuple[int, dict[str, Any], dict[str, st
     """Say an exception in Anthropic's error shape. The parameter's name is part of the message."""
     status, body, headers = openai_error(error)
     said: str = body["error"]["message"]
-    if isinstance(error, RequestError) and error.code == "context_length_exceeded":
+    if isinstance(error, TooLong):
         said = f"prompt is too long: {said}"  # the words by which clients know it
     fallback = "invalid_request_error" if status < 500 else "api_error"
     kind = _ANTHROPIC.get(status, fallback)
