@@ -180,6 +180,18 @@ def test_an_engine_that_has_died_says_so_and_nobody_waits(
     assert engine.stop()
 
 
+@pytest.mark.parametrize("call", ["cache.lease", "cache.commit", "sink"])
+def test_a_job_in_whose_hands_the_engine_dies_is_told(
+    loaded: LoadedModel, fault: Fault, tmp_path: Path, call: str
+) -> None:
+    engine = engine_of(loaded, fault, tmp_path, budget=1 << 30)
+    fault.error, fault.only, fault.is_armed = Fatal, call, True
+    fault.at = 18 if call == "sink" else 1  # the last thing that the sink is told
+    (turn,) = ask(engine, fault, job("last", LONG))
+    assert isinstance(turn.last, Failed) and "Fatal" in turn.last.error.message
+    assert engine.stop()
+
+
 def test_a_stop_does_not_wait_for_a_step_that_never_ends(
     loaded: LoadedModel, fault: Fault, tmp_path: Path
 ) -> None:

@@ -164,8 +164,7 @@ class Jobs:
         """File what a job has read, and say that it is over."""
         began = time.perf_counter()
         self._attempt(r, lambda: self._file(r))
-        self._forget(r)
-        tell(r.run.sink, r.run.ended(time.perf_counter() - began))
+        self._tell_last(r, r.run.ended(time.perf_counter() - began))
 
     def _file(self, r: _Running) -> None:
         if r.steps is not None:
@@ -173,10 +172,11 @@ class Jobs:
         r.run.give_back()
 
     def _fail(self, r: _Running, error: Exception) -> None:
-        self._forget(r)
-        tell(r.run.sink, Failed(said(error)))
+        self._tell_last(r, Failed(said(error)))
 
-    def _forget(self, r: _Running) -> None:
+    def _tell_last(self, r: _Running, output: Output) -> None:
+        """Tell a job that it is over; only then is it forgotten, so that none is left untold."""
+        tell(r.run.sink, output)
         self._jobs.pop(r.run.job.id, None)
         self._line.remove(r.run.job.id)
         self._schedule.remove(r.run.job.id)
