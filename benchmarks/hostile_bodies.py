@@ -85,7 +85,7 @@ def bodies() -> dict[str, tuple[str, Make]]:
         made[f"{path}: 32 MB of empty objects"] = path, many(path, b"{}", FULL)
         item = IMPORTED if path == IMPORT else b"7" if path == COMPLETIONS else SAYS
         made[f"{path}: 32 MB of valid elements"] = path, many(path, item, FULL)
-        most = {IMPORT: 40_000, COMPLETIONS: 500_000}.get(path, 100_000)
+        most = {IMPORT: 20_000, COMPLETIONS: 500_000}.get(path, 60_000)
         made[f"{path}: as many valid elements as are read"] = path, many(path, item, most)
         if path != IMPORT:
             made[f"{path}: one long text"] = path, text(path, b"hello world ")

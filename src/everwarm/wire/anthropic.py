@@ -23,7 +23,7 @@ from everwarm.wire.anthropic_stream import Encoder
 from everwarm.wire.extensions import Everwarm, first_budget
 from everwarm.wire.format import Asked
 from everwarm.wire.once import Once
-from everwarm.wire.sealed import unseal
+from everwarm.wire.sealed import Seals
 from everwarm.wire.strict import StrictObject
 
 NO_EFFECT = frozenset(
@@ -118,12 +118,17 @@ class _Message(StrictObject):
     ]
     _made: list[Message] = PrivateAttr(default_factory=list)
 
-    def made(self, path: str, tools: dict[str, _Tool]) -> list[Message]:
-        """The same objects at every turn, where no tool is shown in it: those may change."""
+    def made(self, path: str, tools: dict[str, _Tool], seals: Seals) -> list[Message]:
+        """The same objects at every turn, where no tool is shown in it: those may change. What a
+        seal held is not kept: it may be much more than the message."""
         if self._made:
             return self._made
-        made = _assistant(self, path) if self.role == "assistant" else _other(self, path, tools)
-        self._made = [] if _refers(self.content) else made
+        before = seals.n_opened
+        if self.role == "assistant":
+            made = _assistant(self, path, seals)
+        else:
+            made = _other(self, path, tools)
+        self._made = [] if seals.n_opened > before or _refers(self.content) else made
         return made
 
 
@@ -255,9 +260,9 @@ def _messages(b: _Counted) -> tuple[Message, ...]:
     system = tuple(Text(p.text) for p in b.system if p.text and not p.text.startswith(BILLING))
     if system:
         out.append(Message("system", system))
-    tools = {t.name: t for t in b.tools}
+    tools, seals = {t.name: t for t in b.tools}, Seals()
     for n, m in enumerate(b.messages):
-        out += m.made(f"messages.{n}.content", tools)
+        out += m.made(f"messages.{n}.content", tools, seals)
     return tuple(out)
 
 
@@ -269,17 +274,17 @@ def _refers(blocks: Iterable[object]) -> bool:
     )
 
 
-def _assistant(m: _Message, path: str) -> list[Message]:
+def _assistant(m: _Message, path: str, seals: Seals) -> list[Message]:
     parts: list[Part] = []
     for i, p in enumerate(m.content):
         match p:
             case _Text():
                 parts += [Text(p.text)] if p.text else []
             case _Thinking():
-                thought = p.thinking or unseal(p.signature)
+                thought = p.thinking or seals.unseal(p.signature)
                 parts += [Reasoning(thought)] if thought else []
             case _Redacted():
-                thought = unseal(p.data)
+                thought = seals.unseal(p.data)
                 parts += [Reasoning(thought)] if thought else []
             case _ToolUse():
                 parts.append(ToolCall(p.id, p.name, orjson.dumps(p.input).decode()))

@@ -27,7 +27,7 @@ from everwarm.wire.format import Asked
 from everwarm.wire.once import Once
 from everwarm.wire.responses_stream import Encoder, turn_of_item
 from everwarm.wire.responses_tools import AnyTool, Named, named_tools
-from everwarm.wire.sealed import unseal
+from everwarm.wire.sealed import Seals
 from everwarm.wire.strict import StrictObject
 
 NO_EFFECT = frozenset(
@@ -250,9 +250,9 @@ def _messages(items: list[_AnyItem], names: Mapping[str, Named]) -> list[Message
     """Items as messages: what one reply was made of is one message again."""
     visible = {(n.namespace, n.name): shown for shown, n in names.items()}
     out: list[Message] = []
-    reply, turn = list[Part](), ""
+    reply, turn, seals = list[Part](), "", Seals()
     for i, item in enumerate(items):
-        parts = _reply_parts(item, f"input.{i}", visible)
+        parts = _reply_parts(item, f"input.{i}", visible, seals)
         if parts is None:
             out += _closed(reply)
             out.append(_other(item, f"input.{i}"))
@@ -279,13 +279,13 @@ def _closed(reply: list[Part]) -> list[Message]:
 
 
 def _reply_parts(
-    item: _AnyItem, path: str, visible: Mapping[tuple[str | None, str], str]
+    item: _AnyItem, path: str, visible: Mapping[tuple[str | None, str], str], seals: Seals
 ) -> list[Part] | None:
     """What an item adds to a reply; None for what is not the model's."""
     match item:
         case _Reasoning():
             shown = _texts(item.content, path) or _texts(item.summary, path)
-            thought = "".join(t.text for t in shown) or unseal(item.encrypted_content)
+            thought = "".join(t.text for t in shown) or seals.unseal(item.encrypted_content)
             return [Reasoning(thought)] if thought else []
         case _Message(role="assistant"):
             return [*_texts(item.content, f"{path}.content")]

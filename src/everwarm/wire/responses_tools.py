@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -20,6 +20,7 @@ from everwarm.request import Tool
 from everwarm.wire import body as wb
 from everwarm.wire.strict import StrictObject
 
+MAX_TOOLS: Final = 1024
 _INPUT = {
     "type": "object",
     "properties": {"input": {"type": "string"}},
@@ -93,7 +94,9 @@ def named_tools(tools: Sequence[Any]) -> tuple[tuple[Tool, ...], Mapping[str, Na
     """The functions for the model, and what the client calls each of them."""
     out: list[Tool] = []
     names: dict[str, Named] = {}
-    for tool, namespace in _flat(tools):
+    for n, (tool, namespace) in enumerate(_flat(tools)):
+        if n >= MAX_TOOLS:
+            raise RequestError(f"tools: there may be {MAX_TOOLS:,} in all.", param="tools")
         shown = tool.name
         if shown in names and namespace:
             shown = f"{namespace.rstrip('_')}__{tool.name}"

@@ -9,9 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
+from typing import Final
+
+from everwarm.errors import RequestError
 
 _MARK = "ew1."
-_MAX = 16 * 2**20
+MAX_NBYTES: Final = 16 * 2**20
+"""Of reasoning in all seals of a body: a seal of some bytes may hold a thousand times as many."""
 
 
 def seal(text: str) -> str:
@@ -20,14 +24,31 @@ def seal(text: str) -> str:
     return _MARK + base64.urlsafe_b64encode(zlib.compress(raw, 1)).decode()
 
 
-def unseal(sealed: str) -> str:
-    """The text of a seal; empty where it is not ours or damaged."""
-    if not sealed.startswith(_MARK):
-        return ""
-    try:
-        packed = base64.b64decode(sealed[len(_MARK) :], altchars=b"-_", validate=True)
-        opened = zlib.decompressobj()
-        raw = opened.decompress(packed, _MAX)
-        return "" if not opened.eof else raw.decode("utf-8", "surrogatepass")
-    except (binascii.Error, zlib.error, ValueError):
-        return ""
+class Seals:
+    """Opens the seals of one body. Live: belongs to one reading of it."""
+
+    def __init__(self, room_nbytes: int = MAX_NBYTES) -> None:
+        self.n_opened = 0
+        self._room = room_nbytes
+
+    def unseal(self, sealed: str) -> str:
+        """The text of a seal; empty where it is not ours or damaged. Raises RequestError where a
+        body's seals hold more than there is room for."""
+        if not sealed.startswith(_MARK):
+            return ""
+        self.n_opened += 1
+        try:
+            packed = base64.b64decode(sealed[len(_MARK) :], altchars=b"-_", validate=True)
+            opened = zlib.decompressobj()
+            raw = opened.decompress(packed, self._room + 1)
+        except (binascii.Error, zlib.error, ValueError):
+            return ""
+        self._room -= len(raw)
+        if self._room < 0:
+            raise RequestError(
+                f"Sealed reasoning has more than {MAX_NBYTES:,} bytes in all. Send less of it."
+            )
+        try:
+            return raw.decode("utf-8", "surrogatepass") if opened.eof else ""
+        except UnicodeDecodeError:
+            return ""

@@ -18,7 +18,7 @@ from everwarm.errors import RequestError
 
 MAX_VALUES: Final = 2**19
 """Keys and values; a long conversation with many tools has some ten thousand."""
-MAX_CONTAINERS: Final = 2**17
+MAX_CONTAINERS: Final = 2**16
 """Objects and lists, which take the most memory of all values."""
 MAX_DEPTH: Final = 250
 """So deep that all can be written again: orjson writes 254 levels."""
