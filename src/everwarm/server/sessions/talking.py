@@ -186,8 +186,11 @@ class Talking:
         if session_id in self.running:
             return "busy"
         session, tree = await self.held.get(session_id)
+        path = tree.path(session.head)
+        if max(len(path), context_used(path) or 0) >= self.turns.engine.model.context_length:
+            return "too_long"  # a message has a token at least: nothing need be rendered to know
         placeholder = Message("user", (Text(PLACEHOLDER),))
-        messages = messages_of(session.choices, tree.path(session.head))
+        messages = messages_of(session.choices, path)
         request = self.request(session.choices, (*messages, placeholder))
         state, tokens = await self.turns.prepare(request)
         if tokens:
