@@ -175,6 +175,7 @@ CALLED = f"I look.\n\n{CALL.replace('} {', '} STOP {')}\n\nDone.\n\nMore."
         ("One.\n\nTwo.", "\n\n", "One."),
         ("One.\n\n", "\n\n", "One."),
         ("One.\n\n", ".\n\n", "One"),
+        ("One." + "\n" * 80 + "Two.", "\n\n", "One."),
         ("a <tool b", "<tool", "a "),  # no marker after all
     ],
 )
@@ -195,3 +196,12 @@ def test_stop_texts_end_the_answer_only(
     assert p.stop_text == (stop if p.stopped else None)
     assert p.message.reasoning == whole.message.reasoning
     assert (p.message.tool_calls == whole.message.tool_calls) or not p.has_calls
+
+
+def test_blanks_without_end_do_not_keep_a_stop_text_from_ending_the_answer(
+    plain: TextCodec, parser: Callable[..., ReplyParser]
+) -> None:
+    p = parser("\n\n")
+    for i in plain.encode("One.") + plain.encode("\n") * 80:
+        p.feed(Token(i))
+    assert p.stopped and p.message.text == "One."

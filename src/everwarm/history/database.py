@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Final, TypeVar
@@ -26,6 +27,7 @@ from everwarm.history.file import (
     open_file,
     put_back,
     remove_log,
+    stands,
     way_out,
 )
 
@@ -80,7 +82,7 @@ class Database:
     def connect(self) -> Connection:
         """A connection of the caller's own, who closes it."""
         self.open()
-        if identity(self._path) != self._opened:
+        if not stands(self._path, self._opened):
             self.call(_nothing).result()
         return connect(self._path)
 
@@ -90,7 +92,7 @@ class Database:
         Looks at the file; where it is gone, it is put back behind what is being written. Waits for
         that, but not for long.
         """
-        if self.is_open and not self._closed and identity(self._path) != self._opened:
+        if self.is_open and not self._closed and not stands(self._path, self._opened):
             wait([self.call(_nothing)], _LOOK_S)
         return self._trouble
 
@@ -148,28 +150,34 @@ class Database:
 
     def _run(self) -> None:
         while (write := self._work.get()) is not None:
-            self._find_file()
-            assert self._writes is not None
-            try:
-                with self._writes:
-                    write(self._writes)
-            except sqlite3.Error as e:
-                log.error("history_write_failed=%r path=%s", str(e), self._path)
-            except Exception:  # a fault of ours costs one write, not all that follow
-                log.exception("history_write_failed path=%s", self._path)
+            self._safely(self._find_file)
+            self._safely(partial(self._write, write))
         if self._trouble:
-            self._find_file()
+            self._safely(self._find_file)
+
+    def _safely(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except sqlite3.Error as e:
+            log.error("history_write_failed=%r path=%s", str(e), self._path)
+        except Exception:  # a fault of ours costs one write, not all that follow
+            log.exception("history_write_failed path=%s", self._path)
+
+    def _write(self, write: Callable[[Connection], None]) -> None:
+        assert self._writes is not None
+        with self._writes:
+            write(self._writes)
 
     def _find_file(self) -> None:
         """Where the open file has lost its name, put it back, or take up the one in its place.
 
         Where neither can be done, writes go on to the open file: they are put back with it later.
         """
-        there = identity(self._path)
-        if there == self._opened:
+        if stands(self._path, self._opened):
             self._trouble = ""
             return
         assert self._writes is not None
+        there = identity(self._path)
         is_another = there[0] not in (None, self._opened[0])
         try:
             if not is_another:
@@ -214,8 +222,9 @@ class Reader:
             self._reads.close()
             self._reads = None
         if self._reads is None:
+            self._db.open()
+            self._opened = self._db.opened  # before: a change meanwhile is seen
             self._reads = self._db.connect()
-            self._opened = self._db.opened
         return self._reads
 
     def close(self) -> None:

@@ -76,6 +76,11 @@ def identity(path: Path) -> Identity:
     return tuple(_number(p) for p in (path, _beside(path, "-wal")))
 
 
+def stands(path: Path, opened: Identity) -> bool:
+    """Whether what was opened is still there by its names. A log that was not there yet may be."""
+    return all(was in (None, now) for was, now in zip(opened, identity(path), strict=True))
+
+
 def put_back(writes: Connection, path: Path) -> None:
     """Write all that this connection sees to a new file of this name."""
     path.parent.mkdir(parents=True, exist_ok=True)

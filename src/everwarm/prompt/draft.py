@@ -27,6 +27,10 @@ def partial(text: str, markers: Sequence[str]) -> int:
     return best
 
 
+_MOST_BLANKS = 64
+"""Blanks that may stand before a call. A model that writes more of them writes no call."""
+
+
 def _first(text: str, markers: Sequence[str]) -> tuple[int, int, str] | None:
     """The first marker in `text`, of several at one place the longest: (at, -length, marker)."""
     return min(((text.find(m), -len(m), m) for m in markers if m and m in text), default=None)
@@ -90,6 +94,8 @@ class Draft:
         body = self.text[:at]
         if marker in calls or (calls and not marker and not self.final):
             body = body.rstrip()
+        if not marker and at - len(body) > _MOST_BLANKS:
+            body = self.text[:at]
         may_stop = len(body) if marker else self._stop_may_begin()
         stop = _first(body, self._stop)
         if stop and stop[0] <= may_stop:

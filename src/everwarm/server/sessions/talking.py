@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from everwarm.errors import Cancelled, Conflict, EverwarmError, NotFound, RequestError
-from everwarm.events import Event, TurnRecord
+from everwarm.events import Event
 from everwarm.history import paths
 from everwarm.history import sessions as table
 from everwarm.history.database import Connection
@@ -186,8 +186,11 @@ class Talking:
         if session_id in self.running:
             return "busy"
         session, tree = await self.held.get(session_id)
+        path = tree.path(session.head)
+        if max(len(path), context_used(path) or 0) >= self.turns.engine.model.context_length:
+            return "too_long"  # a message has a token at least: nothing need be rendered to know
         placeholder = Message("user", (Text(PLACEHOLDER),))
-        messages = messages_of(session.choices, tree.path(session.head))
+        messages = messages_of(session.choices, path)
         request = self.request(session.choices, (*messages, placeholder))
         state, tokens = await self.turns.prepare(request)
         if tokens:
@@ -337,7 +340,7 @@ def _write_reply(
     session_id = asked.session.id
     session = table.get(db, session_id)
     record = trace.record
-    turn = record_json(record) if record else None
+    turn = asdict(record) if record else None  # as `/api/turns` spells it
     if turn is not None:
         table.add_turn(db, session_id, turn, trace.thread, trace.reply)
     if trace.tokens:
@@ -393,8 +396,3 @@ def _take_back(db: Connection, asked: Asked) -> None:
     table.put(db, session)
     if asked.added is not None:
         table.remove_messages(db, before.id, [asked.added])
-
-
-def record_json(record: TurnRecord) -> Mapping[str, Any]:
-    """A turn's record as `/api/turns` spells it."""
-    return asdict(record)
