@@ -59,13 +59,13 @@ def ours(model: Any, length: int, turns: int) -> tuple[list[int], int]:
     peaks, moved = [], 0
     for n in range(turns):
         tokens = tokens + ids(1_000 * (n + 1), NEW)
-        before = addresses(cache._states[0].live.caches)  # type: ignore[attr-defined]
+        before = addresses(cache.memory.states[0].sequence.live.caches)  # type: ignore[attr-defined]
         resting = cache.nbytes - cache._live_bytes()
         mx.clear_cache()
         mx.reset_peak_memory()
         tokens += _turn(cache, tokens)
         peaks.append(mx.get_peak_memory() - resting)
-        moved += addresses(cache._states[0].live.caches) != before  # type: ignore[attr-defined]
+        moved += addresses(cache.memory.states[0].sequence.live.caches) != before  # type: ignore[attr-defined]
     return peaks, moved
 
 

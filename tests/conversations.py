@@ -1,8 +1,9 @@
 """A hypothesis state machine: clients and a server that do to a cache all that real ones do.
 
 Conversations are random trees on two models and two namespaces. Their jobs are stepped one at a
-time, cancelled or broken anywhere, and pushed out of small budgets. Whatever ends is compared with
-the oracle's reply to the literal context.
+time, cancelled or broken anywhere, and pushed out of small budgets. Reads and writes of the disk
+stay under way until a rule lets them end, well or not, in any order; a model may be started again
+at any moment. Whatever ends is compared with the oracle's reply to the literal context.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import collections
 import os
 import sys
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from held_disk import HeldDisk
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,9 +30,10 @@ from hypothesis.stateful import (
 
 from everwarm.cache.cache import Cache, Lease
 from everwarm.cache.evict import candidates
+from everwarm.cache.tier import DiskTier
 from everwarm.cache.tree import Holder, Node
-from everwarm.errors import EngineError
-from everwarm.testing import ORACLES, Layer, OracleRun, OracleState, reply_to
+from everwarm.errors import EngineError, RequestError
+from everwarm.testing import ORACLES, RESERVE, Kind, OracleRun, OracleState, Trap, reply_to
 from everwarm.tokens import Mark, Tokens, common_length, tokens_of
 
 USER, BOT, END = 1, 2, 3
@@ -37,13 +41,16 @@ SYSTEMS = (0, 12, 90, 1100)
 MOST_JOBS, MOST_TALKS = 5, 16
 PICK = st.integers(0, 59)
 TEXT = st.tuples(st.integers(0, 2), st.sampled_from([1, 4, 20, 75, 160]))
-BUDGET = st.sampled_from([1 << 30, 40_000, 15_000, 8000, 5000, 2500, 0])
+BUDGET = st.sampled_from([1 << 30, 60_000, 40_000, 25_000, 15_000, 8000, 5000, 2500])
 LENGTH = st.integers(1, 9)
+CALLS = ("read", "read", "cut", "release", "checkpoint", "rewind", "extend", "put_back", "fork",
+         "rows_out", "piece_rows_out", "rows_in", "checkpoint_out", "checkpoint_in",
+         "reserve")  # fmt: skip
 
 SEED = int(os.environ.get("EVERWARM_MACHINE_SEED", 0))
 SHRINK = (Phase.shrink,) if os.environ.get("EVERWARM_MACHINE_SHRINK") else ()
-RULES = ("begins", "goes on", "edits", "regenerates", "forks", "steps", "runs", "cancels", "fails",
-         "evicts")  # fmt: skip
+RULES = ("begins", "goes on", "edits", "regenerates", "forks", "steps", "runs", "cancels", "traps",
+         "evicts", "disk steps", "disk answers", "loses", "restarts")  # fmt: skip
 
 steps: collections.Counter[str] = collections.Counter()
 """How often each rule was carried out since `explore` began, and what it met."""
@@ -86,7 +93,7 @@ class Job:
 
     talk: Talk
     run: OracleRun
-    layers: Sequence[Layer]
+    layers: Sequence[Kind]
     dropped: bool = False
 
 
@@ -95,25 +102,43 @@ class Conversations(RuleBasedStateMachine):
 
     families: Sequence[str] = tuple(ORACLES)
 
-    def new_cache(self, layers: Sequence[Layer], budget: int) -> Cache:
-        return Cache(lambda: OracleState(layers), budget=budget, bytes_at=self.bytes_at)
+    state: type[OracleState] = OracleState
+    cache: type[Cache] = Cache
+
+    def new_state(self, model: int) -> OracleState:
+        made = self.state(self.layers[model])
+        made.trap = self.traps[model]
+        self.states[model].add(made)
+        return made
+
+    def new_cache(self, model: int, budget: int, tier: DiskTier | None) -> Cache:
+        return self.cache(
+            lambda: self.new_state(model), budget=budget, bytes_at=self.bytes_at, tier=tier
+        )
 
     @staticmethod
     def bytes_at(rows: int) -> int:
-        return 10 * rows + 200
+        return 10 * (rows + RESERVE) + 200
 
     def new_run(self, cache: Cache, talk: Talk, n: int, chunk: int) -> OracleRun:
         tokens, marks = talk.prompt()
         return OracleRun(cache, tokens, marks, namespace=talk.namespace, max_tokens=n, chunk=chunk)
 
-    @initialize(data=st.data(), budgets=st.tuples(BUDGET, BUDGET))
-    def load_two_models(self, data: Any, budgets: tuple[int, int]) -> None:
+    @initialize(
+        data=st.data(),
+        budgets=st.tuples(BUDGET, BUDGET),
+        have_disks=st.tuples(st.booleans(), st.just(True)),
+    )
+    def load_two_models(
+        self, data: Any, budgets: tuple[int, int], have_disks: tuple[bool, bool]
+    ) -> None:
         names = [data.draw(st.sampled_from(self.families)) for _ in budgets]
         self.layers = [ORACLES[name] for name in names]
-        self.caches = [
-            self.new_cache(layers, b) for layers, b in zip(self.layers, budgets, strict=True)
-        ]
-        self.ended = 0
+        self.traps = [Trap(), Trap()]
+        self.states: list[weakref.WeakSet[OracleState]] = [weakref.WeakSet(), weakref.WeakSet()]
+        self.disks = [HeldDisk() if has else None for has in have_disks]
+        self.caches = [self.started(model, budgets[model]) for model in (0, 1)]
+        self.ended = self.started_at = 0
         self.talks: list[Talk] = []
         self.jobs: list[Job] = []
         self.read: list[dict[str, list[Tokens[int]]]] = [{}, {}]
@@ -121,6 +146,13 @@ class Conversations(RuleBasedStateMachine):
         for model in (0, 1, 1):
             self.ask(Talk(model, "", 1 + model, (words(model, 30),)), 5)
         self.finish()
+
+    def started(self, model: int, budget: int) -> Cache:
+        """A cache of this model over what is on its disk."""
+        disk, tier = self.disks[model], None
+        if disk is not None:
+            tier = DiskTier(disk, bytes([model]) * 32, lambda: None)  # type: ignore[arg-type]
+        return self.new_cache(model, budget, tier)
 
     def ask(self, talk: Talk, n: int, chunk: int = 16) -> None:
         run = self.new_run(self.caches[talk.model], talk, n, chunk)
@@ -190,8 +222,11 @@ class Conversations(RuleBasedStateMachine):
             if job.run.over:
                 break
             if not self.step(job):
-                busy = next(j for j in self.jobs if j.run.lease is not None and self.beside(j, job))
-                self.step(busy)
+                busy = (j for j in self.jobs if j.run.is_reading and self.beside(j, job))
+                if (other := next(busy, None)) is not None:
+                    self.step(other)
+                else:
+                    self.answer_disk(job.talk.model)
 
     @precondition(lambda self: self.jobs)
     @rule(pick=PICK, told=st.booleans())
@@ -204,28 +239,104 @@ class Conversations(RuleBasedStateMachine):
             return
         self.cancel(job)
 
-    @precondition(lambda self: any(j.run.lease is not None for j in self.jobs))
-    @rule(pick=PICK)
-    def fails_in_the_middle_of_a_step(self, pick: int) -> None:
-        leased = [j for j in self.jobs if j.run.lease is not None]
-        job = leased[pick % len(leased)]
-        state = job.run.state
-        assert state is not None
-        state.fails_next = True
-        try:
-            self.step(job)
-            state.fails_next = False
-        except EngineError:
-            steps["fails"] += 1
-            self.jobs.remove(job)
-            self.note(self.torn, job)
+    @precondition(lambda self: self.jobs)
+    @rule(model=st.integers(0, 1), call=st.sampled_from(CALLS))
+    def a_call_will_fail(self, model: int, call: str) -> None:
+        """The next call of that name on any state of a model raises, wherever it comes from."""
+        steps["traps"] += 1
+        self.traps[model].call = call
 
     @precondition(lambda self: self.ended % 4 == 0)
     @rule(model=st.integers(0, 1), budget=BUDGET)
     def budget_changes(self, model: int, budget: int) -> None:
+        """While nobody runs: what a busy state was promised stays promised."""
+        if self.caches[model].memory.busy:
+            return
         steps["evicts"] += 1
-        self.caches[model].budget = budget
-        self.caches[model].evict()
+        self.caches[model].memory.budget = budget
+        while self.raises(self.caches[model].evict):
+            pass
+
+    @rule(model=st.integers(0, 1), keeps_up=st.booleans())
+    def the_disk_tier_steps(self, model: int, keeps_up: bool) -> None:
+        """As the engine has it do between any two steps; perhaps until all is written."""
+        if (tier := self.caches[model].tier) is not None:
+            steps["disk steps"] += 1
+            self.raises(tier.step)
+            while keeps_up and self.answer_disk(model):
+                pass
+
+    @precondition(lambda self: any(d is not None and d.held for d in self.disks))
+    @rule(model=st.integers(0, 1), pick=PICK, end=st.sampled_from(["well"] * 6 + ["fails", "torn"]))
+    def the_disk_answers(self, model: int, pick: int, end: Any) -> None:
+        """One of the reads and writes under way ends, well or not."""
+        disk = self.disks[model]
+        if disk is not None and disk.held:
+            steps["disk answers"] += 1
+            steps[disk.answer(pick, end)] += 1
+
+    @precondition(lambda self: self.ended % 4 == 1)
+    @rule(model=st.integers(0, 1), pick=PICK)
+    def a_file_is_lost(self, model: int, pick: int) -> None:
+        if (disk := self.disks[model]) is not None:
+            steps["loses"] += 1
+            disk.loses(pick)
+
+    @precondition(lambda self: self.ended >= self.started_at + 6)
+    @rule(model=st.integers(0, 1), budget=BUDGET, is_killed=st.booleans())
+    def restarts(self, model: int, budget: int, is_killed: bool) -> None:
+        """All that is in memory is gone; what the disk was doing ends or is lost."""
+        disk = self.disks[model]
+        if disk is None:
+            return
+        steps["restarts"] += 1
+        self.started_at = self.ended
+        while not is_killed and (disk.held or not self.is_at_rest(model)):
+            self.answer_disk(model)
+        disk.power_off()
+        for job in [j for j in self.jobs if j.talk.model == model]:
+            self.jobs.remove(job)
+            job.run.close()
+            if job.run.lease is not None:
+                seen = self.torn[model].setdefault(job.talk.namespace, [])
+                seen.append(job.run.lease.sequence.tokens)
+        for space, seen in self.read[model].items():
+            self.torn[model].setdefault(space, []).extend(seen)
+        self.read[model], self.states[model] = {}, weakref.WeakSet()
+        self.caches[model] = self.started(model, budget)
+
+    @staticmethod
+    def raises(action: Callable[[], object]) -> bool:
+        """Do it; whether a trap broke it."""
+        try:
+            action()
+        except EngineError:
+            steps["breaks"] += 1
+            return True
+        return False
+
+    def is_at_rest(self, model: int) -> bool:
+        """Nothing is left to write that there is room for."""
+        tier = self.caches[model].tier
+        assert tier is not None
+        self.raises(tier.step)
+        disk = self.disks[model]
+        return disk is None or not disk.held
+
+    def answer_disk(self, model: int) -> bool:
+        """The oldest operation under way ends well. False: there is none."""
+        disk, tier = self.disks[model], self.caches[model].tier
+        if disk is None or tier is None or not self.is_disk_busy(model):
+            return False
+        if disk.held:
+            disk.answer(0, "well")
+        self.raises(tier.step)
+        return True
+
+    def is_disk_busy(self, model: int) -> bool:
+        """An operation is under way, or has ended and nobody has looked."""
+        disk, tier = self.disks[model], self.caches[model].tier
+        return disk is not None and tier is not None and bool(disk.held or tier.writing_nbytes)
 
     def teardown(self) -> None:
         if sys.exc_info()[0] is None:  # else the first failure is the one to tell
@@ -234,29 +345,57 @@ class Conversations(RuleBasedStateMachine):
     def finish(self) -> None:
         while getattr(self, "jobs", None):
             moved = [self.step(j) for j in list(self.jobs)]
-            assert any(moved), "every job waits for another"
+            answered = [self.answer_disk(model) for model in (0, 1)]
+            assert any(moved) or any(answered), "every job waits for another"
 
     def step(self, job: Job) -> bool:
         """One step, or the end of a job whose cancel is known."""
-        run, waiting = job.run, job.run.lease is None
+        run, waiting, leased = job.run, not job.run.is_reading, job.run.lease is not None
         if run.lease is not None and run.lease.holder.ending:
             self.cancel(job)
             return True
-        moved = run.step()
-        if waiting and moved:
-            self.check_lease(job, run.lease)
+        try:
+            moved = run.step()
+        except RequestError:
+            self.refuse(job)
+            return True
+        except EngineError:
+            self.fail(job)
+            return True
+        if not leased and run.lease is not None:
+            self.check_unseen(job, run.lease)
+        if waiting and run.is_reading:
+            self.check_start(job, run.lease)
         if not moved:
             steps["waits"] += 1
-            assert any(j.run.lease is not None and self.beside(j, job) for j in self.jobs), (
-                "a job waits although no other is busy"
-            )
+            busy = any(j.run.lease is not None and self.beside(j, job) for j in self.jobs)
+            assert busy or self.is_disk_busy(job.talk.model), "a job waits for nothing"
         if run.over:
             self.end(job, cancelled=False)
         return moved
 
+    def fail(self, job: Job) -> None:
+        """What a failed job had read may be there again, or not."""
+        steps["fails"] += 1
+        job.run.over = True
+        self.jobs.remove(job)
+        self.note(self.torn, job)
+
+    def refuse(self, job: Job) -> None:
+        """Only what cannot fit even alone may be refused."""
+        steps["refused"] += 1
+        cache, run = self.caches[job.talk.model], job.run
+        assert cache.memory.budget < self.bytes_at(len(run.tokens) + run.max_tokens)
+        run.over = True
+        self.jobs.remove(job)
+
     def cancel(self, job: Job) -> None:
-        committed = job.run.lease is not None
-        job.run.cancel()
+        committed = job.run.is_reading
+        try:
+            job.run.cancel()
+        except EngineError:
+            self.fail(job)
+            return
         self.end(job, cancelled=True, committed=committed)
 
     def beside(self, a: Job, b: Job) -> bool:
@@ -267,21 +406,27 @@ class Conversations(RuleBasedStateMachine):
         seen = run.tokens[: run.start + run.prefilled] + tokens_of(run.reply)
         into[job.talk.model].setdefault(job.talk.namespace, []).append(seen)
 
-    def check_lease(self, job: Job, lease: Lease | None) -> None:
-        """What was never read is told exactly, and the state has just the tokens it is under."""
+    def check_start(self, job: Job, lease: Lease | None) -> None:
+        """The state has just the tokens that it is under."""
         assert lease is not None and job.run.state is not None
-        tokens, (model, space) = job.run.tokens, (job.talk.model, job.talk.namespace)
         steps[lease.cached_from] += 1
-        assert job.run.state.length == len(lease.holder.tokens) == lease.start < len(tokens)
+        start = lease.start
+        assert job.run.state.length == lease.sequence.length == start < len(job.run.tokens)
+        assert lease.sequence.tokens == job.run.tokens[:start]
+
+    def check_unseen(self, job: Job, lease: Lease) -> None:
+        """What was never read is told exactly."""
+        tokens, (model, space) = job.run.tokens, (job.talk.model, job.talk.namespace)
         known = self.read[model].get(space, []) + [
-            j.run.lease.holder.tokens
+            j.run.lease.sequence.tokens
             for j in self.jobs
             if j is not job and j.run.lease is not None
             if (j.talk.model, j.talk.namespace) == (model, space)
         ]
         most = max((common_length(k, tokens) for k in known), default=0)
         torn = max((common_length(k, tokens) for k in self.torn[model].get(space, [])), default=0)
-        assert most <= len(tokens) - lease.unseen <= max(most, torn)
+        seen = len(tokens) - lease.unseen
+        assert most <= seen <= max(most, torn), (most, seen, torn)
 
     def end(self, job: Job, *, cancelled: bool, committed: bool = True) -> None:
         """Judge a job that is over."""
@@ -299,20 +444,34 @@ class Conversations(RuleBasedStateMachine):
         cache = self.caches[job.talk.model]
         busy = any(j.run.lease is not None and self.beside(j, job) for j in self.jobs)
         if committed and not busy:
+            memory = cache.memory
             left = candidates(
-                cache._nodes(), cache._states, cache._clock, is_cuttable=cache.is_cuttable
+                memory.nodes(), memory.states, memory.clock, is_cuttable=memory.is_cuttable
             )
-            assert cache.nbytes <= cache.budget or not left
+            assert memory.account().total <= memory.budget or not left
+
+    @invariant()
+    def what_was_let_go_is_gone(self) -> None:
+        """No state stays alive behind the tree's back. One more is the tier's, and is empty."""
+        for cache, alive in zip(getattr(self, "caches", ()), self.states, strict=False):
+            known = {id(h.sequence.live) for h in cache.memory.states}
+            assert not [s for s in alive if s.length and id(s) not in known], "a state stays alive"
+
+    @invariant()
+    def memory_is_a_promise(self) -> None:
+        for cache in getattr(self, "caches", ()):
+            account = cache.memory.account()
+            assert account.total <= cache.memory.budget, account
 
     @invariant()
     def trees_are_sound(self) -> None:
         for cache in getattr(self, "caches", ()):
             found: dict[int, Holder] = {}
-            for root in cache._roots.values():
+            for root in cache.roots.values():
                 for node in root.below():
                     check_node(node)
                     found |= {id(h): h for h in node.holders}
-            states = {id(h) for h in cache._states if h.node.parent is not None}
+            states = {id(h) for h in cache.memory.states if h.node.parent is not None}
             assert states == set(found), "a state that nobody can find, or that nobody counts"
 
 
@@ -329,9 +488,10 @@ def check_node(node: Node) -> None:
 
 def check_holder(h: Holder, node: Node) -> None:
     """A state stands on all nodes of its path, over the tokens that it has read."""
-    assert h.live.length == len(h.tokens) and (h.busy or h.node.end == len(h.tokens))
+    own = h.sequence
+    assert own.live.length == own.length and (h.busy or h.node.end == own.length == own.end)
     assert h.node.end >= node.end
-    assert h.tokens[node.start : node.end] == node.tokens
+    assert own.tokens[node.start : node.end] == node.tokens
     assert node.parent is None or node.parent.parent is None or h in node.parent.holders
 
 

@@ -97,6 +97,9 @@ class Trace(State):
     def cut(self, start: int, end: int) -> ArrayPiece:
         return self._named(super().cut(start, end))
 
+    def release(self, start: int, end: int) -> ArrayPiece:
+        return self._named(super().release(start, end))
+
     def checkpoint(self) -> ArrayPiece | None:
         piece = super().checkpoint()
         return piece if piece is None else self._named(piece)
@@ -145,8 +148,8 @@ class Turn:
         self._run = Run(job, warm.cache, codec, self.out.append, CHUNK)
         assert self._run.try_lease() and self._run.lease is not None
         self._holder = self._run.lease.holder
-        self._caches = self._holder.live.caches  # type: ignore[attr-defined]
-        self.made: Calls = self._holder.live.calls  # type: ignore[attr-defined]
+        self._caches = self._holder.sequence.live.caches  # type: ignore[attr-defined]
+        self.made: Calls = self._holder.sequence.live.calls  # type: ignore[attr-defined]
         self._first = len(warm.recorder.calls)
         self._steps: Iterator[None] = self._run.steps()
 

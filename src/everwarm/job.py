@@ -58,7 +58,7 @@ class Grammar:
 class Job:
     """One sequence to be read and continued. `max_tokens` is always bounded by the context.
 
-    `stop` are texts: the reply ends before the first of them. `logprobs` as in `Request`.
+    `logprobs` as in `Request`.
     `max_tokens` 0: the prompt is read and kept, nothing is written. `forced`: the reply's tokens,
     run over as if they had been sampled; the turn ends behind them, and no other rule applies.
     `thinking_budget`: behind so many tokens of reasoning `markers.closing` is said; None: never.
@@ -69,7 +69,6 @@ class Job:
     marks: tuple[Mark, ...]
     sampling: Sampling
     max_tokens: int
-    stop: tuple[str, ...] = ()
     logprobs: int | None = None
     namespace: str = ""
     forced: Tokens[int] | None = None
@@ -141,9 +140,10 @@ class Token:
 class Ended:
     """The job is over and what it read is kept.
 
-    `stop`: the model wrote an end-of-turn token (not among the reply's tokens), or a stop text
-    completed. `prefilled_tokens` counts what was read before the first new token. `thinking_cut`:
-    the thinking budget closed the reasoning.
+    `stop`: the model wrote an end-of-turn token (not among the reply's tokens). A reply that a stop
+    text ends is cancelled by whoever reads it: only a parser knows what is text of the answer.
+    `prefilled_tokens` counts what was read before the first new token. `thinking_cut`: the
+    thinking budget closed the reasoning.
     """
 
     reason: Literal["stop", "length", "cancelled"]
@@ -162,18 +162,39 @@ class Failed:
     error: EverwarmError
 
 
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """Whether the engine can answer. `why`: what ended it for good; None while it lives.
+
+    `step_s`: how long its present step has taken so far. The disk's state and what it says of it:
+    None without a disk tier.
+    """
+
+    why: str | None = None
+    step_s: float = 0.0
+    disk_state: str | None = None
+    disk_why: str | None = None
+
+
 Output = Leased | Prefilled | Token | Ended | Failed
 Sink = Callable[[Output], None]
 
 
 class Engine(Protocol):
-    """Runs jobs. All calls but `check` return at once; all may be made from any thread."""
+    """Runs jobs. All calls may be made from any thread.
+
+    Calls that wait raise Overloaded where the engine's present step takes too long, and EngineError
+    once it has ended.
+    """
 
     @property
     def model(self) -> ModelInfo: ...
 
     def submit(self, job: Job, sink: Sink) -> None:
-        """Run a job. `sink` gets outputs on the engine's thread, `Ended` or `Failed` last."""
+        """Run a job. `sink` gets outputs on the engine's thread, `Ended` or `Failed` last.
+
+        Where the engine has ended, `sink` gets `Failed` at once, on the caller's thread.
+        """
 
     def cancel(self, job_id: str) -> None:
         """End a job at its next step, with `Ended("cancelled")`. An unknown id is ignored."""
@@ -184,8 +205,11 @@ class Engine(Protocol):
         Raises ValueError with the reason where it cannot be held.
         """
 
+    def health(self) -> EngineHealth:
+        """Whether it can answer. Never waits."""
+
     def stats(self) -> dict[str, int | float | str]:
-        """Counts for people: running and waiting jobs, bytes held, states, pieces."""
+        """Counts for people: running and waiting jobs, bytes held, states, pieces. Waits."""
 
     def forget(self, paths: Sequence[Path]) -> int:
         """Let go what only these paths hold, in memory and on disk; how many bytes.

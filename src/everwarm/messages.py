@@ -3,7 +3,8 @@
 A message is immutable and made of parts. Its *canonical form* leaves out what clients add, drop
 or rewrite without changing what was said (reasoning, outer whitespace, ids, `null` against `""`,
 the spelling of JSON arguments), so that a message is recognised when it comes back. Its *id* is
-the hash of its canonical form and its parent's id: one id names a whole history.
+the hash of its canonical form and its parent's id: one id names a whole history. Which of several
+equal replies it is, where a model gave them, is told by call ids and reasoning (`replies.py`).
 
 Not here: rendering, tokens, anything of one wire format.
 """
@@ -60,16 +61,17 @@ class Message:
     parts: tuple[Part, ...]
     tool_call_id: str | None = None
     _content: bytes = field(default=b"", init=False, repr=False, compare=False)
+    _reasoning: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def text(self) -> str:
         """All text parts, joined without anything in between."""
-        return "".join(p.text for p in self.parts if isinstance(p, Text))
+        return "".join([p.text for p in self.parts if isinstance(p, Text)])
 
     @property
     def reasoning(self) -> str:
         """All reasoning parts, joined."""
-        return "".join(p.text for p in self.parts if isinstance(p, Reasoning))
+        return "".join([p.text for p in self.parts if isinstance(p, Reasoning)])
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -175,6 +177,19 @@ def content_id(message: Message) -> bytes:
     return known
 
 
+def reasoning_id(message: Message) -> bytes:
+    """The hash of a message's reasoning; empty where it has none. Worked out once.
+
+    Blanks do not count: clients trim each part of it, and join parts in ways of their own.
+    """
+    known = message._reasoning
+    if known is None:
+        text = "".join(message.reasoning.split()).encode("utf-8", "surrogatepass")
+        known = hashlib.blake2b(text, digest_size=16).digest() if text else b""
+        object.__setattr__(message, "_reasoning", known)
+    return known
+
+
 def child_id(parent: MessageId, content: bytes) -> MessageId:
     """The id of the message with this `content_id` behind `parent`."""
     return MessageId(hashlib.blake2b(parent.encode() + content, digest_size=16).hexdigest())
@@ -183,3 +198,8 @@ def child_id(parent: MessageId, content: bytes) -> MessageId:
 def call_key(call_id: str) -> str:
     """A call id as clients bring it back: at least one of them strips all but alphanumerics."""
     return call_id if call_id.isalnum() else "".join(c for c in call_id if c.isalnum())
+
+
+def calls_key(message: Message) -> str:
+    """The ids of all calls of a message, as clients bring them back."""
+    return "/".join(call_key(c.id) for c in message.tool_calls)

@@ -1,12 +1,27 @@
-"""Replies as the model wrote them, and the door to where they outlive this process."""
+"""Replies as the model wrote them, and the door to where they outlive this process.
+
+A model that is asked twice may say the same twice, with other reasoning and under other call ids.
+Each of these *samples* has an id of its own; the *place* is what they have in common:
+
+    prompt ─┬─ "Sure."  thought: A    place: prompt + "Sure."    id: place's, + A
+            └─ "Sure."  thought: B    place: prompt + "Sure."    id: place's, + B
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from everwarm.messages import MessageId
+from everwarm.messages import (
+    Message,
+    MessageId,
+    calls_key,
+    child_id,
+    content_id,
+    reasoning_id,
+)
 from everwarm.tokens import Mark, Tokens
 
 
@@ -15,8 +30,10 @@ class Reply:
     """One reply as the model wrote it, in `tokens`, without the token that ended it.
 
     `content` is its message's `content_id`, `before` that of the message before it, `index` the
-    number of messages before it; `text` is what clients show, trimmed; `calls` as `calls_key`.
-    `args` are the template's arguments with which it was asked for.
+    number of messages before it; `text` is what clients show, trimmed, and empty for one that a
+    client cut short; `calls` as `calls_key`, `reasoning` as `reasoning_id`, None where an earlier
+    version kept the reply without it. `args` are the template's arguments with which it was asked
+    for.
     """
 
     tokens: Tokens[int]
@@ -26,6 +43,11 @@ class Reply:
     text: str = ""
     calls: str = ""
     args: Mapping[str, Any] = field(default_factory=dict)
+    reasoning: bytes | None = b""
+
+    def may_be(self, reasoning: bytes) -> bool:
+        """Whether a message with this `reasoning_id` can mean this reply; without any, it can."""
+        return not reasoning or self.reasoning is None or self.reasoning == reasoning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +55,35 @@ class Kept:
     """One reply of a caller (`namespace`) and how its history got to it.
 
     `tokens` are those from the end of the reply `base` (from the start where there is none) to
-    this reply's end; `marks` lie in them, counted from the history's start. `at`: the time that
-    the conversation's template sees, unix seconds. `tools`: the conversation's, as JSON.
+    this reply's end; `marks` lie in them, counted from the history's start. `place`: the id that
+    all samples with this content have in common. `at`: the time that the conversation's template
+    sees, unix seconds. `tools`: the conversation's, as JSON.
     """
 
     namespace: str
     thread: MessageId
     id: MessageId
+    place: MessageId
     base: MessageId | None
     tokens: Tokens[int]
     marks: tuple[Mark, ...]
     reply: Reply
     at: float
     tools: str = ""
+
+
+def sample_id(place: MessageId, reasoning: bytes, calls: str) -> MessageId:
+    """The id of the reply with this `reasoning_id` and these `calls_key` at a place."""
+    if not reasoning and not calls:
+        return place
+    told = hashlib.blake2b(reasoning + calls.encode("utf-8", "surrogatepass"), digest_size=16)
+    return child_id(place, told.digest())
+
+
+def reply_id(head: MessageId, reply: Message) -> MessageId:
+    """The id of a reply of the model behind this history."""
+    place = child_id(head, content_id(reply))
+    return sample_id(place, reasoning_id(reply), calls_key(reply))
 
 
 class ReplyStore(Protocol):

@@ -14,26 +14,31 @@ wrong fails an equality test, at the speed of lists. `OracleRun` runs a job over
 from __future__ import annotations
 
 import zlib
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
+from everwarm.cache.blob import Array, Layer
 from everwarm.cache.cache import Cache, Lease
+from everwarm.cache.sequence import Sequence
+from everwarm.cache.store import Bytes
 from everwarm.errors import EngineError
 from everwarm.tokens import Mark, Tokens, tokens_of
 
-Layer = Literal["rows", "ring", "fold"]
+Kind = Literal["rows", "ring", "fold"]
 VOCABULARY: Final = 4096
 WINDOW: Final = 8
 EOS_IDS: Final = frozenset(range(0, VOCABULARY, 6))
-ORACLES: Final[dict[str, tuple[Layer, ...]]] = {
+ORACLES: Final[dict[str, tuple[Kind, ...]]] = {
     "cuttable": ("rows",),
     "windowed": ("rows", "ring"),
     "hybrid": ("rows", "fold"),
     "recurrent": ("fold",),
     "mixed": ("rows", "ring", "fold"),
 }
+RESERVE: Final = 4
+"""Rows that an idle state has room for beyond its own."""
 _ROW_BYTES, _OTHER_BYTES = 10, 200
 _PRIME: Final = (1 << 61) - 1
 
@@ -47,7 +52,7 @@ def _token_of(rows: Tokens[int], window: Tokens[int], fold: int) -> int:
     return (seen ^ (fold >> 32)) % VOCABULARY
 
 
-def next_token(context: Tokens[int], layers: Sequence[Layer]) -> int:
+def next_token(context: Tokens[int], layers: Many[Kind]) -> int:
     """What the oracle says after a literal context."""
     fold = 0
     if "fold" in layers:
@@ -60,7 +65,7 @@ def next_token(context: Tokens[int], layers: Sequence[Layer]) -> int:
     )
 
 
-def reply_to(context: Tokens[int], layers: Sequence[Layer], n: int) -> list[int]:
+def reply_to(context: Tokens[int], layers: Many[Kind], n: int) -> list[int]:
     """The first `n` tokens of the oracle's reply, or all up to its stop token."""
     context, out = context[:], list[int]()
     while len(out) < n and (token := next_token(context, layers)) not in EOS_IDS:
@@ -79,12 +84,24 @@ class OraclePiece:
     fold: int = 0
 
 
+@dataclass(slots=True)
+class Trap:
+    """Breaks one call of a state: the first of this name. Live: shared by the states of a model."""
+
+    call: str | None = None
+
+    def __call__(self, call: str) -> None:
+        if self.call == call:
+            self.call = None
+            raise EngineError(f"The oracle was told to fail in {call}.")
+
+
 class OracleState:
-    """`cache.store.Live` of literal token ids. Set `fails_next` to break the next read."""
+    """`cache.store.Live` of literal token ids. `trap` breaks calls."""
 
     can_undo = True
 
-    def __init__(self, layers: Sequence[Layer] = ORACLES["cuttable"]) -> None:
+    def __init__(self, layers: Many[Kind] = ORACLES["cuttable"]) -> None:
         self.layers = tuple(layers)
         self.is_cuttable = self.layers == ("rows",)
         self.length = 0
@@ -92,7 +109,7 @@ class OracleState:
         self.ring = [0] * WINDOW
         self.fold = 0
         self.copied = 0
-        self.fails_next = False
+        self.trap = Trap()
         self._room = 0
         self._held = 0
 
@@ -101,17 +118,25 @@ class OracleState:
         rows = max(self._room, self.length) if "rows" in self.layers else 0
         return _ROW_BYTES * rows + (0 if self.is_cuttable else _OTHER_BYTES)
 
-    def feed(self, tokens: Tokens[int]) -> None:
+    @property
+    def checkpoint_nbytes(self) -> int:
+        return 0 if self.is_cuttable else _OTHER_BYTES
+
+    def rows_nbytes(self, n: int) -> int:
+        return _ROW_BYTES * n if "rows" in self.layers else 0
+
+    def read(self, tokens: Any) -> Any:
         """Read tokens. A failing read leaves the layers uneven, as a real one may."""
         if "rows" in self.layers:
             self.rows.extend(tokens)
-        if self.fails_next:
-            self.fails_next = False
-            raise EngineError("The oracle was told to fail.")
+        self.trap("read")
         for at, token in enumerate(tokens, self.length):
             self.ring[at % WINDOW] = token
             self.fold = _folded(self.fold, token) if "fold" in self.layers else 0
         self.length += len(tokens)
+
+    def settle(self) -> None:
+        pass
 
     def says(self) -> int:
         """The next token, from what the state holds. Only right behind a read."""
@@ -132,17 +157,24 @@ class OracleState:
         self.fold = self._held
 
     def cut(self, start: int, end: int) -> OraclePiece:
+        self.trap("cut")
         rows = self.rows[start:end]
         self.copied += len(rows)
         return OraclePiece(_ROW_BYTES * len(rows), rows)
 
+    def release(self, start: int, end: int) -> OraclePiece:
+        self.trap("release")
+        return self.cut(start, end)
+
     def checkpoint(self) -> OraclePiece | None:
         if self.is_cuttable:
             return None
+        self.trap("checkpoint")
         return OraclePiece(_OTHER_BYTES, tokens_of(), tuple(self.ring), self.fold)
 
     def rewind(self, at: int, checkpoint: OraclePiece | None) -> None:
         del self.rows[at:]
+        self.trap("rewind")
         self.length = at
         self.put_back(checkpoint)
 
@@ -154,21 +186,74 @@ class OracleState:
         return True
 
     def extend(self, piece: OraclePiece, start: int, end: int, piece_start: int) -> None:
+        self.trap("extend")
         self.rows.extend(piece.rows[start - piece_start : end - piece_start])
         self.length = end
 
     def put_back(self, checkpoint: OraclePiece | None) -> None:
         if checkpoint is not None:
-            self.ring, self.fold = list(checkpoint.ring), checkpoint.fold
+            self.ring = list(checkpoint.ring)
+            self.trap("put_back")
+            self.fold = checkpoint.fold
+
+    def rows_out(self, start: int, end: int) -> Bytes:
+        self.trap("rows_out")
+        return self._rows_out(self.rows[start:end])
+
+    def piece_rows_out(self, piece: OraclePiece, start: int, end: int, piece_start: int) -> Bytes:
+        self.trap("piece_rows_out")
+        rows = piece.rows[start - piece_start : end - piece_start]
+        return self._rows_out(rows)
+
+    def _rows_out(self, rows: Tokens[int]) -> Bytes:
+        return _bytes_of(rows, _ROW_BYTES * len(rows)) if "rows" in self.layers else ((), [])
+
+    def rows_in(
+        self, held: Many[Layer], buffers: Many[Any], start: int, end: int,
+        piece_start: int, room: int
+    ) -> None:  # fmt: skip
+        self.trap("rows_in")
+        for buffer in buffers[:1]:
+            rows = tokens_of()
+            rows.frombytes(bytes(buffer))
+            self.rows.extend(rows[start - piece_start : end - piece_start])
+        self._room = max(self._room, room + RESERVE)
+        self.length = end
+
+    def checkpoint_out(self, piece: OraclePiece, at: int) -> Bytes | None:
+        self.trap("checkpoint_out")
+        layers, buffers = _bytes_of(tokens_of(piece.ring), _OTHER_BYTES)
+        return (Layer("windowed", at, (*layers[0].parts, str(piece.fold))),), buffers
+
+    def checkpoint_in(self, held: Many[Layer], buffers: Many[Any]) -> OraclePiece:
+        self.trap("checkpoint_in")
+        ring = tokens_of()
+        ring.frombytes(bytes(buffers[0]))
+        fold = held[0].parts[-1]
+        assert isinstance(fold, str)
+        return OraclePiece(_OTHER_BYTES, tokens_of(), tuple(ring), int(fold))
 
     def fork(self, at: int, checkpoint: OraclePiece | None) -> Self:
+        self.trap("fork")
         other = type(self)(self.layers)
+        other.trap = self.trap
         other.extend(self.cut(0, at), 0, at, 0)
         other.put_back(checkpoint if checkpoint is not None else self.checkpoint())
         return other
 
     def reserve(self) -> None:
-        self._room = max(self._room, self.length + 4)
+        self.trap("reserve")
+        self._room = max(self._room, self.length + RESERVE)
+
+    def reserve_to(self, rows: int) -> None:
+        pass
+
+
+def _bytes_of(tokens: Tokens[int], nbytes: int) -> Bytes:
+    """Tokens as the engine writes rows; as many bytes on disk as in memory."""
+    n = len(tokens)
+    arrays = Array("I32", (n,)), Array("U8", (nbytes - 4 * n,))
+    return (Layer("cuttable", n, arrays),), [tokens.tobytes(), bytes(nbytes - 4 * n)]
 
 
 class OracleRun:
@@ -197,71 +282,93 @@ class OracleRun:
         self._steps = self._work()
 
     @property
+    def is_reading(self) -> bool:
+        """Whether the job was taken up and its sequence is whole."""
+        return self.lease is not None and self.lease.restoring is None
+
+    @property
     def state(self) -> OracleState | None:
         """The leased state, while there is one."""
-        live = self.lease.holder.live if self.lease is not None else None
+        live = self.lease.sequence.live if self.lease is not None else None
         return live if isinstance(live, OracleState) else None
 
     def step(self) -> bool:
         """Take up the job, or read a chunk or a token. False: it has to wait for another."""
-        if self.lease is None:
-            rows = len(self.tokens) + self.max_tokens
-            self.lease = self.cache.lease(self.tokens, self.marks, self.namespace, rows=rows)
-            self.start = self.lease.start if self.lease is not None else 0
-            return self.lease is not None
         try:
+            if self.lease is None or self.lease.restoring is not None:
+                return self._take_up()
             if next(self._steps, "end") == "end":
                 self._finish()
         except EngineError:
-            self.over = True
-            self.cache.abandon(self.lease)
+            self.close()
+            if self.lease is not None:
+                self.cache.abandon(self.lease)
             self.lease = None
             raise
         return True
+
+    def _take_up(self) -> bool:
+        if self.lease is None:
+            rows = len(self.tokens) + self.max_tokens
+            found = self.cache.lease(self.tokens, self.marks, self.namespace, rows=rows)
+            if not isinstance(found, Lease):
+                return False
+            self.lease, self.start = found, found.start
+            return True
+        arrived = self.cache.resume(self.lease)
+        self.start = self.lease.start
+        if arrived == "lost":
+            self.lease = None
+        return arrived != "coming"
+
+    def close(self) -> None:
+        """Do no more, and hold nothing."""
+        self.over = True
+        self._steps.close()
 
     def cancel(self) -> None:
         """End the job now; what it has read is filed."""
         self._finish()
 
     def _finish(self) -> None:
-        self.over = True
-        if self.lease is not None:
+        self.close()
+        if self.lease is not None and self.lease.restoring is not None:
+            self.cache.abandon(self.lease)
+        elif self.lease is not None:
             self.cache.commit(self.lease)
-            self.lease = None
+        self.lease = None
 
-    def _work(self) -> Iterator[None]:
-        lease, state = self.lease, self.state
-        assert lease is not None and state is not None
+    def _work(self) -> Generator[None]:
+        lease = self.lease
+        assert lease is not None
+        sequence = lease.sequence
         end = len(self.tokens) - 1
         stops = self.cache.stops(lease, end)
-        while state.length < end:
-            at = state.length
+        while sequence.length < end:
+            at = sequence.length
             stop = next((c for c in stops if c > at), end)
             to = min((at // self.chunk + 1) * self.chunk, stop, end)
-            self._read(lease, state, self.tokens[at:to])
+            sequence.prefill(self.tokens[at:to])
             self.prefilled += to - at
             if to in stops:
                 self.cache.checkpoint(lease, stops[to])
             yield
-        self._read(lease, state, self.tokens[end:])
+        sequence.read(self.tokens[end:])
         self.prefilled += 1
-        yield from self._decode(lease, state)
+        yield from self._decode(sequence)
 
-    def _decode(self, lease: Lease, state: OracleState) -> Iterator[None]:
+    def _decode(self, sequence: Sequence) -> Iterator[None]:
         """As the engine does: a token is fed before anybody looks at it."""
         while True:
+            state = self.state
+            assert state is not None
             token = state.says()
-            state.hold()
-            self._read(lease, state, array("i", [token]))
+            sequence.read_ahead(tokens_of([token]))
             if token in EOS_IDS:
-                state.undo()
-                lease.holder.tokens.pop()
+                sequence.undo()
                 return
+            sequence.look(token)
             self.reply.append(token)
             if len(self.reply) == self.max_tokens:
                 return
             yield
-
-    def _read(self, lease: Lease, state: OracleState, tokens: Tokens[int]) -> None:
-        state.feed(tokens)
-        lease.holder.tokens.extend(tokens)

@@ -124,6 +124,17 @@ def test_a_directory_that_others_can_read_is_closed_to_them(open_store: Open) ->
     assert stat.S_IMODE(open_store().root.stat().st_mode) == 0o700
 
 
+def test_a_directory_behind_a_symbolic_link_keeps_its_mode(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    shared.chmod(0o755)
+    (tmp_path / "cache").symlink_to(shared)
+    store = DiskStore.open(tmp_path / "cache")
+    assert store.stats().state == "ok"
+    store.close()
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o755
+
+
 def test_a_second_opener_is_told_who_has_it(open_store: Open) -> None:
     store = open_store()
     keep(store, sequence(10), 0, 10)

@@ -15,12 +15,11 @@ def made(budget: int, *, cuttable: bool = False) -> Cache:
 
 def read(cache: Cache, tokens: Tokens[int], *marks: Mark, namespace: str = "") -> Lease:
     lease = cache.lease(tokens, marks, namespace)
-    assert lease is not None
-    live = lease.holder.live
+    assert isinstance(lease, Lease)
+    live = lease.sequence.live
     assert isinstance(live, Counted) and live.holds(tokens[: lease.start])
     for to, kind in [*cache.stops(lease, len(tokens)).items(), (len(tokens), None)]:
-        live.read(tokens[live.length : to])
-        lease.holder.tokens = tokens[:to]
+        lease.sequence.prefill(tokens[live.length : to])
         if to < len(tokens):
             cache.checkpoint(lease, kind)
     cache.commit(lease)

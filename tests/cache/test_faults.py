@@ -5,13 +5,18 @@ Each fault is one that a cache of real layers could have. The same machine witho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from conversations import Conversations, explore
 
 from everwarm.cache.cache import Cache
-from everwarm.testing import Layer, OraclePiece, OracleState
+from everwarm.cache.sequence import Sequence
+from everwarm.cache.store import Piece
+from everwarm.cache.tree import Holder, Node
+from everwarm.testing import OraclePiece, OracleState
 from everwarm.tokens import Tokens
 
 
@@ -34,10 +39,10 @@ class DoublesAToken(OracleState):
 class CheckpointsOneTooEarly(OracleState):
     """A checkpoint holds what the layers were before the last token."""
 
-    def feed(self, tokens: Tokens[int]) -> None:
-        super().feed(tokens[:-1])
+    def read(self, tokens: Tokens[int]) -> None:
+        super().read(tokens[:-1])
         self._before = super().checkpoint()
-        super().feed(tokens[-1:])
+        super().read(tokens[-1:])
 
     def checkpoint(self) -> OraclePiece | None:
         return self._before if self.length else super().checkpoint()
@@ -97,11 +102,75 @@ class SharesAPiece(OracleState):
     ],
 )
 def test_the_machine_finds(state: type[OracleState], family: str) -> None:
-    class Faulty(Conversations):
-        families = (family,)
-
-        def new_cache(self, layers: Sequence[Layer], budget: int) -> Cache:
-            return Cache(lambda: state(layers), budget=budget, bytes_at=self.bytes_at)
-
+    faulty = type("Faulty", (Conversations,), {"families": (family,), "state": state})
     with pytest.raises(AssertionError, match="a warm reply is not the cold one"):
-        explore(Faulty, 3000)
+        explore(faulty, 6000)
+
+
+class NeverUneven(Sequence):
+    """Takes the other layers to stand where the rows end, also while a checkpoint is on its way."""
+
+    def rewind(self, at: int, checkpoint: Piece | None) -> None:
+        super().rewind(at, checkpoint)
+        self._end = self.length
+
+    def _end_extension(self, tokens: Tokens[int]) -> None:
+        super()._end_extension(tokens)
+        self._end = self.length
+
+
+class ForksWhatIsRestored(Cache):
+    def new_sequence(self) -> Sequence:
+        return NeverUneven(self._new_live())
+
+
+class PromisesNothing(Cache):
+    """Counts busy states at what they hold now, not at what they may grow to."""
+
+    def __init__(self, new_live: Any, **more: Any) -> None:
+        super().__init__(new_live, **more | {"bytes_at": lambda rows: 0})
+
+
+class TakesCheckpointsAnyway(Cache):
+    """Asks nobody for the room that a checkpoint takes."""
+
+    def _take_checkpoint(self, holder: Holder, node: Node) -> None:
+        node.checkpoint = holder.sequence.checkpoint()
+        self.memory.weigh(node.checkpoint)
+
+
+class KeepsWhatWasLetGo(Cache):
+    """States that were let go stay with those who still have something to write of them."""
+
+    def __init__(self, new_live: Any, **more: Any) -> None:
+        super().__init__(new_live, **more)
+        self.kept: list[Holder] = []
+
+    def spill(self, holder: Holder) -> None:
+        self.kept = [*self.kept[-3:], holder]
+        super().spill(holder)
+
+
+class LeavesItAtAnError(Cache):
+    """What raised half-way stays as it is, busy for ever."""
+
+    @contextmanager
+    def _dropped_on_error(self, holder: Holder) -> Iterator[None]:
+        yield
+
+
+@pytest.mark.parametrize(
+    ("cache", "family", "what"),
+    [
+        (ForksWhatIsRestored, "mixed", "."),
+        (ForksWhatIsRestored, "hybrid", "a warm reply is not the cold one"),
+        (PromisesNothing, "cuttable", "Account"),
+        (TakesCheckpointsAnyway, "hybrid", "Account"),
+        (KeepsWhatWasLetGo, "mixed", "a state stays alive"),
+        (LeavesItAtAnError, "mixed", "."),
+    ],
+)
+def test_the_machine_finds_in_the_cache(cache: type[Cache], family: str, what: str) -> None:
+    faulty = type("Faulty", (Conversations,), {"families": (family,), "cache": cache})
+    with pytest.raises(AssertionError, match=what):
+        explore(faulty, 20_000)

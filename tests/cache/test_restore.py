@@ -8,6 +8,7 @@ import pytest
 
 from everwarm.cache import tree
 from everwarm.cache.cache import Cache, Lease
+from everwarm.errors import RequestError
 from everwarm.tokens import Mark, Tokens, common_length, tokens_of
 
 
@@ -43,6 +44,21 @@ class Literal:
     def read(self, tokens: Tokens[int]) -> None:
         self.rows += tokens
         self.other += tokens
+
+    can_undo = False
+
+    @property
+    def checkpoint_nbytes(self) -> int:
+        return 0 if self.is_cuttable else 10 * len(self.other)
+
+    def rows_nbytes(self, n: int) -> int:
+        return 10 * n
+
+    def settle(self) -> None:
+        pass
+
+    def release(self, start: int, end: int) -> Rows:
+        return self.cut(start, end)
 
     def cut(self, start: int, end: int) -> Rows:
         self.copied += end - start
@@ -86,8 +102,8 @@ def make(cuttable: bool, budget: int = 1 << 30) -> Cache:
 
 def open_(cache: Cache, tokens: Tokens[int], marks: tuple[Mark, ...] = ()) -> Lease:
     lease = cache.lease(tokens, marks)
-    assert lease is not None
-    state = lease.holder.live
+    assert isinstance(lease, Lease)
+    state = lease.sequence.live
     assert isinstance(state, Literal)
     assert state.rows == state.other == list(tokens[: lease.start])
     return lease
@@ -97,8 +113,7 @@ def read(cache: Cache, tokens: Tokens[int], marks: tuple[Mark, ...] = ()) -> Lea
     """Answer a prompt: read the rest, checkpoint at marks, commit."""
     lease = open_(cache, tokens, marks)
     for to in sorted({m.at for m in marks if m.at > lease.start} | {len(tokens)}):
-        lease.holder.live.read(tokens[lease.holder.live.length : to])  # type: ignore[attr-defined]
-        lease.holder.tokens = tokens[:to]
+        lease.sequence.prefill(tokens[lease.sequence.length : to])
         if to < len(tokens):
             cache.checkpoint(lease, "user")
     cache.commit(lease)
@@ -113,9 +128,9 @@ def seq(*parts: tuple[int, int]) -> Tokens[int]:
 def test_extension_moves_the_state_and_copies_nothing(cuttable: bool) -> None:
     cache = make(cuttable)
     first = seq((1, 100))
-    state = read(cache, first).holder.live
+    state = read(cache, first).sequence.live
     again = read(cache, first + seq((2, 20)))
-    assert again.holder.live is state
+    assert again.sequence.live is state
     assert again.start == 100 and again.cached_from == "live" and again.unseen == 20
     assert state.copied == 0  # type: ignore[attr-defined]
 
@@ -123,7 +138,7 @@ def test_extension_moves_the_state_and_copies_nothing(cuttable: bool) -> None:
 def test_branch_costs_what_differs_and_the_other_stays() -> None:
     cache = make(True)
     a, b = seq((1, 100), (2, 20)), seq((1, 100), (3, 20))
-    state = read(cache, a).holder.live
+    state = read(cache, a).sequence.live
     assert read(cache, b).start == 100
     assert state.copied == 20  # type: ignore[attr-defined]
     back = read(cache, a + seq((4, 5)))
@@ -148,8 +163,7 @@ def test_repeated_request_reads_one_token() -> None:
 def test_busy_state_is_forked_not_read_again() -> None:
     cache = make(True)
     busy = open_(cache, seq((1, 100)))
-    busy.holder.live.read(seq((1, 100)))  # type: ignore[attr-defined]
-    busy.holder.tokens = seq((1, 100))
+    busy.sequence.prefill(seq((1, 100)))
     other = read(cache, seq((1, 100), (2, 5)))
     assert other.cached_from == "fork" and other.start == 100
     cache.commit(busy)
@@ -158,7 +172,7 @@ def test_busy_state_is_forked_not_read_again() -> None:
 def test_waits_for_what_a_busy_state_is_about_to_hold() -> None:
     cache = make(True)
     busy = open_(cache, seq((1, 500)))
-    assert cache.lease(seq((1, 400), (2, 5))) is None
+    assert cache.lease(seq((1, 400), (2, 5))) == "others"
     cache.commit(busy)
 
 
@@ -166,7 +180,7 @@ def test_namespaces_share_nothing() -> None:
     cache = make(True)
     read(cache, seq((1, 100)))
     other = cache.lease(seq((1, 100)), (), "somebody else")
-    assert other is not None and other.start == 0 and other.unseen == 100
+    assert isinstance(other, Lease) and other.start == 0 and other.unseen == 100
 
 
 def test_eviction_keeps_the_budget_and_what_was_seen() -> None:
@@ -195,15 +209,18 @@ def _tree_of(tokens: Tokens[int]) -> tree.Node:
 def test_a_second_state_waits_until_both_fit() -> None:
     cache = Cache(lambda: Literal(True), budget=3000, bytes_at=lambda rows: 10 * rows)
     busy = cache.lease(seq((1, 100)), rows=200)
-    assert busy is not None
-    assert cache.lease(seq((2, 100)), rows=150) is None  # 2000 + 1500
+    assert isinstance(busy, Lease)
+    assert cache.lease(seq((2, 100)), rows=150) == "room"  # 2000 + 1500
     beside = cache.lease(seq((3, 50)), rows=100)
-    assert beside is not None
+    assert isinstance(beside, Lease)
     cache.abandon(busy)
     cache.abandon(beside)
-    assert cache.lease(seq((2, 100)), rows=150) is not None
+    assert isinstance(cache.lease(seq((2, 100)), rows=150), Lease)
 
 
-def test_a_state_larger_than_the_budget_runs_alone() -> None:
+def test_a_state_that_can_never_fit_is_refused_with_the_numbers() -> None:
     cache = Cache(lambda: Literal(True), budget=3000, bytes_at=lambda rows: 10 * rows)
-    assert cache.lease(seq((1, 100)), rows=9000) is not None
+    assert isinstance(cache.lease(seq((1, 100)), rows=300), Lease)
+    alone = Cache(lambda: Literal(True), budget=3000, bytes_at=lambda rows: 10 * rows)
+    with pytest.raises(RequestError, match=r"100 tokens.*memory_budget"):
+        alone.lease(seq((1, 100)), rows=301)

@@ -112,6 +112,15 @@ def test_stop_sequence_and_length_are_told_apart(client: Anthropic, stream: bool
     assert (cut.stop_reason, cut.usage.output_tokens) == ("max_tokens", 2)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_sequence_in_thinking_ends_nothing(client: Anthropic, stream: bool) -> None:
+    reply = "<think>First.\n\nSecond.</think>The answer is 4.\n\nMore."
+    answer = final(client, stream, **args(reply, stop_sequences=["\n\n"]))
+    thinking, text = answer.content
+    assert (thinking.thinking, text.text) == ("First.\n\nSecond.", "The answer is 4.")
+    assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "\n\n")
+
+
 def test_max_tokens_zero_reads_ahead(client: Anthropic, server: Server) -> None:
     messages = [{"role": "user", "content": "A long story about a lake and a hill. " * 20}]
     ahead = client.messages.create(model="default", max_tokens=0, messages=messages)

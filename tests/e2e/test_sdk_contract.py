@@ -108,6 +108,20 @@ def test_a_stop_text_ends_before_it_and_its_tokens_were_written(
     assert stopped.usage.completion_tokens > plain.usage.completion_tokens
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_text_ends_neither_reasoning_nor_calls(client: OpenAI, stream: bool) -> None:
+    reply = "<think>First.\n\nSecond.</think>The answer is 4.\n\nMore."
+    answer = said(client, stream, reply, [user("Count.")], stop=["\n\n"]).choices[0]
+    assert answer.message.content == "The answer is 4."
+    assert answer.message.reasoning_content == "First.\n\nSecond."
+    assert answer.finish_reason == "stop"
+    reply = '<tool_call>{"name": "look", "arguments": {"at": "a STOP sign"}}</tool_call>'
+    answer = said(client, stream, reply, [user("Look.")], stop=["STOP"], tools=[LOOK]).choices[0]
+    (call,) = answer.message.tool_calls
+    assert json.loads(call.function.arguments) == {"at": "a STOP sign"}
+    assert answer.finish_reason == "tool_calls"
+
+
 def test_usage_comes_only_where_it_is_asked_for(client: OpenAI) -> None:
     for asked in (False, True):
         stream = client.chat.completions.create(

@@ -146,18 +146,36 @@ def test_claudes_messages_are_held_too(claude: anthropic.Anthropic) -> None:
         assert called.stop_reason == "tool_use"
 
 
+CANNOT = {
+    "unknown": (UNKNOWN, '"not"'),
+    "a reference to itself": ({"$ref": "#"}, "itself"),
+    "a reference to itself, required": (
+        {
+            "type": "object",
+            "properties": {"x": {"$ref": "#/$defs/a"}},
+            "required": ["x"],
+            "$defs": {"a": {"$ref": "#/$defs/a"}},
+        },
+        "itself",
+    ),
+    "a value of 5 MB": ({"enum": ["x" * 5_000_000]}, "characters"),
+    "a pattern of 1 MB": ({"type": "string", "pattern": "a" * 1_000_000}, "characters"),
+}
+
+
+@pytest.mark.parametrize(("schema", "why"), CANNOT.values(), ids=CANNOT)
 def test_a_schema_that_cannot_be_held_is_refused_in_each_formats_shape(
-    oai: openai.OpenAI, claude: anthropic.Anthropic
+    oai: openai.OpenAI, claude: anthropic.Anthropic, schema: dict[str, Any], why: str
 ) -> None:
-    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": UNKNOWN}}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     with pytest.raises(openai.BadRequestError) as chat:
         oai.chat.completions.create(model="default", messages=ASK, response_format=form)
-    assert chat.value.param == "response_format.json_schema.schema" and '"not"' in str(chat.value)
-    flat: Any = {"format": {"type": "json_schema", "name": "x", "schema": UNKNOWN}}
+    assert chat.value.param == "response_format.json_schema.schema" and why in str(chat.value)
+    flat: Any = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
     with pytest.raises(openai.BadRequestError) as response:
         oai.responses.create(model="default", input="Hi", text=flat)
     assert response.value.param == "text.format.schema"
-    own: Any = {"format": {"type": "json_schema", "schema": UNKNOWN}}
+    own: Any = {"format": {"type": "json_schema", "schema": schema}}
     with pytest.raises(anthropic.BadRequestError, match=r"output_config\.format\.schema"):
         claude.messages.create(model="default", max_tokens=9, messages=ASK, output_config=own)
 

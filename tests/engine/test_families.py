@@ -89,10 +89,10 @@ def addresses(cache: Cache) -> list[int]:
     """Where the cuttable layers' buffers lie; the views are released at once."""
     import numpy as np
 
-    (holder,) = cache._states
+    (holder,) = cache.memory.states
     return [
         np.array(a, copy=False).__array_interface__["data"][0]
-        for c in holder.live._cuttable  # type: ignore[attr-defined]
+        for c in holder.sequence.live._cuttable  # type: ignore[attr-defined]
         for a in (c.keys, c.values)
     ]
 
@@ -104,7 +104,7 @@ def test_budget_holds_and_answers_stay_right() -> None:
     for n in range(12):
         prompt = words(n % 7, 150)
         assert turn(warm, prompt, marks_of(prompt)).reply.agrees(turn(cold, prompt).reply)
-        assert warm.nbytes <= warm.budget
+        assert warm.nbytes <= warm.memory.budget
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3_5"])

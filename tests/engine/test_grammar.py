@@ -172,6 +172,13 @@ def test_what_cannot_be_held_is_refused_with_the_reason(engine: EngineThread) ->
             engine.check(grammar)
 
 
+def test_a_grammar_in_which_nothing_can_begin_is_refused_before_its_job(
+    engine: EngineThread,
+) -> None:
+    with pytest.raises(ValueError, match="no reply can begin"):
+        engine.check('start: %json {"$ref": "#"}\n')
+
+
 def test_hostile_schemas_end_within_the_limits(engine: EngineThread) -> None:
     deep: dict[str, Any] = {"type": "string"}
     for _ in range(60):

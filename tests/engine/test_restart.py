@@ -119,10 +119,10 @@ def test_what_memory_lets_go_comes_back_from_disk(family: str, tmp_path: Path) -
     assert cache.tier is not None
     while not cache.tier.is_idle:
         cache.tier.step()
-    cache.budget = 0
+    cache.memory.budget = 0
     cache.evict()
     assert cache.stats()["states"] == 0
-    cache.budget = 1 << 34
+    cache.memory.budget = 1 << 34
     back = turn(cache, history + words(2, 30), [])
     assert (back.cached_from, back.prefilled, back.unseen) == ("disk", 30, 30)
     closed(cache)
@@ -170,9 +170,9 @@ def test_short_turns_are_joined_at_rest_and_come_back(family: str, tmp_path: Pat
     assert after == before - 5, "six turns' rows up to 4,096 are one file now"
     rows = [s.record for s in cache.tier.store.pieces(MODEL) if s.record.kind == "segment"]
     assert min(r.end for r in rows) == 40, "the system prompt stays a file of its own"
-    cache.budget = 0
+    cache.memory.budget = 0
     cache.evict()
-    cache.budget = 1 << 34
+    cache.memory.budget = 1 << 34
     asked = history[: ends[2]] + words(50, 30)
     back = turn(cache, asked, marks_of(asked))
     assert (back.cached_from, back.prefilled) == ("disk", 30)

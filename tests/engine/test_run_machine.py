@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import everwarm.engine  # isort: skip  # noqa: F401  (chooses the BLAS before mlx)
@@ -15,7 +15,7 @@ from everwarm.engine.run import Run
 from everwarm.errors import EngineError
 from everwarm.job import Ended, Job, Leased, Output, Token
 from everwarm.request import Sampling
-from everwarm.testing import EOS_IDS, VOCABULARY, Layer, OracleState
+from everwarm.testing import EOS_IDS, VOCABULARY, OracleState
 from everwarm.tokens import Tokens, tokens_of
 
 STEPS = int(os.environ.get("EVERWARM_MACHINE_STEPS", 20_000)) // 10
@@ -28,14 +28,8 @@ class LogitsState(OracleState):
         literal = (
             tokens if isinstance(tokens, tokens_of().__class__) else tokens_of(tokens.tolist())
         )
-        self.feed(literal)
+        super().read(literal)
         return (mx.arange(VOCABULARY) == self.says()).astype(mx.float32)[None, None]
-
-    def settle(self) -> None:
-        pass
-
-    def reserve_to(self, rows: int) -> None:
-        pass
 
 
 class Codec:
@@ -59,8 +53,12 @@ class EngineRun:
         return self._run.lease
 
     @property
+    def is_reading(self) -> bool:
+        return self._steps is not None and not self.over
+
+    @property
     def state(self) -> OracleState | None:
-        live: Any = self.lease.holder.live if self.lease is not None else None
+        live: Any = self.lease.sequence.live if self.lease is not None else None
         return live  # type: ignore[no-any-return]
 
     @property
@@ -91,9 +89,12 @@ class EngineRun:
         return True
 
     def cancel(self) -> None:
+        self.close()
+        self._finish()
+
+    def close(self) -> None:
         if self._steps is not None:
             self._steps.close()  # type: ignore[attr-defined]
-        self._finish()
 
     def _finish(self) -> None:
         self.over = True
@@ -105,8 +106,7 @@ class EngineRun:
 class OnTheEngine(Conversations):
     """The same clients, served by the engine's loop."""
 
-    def new_cache(self, layers: Sequence[Layer], budget: int) -> Cache:
-        return Cache(lambda: LogitsState(layers), budget=budget, bytes_at=self.bytes_at)
+    state = LogitsState
 
     def new_run(self, cache: Cache, talk: Talk, n: int, chunk: int) -> Any:
         return EngineRun(cache, talk, n, chunk)

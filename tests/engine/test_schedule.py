@@ -47,3 +47,14 @@ def test_a_newcomer_is_next_and_does_not_catch_up_on_the_past() -> None:
     assert schedule.next(["old", "new"]) == "new"
     schedule.charge("new", 0.02, prefilling=False)
     assert schedule.next(["old", "new"]) == "old"
+
+
+def test_who_waits_is_no_company_and_is_not_charged() -> None:
+    schedule = Schedule(0.25)
+    schedule.add("prompt")
+    schedule.charge("prompt", 1.0, prefilling=True)
+    assert not schedule.has_company
+    schedule.add("begins late")
+    assert schedule.has_company
+    schedule.charge("begins late", 0.1, prefilling=False)
+    assert schedule.next(["prompt", "begins late"]) == "prompt"

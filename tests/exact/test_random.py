@@ -74,10 +74,10 @@ class Client:
 
     def press(self) -> None:
         """Somebody else needs the room."""
-        cache = self.warm.cache
-        budget, cache.budget = cache.budget, cache.nbytes // self.random.choice([2, 5])
+        cache, memory = self.warm.cache, self.warm.cache.memory
+        budget, memory.budget = memory.budget, cache.nbytes // self.random.choice([2, 5])
         cache.evict()
-        cache.budget = budget
+        memory.budget = budget
 
 
 @pytest.mark.parametrize("n", range(HISTORIES or 1))

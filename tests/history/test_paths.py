@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from everwarm.history import paths
 from everwarm.history import sessions as table
-from everwarm.history.database import MIGRATIONS, Database
+from everwarm.history.database import Database
+from everwarm.history.schema import MIGRATIONS
 from everwarm.sessions import Session
-from everwarm.tokens import Tokens, tokens_of
+from everwarm.tokens import Tokens, common_length, tokens_of
 
 TURN = 400
 ROWS = "SELECT coalesce(sum(length(tokens)) / 4, 0), count(*) FROM paths"
@@ -83,6 +87,57 @@ def test_callers_and_sessions_share_nothing(db: sqlite3.Connection) -> None:
     paths.add(db, "two", "", talk(2))
     assert db.execute(ROWS).fetchone() == (3 * 2 * TURN, 3)
     assert paths.elsewhere(db, "one", paths.of(db, "one")) == [2 * TURN, 0]
+
+
+class Counting:
+    """A connection that counts the bytes of tokens that are read through it."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db, self.nbytes = db, 0
+
+    def execute(self, sql: str, values: Any = ()) -> Any:
+        assert "tokens FROM paths" not in sql
+        return self._db.execute(sql, values)
+
+    @contextmanager
+    def blobopen(self, *where: Any, readonly: bool) -> Iterator[Any]:
+        with self._db.blobopen(*where, readonly=readonly) as blob:
+            before = blob.tell()
+            yield blob
+            self.nbytes += blob.tell() - before
+
+
+def test_a_deletion_reads_of_other_sessions_only_what_is_shared(db: sqlite3.Connection) -> None:
+    n = 20
+    for other in range(n):
+        table.put(db, Session(id=f"other{other}", title="", created=0.0, updated=0.0))
+        said = talk(1) + talk(100, other=1_000_000 * (other + 1))
+        paths.add(db, f"other{other}", "", said)
+        paths.add(db, f"other{other}", "", said + tokens_of([1] * 9999))
+    for end in range(5):
+        paths.add(db, "one", "", talk(2) + tokens_of([end] * 3))
+    own = paths.of(db, "one")
+    counting: Any = Counting(db)
+    assert paths.elsewhere(counting, "one", own) == [TURN] * 5
+    assert counting.nbytes <= n * 4 * 3 * TURN
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_shared_is_what_comparing_all_would_say(db: sqlite3.Connection, seed: int) -> None:
+    rng = random.Random(seed)
+    said = [tokens_of()]
+    for _ in range(40):
+        path = rng.choice(said)
+        part = tokens_of(rng.choice((1, 2)) for _ in range(rng.choice((1, 3, 70, 400))))
+        said.append(path[: rng.randint(0, len(path))] + part)
+        caller, session = rng.choice(("", "key")), rng.choice(("one", "two"))
+        paths.add(db, session, caller, said[-1])
+    own, others = paths.of(db, "one"), paths.of(db, "two")
+    expected = [
+        max((common_length(t, tokens) for who, t in others if who == caller), default=0)
+        for caller, tokens in own
+    ]
+    assert paths.elsewhere(db, "one", own) == expected
 
 
 def test_rows_of_an_older_file_are_built_on(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from talk import TOOLS, Talk, drops_reasoning, look, result, said, strips_ids, u
 
 from everwarm.codec import Codec
 from everwarm.errors import ConfigError
-from everwarm.history.database import MIGRATIONS, Database
+from everwarm.history.database import Database
 from everwarm.history.replies import ReplyTable
+from everwarm.history.schema import MIGRATIONS
 from everwarm.messages import MessageId
 from everwarm.prompt.render import Renderer
 from everwarm.replies import Kept, Reply
@@ -40,15 +41,25 @@ def think(talk: Talk, text: str, answer: str) -> None:
     talk.answer(prompt, ids, said(answer, thought=f"hm {answer}"))
 
 
-def restarted(talk: Talk, path: Path) -> Talk:
+@pytest.fixture
+def databases() -> Iterator[list[Database]]:
+    """Those that a test leaves open."""
+    made: list[Database] = []
+    yield made
+    for db in made:
+        db.close()
+
+
+def restarted(talk: Talk, path: Path, databases: list[Database]) -> Talk:
     """The same conversation with a new renderer over the same file."""
     db = Database(path)
+    databases.append(db)
     renderer = Renderer(talk.codec, store=ReplyTable(db, talk.codec.fingerprint))
     return Talk(renderer, talk.codec, talk.tools, list(talk.messages), talk.read)
 
 
 def test_a_new_renderer_over_the_same_file_renders_the_same_tokens(
-    codec: Callable[..., Codec], path: Path
+    codec: Callable[..., Codec], path: Path, databases: list[Database]
 ) -> None:
     made = codec(DROPS_REASONING)
     db = Database(path)
@@ -65,7 +76,7 @@ def test_a_new_renderer_over_the_same_file_renders_the_same_tokens(
     known = talk.ask(strips_ids)
     db.close()
 
-    again = restarted(talk, path)
+    again = restarted(talk, path, databases)
     prompt = again.ask(strips_ids)
     assert prompt.tokens == known.tokens
     assert prompt.marks == known.marks
@@ -76,14 +87,14 @@ def test_a_new_renderer_over_the_same_file_renders_the_same_tokens(
 
 
 def test_a_restarted_server_knows_a_conversations_tools(
-    codec: Callable[..., Codec], path: Path
+    codec: Callable[..., Codec], path: Path, databases: list[Database]
 ) -> None:
     made = codec(DROPS_REASONING)
     db = Database(path)
     talk = Talk(Renderer(made, store=ReplyTable(db, made.fingerprint)), made, TOOLS)
     think(talk, "first", "one")
     db.close()
-    again = restarted(talk, path)
+    again = restarted(talk, path, databases)
     again.tools = ()
     again.messages.append(user("Summarise."))
     assert again.ask().kept_tools
@@ -91,7 +102,7 @@ def test_a_restarted_server_knows_a_conversations_tools(
 
 
 def test_calls_are_found_after_a_restart_though_the_conversation_begins_anew(
-    codec: Callable[..., Codec], path: Path
+    codec: Callable[..., Codec], path: Path, databases: list[Database]
 ) -> None:
     made = codec(DROPS_REASONING)
     db = Database(path)
@@ -101,19 +112,43 @@ def test_calls_are_found_after_a_restart_though_the_conversation_begins_anew(
     ids = made.encode('so\n</think>\n\n<tool_call>{"name":"look" }</tool_call>')
     talk.answer(talk.ask(), ids, said("", call, thought="so"))
     db.close()
-    again = restarted(talk, path)
+    again = restarted(talk, path, databases)
     again.messages = [user("What was done so far?"), said("", call), result(call, "seen")]
     assert made.decode(ids) in made.decode(again.ask(drops_reasoning).tokens)
     other = again.ask(drops_reasoning, namespace="another key")
     assert made.decode(ids) not in made.decode(other.tokens)
 
 
+def test_replies_of_an_earlier_version_are_found(
+    codec: Callable[..., Codec], path: Path, databases: list[Database]
+) -> None:
+    """They know neither their reasoning nor what they have in common with other samples."""
+    made = codec(DROPS_REASONING)
+    db = Database(path)
+    talk = Talk(Renderer(made, store=ReplyTable(db, made.fingerprint)), made)
+    think(talk, "first", "one")
+    db.close()
+    raw = sqlite3.connect(path)
+    with raw:
+        raw.execute("UPDATE replies SET reply = place")
+        raw.execute("ALTER TABLE replies DROP COLUMN place")
+        raw.execute("ALTER TABLE replies DROP COLUMN reasoning")
+        raw.execute("PRAGMA user_version = 3")
+    raw.close()
+    talk.messages.append(user("more"))
+    for client in (drops_reasoning, lambda m: m):
+        again = restarted(talk, path, databases)
+        again.ask(client)
+        assert again.reprocessed == 1.0
+
+
 def kept(n: int, thread: str, base: str | None = None, size: int = 4) -> Kept:
-    reply = Reply(tokens_of([n, n + 1]), b"c%d" % n, b"b", n, f"text {n}", "", {"x": True})
+    reply = Reply(tokens_of([n, n + 1]), b"c%d" % n, b"b", n, f"text {n}", "", {"x": True}, b"r")
     return Kept(
         namespace="key",
         thread=MessageId(thread),
         id=MessageId(f"{thread}{n}"),
+        place=MessageId(f"{thread}{n} at"),
         base=MessageId(base) if base else None,
         tokens=tokens_of([*range(size - 2), n, n + 1]),
         marks=(Mark(1, "user"),),
@@ -168,13 +203,14 @@ def test_a_file_of_a_newer_version_is_refused(db: Database, path: Path) -> None:
 def test_a_file_that_is_no_database_is_refused_by_name(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("no database " * 100)
-    with pytest.raises(ConfigError, match=r"history\.db cannot be used"):
+    with pytest.raises(ConfigError, match=r"history\.db cannot be used.*Move it away.*\.recover"):
         Database(path).open()
+    assert path.read_text() == "no database " * 100
 
 
 def test_a_failed_write_does_not_end_the_writer(db: Database) -> None:
     db.submit(lambda raw: raw.execute("no sql") and None)  # type: ignore[func-returns-value]
     table = ReplyTable(db, "m")
     table.keep(kept(1, "a"))
-    db.close()
+    db.call(lambda _: None).result(10)
     assert len(table.load(MessageId("a"))) == 1

@@ -152,3 +152,46 @@ def test_the_earlier_of_two_stop_texts_counts(
     p = parser("b c d", "c")
     run(p, [i for c in "a b c d" for i in plain.encode(c)])
     assert p.message.text == "a "
+
+
+THOUGHT = "<think>First.\n\nSecond. STOP</think>\n\nThe answer.\n\nMore."
+CALLED = f"I look.\n\n{CALL.replace('} {', '} STOP {')}\n\nDone.\n\nMore."
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    ("text", "stop", "said"),
+    [
+        (THOUGHT, "\n\n", "The answer."),  # neither in reasoning, nor behind it
+        (THOUGHT, "STOP", "The answer.\n\nMore."),
+        (THOUGHT, "k>\n\nThe", "The answer.\n\nMore."),  # it would begin in a marker
+        (THOUGHT, "think>", "The answer.\n\nMore."),
+        (THOUGHT, "e answer.\n\nM", "Th"),
+        (CALLED, "\n\n", "I look.Done."),  # blanks before and behind a call are nobody's
+        (CALLED, "look.\n\n<tool", "I look.Done.\n\nMore."),
+        (CALLED, "<tool", "I look.Done.\n\nMore."),
+        (CALLED, "arguments", "I look.Done.\n\nMore."),
+        (CALLED, "Done", "I look."),
+        ("One.\n\nTwo.", "\n\n", "One."),
+        ("One.\n\n", "\n\n", "One."),
+        ("One.\n\n", ".\n\n", "One"),
+        ("a <tool b", "<tool", "a "),  # no marker after all
+    ],
+)
+def test_stop_texts_end_the_answer_only(
+    plain: TextCodec,
+    parser: Callable[..., ReplyParser],
+    text: str,
+    stop: str,
+    said: str,
+    seed: int,
+) -> None:
+    p = parser(stop)
+    run(p, cut(plain, text, seed))
+    assert p.message.text == said
+    whole = parser()
+    run(whole, cut(plain, text, seed))
+    assert p.stopped == (said != whole.message.text)
+    assert p.stop_text == (stop if p.stopped else None)
+    assert p.message.reasoning == whole.message.reasoning
+    assert (p.message.tool_calls == whole.message.tool_calls) or not p.has_calls

@@ -16,7 +16,8 @@ from starlette.requests import Request as HttpRequest
 from everwarm.config import Settings
 from everwarm.errors import EngineError, RequestError
 from everwarm.events import Event, Progress, Started, TextDelta
-from everwarm.server.answer import Answer, read_body
+from everwarm.server.answer import Answer
+from everwarm.server.bodies import read_body
 from everwarm.server.kept import Kept
 from everwarm.server.stream import Pace
 from everwarm.wire import formats

@@ -111,6 +111,29 @@ def prepared(client: Client, session: str) -> None:
         assert state == "reading"
 
 
+def test_what_fills_the_context_is_not_read_ahead(client: Client) -> None:
+    """No turn of it could be answered: to read it would only take others' room and time."""
+    asked = {"id": "a", "role": "user", "parts": [{"type": "text", "text": "hello world " * 3000}]}
+    said = {
+        "id": "b",
+        "parent": "a",
+        "role": "assistant",
+        "parts": [{"type": "text", "text": "ok"}],
+    }
+    session = client.post(
+        "/api/sessions/import",
+        {
+            "everwarm": 1,
+            "branches": [{"name": "main", "head": "b"}],
+            "messages": [asked, said],
+        },
+    )["id"]
+    before = client.get("/api/ps")["engine"]
+    assert client.post(f"/api/sessions/{session}/prepare") == {"state": "too_long"}
+    after = client.get("/api/ps")["engine"]
+    assert (after["jobs"], after["tree_tokens"]) == (0, before["tree_tokens"])
+
+
 def test_what_will_be_read_is_read_ahead(client: Client) -> None:
     session = client.new(system="Another system prompt, " + "of many words " * 40)
     prepared(client, session)

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from everwarm.config import Settings
 from everwarm.engine.text import TextCodec
-from everwarm.job import Job, ModelInfo, Sink
+from everwarm.job import EngineHealth, Job, ModelInfo, Sink
 from everwarm.server.app import create_app
 from everwarm.server.guard import MAX_HEADER_BYTES, MAX_HEADERS, Guard
 from everwarm.server.policy import POLICIES, policy_of
@@ -38,6 +38,9 @@ class Idle:
 
     def stats(self) -> dict[str, int | float | str]:
         return {}
+
+    def health(self) -> EngineHealth:
+        return EngineHealth()
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +106,12 @@ HOSTS = {
 }
 ORIGINS = {
     None: True,
-    "http://localhost:3000": True,
+    "own": True,
     LISTED: True,
+    "http://localhost:3000": False,
+    "http://127.0.0.1:9999": False,
+    "x://localhost": False,
+    "https://localhost": False,
     "http://evil.example": False,
     "http://localhost.evil.example": False,
     "null": False,
@@ -150,7 +157,7 @@ def test_host_origin_and_key_on_every_route(
         HOSTS.items(), ORIGINS.items(), KEYS
     ):
         headers = [("Host", host)]
-        headers += [("Origin", origin)] if origin else []
+        headers += [("Origin", origin if origin != "own" else f"http://{host}")] if origin else []
         headers += [key] if key else []
         got = ask(keyed, path, b"", method=method, headers=headers).status
         case = (host, origin, key)
@@ -198,7 +205,7 @@ def preflight(app: Guard, origin: str) -> Answered:
 def test_only_a_listed_page_may_read_answers(keyed: Guard) -> None:
     allowed = preflight(keyed, LISTED)
     assert (allowed.status, allowed.headers["access-control-allow-origin"]) == (204, LISTED)
-    for origin in ("http://localhost:3000", "http://evil.example"):
+    for origin in ("http://localhost", "http://localhost:3000", "http://evil.example"):
         assert "access-control-allow-origin" not in preflight(keyed, origin).headers
     headers = [("Host", "localhost"), ("Origin", LISTED), ("X-Api-Key", "wrong")]
     refused = ask(keyed, "/v1/models", method="GET", headers=headers)
@@ -249,6 +256,74 @@ def test_a_page_of_this_server_may_call_where_the_server_has_another_name(keyed:
 
     assert status("http://my.box:8642") == 200
     assert status("http://my.box:8643") == status("http://my.box.evil:8642") == 403
+
+
+def status_of(app: Guard, method: str, path: str, **headers: str) -> int:
+    given = [(k.replace("_", "-"), v) for k, v in {"Host": "127.0.0.1:8642", **headers}.items()]
+    return ask(app, path, b"{}", method=method, headers=given).status
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "is_own"),
+    [
+        ("127.0.0.1:8642", "http://127.0.0.1:8642", True),
+        ("localhost:8642", "http://LOCALHOST:8642", True),
+        ("[::1]:8642", "http://[::1]:8642", True),
+        ("localhost:80", "http://localhost", True),
+        ("localhost", "http://localhost:80", True),
+        ("127.0.0.1:8642", "http://localhost:8642", False),
+        ("127.0.0.1:8642", "http://127.0.0.1:864", False),
+        ("127.0.0.1:8642", "http://127.0.0.1", False),
+        ("127.0.0.1:8642", "https://127.0.0.1:8642", False),
+        ("127.0.0.1:8642", "x://127.0.0.1:8642", False),
+        ("127.0.0.1:8642", "127.0.0.1:8642", False),
+        ("127.0.0.1:8642", "", False),
+    ],
+)
+def test_the_own_origin_is_the_address_to_the_port(
+    keyless: Guard, host: str, origin: str, is_own: bool
+) -> None:
+    for method, path in (("GET", "/api/sessions"), ("POST", "/api/sessions")):
+        status = status_of(keyless, method, path, Host=host, Origin=origin)
+        assert status == (200 if is_own else 403)
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "", "CROSS-SITE"])
+def test_a_page_of_another_site_may_follow_a_link_here_and_no_more(
+    keyless: Guard, site: str
+) -> None:
+    for method, path in (("GET", "/api/sessions"), ("POST", "/api/sessions"), ("POST", "/health")):
+        assert status_of(keyless, method, path, Sec_Fetch_Site=site) == 403
+    for path in ("/", "/dashboard", "/health"):
+        assert status_of(keyless, "GET", path, Sec_Fetch_Site=site) == 200
+
+
+def test_own_pages_and_listed_ones_may_call(keyed: Guard) -> None:
+    key = {"X_Api_Key": KEY}
+    for own in ({"Sec_Fetch_Site": "same-origin"}, {"Sec_Fetch_Site": "none"}):
+        assert status_of(keyed, "GET", "/api/sessions", **own, **key) == 200
+    listed = {"Origin": LISTED, "Sec_Fetch_Site": "cross-site"}
+    assert status_of(keyed, "GET", "/api/sessions", **listed, **key) == 200
+
+
+FORMS = ["text/plain", "TEXT/PLAIN;charset=UTF-8", "multipart/form-data; boundary=x",
+         "application/x-www-form-urlencoded"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_page_cannot_post_what_a_form_can(keyless: Guard, kind: str) -> None:
+    own = {"Origin": "http://127.0.0.1:8642", "Sec_Fetch_Site": "same-origin"}
+    for name, value in own.items():
+        told = {name: value, "Content_Type": kind}
+        assert status_of(keyless, "POST", "/api/sessions", **told) == 415
+        assert status_of(keyless, "GET", "/api/sessions", **told) == 200
+        json_too = told | {"Content_Type": "application/json"}
+        assert status_of(keyless, "POST", "/api/sessions", **json_too) == 200
+
+
+@pytest.mark.parametrize("kind", [*FORMS, "application/json"])
+def test_a_program_is_asked_for_no_type(keyless: Guard, kind: str) -> None:
+    assert status_of(keyless, "POST", "/api/sessions", Content_Type=kind) == 200
 
 
 def test_models_are_listed_in_the_shape_that_is_asked_for(keyless: Guard) -> None:

@@ -135,3 +135,9 @@ def test_unknown_model_is_404(port: int) -> None:
     status, body = chat(port, model="somebody/else")
     assert status == 404
     assert body["error"]["code"] == "model_not_found"
+
+
+def test_a_strict_tool_is_accepted_where_the_model_has_no_calls(port: int) -> None:
+    function = {"name": "f", "strict": True, "parameters": {"type": "object"}}
+    status, answer = chat(port, tools=[{"type": "function", "function": function}])
+    assert (status, "tool_calls" in answer["choices"][0]["message"]) == (200, False)

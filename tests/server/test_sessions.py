@@ -252,8 +252,16 @@ def test_sessions_are_listed_searched_renamed_and_pinned(client: Client) -> None
     listed = client.get("/api/sessions?limit=2")
     assert [s["id"] for s in listed["sessions"]] == [session, other]
     assert listed["more"]
-    for words in ("kingf", "kingfisher nest", "xqbirds", '"kingfisher', "kingfisher?"):
+    for words in (
+        "kingf",
+        "kingfisher nest",
+        "xqbirds",
+        '"kingfisher',
+        "kingfisher?",
+        "%00nest%00",
+    ):
         found = client.get("/api/sessions?q=" + words.replace(" ", "%20").replace('"', "%22"))
         assert [s["id"] for s in found["sessions"]] == [session]
     assert "kingfisher" in client.get("/api/sessions?q=script%20alert")["sessions"][0]["snippet"]
-    assert client.get("/api/sessions?q=kingfishers%20OR")["sessions"] == []
+    for nothing in ("kingfishers%20OR", "%00"):
+        assert client.get(f"/api/sessions?q={nothing}")["sessions"] == []

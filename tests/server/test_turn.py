@@ -13,8 +13,8 @@ from talk import TOOLS, said, system, user
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.events import Event, TurnRecord
-from everwarm.job import Ended, Job, Leased, ModelInfo, Sink, Token
+from everwarm.events import Event, Finished, TextDelta, TurnRecord
+from everwarm.job import Ended, EngineHealth, Job, Leased, ModelInfo, Sink, Token
 from everwarm.messages import Message
 from everwarm.request import Request
 from everwarm.server.turn import Turns
@@ -45,6 +45,21 @@ class Says:
 
     def stats(self) -> dict[str, int | float | str]:
         return {}
+
+    def health(self) -> EngineHealth:
+        return EngineHealth()
+
+
+class WritesOn(Says):
+    """An engine that writes on behind its reply until it is told to end."""
+
+    def submit(self, job: Job, sink: Sink) -> None:
+        self.sink = sink
+        super().submit(job, lambda o: None if isinstance(o, Ended) else sink(o))
+
+    def cancel(self, job_id: str) -> None:
+        sink, self.sink = self.sink, lambda _: None
+        sink(Ended("cancelled", 1, 1, 0.0, 0.0, 0.0))
 
 
 @pytest.fixture
@@ -102,6 +117,17 @@ def test_a_miss_is_recorded_and_its_text_is_not_logged(
     assert "secret" in record.miss.before
     assert "secret" not in caplog.text
     assert 'miss="system: the system prompt was edited"' in caplog.text
+
+
+def test_a_stop_text_ends_the_engine_s_work_too(engine: Says) -> None:
+    writes_on = WritesOn(engine.codec, 50_000)
+    writes_on.reply = "one. two.</think>\n\nthree. four five six"
+    record, events = answer(turns(writes_on), user("go"), stop=(". ",))
+    assert record.finish == "stop"
+    assert record.completion_tokens < len(engine.codec.encode(writes_on.reply))
+    assert [e.stop for e in events if isinstance(e, Finished)] == [". "]
+    text = "".join(e.text for e in events if isinstance(e, TextDelta))
+    assert text == "three"
 
 
 def test_a_hit_has_no_miss(engine: Says) -> None:

@@ -75,7 +75,21 @@ def test_what_is_remembered_is_bounded_and_the_longest_unseen_goes_first() -> No
         read.append(value)
         return [value]
 
-    once = Once(limit=20)  # two texts of eight characters and two quotes
+    once = Once(limit=20, own=0)  # two texts of eight characters and two quotes
     for value in ("a" * 8, "b" * 8, "a" * 8, "c" * 8, "a" * 8, "b" * 8):
         once(value, validate)
     assert [r[0] for r in read] == ["a", "b", "c", "b"]
+
+
+def test_short_messages_are_bounded_in_number() -> None:
+    once = Once(limit=10_000, own=1000)
+    for n in range(1000):
+        once(n, lambda value: [value])
+    assert len(once) == 9
+
+
+def test_a_message_beyond_the_limit_takes_nobody_s_place() -> None:
+    once = Once(limit=100, own=0)
+    for value in ("a", "b" * 200):
+        once(value, lambda value: [value])
+    assert len(once) == 1

@@ -107,6 +107,7 @@ def _state(holder: Holder, clock: int) -> Candidate:
     """A state with the checkpoints that only it covers; what another also covers is not lost."""
     own = [n for n in holder.node.path() if n.holders == [holder]]
     orphans = sum(n.checkpoint.nbytes for n in own if n.checkpoint is not None)
-    saved = holder.live.length - (own[0].start if own else holder.live.length)
-    nbytes = holder.live.nbytes + orphans
+    length = holder.sequence.length
+    saved = length - (own[0].start if own else length)
+    nbytes = holder.nbytes + orphans
     return Candidate(policy.value(saved, nbytes, clock - holder.used), nbytes, holder)

@@ -31,7 +31,9 @@ class Files(Protocol):
     """Descriptors are plain numbers, to be given back to `close`."""
 
     def make_directory(self, path: Path) -> None:
-        """A directory of the user's own, 0700, made with its parents if it is missing."""
+        """A directory of the user's own, 0700, made with its parents if it is missing.
+
+        What a symbolic link leads to is somebody's choice, and keeps its mode."""
 
     def lock(self, path: Path) -> int:
         """Hold an exclusive lock until `close`. BlockingIOError: somebody else does."""
@@ -74,7 +76,7 @@ class OsFiles:
 
     def make_directory(self, path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if stat.S_IMODE(path.stat().st_mode) != 0o700:
+        if not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) != 0o700:
             path.chmod(0o700)
 
     def lock(self, path: Path) -> int:

@@ -15,8 +15,11 @@ from everwarm.cache import tree
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.job import Path
 
+Cut = Callable[[Holder, Node], Segment | None]
+"""Copies a node's rows out of a state; None: there is no room for them."""
 
-def forget(root: Node, path: Path, cut: Callable[[Holder, Node], Segment]) -> Iterator[Holder]:
+
+def forget(root: Node, path: Path, cut: Cut) -> Iterator[Holder]:
     """Remove the nodes of a path that are its own, behind its first `keep` tokens.
 
     Gives the states to be dropped, while they still stand in the tree.
@@ -35,7 +38,7 @@ def forget(root: Node, path: Path, cut: Callable[[Holder, Node], Segment]) -> It
         del node.parent.children[node.tokens[0]]
 
 
-def _leave_shared(holder: Holder, keep: int, cut: Callable[[Holder, Node], Segment]) -> None:
+def _leave_shared(holder: Holder, keep: int, cut: Cut) -> None:
     for n in holder.node.path():
         if n.holders == [holder] and (n.end <= keep or len(n.children) > 1):
             n.segment = cut(holder, n)

@@ -6,7 +6,7 @@
     p         the longest restorable position <= min(reach, n - 1)
 
 A position can be restored where every layer can produce its state: cuttable layers anywhere within
-reach, the others at a checkpoint exactly there, or at the present end of a live state.
+reach, the others at a checkpoint exactly there, or at the present end of a sequence, if it has one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Plan:
     `new`: nothing to continue from. `move`: the holder's state as it is. `rewind`: cut its tail
     out, go back to `base`. `fork`: copy its first `base` tokens. `join`: a fresh state, built from
     segments only. Then `segments` [base, at) are appended and `checkpoint` put back. Both may rest
-    on disk.
+    on disk. `keeps_tail` False: what a rewind leaves is lost, for want of room.
     """
 
     at: int
@@ -38,6 +38,7 @@ class Plan:
     base: int = 0
     segments: tuple[Segment, ...] = ()
     checkpoint: Piece | OnDisk | None = None
+    keeps_tail: bool = True
 
     @property
     def files(self) -> list[OnDisk]:
@@ -70,7 +71,7 @@ def _cost(p: Plan) -> int:
         (s.end - s.start) * (READ_COST if isinstance(s.piece, OnDisk) else 1) for s in p.segments
     )
     if p.way == "rewind" and p.holder is not None:
-        return joined + p.holder.live.length - p.base
+        return joined + p.holder.sequence.length - p.base
     return joined + (p.base if p.way == "fork" else 0)
 
 
@@ -91,9 +92,10 @@ def _from(
     used = tuple(_upto(s, at) for s in segments if s.start < at)
     if holder is None:
         return Plan(at, "join", None, 0, used, checkpoint)
-    if at == base == holder.live.length and not holder.busy:
+    length = holder.sequence.length
+    if at == base == length == holder.sequence.end and not holder.busy:
         return Plan(at, "move", holder, base)
-    way: Way = "fork" if holder.busy or base < holder.live.length - base else "rewind"
+    way: Way = "fork" if holder.busy or base < length - base else "rewind"
     return Plan(at, way, holder, base, used, checkpoint)
 
 
@@ -150,7 +152,7 @@ def _position(
         held = step.node.checkpoint or (step.node.shelved_checkpoint if from_disk else None)
         if held is not None and step.upto == step.node.end <= reach:
             at, checkpoint = step.node.end, held
-    length = holder.live.length if holder is not None else 0
-    if at <= length <= reach and length == shared:
-        return length, None
+    end = holder.sequence.end if holder is not None else None
+    if end is not None and at <= end <= reach and end == shared:
+        return end, None
     return at, checkpoint

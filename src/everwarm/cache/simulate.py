@@ -138,6 +138,8 @@ class Digest:
 class Counted:
     """A state that holds what it read, and weighs what a model's would. Live."""
 
+    can_undo = False
+
     def __init__(self, sizes: Sizes, is_cuttable: bool) -> None:
         self.is_cuttable = is_cuttable
         self._sizes = sizes
@@ -161,6 +163,25 @@ class Counted:
     def holds(self, tokens: Tokens[int]) -> bool:
         """Whether this is the state of a model that has read exactly these tokens."""
         return self._rows == tokens and self._digest == zlib.crc32(tokens)
+
+    @property
+    def checkpoint_nbytes(self) -> int:
+        return 0 if self.is_cuttable else self._sizes.checkpoint
+
+    def rows_nbytes(self, n: int) -> int:
+        return n * self._sizes.token
+
+    def settle(self) -> None:
+        pass
+
+    def hold(self) -> None:
+        pass
+
+    def undo(self) -> None:
+        raise AssertionError("nothing is read ahead here")
+
+    def release(self, start: int, end: int) -> Rows:
+        return self.cut(start, end)
 
     def cut(self, start: int, end: int) -> Rows:
         return Rows(self._rows[start:end], (end - start) * self._sizes.token)
@@ -197,11 +218,17 @@ class Counted:
     def reserve(self) -> None:
         pass
 
+    def reserve_to(self, rows: int) -> None:
+        pass
+
 
 def replay(variant: Variant, sessions: Iterable[Session], sizes: Sizes, score: Score) -> None:
     """Answer all requests of these sessions in one cache, taking turns between sessions."""
     cache = Cache(
-        lambda: Counted(sizes, variant.is_cuttable), budget=sizes.budget, policy=variant.policy
+        lambda: Counted(sizes, variant.is_cuttable),
+        budget=sizes.budget,
+        bytes_at=lambda rows: rows * sizes.token + (not variant.is_cuttable) * sizes.checkpoint,
+        policy=variant.policy,
     )
     waiting = [(s.name, iter(s.turns)) for s in sessions]
     while waiting:
@@ -214,29 +241,25 @@ def replay(variant: Variant, sessions: Iterable[Session], sizes: Sizes, score: S
 
 
 def _answer(cache: Cache, turn: Turn, namespace: str, score: Score) -> None:
-    lease = cache.lease(turn.tokens, turn.marks, namespace)
-    assert lease is not None, "nothing is busy, so nothing is worth waiting for"
-    live = lease.holder.live
+    rows = len(turn.tokens) + len(turn.reply)
+    lease = cache.lease(turn.tokens, turn.marks, namespace, rows=rows)
+    assert isinstance(lease, Lease), "nothing is busy, so nothing is worth waiting for"
+    sequence, live = lease.sequence, lease.sequence.live
     assert isinstance(live, Counted)
     assert live.holds(turn.tokens[: lease.start]), "a state came back that is not its prompt's"
     _count(score, turn, lease)
     end = len(turn.tokens) - 1
     for to, kind in cache.stops(lease, end).items():
-        _read(lease, turn.tokens[live.length : to])
+        sequence.prefill(turn.tokens[live.length : to])
         cache.checkpoint(lease, kind)
         score.checkpoints_taken += not live.is_cuttable
         score.checkpoints_most = max(score.checkpoints_most, _held(lease))
-    _read(lease, turn.tokens[live.length :])
-    _read(lease, turn.reply)
+    sequence.prefill(turn.tokens[live.length :])
+    sequence.prefill(turn.reply)
     cache.commit(lease)
     score.checkpoints_taken += not live.is_cuttable
     score.checkpoints_most = max(score.checkpoints_most, _held(lease))
     score.cache_bytes_most = max(score.cache_bytes_most, cache.nbytes)
-
-
-def _read(lease: Lease, tokens: Tokens[int]) -> None:
-    lease.holder.live.read(tokens)  # type: ignore[attr-defined]
-    lease.holder.tokens.extend(tokens)
 
 
 def _held(lease: Lease) -> int:

@@ -34,7 +34,8 @@ class OnDisk:
 class Live(Protocol):
     """What a model remembers of the first `length` tokens of a sequence; can be continued.
 
-    `is_cuttable`: every position can be come back to; else only checkpoints and `length` itself.
+    `is_cuttable`: it can be rewound to any position; else only to checkpoints and to `length`.
+    Only its `Sequence` calls what changes it.
     """
 
     @property
@@ -43,9 +44,34 @@ class Live(Protocol):
     def nbytes(self) -> int: ...
     @property
     def is_cuttable(self) -> bool: ...
+    @property
+    def can_undo(self) -> bool:
+        """Whether `undo` works."""
+
+    @property
+    def checkpoint_nbytes(self) -> int:
+        """Bytes that a checkpoint taken now would take; 0 where every layer can be cut."""
+
+    def rows_nbytes(self, n: int) -> int:
+        """Bytes that a piece of n rows would take."""
+
+    def read(self, tokens: Any) -> Any:
+        """Read tokens, or an array of one; what the model makes of them, perhaps not evaluated."""
+
+    def settle(self) -> None:
+        """Evaluate what was read."""
+
+    def hold(self) -> None:
+        """Make the next `read` of one token undoable."""
+
+    def undo(self) -> None:
+        """Take back the one token read since `hold`."""
 
     def cut(self, start: int, end: int) -> Piece:
         """Copy the cuttable layers' rows [start, end) out."""
+
+    def release(self, start: int, end: int) -> Piece:
+        """As `cut`, but a layer's rows go when they are copied: the state is of no more use."""
 
     def checkpoint(self) -> Piece | None:
         """What the other layers hold at `length`; None where there are no others."""
@@ -81,7 +107,7 @@ class Live(Protocol):
         self, held: Sequence[Layer], buffers: Sequence[Any], start: int, end: int,
         piece_start: int, room: int
     ) -> None:  # fmt: skip
-        """As `extend`, from what `rows_out` gave. Makes room for `room` rows."""
+        """As `extend`, from what `rows_out` gave. Makes room for `room` rows, and some ahead."""
 
     def checkpoint_out(self, piece: Piece, at: int) -> Bytes | None:
         """A checkpoint that was taken at `at`, copied out; None: it cannot be written down."""
@@ -91,3 +117,6 @@ class Live(Protocol):
 
     def reserve(self) -> None:
         """Make room for what will come, so that the next continuation moves no bytes."""
+
+    def reserve_to(self, rows: int) -> None:
+        """Make room for so many rows at once."""

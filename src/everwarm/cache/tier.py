@@ -29,7 +29,7 @@ from everwarm.cache.join import Joined
 from everwarm.cache.places import CELL
 from everwarm.cache.restore import Plan
 from everwarm.cache.restoring import MOST_AT_ONCE
-from everwarm.cache.store import Bytes, OnDisk
+from everwarm.cache.store import Bytes, Live, OnDisk
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.tokens import MarkKind, Tokens
 
@@ -38,6 +38,10 @@ KEPT: Final = frozenset(("system", "prompt", None))
 FILE_S: Final = 0.003
 FIRST_READ_RATE: Final = 500e6
 WORTH_READING: Final = 64
+MakeRoom = Callable[[int, list[Holder]], bool]
+"""Room in memory for so many bytes, with these states spared; False: not now."""
+WRITE_SHARE: Final = 16
+"""Of the memory budget, one part in this many may be copies that wait to be written."""
 WORTH_SHARING: Final = 256
 """Rows at the start of a conversation up to which each has them in files of its own."""
 
@@ -47,7 +51,8 @@ class _Write:
     """A piece on its way: rows [start, end) of a sequence, or a checkpoint at `end`."""
 
     done: Future[str | None]
-    holder: Holder
+    root: Node
+    node: Node
     tokens: Tokens[int]
     start: int
     end: int
@@ -57,9 +62,12 @@ class _Write:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What is to be written: rows up to `node`, of a state or of what it left behind there."""
+    """What is to be written: rows up to `node`, of a state or of what it left behind there.
 
-    holder: Holder
+    It holds no state: what memory lets go is gone at once, written or not.
+    """
+
+    root: Node
     namespace: str
     node: Node
     tokens: Tokens[int]
@@ -80,6 +88,8 @@ class DiskTier:
     ) -> None:
         self.store = store
         self._most_bytes = most_bytes
+        self._make_room: MakeRoom = lambda nbytes, spare: True
+        self._shape: Live | None = None
         self._fingerprint = fingerprint
         self._wake = wake
         self._pending: deque[tuple[Holder, str]] = deque()
@@ -91,8 +101,19 @@ class DiskTier:
         self._root_of: Callable[[str], Node] | None = None
 
     @property
+    def writing_nbytes(self) -> int:
+        """Bytes that were copied out and are not on disk yet."""
+        return self._write.nbytes if self._write is not None else 0
+
+    @property
     def is_idle(self) -> bool:
         return not self._pending and not self._tails and self._write is None
+
+    def attach(self, shape: Live, budget: int, make_room: MakeRoom) -> None:
+        """Serve a cache of so many bytes. `shape`: an empty state, which knows its layers."""
+        self._shape = shape
+        self._most_bytes = min(self._most_bytes, budget // WRITE_SHARE)
+        self._make_room = make_room
 
     def graft(self, root_of: Callable[[str], Node]) -> int:
         """Put everything that is on disk into the trees; how many pieces."""
@@ -104,7 +125,7 @@ class DiskTier:
             r = stored.record
             piece = OnDisk(stored.file_id, stored.nbytes)
             under = ends.get(stored.above) if stored.above is not None else None
-            start = root_of(r.namespace) if under is None else _up_to(under, r.start)
+            start = root_of(r.namespace) if under is None else tree.up_to(under, r.start)
             if start.end != r.start:
                 continue
             node = tree.grow(start, r.tokens)
@@ -113,7 +134,7 @@ class DiskTier:
             if r.kind == "checkpoint":
                 node.shelved_checkpoint = piece
             else:
-                _attach(node, Segment(piece, r.start, r.start, r.end))
+                tree.shelve(node, Segment(piece, r.start, r.start, r.end))
             if stored.is_pinned:
                 pinned.append(node)
             n += 1
@@ -150,25 +171,38 @@ class DiskTier:
         """A state is about to go back: what it leaves as segments is written all the same."""
         for h, namespace in self._pending:
             if h is holder:
-                self._tails.append(_Source(h, namespace, h.node, h.tokens[: h.node.end]))
+                tokens = h.sequence.tokens[: h.node.end]
+                self._tails.append(_Source(h.root, namespace, h.node, tokens))
 
     def step(self) -> None:
         """File the write that has ended, start the next one. Copies at most one cell of rows."""
         if self._write is not None:
             if not self._write.done.done():
                 return
-            self._file(self._write)
-            self._write = None
+            ended, self._write = self._write, None
             self._may_join = True
+            self._file(ended)
+        source = [h for h, _ in list(self._pending)[:1]]
+        if self.is_idle or not self._make_room(self._most_bytes, source):
+            return
         while self._pending and self._write is None:
-            holder, namespace = self._pending[0]
+            holder, namespace = self._pending.popleft()  # gone where the next line raises
             self._write = self._next(holder, namespace)
-            if self._write is None:
-                self._pending.popleft()
+            if self._write is not None:
+                self._pending.appendleft((holder, namespace))
         if self._write is None:
             self._write = self._next_tail()
         if self._write is not None:
             self._write.done.add_done_callback(lambda _: self._wake())
+
+    def skip(self) -> None:
+        """Joining files has failed: not again before something new was written."""
+        self._may_join = False
+
+    def restart(self, root_of: Callable[[str], Node]) -> None:
+        """Begin again with trees that know nothing: write nothing of the old ones."""
+        self._pending, self._tails = deque(), deque()
+        self.graft(root_of)
 
     @property
     def is_tidy(self) -> bool:
@@ -221,7 +255,6 @@ class DiskTier:
     def let_go(self, holder: Holder) -> None:
         """Write no more of this state."""
         self._pending = deque(p for p in self._pending if p[0] is not holder)
-        self._tails = deque(t for t in self._tails if t.holder is not holder)
 
     def gone(self, file_ids: frozenset[str], roots: Iterable[Node]) -> None:
         """Files were deleted: nothing stands on them any more."""
@@ -254,57 +287,64 @@ class DiskTier:
 
     def _next(self, holder: Holder, namespace: str) -> _Write | None:
         path = holder.node.path()
-        end = min(holder.live.length, path[-1].end if path else 0)
+        end = min(holder.sequence.length, path[-1].end if path else 0)
         at = _written(path)
         if holder.busy:
             end -= end % CELL  # of a state that grows only whole cells
-        source = _Source(holder, namespace, holder.node, holder.tokens)
+        source = _Source(holder.root, namespace, holder.node, holder.sequence.tokens)
         if at < end:
             heads = {n.end for n in path if n.kind == "system" and n.end > at}
-            to = min(end, self._most_at(source, at), *heads)
-            made = holder.live.rows_out(at, to)
+            to = min(end, self._most_at(at, holder.sequence.live.rows_nbytes(1)), *heads)
+            made = holder.sequence.live.rows_out(at, to)
             return self._start(source, "segment", at, to, made, "system" if to in heads else None)
         return self._next_checkpoint(source, at)
 
     def _next_tail(self) -> _Write | None:
         """The next of what states left behind."""
         while self._tails:
-            source = self._tails[0]
+            source = self._tails.popleft()  # gone where the next lines raise
             path = source.node.path()
             write = self._next_at_rest(source, path) if _is_in_tree(path) else None
             if write is not None:
+                self._tails.appendleft(source)
                 return write
-            self._tails.popleft()
         return None
 
     def _next_at_rest(self, source: _Source, path: list[Node]) -> _Write | None:
-        at = _written(path)
-        node = next((n for n in path if n.start <= at < n.end), None)
+        at, end = _written(path), len(source.tokens)  # its last node may have grown since
+        node = next((n for n in path if n.start <= at < min(n.end, end)), None)
         if node is None:
             return self._next_checkpoint(source, at)
-        to = min(node.end, self._most_at(source, at))
+        assert self._shape is not None
         if node.holders:
-            made = node.holders[0].live.rows_out(at, to)
+            live = node.holders[0].sequence.live
+            to = min(node.end, end, self._most_at(at, live.rows_nbytes(1)))
+            made = live.rows_out(at, to)
         elif (s := node.segment) is not None and not isinstance(s.piece, OnDisk):
-            made = source.holder.live.piece_rows_out(s.piece, at, to, s.piece_start)
+            row = s.piece.nbytes // max(s.end - s.piece_start, 1)
+            to = min(node.end, end, self._most_at(at, row))
+            made = self._shape.piece_rows_out(s.piece, at, to, s.piece_start)
         else:
             return None
         is_head = node.kind == "system" and to == node.end
         return self._start(source, "segment", at, to, made, "system" if is_head else None)
 
-    def _most_at(self, source: _Source, at: int) -> int:
+    def _most_at(self, at: int, row_nbytes: int) -> int:
         """How far one piece that begins here may reach."""
-        live = source.holder.live
-        rows = max(self._most_bytes * live.length // max(live.nbytes, 1), 1)
+        rows = max(self._most_bytes // max(row_nbytes, 1), 1)
         return min((at // CELL + 1) * CELL, at + rows)
 
     def _next_checkpoint(self, source: _Source, at: int) -> _Write | None:
+        at = min(at, len(source.tokens))
         for node in source.node.path():
             piece = node.checkpoint
             wanted = node.kind in KEPT or len(node.children) > 1
             if piece is None or node.shelved_checkpoint or not wanted or node.end > at:
                 continue
-            out = source.holder.live.checkpoint_out(piece, node.end)
+            if piece.nbytes > self._most_bytes and not self._make_room(piece.nbytes, []):
+                continue
+            assert self._shape is not None
+            out = self._shape.checkpoint_out(piece, node.end)
             if out is not None:
                 return self._start(source, "checkpoint", node.end, node.end, out, node.kind)
         return None
@@ -323,15 +363,17 @@ class DiskTier:
         layers, buffers = made
         nbytes = sum(memoryview(b).nbytes for b in buffers)
         done = self.store.write(record, layers, buffers)
-        return _Write(done, of.holder, tokens, start, end, nbytes, kind == "checkpoint")
+        return _Write(done, of.root, of.node, tokens, start, end, nbytes, kind == "checkpoint")
 
     def _file(self, write: _Write) -> None:
         file_id = write.done.result() if write.done.exception() is None else None
         if file_id is None:
-            self.let_go(write.holder)  # no room or no disk now: again behind the next turn
+            for queue in (self._pending, self._tails):  # no room, no disk: behind the next turn
+                if queue and _node_of(queue[0]) is write.node:
+                    queue.popleft()
             return
         piece = OnDisk(file_id, write.nbytes)
-        steps = tree.match(write.holder.root, write.tokens)
+        steps = tree.match(write.root, write.tokens)
         if not steps or steps[-1].upto < write.end:
             return
         if not write.is_checkpoint:
@@ -345,6 +387,10 @@ class DiskTier:
 
 def _file_of(s: Segment) -> str | None:
     return s.piece.file_id if isinstance(s.piece, OnDisk) else None
+
+
+def _node_of(source: tuple[Holder, str] | _Source) -> Node:
+    return source.node if isinstance(source, _Source) else source[0].node
 
 
 def _is_in_tree(path: list[Node]) -> bool:
@@ -383,18 +429,3 @@ def _needed(node: Node) -> set[str]:
         staying = [s for s in n.shelved if not _leaves(s, path, i)]
         out |= {f for s in staying or n.shelved if (f := _file_of(s))}
     return out | ({node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set())
-
-
-def _up_to(node: Node, at: int) -> Node:
-    """The node at a position on the path of this one, made by a split if need be."""
-    while node.start >= at and node.parent is not None:
-        node = node.parent
-    return tree.split(node, at) if node.start < at < node.end else node
-
-
-def _attach(node: Node, segment: Segment) -> None:
-    """Note a file's rows on all nodes of a path that it covers."""
-    at: Node | None = node
-    while at is not None and at.parent is not None and at.end > segment.start:
-        at.shelved.append(segment)
-        at = at.parent

@@ -17,11 +17,13 @@ what is *unseen*. Not here: what to restore (`restore.py`), what to let go (`pol
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
 
-from everwarm.cache.store import Live, OnDisk, Piece
+from everwarm.cache.sequence import Sequence
+from everwarm.cache.store import OnDisk, Piece
 from everwarm.tokens import Mark, MarkKind, Tokens, common_length, tokens_of
 
 
@@ -41,17 +43,28 @@ class Segment:
         )
 
 
+class Arriving(Protocol):
+    """What a sequence still gets: files from disk, and pieces that are in memory."""
+
+    @property
+    def most_nbytes(self) -> int:
+        """The most bytes of files that are read and not yet taken over at any one time."""
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """Pieces in memory that are still needed."""
+
+
 @dataclass(eq=False, slots=True)
 class Holder:
-    """A live state and its place in the tree. Live: engine thread only.
+    """A sequence and its place in the tree. Live: engine thread only.
 
-    `tokens` are exactly what the state has read; the tree may lag behind while it is busy.
-    `goal` is what a busy holder is going to read, `rows` what its state may grow to.
-    `restoring`: its state is on its way from disk, and the tree does not know it yet.
+    The tree may lag behind the sequence while it is busy. `goal` is what a busy holder is going to
+    read, `rows` the length to which it may grow, `promised` the bytes that it may take then.
+    `arriving`: the sequence is on its way from disk.
     """
 
-    live: Live
-    tokens: Tokens[int]
+    sequence: Sequence
     node: Node
     root: Node
     busy: bool = True
@@ -60,7 +73,14 @@ class Holder:
     marks: tuple[Mark, ...] = ()
     used: int = 0
     rows: int = 0
-    restoring: bool = False
+    promised: int = 0
+    arriving: Arriving | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes, or may take without asking anybody."""
+        nbytes = self.sequence.nbytes
+        return max(nbytes, self.promised) if self.busy else nbytes
 
 
 @dataclass(eq=False, slots=True)
@@ -165,7 +185,7 @@ def node_at(step: Step) -> Node:
 def advance(holder: Holder) -> list[Segment]:
     """Move a holder down to where its tokens end; give back the segments that it now covers."""
     covered: list[Segment] = []
-    node, tokens = holder.node, holder.tokens
+    node, tokens = holder.node, holder.sequence.tokens
     while node.end < len(tokens):
         child = node.children.get(tokens[node.end])
         if child is None:
@@ -183,7 +203,7 @@ def advance(holder: Holder) -> list[Segment]:
 
 def _append(node: Node, holder: Holder) -> Node:
     """Put the rest of a holder's tokens below `node`: in its own edge where that is a free leaf."""
-    rest = holder.tokens[node.end :]
+    rest = holder.sequence.tokens[node.end :]
     bare = node.checkpoint is None and node.shelved_checkpoint is None and node.kind is None
     free = bare and not node.children
     if node.parent is not None and free and node.holders == [holder]:
@@ -195,7 +215,7 @@ def _append(node: Node, holder: Holder) -> Node:
     return child
 
 
-def grow(node: Node, tokens: Sequence[int]) -> Node:
+def grow(node: Node, tokens: Iterable[int]) -> Node:
     """The node behind these tokens below `node`, made where it is not there yet."""
     rest = tokens_of(tokens)
     while rest:
@@ -221,3 +241,18 @@ def withdraw(holder: Holder, down_to: Node) -> list[Node]:
         node = node.parent
     holder.node = down_to
     return left
+
+
+def up_to(node: Node, at: int) -> Node:
+    """The node at a position on the path of this one, made by a split if need be."""
+    while node.start >= at and node.parent is not None:
+        node = node.parent
+    return split(node, at) if node.start < at < node.end else node
+
+
+def shelve(node: Node, segment: Segment) -> None:
+    """Note a file's rows on all nodes of a path that it covers."""
+    at: Node | None = node
+    while at is not None and at.parent is not None and at.end > segment.start:
+        at.shelved.append(segment)
+        at = at.parent

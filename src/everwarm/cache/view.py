@@ -53,7 +53,7 @@ def view(
 def _held(node: Node) -> Iterable[tuple[int, int, int]]:
     """(what, its bytes, how many of its rows lie here) for what holds a node's rows in memory."""
     for h in node.holders[:1]:
-        yield id(h), h.live.nbytes, len(node.tokens)
+        yield id(h), h.sequence.nbytes, len(node.tokens)
     if node.segment is not None:
         yield id(node.segment.piece), node.segment.piece.nbytes, len(node.tokens)
 

@@ -20,12 +20,12 @@ def should_wait(
         if not h.busy or h.root is not root:
             continue
         if h.ending:
-            if common_length(h.tokens, tokens) > chosen.at:
+            if common_length(h.sequence.tokens, tokens) > chosen.at:
                 return True
             continue
         shared = min(common_length(h.goal, tokens), len(tokens) - 1)
         if not is_cuttable:
             shared = max((m.at for m in h.marks if m.at <= shared), default=0)
-        if h.live.length < shared and shared > chosen.at + WORTH_WAITING:
+        if (h.sequence.end or 0) < shared and shared > chosen.at + WORTH_WAITING:
             return True
     return False

@@ -1,5 +1,8 @@
 """Upstream shims.
 
+`keep_file_limits` dies when importing mlx_lm no longer sets RLIMIT_NOFILE to (2048, 4096): that
+fails where the hard limit is lower, and takes descriptors away where it is higher.
+
 `enable_fast_blas` dies when the mlx-cpu wheel links an optimised BLAS. Until then it links the
 netlib reference BLAS; symbols of a library loaded RTLD_GLOBAL before mlx take its place.
 """
@@ -9,10 +12,12 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import resource
 import sys
 from importlib import metadata
 from pathlib import Path
 
+_setrlimit = resource.setrlimit
 _PARTS = ("libquadmath", "libgfortran", "libgomp", "libopenblas")
 
 
@@ -32,6 +37,21 @@ def enable_fast_blas() -> str:
     if _load(["libopenblas.so.0"]):
         return "openblas (system)"
     return "builtin"
+
+
+def keep_file_limits() -> None:
+    """Let nobody in this process lower the limits on open files, or fail to raise them."""
+    resource.setrlimit = _never_fewer_files
+
+
+def _never_fewer_files(which: int, limits: tuple[int, int]) -> None:
+    if which == resource.RLIMIT_NOFILE:
+        soft, hard = resource.getrlimit(which)
+        highest = sys.maxsize if hard == resource.RLIM_INFINITY else hard
+        if soft != resource.RLIM_INFINITY:
+            soft = max(soft, min(limits[0], highest))
+        limits = (soft, hard)
+    _setrlimit(which, limits)
 
 
 def _bundled() -> list[str]:

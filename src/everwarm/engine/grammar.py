@@ -74,6 +74,11 @@ class Grammars:
         made = llguidance.LLMatcher(self._tables, grammar, log_level=0)
         if made.is_error():
             raise ValueError(_reason(made.get_error()))
+        # Some faults show only where the first token is asked for.
+        begun = made.deep_copy()
+        begun.compute_bitmask()
+        if begun.is_error():
+            raise ValueError("no reply can begin as it asks, or to find one takes too much")
         with self._lock:
             self._compiled[grammar] = made
             while len(self._compiled) > KEPT:

@@ -160,13 +160,23 @@ def arrays(x: Any) -> list[mx.array]:
     return arrays(x.__dict__)
 
 
-def bytes_at(c: Any, rows: int) -> int:
-    """Bytes of a cache once it has read `rows` tokens, from what it holds of the first."""
-    held, k = arrays(c), kind(c)
-    if k in ("cuttable", "windowed"):
-        most = min(rows, c.max_size) if k == "windowed" else rows
-        return sum(a.nbytes // a.shape[-2] * most for a in held)
-    return sum(a.nbytes for a in held)
+def row_nbytes(c: Any) -> int:
+    """Bytes of one row of a cache that keeps rows; 0 before it has any."""
+    return int(sum(a.nbytes // a.shape[-2] for a in arrays([c.keys, c.values])))
+
+
+def bytes_at(c: Any, rows: int, chunk: int) -> int:
+    """The most bytes of a cache with room for `rows` tokens, from what it holds of the first.
+
+    A window holds the rows of a whole call beside its own until the next call.
+    """
+    match kind(c):
+        case "cuttable":
+            return row_nbytes(c) * rows
+        case "windowed":
+            return row_nbytes(c) * min(rows, int(c.max_size) + chunk)
+        case _:
+            return sum(a.nbytes for a in arrays(c))
 
 
 def hold(c: Any) -> Any:

@@ -1,7 +1,8 @@
 """Run one job: lease, prefill, decode, commit. A synchronous generator of steps.
 
-`run` yields after each prefill chunk and each token; its caller decides who is next. Whatever ends
-it, its `finally` files what was read.
+`steps` yields after each prefill chunk and each token; its caller decides who is next. An error of
+the model leaves its layers uneven, and the state goes back to where the lease began; after any
+other, such as a grammar's or a sampler's, what was read is kept.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from typing import Any, Literal
 import mlx.core as mx
 
 from everwarm.cache.cache import Cache, Lease
+from everwarm.cache.sequence import Sequence
 from everwarm.codec import Codec
 from everwarm.engine.grammar import Grammars
 from everwarm.engine.guide import Guide
-from everwarm.engine.state import State
-from everwarm.engine.stop import StopTexts
 from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
 
 Phase = Literal["wait", "prefill", "decode"]
@@ -53,7 +53,7 @@ class Run:
         cache: Cache,
         codec: Codec,
         sink: Callable[[Output], None],
-        chunk: int,
+        chunk: int = 512,
         grammars: Grammars | None = None,
     ) -> None:
         self.job, self.cache, self.codec, self.sink = job, cache, codec, sink
@@ -61,17 +61,22 @@ class Run:
         self.chunk = chunk
         self.phase: Phase = "wait"
         self.cancelled = False
+        self.waits_for_room = False
         self.lease: Lease | None = None
+        self._unread: mx.array | None = None
         self.submitted = self.leasing = time.perf_counter()
         self.counts = Counts()
 
     def try_lease(self) -> bool:
-        """Take the job up; False: what it needs is being read, by somebody else or from disk."""
+        """Take the job up; False: what it needs is being read, by somebody else or from disk, or
+        there is no room for it (`waits_for_room`)."""
         job = self.job
         if self.lease is None:
             self.leasing = time.perf_counter()
             rows = len(job.tokens) + min(job.max_tokens, LIKELY_REPLY)
-            self.lease = self.cache.lease(job.tokens, job.marks, job.namespace, rows=rows)
+            found = self.cache.lease(job.tokens, job.marks, job.namespace, rows=rows)
+            self.waits_for_room = found == "room"
+            self.lease = found if isinstance(found, Lease) else None
         if self.lease is None:
             return False
         lease = self.lease
@@ -89,57 +94,72 @@ class Run:
         """Prefill and decode. Closing the generator cancels; what was read is kept."""
         lease = self.lease
         assert lease is not None
-        state: State = lease.holder.live  # type: ignore[assignment]
         try:
-            yield from self._prefill(lease, state)
+            yield from self._prefill(lease)
             if self.job.max_tokens == 0:
                 self.counts.reason = "length"
                 return
             self.phase = "decode"
-            yield from self._decode(lease, state)
+            yield from self._decode(lease.sequence)
         except GeneratorExit:
             self.counts.reason = "cancelled"
             raise
-        # Whatever a model raises has left its layers uneven: back to where the lease began.
+        # A model raises anything. What was read before is kept, and the caller hears of it.
         except Exception:
-            self.cache.abandon(lease)
-            self.lease = None
+            self._look_behind(lease.sequence)
+            self.give_back()
             raise
 
     def finish(self) -> None:
         """File the state and say that the job is over."""
         began = time.perf_counter()
-        if self.lease is not None and self.lease.restoring is not None:
-            self.cache.abandon(self.lease)
-        elif self.lease is not None:
-            self.cache.commit(self.lease)
-        self.lease = None
+        self.give_back()
+        self.sink(self.ended(time.perf_counter() - began))
+
+    def give_back(self) -> None:
+        """File what was read. What has no end goes back to where the lease began.
+
+        Where the cache raises it has dropped the state.
+        """
+        lease, self.lease = self.lease, None
+        if lease is None:
+            return
+        if lease.restoring is None and lease.sequence.end is not None:
+            self.cache.commit(lease)
+        else:
+            self.cache.abandon(lease)
+
+    def _look_behind(self, sequence: Sequence) -> None:
+        """After an error: know every token that was read, and whether the model has failed too."""
+        if sequence.is_ahead and self._unread is not None:
+            sequence.look(_int(self._unread))
+        if sequence.end is not None:
+            sequence.settle()
+
+    def ended(self, commit_s: float) -> Ended:
+        """What the job came to."""
         c = self.counts
         if c.prefilled >= TELLING_PREFILL:
             self.cache.prefill_tps = c.prefilled / c.prefill_s
-        commit_s = time.perf_counter() - began
-        self.sink(
-            Ended(
-                c.reason, c.prefilled, c.completion, c.prefill_s, c.decode_s, commit_s,
-                c.thinking_cut,
-            )
-        )  # fmt: skip
+        return Ended(
+            c.reason, c.prefilled, c.completion, c.prefill_s, c.decode_s, commit_s, c.thinking_cut
+        )
 
-    def _prefill(self, lease: Lease, state: State) -> Iterator[None]:
+    def _prefill(self, lease: Lease) -> Iterator[None]:
         """Read all but the last prompt token, cut on an absolute grid and at checkpoints."""
         tokens, end = self.job.tokens, len(self.job.tokens) - 1
+        sequence = lease.sequence
         stops = self.cache.stops(lease, end)
         first = True
-        while state.length < end:
+        while sequence.length < end:
             began = time.perf_counter()
-            at = state.length
+            at = sequence.length
             stop = next((c for c in stops if c > at), end)
             to = min((at // self.chunk + 1) * self.chunk, stop, end)
-            state.read(tokens[at:to])
-            state.settle()
-            lease.holder.tokens.extend(tokens[at:to])
+            sequence.prefill(tokens[at:to])
+            self.counts.prefilled += to - at
             if first and end - to > self.chunk:
-                state.reserve_to(len(tokens) + 512)
+                sequence.reserve_to(len(tokens) + 512)
             first = False
             if to in stops:
                 self.cache.checkpoint(lease, stops[to])
@@ -147,12 +167,11 @@ class Run:
                 self.cache.spill(lease.holder)
             if to - at >= self.chunk:  # a hit's few tokens leave nothing worth giving back
                 mx.clear_cache()
-            self.counts.prefilled += to - at
             self.counts.prefill_s += time.perf_counter() - began
             self.sink(Prefilled(to, len(tokens)))
             yield
 
-    def _decode(self, lease: Lease, state: State) -> Iterator[None]:
+    def _decode(self, sequence: Sequence) -> Iterator[None]:
         """Double-buffered: the next step is on its way before this one's token is looked at.
 
         The first token is told at once, with nothing else on its way before it. Where the guide
@@ -161,38 +180,32 @@ class Run:
         job, c = self.job, self.counts
         began = time.perf_counter()
         guide = Guide(job, self.codec, self.grammars)
-        stop = StopTexts(self.codec, job.stop)
-        held = lease.holder.tokens
-        y, logprobs = guide.draw(state.read(job.tokens[-1:]))
-        held.append(job.tokens[-1])
+        logits = sequence.read(job.tokens[-1:])
         c.prefilled += 1
+        y, logprobs = guide.draw(logits)
         _async_eval(y, logprobs)
         while True:
-            logits = self._ahead(y) if c.completion and state.can_undo else None
-            if logits is not None and guide.waits:
-                _async_eval(logits)
-            drawn = self._draw(guide, logits) if logits is not None and not guide.waits else None
-            token = _int(y)
+            ahead = self._ahead(y) if c.completion and sequence.live.can_undo else None
+            if ahead is not None and guide.waits:
+                _async_eval(ahead)
+            drawn = self._draw(guide, ahead) if ahead is not None and not guide.waits else None
+            token = _int(y)  # what was begun ahead may fail here
             if c.completion == 0:
                 now = time.perf_counter()
                 c.prefill_s, began = c.prefill_s + now - began, now
             if token in self.codec.eos_ids:
                 c.reason = "stop"
-                if logits is not None:
-                    state.undo()
-                    held.pop()
+                if ahead is not None:
+                    sequence.undo()
                 break
             c.completion += 1
             self.sink(self._token(token, logprobs))
             guide.take(token)
-            logits = self._ahead(y) if logits is None else logits
-            next_y, next_logprobs = drawn or self._draw(guide, logits)
+            ahead = self._ahead(y) if ahead is None else ahead
+            next_y, next_logprobs = drawn or self._draw(guide, ahead)
             c.thinking_cut = guide.thinking_cut
-            held[-1] = token
+            sequence.look(token)
             c.decode_s = time.perf_counter() - began
-            if stop.completes(token):
-                c.reason = "stop"
-                break
             if c.completion == job.max_tokens:
                 c.reason = "length"
                 break
@@ -202,12 +215,10 @@ class Run:
             y, logprobs = next_y, next_logprobs
 
     def _ahead(self, y: mx.array) -> mx.array:
-        """The logits behind `y`. Its place in the tokens is kept, `y` unread."""
+        """The logits behind `y`, which nobody has looked at."""
         assert self.lease is not None
-        state: State = self.lease.holder.live  # type: ignore[assignment]
-        state.hold()
-        logits = state.read(y)
-        self.lease.holder.tokens.append(0)
+        self._unread = y
+        logits: mx.array = self.lease.sequence.read_ahead(y)
         return logits
 
     def _draw(self, guide: Guide, logits: mx.array) -> tuple[mx.array, mx.array]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import mlx.core as mx
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
@@ -13,6 +14,12 @@ from everwarm.request import Sampling
 from everwarm.tokens import Tokens
 
 WHOLE = 1 << 30
+GREEDY_BELOW: Final = 1e-6
+"""At such temperatures and nuclei only the likeliest token is left. Smaller ones leave float32."""
+MOST: Final = 1e6
+"""Of a temperature or a penalty. More changes nothing, and could leave float32."""
+FORBIDDEN: Final = -1e9
+"""Far below any logit, and finite: a grammar may still have to draw it."""
 
 
 class Forced:
@@ -35,7 +42,7 @@ class Sampler:
     """
 
     def __init__(self, sampling: Sampling, past: Tokens[int]) -> None:
-        s = sampling
+        s = _bounded(sampling)
         self._draw: Callable[[mx.array], mx.array] = make_sampler(
             temp=s.temperature, top_p=s.top_p, min_p=s.min_p, top_k=s.top_k
         )
@@ -77,7 +84,7 @@ class Sampler:
         return said, logprobs.squeeze(0)
 
     def _logprobs(self, logits: mx.array, mask: mx.array | None = None) -> mx.array:
-        last = logits[:, -1, :]
+        last = logits[:, -1, :].astype(mx.float32)
         for processor in self._on_all:
             last = processor(self._past, last)
         if self._reply is not None:
@@ -92,3 +99,21 @@ class Sampler:
         if self._sees_past:
             self._past = None if self._past is None else mx.concatenate([self._past, token])
             self._reply = token if self._reply is None else mx.concatenate([self._reply, token])
+
+
+def _bounded(s: Sampling) -> Sampling:
+    """The same sampling with parameters that keep every logit finite in float32."""
+    is_greedy = s.temperature < GREEDY_BELOW or s.top_p < GREEDY_BELOW
+    return replace(
+        s,
+        temperature=0.0 if is_greedy else min(s.temperature, MOST),
+        top_p=1.0 if is_greedy else s.top_p,
+        repetition_penalty=_between(1 / MOST, s.repetition_penalty, MOST),
+        presence_penalty=_between(-MOST, s.presence_penalty, MOST),
+        frequency_penalty=_between(-MOST, s.frequency_penalty, MOST),
+        logit_bias={t: _between(FORBIDDEN, b, -FORBIDDEN) for t, b in s.logit_bias.items()},
+    )
+
+
+def _between(least: float, value: float, most: float) -> float:
+    return max(least, min(value, most))

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 
 class Schedule:
-    """Charges per job, in seconds. Live: engine thread only.
+    """Charges per running job, in seconds; who waits is not in it. Live: engine thread only.
 
     `prefill_share`: the part of the time that a prefill may take while another job decodes.
     """
@@ -20,11 +20,17 @@ class Schedule:
         self._used_s: dict[str, float] = {}
 
     def add(self, job_id: str) -> None:
-        """A new job starts level with the least charged one: it neither waits nor hogs."""
+        """A job that begins is level with the least charged one: it neither waits nor hogs."""
         self._used_s[job_id] = min(self._used_s.values(), default=0.0)
 
     def remove(self, job_id: str) -> None:
+        """The job has ended; one that never began is no mistake."""
         self._used_s.pop(job_id, None)
+
+    @property
+    def has_company(self) -> bool:
+        """Whether several jobs run."""
+        return len(self._used_s) > 1
 
     def next(self, ready: Iterable[str]) -> str:
         """The least charged of the jobs that can take a step."""
@@ -32,5 +38,5 @@ class Schedule:
 
     def charge(self, job_id: str, took_s: float, *, prefilling: bool) -> None:
         """Book a step. Only a prefill that has company is weighed."""
-        weighed = prefilling and len(self._used_s) > 1
+        weighed = prefilling and self.has_company
         self._used_s[job_id] += took_s * (self._prefill_weight if weighed else 1.0)

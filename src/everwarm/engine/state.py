@@ -14,7 +14,8 @@ from everwarm.engine import layers, transfer
 from everwarm.tokens import Tokens, tokens_of
 
 RESERVE: Final = 16
-"""Room kept ahead: at most 1/16 of the length, at least 512 rows."""
+LEAST_ROOM: Final = 512
+"""Room kept ahead: at most 1/16 of the length, or 512 rows where that is more."""
 
 
 class ArrayPiece:
@@ -45,6 +46,13 @@ class State:
     def nbytes(self) -> int:
         return sum(a.nbytes for a in layers.arrays(self._leaves))
 
+    @property
+    def checkpoint_nbytes(self) -> int:
+        return sum(a.nbytes for a in layers.arrays(self._others))
+
+    def rows_nbytes(self, n: int) -> int:
+        return sum(layers.row_nbytes(c) for c in self._cuttable) * n
+
     def read(self, tokens: Tokens[int] | mx.array) -> mx.array:
         """Feed tokens; logits of shape (1, n, vocabulary), lazy."""
         ids = tokens if isinstance(tokens, mx.array) else mx.array(list(tokens))
@@ -68,6 +76,15 @@ class State:
 
     def cut(self, start: int, end: int) -> ArrayPiece:
         return ArrayPiece([layers.copy_rows(c, start, end) for c in self._cuttable])
+
+    def release(self, start: int, end: int) -> ArrayPiece:
+        held: list[Any] = []
+        for c in self._cuttable:
+            rows = layers.copy_rows(c, start, end)
+            mx.eval(layers.arrays([rows]))
+            held.append(rows)
+            c.keys = c.values = None
+        return ArrayPiece(held)
 
     def checkpoint(self) -> ArrayPiece | None:
         return ArrayPiece([layers.snapshot(c) for c in self._others]) if self._others else None
@@ -126,6 +143,7 @@ class State:
         self, held: Sequence[Layer], buffers: Sequence[Any], start: int, end: int,
         piece_start: int, room: int
     ) -> None:  # fmt: skip
+        room = room + max(LEAST_ROOM, room // RESERVE)
         transfer.rows_in(self._cuttable, held, buffers, (start, end), piece_start, room)
         self.length = end
 
@@ -147,7 +165,7 @@ class State:
         need = self.length + max(256, self.length // RESERVE // 2)
         for c in self._cuttable:
             if layers.capacity(c) < need:
-                layers.grow(c, self.length + max(512, self.length // RESERVE))
+                layers.grow(c, self.length + max(LEAST_ROOM, self.length // RESERVE))
 
     def reserve_to(self, rows: int) -> None:
         """Room for a prompt whose length is known: the buffer grows once instead of per chunk."""
@@ -155,12 +173,20 @@ class State:
             layers.grow(c, rows)
 
 
-def bytes_at(model: Any) -> Callable[[int], int]:
-    """How many bytes a state of n tokens takes, from a trial with one token."""
+def bytes_at(model: Any, chunk: int) -> Callable[[int], int]:
+    """The most bytes that a state of n tokens takes, from a trial with one token.
+
+    That includes the room that buffers keep ahead. `chunk`: how many tokens one call reads at most.
+    """
     state = State(model)
     state.read(tokens_of([0]))
     state.settle()
-    return lambda rows: sum(layers.bytes_at(c, rows) for c in state._leaves)
+
+    def most(rows: int) -> int:
+        room = rows + max(LEAST_ROOM, rows // RESERVE)
+        return sum(layers.bytes_at(c, room, chunk) for c in state._leaves)
+
+    return most
 
 
 def _write(into: Any, rows: Any, start: int, end: int) -> None:

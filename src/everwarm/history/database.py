@@ -3,121 +3,37 @@
 Writes arrive as functions and are done in order, each in a transaction of its own; readers have
 connections of their own and, in WAL mode, never wait. A write that was done survives the end of
 this process, and the loss of power (synchronous = FULL). What is deleted is overwritten.
-The file is opened with its first use.
+The file is opened with its first use. Where it is taken away meanwhile, the next write puts it
+back; where another one stands in its place, that one is taken up.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from everwarm.errors import ConfigError, EngineError, EverwarmError
+from everwarm.history.file import (
+    Identity,
+    connect,
+    identity,
+    open_file,
+    put_back,
+    remove_log,
+    way_out,
+)
 
 log = logging.getLogger("everwarm.history")
 T = TypeVar("T")
 Connection = sqlite3.Connection
 """What functions that read or write are given."""
-
-MIGRATIONS = (
-    """
-    CREATE TABLE tools (id TEXT PRIMARY KEY, json TEXT NOT NULL);
-    CREATE TABLE replies (
-        n INTEGER PRIMARY KEY,
-        model TEXT NOT NULL,      -- fingerprint of tokenizer and template
-        caller TEXT NOT NULL,     -- hash of the API key; empty without one
-        thread TEXT NOT NULL,     -- the conversation: caller and first user message
-        reply TEXT NOT NULL,      -- id of the history that ends with this reply
-        base TEXT,                -- the reply that its tokens build on
-        tokens BLOB NOT NULL,     -- int32, from the base's end to this reply's end
-        said INTEGER NOT NULL,    -- how many of them, at the end, are the reply
-        marks TEXT NOT NULL,
-        content BLOB NOT NULL,
-        before BLOB NOT NULL,
-        position INTEGER NOT NULL,
-        text TEXT NOT NULL,
-        calls TEXT NOT NULL,
-        args TEXT NOT NULL,
-        began REAL NOT NULL,      -- the time that the conversation's template sees
-        kept REAL NOT NULL,
-        tools TEXT REFERENCES tools (id),
-        UNIQUE (model, reply)
-    );
-    CREATE INDEX replies_of_thread ON replies (model, thread, n);
-    CREATE INDEX replies_by_calls ON replies (model, caller, calls) WHERE calls != '';
-    """,
-    """
-    CREATE TABLE sessions (
-        n INTEGER PRIMARY KEY,
-        id TEXT NOT NULL UNIQUE,
-        title TEXT NOT NULL,
-        created REAL NOT NULL,
-        updated REAL NOT NULL,
-        pinned INTEGER NOT NULL,
-        origin TEXT NOT NULL,
-        client TEXT,
-        caller TEXT NOT NULL,     -- of one that came through a client's API; else empty
-        name TEXT NOT NULL,       -- what the client calls it
-        choices TEXT NOT NULL,
-        branch TEXT NOT NULL
-    );
-    CREATE INDEX sessions_in_order ON sessions (updated);
-    CREATE INDEX sessions_by_name ON sessions (caller, name) WHERE name != '';
-    CREATE TABLE branches (
-        n INTEGER PRIMARY KEY,
-        session INTEGER NOT NULL,
-        name TEXT NOT NULL,
-        head TEXT,                -- a message's id
-        UNIQUE (session, name)
-    );
-    CREATE TABLE messages (
-        n INTEGER PRIMARY KEY,
-        session INTEGER NOT NULL,
-        id TEXT NOT NULL,
-        parent TEXT,
-        role TEXT NOT NULL,
-        parts TEXT NOT NULL,
-        call TEXT,                -- the tool call that it answers
-        created REAL NOT NULL,
-        turn TEXT,
-        finish TEXT,
-        covers TEXT,              -- of a summary: the end of what it stands for
-        UNIQUE (session, id)
-    );
-    CREATE TABLE turns (
-        id TEXT PRIMARY KEY,
-        session INTEGER NOT NULL,
-        at REAL NOT NULL,
-        record TEXT NOT NULL,
-        thread TEXT NOT NULL,     -- as in `replies`
-        reply TEXT                -- as in `replies`
-    );
-    CREATE INDEX turns_of_session ON turns (session);
-    CREATE INDEX turns_of_thread ON turns (thread);
-    CREATE TABLE paths (          -- the tokens that were read or written: what to delete
-        n INTEGER PRIMARY KEY,
-        session INTEGER NOT NULL,
-        caller TEXT NOT NULL,
-        base INTEGER,             -- the path whose first tokens these ones follow
-        start INTEGER NOT NULL,
-        tokens BLOB NOT NULL
-    );
-    CREATE INDEX paths_of_session ON paths (session);
-    CREATE VIRTUAL TABLE found USING fts5 (text, tokenize = "unicode61 remove_diacritics 2");
-    """,
-    """
-    ALTER TABLE paths ADD COLUMN "end" INTEGER;  -- how many tokens the whole path has
-    ALTER TABLE paths ADD COLUMN digest BLOB;    -- of all of them
-    CREATE INDEX paths_by_end ON paths (session, caller, "end", digest);
-    """,
-)
-"""Each script brings the file from the version that is its index to the next."""
+_LOOK_S: Final = 5.0
 
 
 class Database:
@@ -129,8 +45,11 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._opening = threading.Lock()
-        self._writes: sqlite3.Connection | None = None
-        self._work: SimpleQueue[Callable[[sqlite3.Connection], None] | None] = SimpleQueue()
+        self._writes: Connection | None = None
+        self._opened: Identity = ()
+        self._trouble = ""
+        self._readers: list[Reader] = []
+        self._work: SimpleQueue[Callable[[Connection], None] | None] = SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="everwarm-history", daemon=True)
 
@@ -138,14 +57,8 @@ class Database:
         """Make the file and bring it up to date, where that was not done yet."""
         with self._opening:
             if self._writes is None:
-                try:
-                    self._path.parent.mkdir(parents=True, exist_ok=True)
-                    os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-                    writes = self._connect()
-                    _migrate(writes, self._path)
-                except (OSError, sqlite3.Error) as e:
-                    raise ConfigError(f"{self._path} cannot be used: {e}.") from e
-                self._writes = writes
+                self._writes = open_file(self._path)
+                self._opened = identity(self._path)
                 self._thread.start()
         return self
 
@@ -153,37 +66,55 @@ class Database:
     def is_open(self) -> bool:
         return self._writes is not None
 
-    def connect(self) -> sqlite3.Connection:
-        """A connection for one thread at a time."""
-        self.open()
-        return self._connect()
+    @property
+    def opened(self) -> Identity:
+        """Which file is open. It changes where the file was put back, or another one taken up."""
+        return self._opened
 
-    def _connect(self) -> sqlite3.Connection:
-        made = sqlite3.connect(self._path, timeout=10, check_same_thread=False)
-        made.execute("PRAGMA journal_mode = WAL")
-        made.execute("PRAGMA synchronous = FULL")
-        made.execute("PRAGMA secure_delete = ON")
+    def reader(self) -> Reader:
+        """A way to read, for one thread at a time. It is closed with the database."""
+        made = Reader(self)
+        self._readers.append(made)
         return made
 
-    def submit(self, write: Callable[[sqlite3.Connection], None]) -> None:
+    def connect(self) -> Connection:
+        """A connection of the caller's own, who closes it."""
+        self.open()
+        if identity(self._path) != self._opened:
+            self.call(_nothing).result()
+        return connect(self._path)
+
+    def trouble(self) -> str:
+        """Why what is written now would be lost with this process; empty where it would not be.
+
+        Looks at the file; where it is gone, it is put back behind what is being written. Waits for
+        that, but not for long.
+        """
+        if self.is_open and not self._closed and identity(self._path) != self._opened:
+            wait([self.call(_nothing)], _LOOK_S)
+        return self._trouble
+
+    def submit(self, write: Callable[[Connection], None]) -> None:
         """Do this on the writer thread, in its own transaction; after `close`, nothing."""
         if not self._closed:
             self.open()
             self._work.put(write)
 
-    def call(self, write: Callable[[sqlite3.Connection], T]) -> Future[T]:
+    def call(self, write: Callable[[Connection], T]) -> Future[T]:
         """As `submit`; the result when it is durable. What it raises undoes the transaction."""
         done: Future[T] = Future()
         done.set_running_or_notify_cancel()  # who no longer waits does not undo it
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Connection) -> None:
             try:
+                if self._trouble:
+                    raise EngineError(self._trouble)
                 with db:
                     result = write(db)
             except EverwarmError as e:
                 done.set_exception(e)
             except sqlite3.Error as e:
-                done.set_exception(self._failed(e))
+                done.set_exception(self.failed(e))
             else:
                 done.set_result(result)
             finally:
@@ -196,33 +127,29 @@ class Database:
             self.submit(work)
         return done
 
-    def read(self, connection: Connection, fn: Callable[[Connection], T]) -> T:
-        """Ask something on the caller's connection. Raises EngineError where the file fails."""
-        try:
-            return fn(connection)
-        except sqlite3.Error as e:
-            raise self._failed(e) from e
-
-    def _failed(self, error: sqlite3.Error) -> EngineError:
+    def failed(self, error: sqlite3.Error) -> EngineError:
+        """The error to give to whoever asked; it is logged."""
         log.error("history_failed=%r path=%s", str(error), self._path)
-        return EngineError(f"history.db cannot be used now: {error}.")
+        return EngineError(f"history.db cannot be used now: {error}.{way_out(error, self._path)}")
 
     def scrub(self) -> Future[None]:
         """Take what was deleted out of the write-ahead log too. On the writer thread."""
         return self.call(_scrub)
 
     def close(self) -> None:
-        """Finish what was submitted."""
+        """Finish what was submitted, and close all connections."""
         self._closed = True
-        if self._writes is None:
-            return
-        self._work.put(None)
-        self._thread.join()
-        self._writes.close()
+        if self._writes is not None:
+            self._work.put(None)
+            self._thread.join()
+            self._writes.close()
+        for reader in self._readers:
+            reader.close()
 
     def _run(self) -> None:
-        assert self._writes is not None
         while (write := self._work.get()) is not None:
+            self._find_file()
+            assert self._writes is not None
             try:
                 with self._writes:
                     write(self._writes)
@@ -230,16 +157,79 @@ class Database:
                 log.error("history_write_failed=%r path=%s", str(e), self._path)
             except Exception:  # a fault of ours costs one write, not all that follow
                 log.exception("history_write_failed path=%s", self._path)
+        if self._trouble:
+            self._find_file()
+
+    def _find_file(self) -> None:
+        """Where the open file has lost its name, put it back, or take up the one in its place.
+
+        Where neither can be done, writes go on to the open file: they are put back with it later.
+        """
+        there = identity(self._path)
+        if there == self._opened:
+            self._trouble = ""
+            return
+        assert self._writes is not None
+        is_another = there[0] not in (None, self._opened[0])
+        try:
+            if not is_another:
+                put_back(self._writes, self._path)
+            elif there[1] == self._opened[1]:
+                remove_log(self._path)
+            writes = open_file(self._path)
+        except (OSError, sqlite3.Error, ConfigError) as e:
+            if not self._trouble:
+                log.error("history_lost=%r path=%s", str(e), self._path)
+            self._trouble = f"{self._path} was taken away while it was open: {e}"
+            return
+        self._writes.close()
+        self._writes, self._opened, self._trouble = writes, identity(self._path), ""
+        what = "another file is taken up" if is_another else "it was gone, and is put back"
+        log.warning("history_path=%s: %s", self._path, what)
 
 
-def _scrub(db: sqlite3.Connection) -> None:
+class Reader:
+    """Reads on a connection of its own. One thread at a time; `close` may come from another one."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._lock = threading.Lock()
+        self._reads: Connection | None = None
+        self._opened: Identity = ()
+        self._closed = False
+
+    def ask(self, fn: Callable[[Connection], T]) -> T:
+        """What `fn` reads. Raises EngineError where the file fails."""
+        with self._lock:
+            if self._closed:
+                raise EngineError("The server is stopping.")
+            try:
+                return fn(self._connection())
+            except sqlite3.Error as e:
+                raise self._db.failed(e) from e
+
+    def _connection(self) -> Connection:
+        """Connected to the file that is written now."""
+        if self._reads is not None and self._opened != self._db.opened:
+            self._reads.close()
+            self._reads = None
+        if self._reads is None:
+            self._reads = self._db.connect()
+            self._opened = self._db.opened
+        return self._reads
+
+    def close(self) -> None:
+        """Wait for a read under way, and close."""
+        with self._lock:
+            self._closed = True
+            if self._reads is not None:
+                self._reads.close()
+
+
+def _nothing(_: Connection) -> None:
+    """Has the writer look for its file."""
+
+
+def _scrub(db: Connection) -> None:
     db.commit()
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
-        raise ConfigError(f"{path} was written by a newer everwarm. Update this one.")
-    for n, script in enumerate(MIGRATIONS[version:], version + 1):
-        db.executescript(f"BEGIN; {script} PRAGMA user_version = {n}; COMMIT;")

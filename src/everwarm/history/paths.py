@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from everwarm.history.sessions import number
@@ -26,6 +26,8 @@ Path: TypeAlias = "tuple[str, Tokens[int]]"
 WORTH_COMPARING: Final = 4096
 """Tokens that would be stored, beyond what is found by digests, before rows are read to share more.
 """
+LEAST_COMPARED: Final = 64
+"""Tokens of another session that are read at first: most share no more than a head."""
 
 
 def add(db: sqlite3.Connection, session_id: str, caller: str, tokens: Tokens[int]) -> None:
@@ -80,14 +82,62 @@ def of(db: sqlite3.Connection, session_id: str) -> list[Path]:
 
 
 def elsewhere(db: sqlite3.Connection, session_id: str, own: Sequence[Path]) -> list[int]:
-    """For each of these paths, how many of its tokens another session has too."""
-    shared = [0] * len(own)
-    for (n,) in db.execute("SELECT n FROM sessions WHERE id != ?", (session_id,)).fetchall():
-        others = _ends(db, n)
-        for i, (caller, tokens) in enumerate(own):
-            lengths = (common_length(t, tokens) for who, t in others if who == caller)
-            shared[i] = max(shared[i], *lengths, 0)
+    """For each of these paths, how many of its tokens another session has too.
+
+    Of the others no more is read than what is shared, and a piece behind it.
+    """
+    rows = db.execute(
+        "SELECT n, caller, base, start FROM paths WHERE session != ? ORDER BY n",
+        (number(db, session_id),),
+    ).fetchall()
+    shared, before, reach = [], ("", tokens_of()), dict[int, int]()
+    for caller, tokens in own:
+        same = common_length(before[1], tokens) if caller == before[0] else 0
+        theirs = [(n, base, start) for n, who, base, start in rows if who == caller]
+        reach = _reach(db, theirs, tokens, reach, same)
+        before = (caller, tokens)
+        shared.append(max(reach.values(), default=0))
     return shared
+
+
+def _reach(
+    db: sqlite3.Connection,
+    rows: Sequence[tuple[int, int | None, int]],
+    tokens: Tokens[int],
+    before: Mapping[int, int],
+    same: int,
+) -> dict[int, int]:
+    """How many tokens each row's path shares with these.
+
+    `before` is that for tokens of which these share the first `same`: a path that parts from them
+    there parts from these as well.
+    """
+    reach: dict[int, int] = {}
+    for n, base, start in rows:
+        known = before.get(n, 0)
+        if known < same:
+            reach[n] = known
+        elif base is None or reach[base] >= start:
+            reach[n] = _compare(db, n, start, tokens, max(start, same))
+        else:
+            reach[n] = reach[base]
+    return reach
+
+
+def _compare(db: sqlite3.Connection, n: int, start: int, tokens: Tokens[int], at: int) -> int:
+    """Up to where a row's tokens, which stand from `start` on, are these from `at` on."""
+    size = LEAST_COMPARED
+    with db.blobopen("paths", "tokens", n, readonly=True) as blob:
+        blob.seek(min(4 * (at - start), len(blob)))
+        while piece := blob.read(4 * size):
+            said = tokens_of()
+            said.frombytes(piece)
+            shared = common_length(said, tokens, at)
+            at += shared
+            if shared < len(said):
+                break
+            size = min(2 * size, WORTH_COMPARING)
+    return at
 
 
 def _ends(db: sqlite3.Connection, n: int) -> list[Path]:

@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import sqlite3
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from everwarm.errors import EngineError
 from everwarm.history.database import Database
 from everwarm.messages import MessageId
 from everwarm.replies import Kept, Reply
 from everwarm.tokens import Mark, Tokens
 
-log = logging.getLogger("everwarm.history")
 LIMIT_BYTES = 256 * 2**20
-_COLUMNS = """caller, thread, reply, base, tokens, said, marks, content, before, position, text,
-    calls, args, began, (SELECT json FROM tools WHERE id = replies.tools)"""
-_WRITE = """INSERT INTO replies (model, caller, thread, reply, base, tokens, said, marks, content,
-    before, position, text, calls, args, began, kept, tools)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (model, reply) DO UPDATE
-    SET base = excluded.base, tokens = excluded.tokens, said = excluded.said,
-    marks = excluded.marks, kept = excluded.kept"""
+_COLUMNS = """caller, thread, reply, place, base, tokens, said, marks, content, before, position,
+    text, calls, args, reasoning, began, (SELECT json FROM tools WHERE id = replies.tools)"""
+_WRITE = """INSERT INTO replies (model, caller, thread, reply, place, base, tokens, said, marks,
+    content, before, position, text, calls, args, reasoning, began, kept, tools)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (model, reply) DO UPDATE SET base = excluded.base, tokens = excluded.tokens,
+    said = excluded.said, marks = excluded.marks, kept = excluded.kept"""
 
 
 class ReplyTable:
@@ -35,7 +34,7 @@ class ReplyTable:
 
     def __init__(self, db: Database, model: str, *, limit_bytes: int = LIMIT_BYTES) -> None:
         self._db, self._model, self._limit = db, model, limit_bytes
-        self._reads = db.connect()
+        self._reader = db.reader()
         self._nbytes: float | None = None  # of all tokens in the table; the writer's
 
     def load(self, thread: MessageId) -> list[Kept]:
@@ -58,11 +57,10 @@ class ReplyTable:
 
     def _rows(self, where: str, values: Sequence[str]) -> list[Kept]:
         """A reply that cannot be read is only rendered afresh: it fails no request."""
+        sql = f"SELECT {_COLUMNS} FROM replies WHERE {where}"
         try:
-            found = self._reads.execute(f"SELECT {_COLUMNS} FROM replies WHERE {where}", values)
-            return [_kept(row) for row in found]
-        except sqlite3.Error as e:
-            log.error("history_read_failed=%r", str(e))
+            return self._reader.ask(lambda db: [_kept(row) for row in db.execute(sql, values)])
+        except EngineError:
             return []
 
     def keep(self, kept: Kept) -> None:
@@ -75,10 +73,10 @@ class ReplyTable:
             db.execute("INSERT OR IGNORE INTO tools VALUES (?, ?)", (tools, kept.tools))
         r = kept.reply
         values = (
-            self._model, kept.namespace, kept.thread, kept.id, kept.base,
+            self._model, kept.namespace, kept.thread, kept.id, kept.place, kept.base,
             kept.tokens.tobytes(), len(r.tokens),
             json.dumps([[m.at, m.kind] for m in kept.marks]), r.content, r.before, r.index,
-            r.text, r.calls, json.dumps(dict(r.args)), kept.at, time.time(), tools,
+            r.text, r.calls, json.dumps(dict(r.args)), r.reasoning, kept.at, time.time(), tools,
         )  # fmt: skip
         db.execute(_WRITE, values)
         if self._nbytes is None:
@@ -134,14 +132,15 @@ def _tools_id(tools: str) -> str | None:
 
 
 def _kept(row: tuple[Any, ...]) -> Kept:
-    (caller, thread, reply, base, tokens, said, marks, *rest) = row
-    (content, before, index, text, calls, args, began, tools) = rest
+    (caller, thread, reply, place, base, tokens, said, marks, *rest) = row
+    (content, before, index, text, calls, args, reasoning, began, tools) = rest
     path = Tokens("i")
     path.frombytes(tokens)
     return Kept(
         namespace=caller,
         thread=MessageId(thread),
         id=MessageId(reply),
+        place=MessageId(place or reply),  # rows of version 3 knew one sample of each place
         base=MessageId(base) if base else None,
         tokens=path,
         marks=tuple(Mark(at, kind) for at, kind in json.loads(marks)),
@@ -153,6 +152,7 @@ def _kept(row: tuple[Any, ...]) -> Kept:
             text=text,
             calls=calls,
             args=json.loads(args),
+            reasoning=reasoning,
         ),
         at=began,
         tools=tools or "",

@@ -21,6 +21,7 @@ from everwarm.sessions import Choices, Entry, Session, Tree
 _SESSION: Final = (
     """n, id, title, created, updated, pinned, origin, client, name, choices, branch"""
 )
+_KINDS: Final[dict[str, Any]] = {"text": Text, "reasoning": Reasoning, "call": ToolCall}
 _ENTRY: Final = """SELECT m.n, m.id, m.parent, m.role, m.parts, m.call, m.created, m.finish,
     m.covers, t.record FROM messages m LEFT JOIN turns t ON t.id = m.turn"""
 
@@ -56,19 +57,29 @@ def put(db: sqlite3.Connection, session: Session, caller: str = "") -> None:
 def add(db: sqlite3.Connection, session_id: str, entries: Iterable[Entry]) -> None:
     """Write messages; one that is there already gets this one's turn, reasoning and finish."""
     n = number(db, session_id)
-    for e in entries:
-        m = e.message
-        turn = e.turn["id"] if e.turn else None
-        (row,) = db.execute(
-            """INSERT INTO messages (session, id, parent, role, parts, call, created, turn, finish,
-            covers) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (session, id) DO UPDATE SET
-            parts = excluded.parts, turn = excluded.turn, finish = excluded.finish,
-            created = excluded.created WHERE excluded.turn IS NOT NULL RETURNING n""",
-            (n, e.id, e.parent, m.role, _spell(m.parts), m.tool_call_id, e.created, turn, e.finish,
-             e.covers),
-        ).fetchone() or (None,)  # fmt: skip
-        if row is not None:
-            _index(db, 2 * row, m.text)
+    entries = list(entries)
+    (before,) = db.execute("SELECT max(n) FROM messages").fetchone()
+    db.executemany(
+        """INSERT INTO messages (session, id, parent, role, parts, call, created, turn, finish,
+        covers) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (session, id) DO UPDATE SET
+        parts = excluded.parts, turn = excluded.turn, finish = excluded.finish,
+        created = excluded.created WHERE excluded.turn IS NOT NULL""",
+        [_row(n, e) for e in entries],
+    )
+    texts = {e.id: e.message.text for e in entries}
+    new = "SELECT n, id FROM messages WHERE n > ? AND session = ?"
+    rows = db.execute(new, (before or 0, n)).fetchall()
+    said = [(2 * row, _indexed(texts.pop(id))) for row, id in rows]
+    _insert_words(db, [(row, text) for row, text in said if text])
+    for id, text in texts.items():  # those that were there already
+        row = db.execute("SELECT n FROM messages WHERE session = ? AND id = ?", (n, id)).fetchone()
+        _index(db, 2 * row[0], text)
+
+
+def _row(session: int, e: Entry) -> tuple[object, ...]:
+    m, turn = e.message, e.turn["id"] if e.turn else None
+    own = (e.id, e.parent, m.role, _spell(m.parts), m.tool_call_id)
+    return (session, *own, e.created, turn, e.finish, e.covers)
 
 
 def add_turn(
@@ -122,8 +133,10 @@ def latest(db: sqlite3.Connection, limit: int, before: float | None) -> tuple[li
 def tree(db: sqlite3.Connection, session_id: str) -> Tree:
     """All messages of a session. Raises NotFound."""
     n = number(db, session_id)
-    rows = db.execute(f"{_ENTRY} WHERE m.session = ? ORDER BY m.n", (n,))
-    return Tree(session_id, [_entry(row) for row in rows])
+    rows = db.execute(f"{_ENTRY} WHERE m.session = ? ORDER BY m.n", (n,)).fetchall()
+    parts = _read_all(parts for _, _, _, _, parts, *_ in rows)
+    records = _read_all(record or "null" for *_, record in rows)
+    return Tree(session_id, map(_entry, rows, parts, records))
 
 
 def turns_of(db: sqlite3.Connection, session_id: str) -> list[str]:
@@ -173,7 +186,7 @@ def forget_words(db: sqlite3.Connection) -> None:
 def search(db: sqlite3.Connection, text: str, limit: int) -> list[tuple[Session, str]]:
     """Sessions with all these words in a message or the title, and where they stand."""
     words = [w.replace('"', '""') for w in text.split()]
-    if not words:
+    if not words or "\0" in text:  # a query ends at a NUL, and no word holds one
         return []
     query = " AND ".join(f'"{w}"*' for w in words)
     rows = db.execute(
@@ -195,11 +208,20 @@ def search(db: sqlite3.Connection, text: str, limit: int) -> list[tuple[Session,
 
 def _index(db: sqlite3.Connection, row: int, text: str) -> None:
     known = db.execute("SELECT text FROM found WHERE rowid = ?", (row,)).fetchone()
-    said = text.encode("utf-8", "replace").decode()
+    said = _indexed(text)
     if known is None and said:
-        db.execute("INSERT INTO found (rowid, text) VALUES (?, ?)", (row, said))
+        _insert_words(db, [(row, said)])
     elif known is not None and known[0] != said:
         db.execute("UPDATE found SET text = ? WHERE rowid = ?", (said, row))
+
+
+def _indexed(text: str) -> str:
+    """A text as the index can hold it."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _insert_words(db: sqlite3.Connection, rows: Iterable[tuple[int, str]]) -> None:
+    db.executemany("INSERT INTO found (rowid, text) VALUES (?, ?)", rows)
 
 
 def _session(db: sqlite3.Connection, row: tuple[Any, ...]) -> Session:
@@ -212,10 +234,14 @@ def _session(db: sqlite3.Connection, row: tuple[Any, ...]) -> Session:
     )  # fmt: skip
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
-    n, id, parent, role, parts, call, created, finish, covers, record = row
-    turn = json.loads(record) if record else None
-    message = Message(role, _parts(parts), call)
+def _read_all(spelled: Iterable[str]) -> list[Any]:
+    """Many JSON texts as one: a call for each costs most of the time of a long session."""
+    return list(json.loads(f"[{','.join(spelled)}]"))
+
+
+def _entry(row: tuple[Any, ...], parts: Sequence[Sequence[str]], turn: dict[str, Any]) -> Entry:
+    n, id, parent, role, _, call, created, finish, covers, _ = row
+    message = Message(role, tuple(_KINDS[kind](*rest) for kind, *rest in parts), call)
     return Entry(id, parent, message, created, turn or None, finish, covers, n)
 
 
@@ -231,11 +257,6 @@ def _spell_part(part: Part) -> list[str]:
             return ["reasoning", text]
         case ToolCall(id, name, arguments):
             return ["call", id, name, arguments]
-
-
-def _parts(spelled: str) -> tuple[Part, ...]:
-    kinds: dict[str, Any] = {"text": Text, "reasoning": Reasoning, "call": ToolCall}
-    return tuple(kinds[kind](*rest) for kind, *rest in json.loads(spelled))
 
 
 def _marks(values: Iterable[object]) -> str:

@@ -7,22 +7,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from everwarm.errors import RequestError
-from everwarm.messages import Message, MessageId, Text, ToolCall
+from everwarm.messages import Message, MessageId, Text, ToolCall, child_id
 from everwarm.prompt.chain import History
 from everwarm.prompt.pieces import Encoded, Pieces
 from everwarm.prompt.probe import Proof
+from everwarm.prompt.samples import Replies
 from everwarm.prompt.spans import Span, marks_of, spans_of
 from everwarm.prompt.splice import Frame, Splicer
-from everwarm.prompt.verbatim import Bounded, Path, Record, Records, Replies
+from everwarm.prompt.verbatim import Bounded, Path, Record, Records
 from everwarm.replies import Reply
 from everwarm.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """A remembered reply that was put behind another history than its own."""
+class Standing:
+    """A reply in its place. The history up to the reply `base` takes `base_end` of the tokens."""
 
     id: MessageId
+    place: MessageId
     base: MessageId | None
     base_end: int
     record: Record
@@ -31,13 +33,14 @@ class Rebuilt:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A prompt's tokens. The history up to the reply `base` takes `base_end` of them."""
+    """A prompt's tokens. The history up to the reply `base` takes `base_end` of them. `rebuilt`:
+    remembered replies that were put behind another history than their own."""
 
     record: Record
     new_tokens: int
     base: MessageId | None = None
     base_end: int = 0
-    rebuilt: tuple[Rebuilt, ...] = ()
+    rebuilt: tuple[Standing, ...] = ()
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ class _Draft:
     k: int = -1
     record: Record | None = None
     new_tokens: int = 0
-    rebuilt: list[Rebuilt] = field(default_factory=list)
+    rebuilt: list[Standing] = field(default_factory=list)
 
     @property
     def end(self) -> int:
@@ -129,9 +132,14 @@ class Builder:
             draft.new_tokens += spans[-1].end - draft.end - _old(draft, spans, seen, i)
         base, base_end = self._base(history, draft)
         record = record.extend(tokens)
-        draft.rebuilt.append(Rebuilt(history.ids[i + 1], base, base_end, record, reply))
+        own, content = history.ids[i + 1], history.contents[i]
+        if len(tokens) != len(reply.tokens):
+            reply = replace(reply, tokens=tokens, content=content, text="")
+        place = child_id(history.ids[i], content)
+        draft.rebuilt.append(Standing(own, place, base, base_end, record, reply))
         draft.k, draft.record = i, record
-        self._records.put(MessageId("reply:" + history.ids[i + 1]), record)
+        self._records.put(MessageId("reply:" + own), record)
+        self._replies.place(history.thread, place, own, reply)
 
     def _said(self, message: Message, reply: Reply, content: bytes) -> Tokens[int] | None:
         """The reply's tokens, as far as the message has them."""

@@ -27,6 +27,11 @@ def partial(text: str, markers: Sequence[str]) -> int:
     return best
 
 
+def _first(text: str, markers: Sequence[str]) -> tuple[int, int, str] | None:
+    """The first marker in `text`, of several at one place the longest: (at, -length, marker)."""
+    return min(((text.find(m), -len(m), m) for m in markers if m and m in text), default=None)
+
+
 class Draft:
     """Live: owned by one parser. `text` is what has come and is not taken yet.
 
@@ -72,28 +77,40 @@ class Draft:
     def say_until(self, markers: Sequence[str], calls: Sequence[str] = ()) -> str | None:
         """Say the text up to the first marker, which is taken and given; None: there is none yet.
 
-        Blanks before one of `calls` are withheld in `gap`. A stop text ends the reply before it.
+        Blanks before one of `calls` are withheld in `gap`. A stop text ends the reply before it,
+        where all of it is text that would be said: neither a marker nor blanks that are withheld.
         """
         if self.stopped:
             return None
-        known = [m for m in (*markers, *calls, *self._stop) if m]
-        found = [(self.text.find(m), -len(m), m) for m in known if m in self.text]
-        end = len(self.text) - partial(self.text, known)
-        if not found or (not self.final and end < min(found)[0]):
-            body = self.text[:end]
-            self.say(self.take(len(body.rstrip() if calls else body)))
+        known = [m for m in (*markers, *calls) if m]
+        begun = len(self.text) - partial(self.text, known)
+        at, _, marker = _first(self.text, known) or (len(self.text), 0, "")
+        if not self.final and at > begun:
+            at, marker = begun, ""
+        body = self.text[:at]
+        if marker in calls or (calls and not marker and not self.final):
+            body = body.rstrip()
+        may_stop = len(body) if marker else self._stop_may_begin()
+        stop = _first(body, self._stop)
+        if stop and stop[0] <= may_stop:
+            self.say(self.take(stop[0]))
+            self.stopped, self.stop_text = True, stop[2]
             return None
-        at, _, marker = min(found)
-        text = self.take(at)
-        if marker in self._stop:
-            self.say(text)
-            self.stopped, self.stop_text = True, marker
+        if not marker:
+            self.say(self.take(min(len(body), may_stop)))
             return None
-        body = text.rstrip() if marker in calls else text
-        self.gap = text[len(body) :]
-        self.say(body)
+        self.say(self.take(len(body)))
+        self.gap = self.take(at - len(body))
         self.take(len(marker))
         return marker
+
+    def _stop_may_begin(self) -> int:
+        """The first place in the text where a stop text begins, or may turn out to."""
+        if self.final:
+            return len(self.text)
+        whole = _first(self.text, self._stop)
+        begun = len(self.text) - partial(self.text, self._stop)
+        return min(begun, whole[0]) if whole else begun
 
     def say(self, text: str) -> None:
         """The answer goes on."""

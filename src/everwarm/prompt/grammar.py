@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from everwarm.errors import RequestError
 from everwarm.job import Grammar
 from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
 from everwarm.prompt.literal_grammar import LiteralGrammar
+from everwarm.prompt.schemas import why_not
 from everwarm.prompt.tag_grammar import tagged
 from everwarm.request import Request, Tool
 
@@ -63,9 +64,13 @@ def wanted(
             "tool_choice asks for a call, and there is no such tool.", param="tool_choice"
         )
     one = not request.parallel_calls and any(c.apart is not None for c in dialect.calls)
-    holds_calls = bool(tools) and (one or any(t.strict for t in tools))
+    holds_calls = bool(tools and dialect.calls) and (one or any(t.strict for t in tools))
     if not must and not holds_calls and request.shape is None:
         return None
+    if dialect.calls:
+        _check_schemas("tools", [t.parameters for t in tools])
+    if request.shape is not None:
+        _check_schemas(request.shape.param, [request.shape.schema])
     writer = _Writer(codec, dialect)
     answers: list[str] = []
     parts: list[Part] = []
@@ -83,6 +88,12 @@ def wanted(
     elif not must:
         answers = [writer.free(answers[0])]
     return Wanted(writer.grammar(" | ".join(answers), thinks=thinks), tuple(parts))
+
+
+def _check_schemas(param: str, schemas: Iterable[Mapping[str, Any] | None]) -> None:
+    why = why_not(s for s in schemas if s is not None)
+    if why is not None:
+        raise RequestError(f"{param} cannot be honoured: {why}.", param=param)
 
 
 class _Writer:

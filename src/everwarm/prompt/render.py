@@ -21,21 +21,30 @@ from typing import Any
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.events import Miss
-from everwarm.messages import Message, MessageId, Text, child_id, content_id
+from everwarm.messages import (
+    Message,
+    MessageId,
+    Text,
+    calls_key,
+    child_id,
+    content_id,
+    reasoning_id,
+)
 from everwarm.prompt.asked import Asked, Histories
-from everwarm.prompt.build import Builder
+from everwarm.prompt.build import Builder, Standing
 from everwarm.prompt.chain import Chains, History
 from everwarm.prompt.dialects import families
 from everwarm.prompt.length import Length
 from everwarm.prompt.pieces import Pieces
 from everwarm.prompt.probe import habits_of, prove, reads_reasoning
 from everwarm.prompt.quote import quotes_of
+from everwarm.prompt.samples import Replies
 from everwarm.prompt.shape import tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
 from everwarm.prompt.thinking import markers_of
-from everwarm.prompt.verbatim import Bounded, Path, Record, Records, Replies, calls_key
+from everwarm.prompt.verbatim import Bounded, Path, Record, Records
 from everwarm.prompt.why import Before, compare
-from everwarm.replies import Kept, Reply, ReplyStore
+from everwarm.replies import Kept, Reply, ReplyStore, reply_id
 from everwarm.request import HistoryMode, Request, Tool
 from everwarm.tokens import Prompt, Tokens, tokens_of
 
@@ -71,7 +80,7 @@ class Renderer:
         self._records = Records()
         self._pieces = Pieces(codec, splicer.quotes)
         self._builder = Builder(splicer, self._pieces, self._records, self._replies, self.proof)
-        self._chains = Chains(self._head, self._called)
+        self._chains = Chains(self._head, self._replies)
         self._prompts: Bounded[object, tuple[Record, Prompt]] = Bounded(64)
         self._known: Bounded[MessageId, Counter[bytes]] = Bounded(_CONVERSATIONS)
         self._asked = Histories()
@@ -125,7 +134,7 @@ class Renderer:
         self._records.put(history.head, built.record)
         asked = self._asked.put(Asked(history, frame, built, mode))
         for r in built.rebuilt:  # replies behind an edited message: others will build on them
-            self._keep(asked, r.id, r.base, r.base_end, r.record, r.reply)
+            self._keep(asked, r)
         return prompt
 
     def remember(self, prompt: Prompt, reply_ids: Sequence[int], reply: Message) -> None:
@@ -135,8 +144,8 @@ class Renderer:
             record = Record(Path(prompt.tokens[:], list(prompt.marks)), len(prompt.tokens))
         grown = record.extend(reply_ids)
         content = content_id(reply)
-        reply_id = child_id(prompt.head, content)
-        self._records.put(reply_key(reply_id), grown)
+        own, place = reply_id(prompt.head, reply), child_id(prompt.head, content)
+        self._records.put(reply_key(own), grown)
         asked = self._asked.get(prompt.head)
         if asked is None:
             return
@@ -144,12 +153,13 @@ class Renderer:
         before = next((c for c in reversed(history.contents) if c), b"")
         said = Reply(
             tokens_of(reply_ids), content, before, len(history.messages),
-            reply.text.strip(), calls_key(reply), dict(frame.args),
+            reply.text.strip(), calls_key(reply), dict(frame.args), reasoning_id(reply),
         )  # fmt: skip
         self._replies.add(history.namespace, history.thread, said)
+        self._replies.place(history.thread, place, own, said)
         self._note(history.key, (*history.contents, content))
         self._answered.append(Before(history, reply, frame.tools or [], grown))
-        self._keep(asked, reply_id, built.base, built.base_end, grown, said)
+        self._keep(asked, Standing(own, place, built.base, built.base_end, grown, said))
 
     def forget(self, threads: Collection[MessageId]) -> None:
         """Remember nothing of these conversations any more, but what others of them still hold."""
@@ -164,7 +174,8 @@ class Renderer:
                     self._records.drop(end)
                     self._records.drop(reply_key(end))
         for thread in threads:
-            self._replies.forget(thread)
+            for gone in self._replies.forget(thread):
+                self._records.drop(reply_key(gone))
             self._times.pop(thread, None)
             self._tools.pop(thread, None)
             self._unknown.pop(thread, None)
@@ -218,7 +229,7 @@ class Renderer:
             return history, request.tools
         tools = self._tools.use(history.thread)
         if tools and not self._extends(history):
-            other = self._chains.with_tools(history, request, tools)
+            other = self._chains.history(replace(request, tools=tools))
             if self._extends(other):
                 return other, tools
         return history, ()
@@ -236,10 +247,6 @@ class Renderer:
             )
         except RequestError:
             return json.dumps(dict(args), sort_keys=True, default=str)
-
-    def _called(self, namespace: str, message: Message) -> bytes | None:
-        reply = self._replies.called(namespace, message)
-        return reply.content if reply else None
 
     def _time(self, history: History) -> datetime:
         """The time that the conversation began: its date stays, or midnight would change all."""
@@ -291,32 +298,24 @@ class Renderer:
         called = [calls_key(m) for m in history.messages if m.tool_calls]
         elsewhere = self._store.called(history.namespace, called)
         for k in elsewhere:  # a compacted conversation begins with another message
-            self._replies.add(history.namespace, k.thread, k.reply)
+            self._replies.add_called(history.namespace, k.thread, k.reply)
         kept = self._store.load(thread)
         if not kept:
             self._unknown.put(thread, True)
         for k in kept:
+            self._replies.add(history.namespace, thread, k.reply)
             base = self._records.get(reply_key(k.base)) if k.base else None
             if base is None and k.base:
-                self._replies.add(history.namespace, thread, k.reply)
                 continue
             record = (base or Record(Path(), 0)).extend(k.tokens, k.marks)
             self._records.put(reply_key(k.id), record)
-            self._replies.add(history.namespace, thread, k.reply)
+            self._replies.place(thread, k.place, k.id, k.reply)
             self._times.put(thread, datetime.fromtimestamp(k.at))
             if k.tools:
                 self._tools.put(thread, tuple(Tool(*t) for t in json.loads(k.tools)))
         return bool(kept or elsewhere)
 
-    def _keep(
-        self,
-        asked: Asked,
-        reply_id: MessageId,
-        base: MessageId | None,
-        base_end: int,
-        record: Record,
-        reply: Reply,
-    ) -> None:
+    def _keep(self, asked: Asked, said: Standing) -> None:
         if self._store is None or asked.mode == "template" or not self.verbatim:
             return
         history, frame = asked.history, asked.frame
@@ -326,11 +325,12 @@ class Renderer:
             Kept(
                 namespace=history.namespace,
                 thread=history.thread,
-                id=reply_id,
-                base=base,
-                tokens=record.path.tokens[base_end : record.end],
-                marks=tuple(m for m in record.marks if m.at >= base_end),
-                reply=reply,
+                id=said.id,
+                place=said.place,
+                base=said.base,
+                tokens=said.record.path.tokens[said.base_end : said.record.end],
+                marks=tuple(m for m in said.record.marks if m.at >= said.base_end),
+                reply=said.reply,
                 at=frame.now.timestamp(),
                 tools=json.dumps([[t.name, t.description, t.parameters] for t in tools])
                 if tools

@@ -1,22 +1,21 @@
-"""What was really read and said: exact tokens of histories, and of single replies.
+"""What was really read: exact tokens of histories.
 
     path    [ system | user | reply | user | … ]
     record             ^ end: tokens[:end] are this history, word for word
 
 A history that grows in place shares one array with all its earlier records; a branch copies.
 Where an earlier message was edited, a history's records are of no use any more, but its replies
-are: they are found by their calls' ids or by their content, in order, and read again word for word.
+are: see `samples.py`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from everwarm.messages import Message, MessageId, call_key
-from everwarm.replies import Reply
+from everwarm.messages import MessageId
 from everwarm.tokens import Mark, Tokens, tokens_of
 
 K = TypeVar("K")
@@ -124,85 +123,3 @@ class Records:
             self._paths[id(path)] = (path, n)
         else:
             del self._paths[id(path)]
-
-
-class Replies:
-    """Replies by call ids and by conversation. Live: owned by the renderer's thread."""
-
-    def __init__(self, conversations: int = 256, each: int = 2048) -> None:
-        self._by_calls: Bounded[tuple[str, str], Reply] = Bounded(conversations * 64)
-        self._threads: Bounded[MessageId, Bounded[tuple[bytes, bytes, int], Reply]]
-        self._threads = Bounded(conversations)
-        self._each = each
-
-    def __contains__(self, thread: MessageId) -> bool:
-        return thread in self._threads
-
-    def add(self, namespace: str, thread: MessageId, reply: Reply) -> None:
-        """Remember a reply of a conversation."""
-        if reply.calls:
-            self._by_calls.put((namespace, reply.calls), reply)
-        known = self._threads.use(thread)
-        if known is None:
-            known = Bounded(self._each)
-            self._threads.put(thread, known)
-        known.put((reply.content, reply.before, reply.index), reply)
-
-    def forget(self, thread: MessageId) -> None:
-        """Forget a conversation's replies."""
-        gone = {id(r) for r in (self._threads.pop(thread, None) or {}).values()}
-        for key in [k for k, r in self._by_calls.items() if id(r) in gone]:
-            del self._by_calls[key]
-
-    def called(self, namespace: str, message: Message) -> Reply | None:
-        """The reply that made exactly these calls, whatever became of their values."""
-        return self._by_calls.use((namespace, calls_key(message))) if message.tool_calls else None
-
-    def aligned(
-        self, namespace: str, thread: MessageId, messages: Sequence[Message], ids: Sequence[bytes]
-    ) -> Iterator[tuple[int, Reply]]:
-        """Replies of the conversation that these messages repeat, in order; in doubt none.
-
-        `ids` are the messages' content ids. A message that is the beginning of a reply's text, as
-        a client has it that stopped listening, comes with the whole reply: compare `content`.
-        """
-        known = list((self._threads.use(thread) or {}).values())
-        by_content: dict[bytes, list[Reply]] = {}
-        for r in known:
-            by_content.setdefault(r.content, []).append(r)
-        last = -1
-        for i, m in enumerate(messages):
-            if m.role != "assistant":
-                continue
-            before = ids[i - 1] if i else b""
-            found = self.called(namespace, m)
-            if not found and not m.tool_calls:
-                found = _one(by_content.get(ids[i], ()), last, before) or _begun(
-                    known, m.text.strip(), last, before
-                )
-            elif not found:
-                found = _one(by_content.get(ids[i], ()), last, before)
-            if found:
-                last = found.index
-                yield i, found
-
-
-def calls_key(message: Message) -> str:
-    """The ids of all calls of a message, as clients bring them back."""
-    return "/".join(call_key(c.id) for c in message.tool_calls)
-
-
-def _one(candidates: Iterable[Reply], last: int, before: bytes) -> Reply | None:
-    """The one reply that it can be: behind the last one found, else behind the same message."""
-    later = [r for r in candidates if r.index > last]
-    for some in (later, [r for r in later if r.before == before]):
-        if some and all(r.tokens == some[0].tokens for r in some):
-            return some[0]
-    return None
-
-
-def _begun(known: Sequence[Reply], text: str, last: int, before: bytes) -> Reply | None:
-    if not text:
-        return None
-    starts = (r for r in known if not r.calls and r.text.startswith(text))
-    return _one((r for r in starts if r.before == before), last, before)

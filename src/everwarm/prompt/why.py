@@ -120,6 +120,8 @@ def _message_cause(was: list[Message], now: list[Message], i: int) -> str:
         return f"message {i + 1} was put in"
     if rest[1] and rest[1][0] == content_id(new):
         return f"a message was taken out before message {i + 1}"
+    if content_id(old) == content_id(new):
+        return f"the reasoning of {name} was edited"
     if old.role != new.role:
         return f"message {i + 1} is another one: it was from {old.role}, now from {new.role}"
     a, b = _changed(old.text, new.text)

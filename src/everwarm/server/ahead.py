@@ -16,7 +16,7 @@ from everwarm.request import Sampling
 from everwarm.server.outbox import Outbox
 from everwarm.tokens import Prompt
 
-State = Literal["ready", "reading", "busy"]
+State = Literal["ready", "reading", "busy", "too_long"]
 
 
 @dataclass(slots=True)

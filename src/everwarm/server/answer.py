@@ -8,7 +8,6 @@ out: a real event in a stream, white space before an unstreamed answer.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import re
@@ -16,7 +15,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Protocol
 
 import orjson
 from starlette.requests import ClientDisconnect
@@ -25,9 +24,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from everwarm.config import Settings
-from everwarm.errors import EverwarmError, RequestError
+from everwarm.errors import EverwarmError
 from everwarm.events import Event, Progress
 from everwarm.request import Request
+from everwarm.server.bodies import Bodies
 from everwarm.server.kept import Kept
 from everwarm.server.noted import Noted, Recorder
 from everwarm.server.record import Trace
@@ -38,7 +38,6 @@ from everwarm.wire.errors import anthropic_error
 from everwarm.wire.format import Asked, Encoder, Error, Format, Head, reply_of
 
 log = logging.getLogger("everwarm.answer")
-BODY_S: Final = 120.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -73,13 +72,14 @@ class Answer:
         *,
         model: str,
         kept: Kept,
+        bodies: Bodies | None = None,
         recorder: Recorder | None = None,
         every_s: float = KEEPALIVE_S,
     ) -> None:
         self._format, self._turns, self._kept = fmt, turns, kept
         self._recorder = recorder
         self._model, self._every_s = model, every_s
-        self._max_body, self._caches = settings.max_body, settings.cache
+        self._bodies, self._caches = bodies or Bodies(settings.max_body), settings.cache
         self._namespace = namespace_of(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,8 +90,7 @@ class Answer:
         noted = Noted(http.headers)
         try:
             arrived = time.perf_counter()
-            body = await read_body(http, self._max_body)
-            asked = self._continued(self._format.parse(body, self._namespace))
+            asked = self._continued(await self._bodies.parsed(http, self._parse))
             encoder = asked.encoder(Head(turn_id, self._model, int(time.time()), self._caches))
             parse_s = time.perf_counter() - arrived
             noted.asked, more = asked, {"trace": noted.trace} if self._recorder else {}
@@ -111,6 +110,10 @@ class Answer:
         finally:
             if self._recorder:
                 self._recorder.note(noted)
+
+    def _parse(self, body: bytes) -> Asked:
+        """On a thread of bodies."""
+        return self._format.parse(body, self._namespace)
 
     def _continued(self, asked: Asked) -> Asked:
         """The request with the conversation that it continues by an answer's id."""
@@ -212,14 +215,14 @@ class _Line:
 class CountTokens:
     """POST /v1/messages/count_tokens: tokenizes, and touches neither model nor cache."""
 
-    def __init__(self, turns: Counts, settings: Settings) -> None:
-        self._turns, self._max_body = turns, settings.max_body
+    def __init__(self, turns: Counts, bodies: Bodies) -> None:
+        self._turns, self._bodies = turns, bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = HttpRequest(scope, receive)
         headers = request_ids(http, "req_" + secrets.token_hex(12))
         try:
-            request = parse_count(await read_body(http, self._max_body))
+            request = await self._bodies.parsed(http, parse_count)
             n = await self._turns.count(request)
             answer = Response(orjson.dumps({"input_tokens": n}), 200, headers, "application/json")
         except EverwarmError as e:
@@ -231,30 +234,6 @@ def namespace_of(settings: Settings) -> str:
     """What separates callers with different keys."""
     key = settings.api_key
     return hashlib.sha256(key.encode()).hexdigest() if key else ""
-
-
-async def read_body(http: HttpRequest, max_body: int, *, within_s: float = BODY_S) -> bytes:
-    """The body. Raises RequestError: 413 as soon as it is known to be too large, 408 where it does
-    not come."""
-    said = http.headers.get("content-length", "")
-    body = bytearray()
-    if said.isascii() and said.isdecimal() and int(said[:20]) > max_body:
-        raise _bad_body(413, f"The body may have {max_body:,} bytes.")
-    try:
-        async with asyncio.timeout(within_s):
-            async for part in http.stream():
-                body += part
-                if len(body) > max_body:
-                    raise _bad_body(413, f"The body may have {max_body:,} bytes.")
-    except TimeoutError:
-        raise _bad_body(408, f"The body did not come within {within_s:.0f} seconds.") from None
-    return bytes(body)
-
-
-def _bad_body(status: int, message: str) -> RequestError:
-    error = RequestError(message, param="body")
-    error.status = status
-    return error
 
 
 def request_ids(http: HttpRequest, own: str) -> dict[str, str]:

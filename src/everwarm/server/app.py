@@ -6,11 +6,12 @@ import asyncio
 import json
 from dataclasses import asdict
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,6 +25,7 @@ from everwarm.job import Engine
 from everwarm.replies import ReplyStore
 from everwarm.server.answer import Answer, CountTokens, namespace_of
 from everwarm.server.board import Board
+from everwarm.server.bodies import Bodies, ReturnsMemory
 from everwarm.server.guard import Guard
 from everwarm.server.kept import Kept
 from everwarm.server.noted import Recorder
@@ -39,6 +41,9 @@ from everwarm.wire.format import Format
 from everwarm.wire.models import anthropic_model, anthropic_models, openai_model, openai_models
 from everwarm.wire.openapi import description
 
+LONG_STEP_S: Final = 120.0
+"""A step of a prefill should take about one second; the first of a large model may take many."""
+
 
 def create_app(
     engine: Engine,
@@ -52,25 +57,34 @@ def create_app(
     `history`: where sessions are; without one, in the home directory, from their first use on.
     """
     turns = Turns(engine, codec, settings, store)
-    kept = Kept()
-    held = Held(history or Database(settings.home / "history.db"))
+    kept, bodies = Kept(), Bodies(settings.max_body)
+    database = history or Database(settings.home / "history.db")
+    held = Held(database)
     talking = Talking(held, turns, namespace_of(settings))
 
     recorder = Recorder(history) if history and settings.record else None
 
     def answer(fmt: Format) -> Answer:
-        return Answer(fmt, turns, settings, model=engine.model.id, kept=kept, recorder=recorder)
+        return Answer(
+            fmt,
+            turns,
+            settings,
+            model=engine.model.id,
+            kept=kept,
+            bodies=bodies,
+            recorder=recorder,
+        )
 
     pages = Pages()
-    small = _Small(turns)
+    small = _Small(turns, database)
     endpoints: dict[str, Any] = {
-        **SessionRoutes(talking, settings).endpoints(),
-        **Board(turns, held).endpoints(),
+        **SessionRoutes(talking, bodies).endpoints(),
+        **Board(turns, held, bodies).endpoints(),
         "/v1/chat/completions": answer(formats.CHAT),
         "/v1/completions": answer(formats.COMPLETIONS),
         "/v1/responses": answer(formats.RESPONSES),
         "/v1/messages": answer(formats.MESSAGES),
-        "/v1/messages/count_tokens": CountTokens(turns, settings),
+        "/v1/messages/count_tokens": CountTokens(turns, bodies),
         "/v1/models": small.models,
         "/v1/models/{name:path}": small.model,
         "/api/turns": small.recent,
@@ -86,7 +100,9 @@ def create_app(
     }
     routes = [Route(p.path, endpoints[p.path], methods=list(p.methods)) for p in POLICIES]
     handlers: Any = {HTTPException: _not_here, EverwarmError: _refused}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), settings)
+    around = [Middleware(ReturnsMemory, bodies)]
+    app = Starlette(routes=routes, middleware=around, exception_handlers=handlers)
+    return Guard(app, settings)
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -142,8 +158,8 @@ async def _refused(http: HttpRequest, error: Exception) -> Response:
 class _Small:
     """The small GET routes, which also answer HEAD."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, turns: Turns, history: Database) -> None:
+        self._turns, self._history = turns, history
 
     async def models(self, http: HttpRequest) -> Response:
         infos = [self._turns.model]
@@ -157,7 +173,9 @@ class _Small:
         return _json(anthropic_model(info) if _is_anthropic(http) else openai_model(info))
 
     async def health(self, _: HttpRequest) -> Response:
-        return _json({"status": "ok", "model": self._turns.engine.model.id})
+        """Whether turns can be answered; that a step takes very long is said, and no failure."""
+        status, body = self._health()
+        return _json(body, status)
 
     async def root(self, _: HttpRequest) -> Response:
         """What clients ask to see whether somebody is here."""
@@ -171,10 +189,23 @@ class _Small:
         return Response(await asyncio.to_thread(_description), media_type="application/json")
 
     async def ready(self, _: HttpRequest) -> Response:
-        """As `health`, with the disk tier's state: it never keeps an answer from being given."""
-        stats = await asyncio.to_thread(self._turns.engine.stats)
-        disk = {k: v for k, v in stats.items() if k in ("disk_state", "disk_why")}
-        return _json({"status": "ok", "model": self._turns.engine.model.id, **disk})
+        """As `health`, with the states of disk tier and history: neither keeps an answer from
+        being given."""
+        status, body = self._health()
+        now = self._turns.engine.health()
+        disk = {"disk_state": now.disk_state, "disk_why": now.disk_why}
+        why = await asyncio.to_thread(self._history.trouble)
+        history = {"history_state": "lost" if why else "ok", "history_why": why}
+        return _json(body | (disk if now.disk_state is not None else {}) | history, status)
+
+    def _health(self) -> tuple[int, dict[str, Any]]:
+        now, model = self._turns.engine.health(), self._turns.engine.model.id
+        if now.why is not None:
+            return 503, {"status": "failed", "model": model, "why": now.why}
+        body: dict[str, Any] = {"status": "ok", "model": model}
+        if now.step_s > LONG_STEP_S:
+            body["why"] = f"The engine's present step has taken {now.step_s:.0f} s so far."
+        return 200, body
 
     async def recent(self, http: HttpRequest) -> Response:
         limit = http.query_params.get("limit", "20")

@@ -9,6 +9,7 @@ import platform
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from everwarm.errors import NotFound
 from everwarm.history import paths
 from everwarm.history import sessions as table
 from everwarm.job import Path, TreeNode
-from everwarm.server.answer import read_body
+from everwarm.server.bodies import Bodies
 from everwarm.server.sessions.held import Held
 from everwarm.server.totals import CONTENT_TYPE
 from everwarm.server.turn import Turns
@@ -32,7 +33,6 @@ from everwarm.wire.sessions import read
 SHOWN_SESSIONS: Final = 64
 SHOWN_LINES: Final = 200
 SHOWN_MISSES: Final = 20
-MAX_BODY: Final = 4096
 
 
 class Lines(logging.Handler):
@@ -53,6 +53,7 @@ class Board:
 
     turns: Turns
     held: Held
+    bodies: Bodies
     lines: Lines = field(default_factory=Lines)
     _paths: OrderedDict[str, tuple[float, list[Path]]] = field(default_factory=OrderedDict)
 
@@ -115,7 +116,7 @@ class Board:
         return {x: own for x, (_, own) in self._paths.items()}
 
     async def _pin(self, http: HttpRequest) -> Response:
-        body = read(await read_body(http, MAX_BODY), PinBody)
+        body = await self.bodies.parsed(http, partial(read, model=PinBody))
         engine = self.turns.engine
         done = await asyncio.to_thread(lambda: engine.pin(body.node, is_pinned=body.pinned))
         if not done:
@@ -123,7 +124,7 @@ class Board:
         return _json({"node": body.node, "pinned": body.pinned})
 
     async def _drop(self, http: HttpRequest) -> Response:
-        body = read(await read_body(http, MAX_BODY), DropBody)
+        body = await self.bodies.parsed(http, partial(read, model=DropBody))
         nbytes = await asyncio.to_thread(self.turns.engine.drop, body.node)
         if nbytes is None:
             raise _no_node()

@@ -1,7 +1,10 @@
 """Who may talk to this server: Host, Origin and key are checked on the raw headers, first of all.
 
-Defends a person's machine against web pages (DNS rebinding, cross-site posts) and strangers.
-Which path needs a key is said in `policy.py`; Host and Origin are checked everywhere.
+Defends a person's machine against web pages (DNS rebinding, cross-site posts) and strangers. A page
+may call where its origin is the one by which the server is addressed, to the port, or is listed:
+any other program of this computer may serve pages too. Programs send neither Origin nor
+Sec-Fetch-Site, and are asked for neither. Which path needs a key is said in `policy.py`; Host and
+Origin are checked everywhere.
 """
 
 from __future__ import annotations
@@ -23,6 +26,11 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MAX_HEADERS: Final = 100
 MAX_HEADER_BYTES: Final = 64 * 2**10
 
+_FORM_TYPES: Final = frozenset(
+    {"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"}
+)
+"""What a page of any origin may send without asking first."""
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 
 Headers = list[tuple[bytes, bytes]]
@@ -79,9 +87,7 @@ class Guard:
             raise RequestError("Send exactly one Host header that names this server.", param="Host")
         if host_name(hosts[0]) not in self._hosts:
             raise Forbidden("This Host is not served here; see the setting allowed_hosts.")
-        for origin in _values(headers, b"origin"):
-            if origin not in self._origins and not self._is_own(origin, hosts[0]):
-                raise Forbidden("This Origin may not call; see the setting allowed_origins.")
+        self._check_page(scope, hosts[0])
         asks = scope["method"] == "OPTIONS" and _values(headers, b"access-control-request-method")
         if asks and self._listed_origin(headers):
             return True
@@ -93,10 +99,22 @@ class Guard:
         given = _values(headers, b"origin")
         return given[0] if len(given) == 1 and given[0] in self._origins else None
 
-    def _is_own(self, origin: str, host: str) -> bool:
-        """From this computer, or from a page of this server: `host` has been checked."""
-        authority = origin.partition("://")[2]
-        return is_loopback(host_name(authority)) or authority.lower() == host.lower()
+    def _check_page(self, scope: Scope, host: str) -> None:
+        """What a browser says of the page that calls: `host` has been checked."""
+        headers: Headers = scope["headers"]
+        own = _origin(f"{scope['scheme']}://{host}")
+        origins, sites = _values(headers, b"origin"), _values(headers, b"sec-fetch-site")
+        for origin in origins:
+            if origin not in self._origins and _origin(origin) != own:
+                raise Forbidden("This Origin may not call; see the setting allowed_origins.")
+        if any(site not in ("same-origin", "none") for site in sites):
+            is_open = scope["method"] in ("GET", "HEAD") and not policy_of(scope["path"]).needs_key
+            if not self._listed_origin(headers) and not is_open:
+                raise Forbidden("A page of another site may not call this server.")
+        if (origins or sites) and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            for kind in _values(headers, b"content-type"):
+                if kind.partition(";")[0].strip().lower() in _FORM_TYPES:
+                    raise _not_json()
 
     def _check_key(self, headers: Headers, key: bytes) -> None:
         """Compares digests: neither content nor length of the key shows in the time it takes."""
@@ -107,6 +125,18 @@ class Guard:
         digests = [hashlib.sha256(g.strip()).digest() for g in given]
         if not sum(hmac.compare_digest(d, key) for d in digests):
             raise Forbidden("The API key is missing or wrong.", status=401, code="invalid_api_key")
+
+
+def _origin(spelled: str) -> str:
+    """An origin in the one way that browsers spell it: without the scheme's own port."""
+    scheme, _, authority = spelled.lower().partition("://")
+    return f"{scheme}://{authority.removesuffix(_DEFAULT_PORTS.get(scheme, ':'))}"
+
+
+def _not_json() -> RequestError:
+    refused = RequestError("A page sends content-type: application/json.", param="Content-Type")
+    refused.status = 415
+    return refused
 
 
 def _values(headers: Headers, name: bytes) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 from everwarm.job import Output
 
 
 class Outbox:
-    """`put` on the engine's thread, `get` on the loop that made it."""
+    """`put` on one thread, the engine's; `get` on the loop that made it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -17,12 +18,16 @@ class Outbox:
         self._ready = asyncio.Event()
 
     def put(self, output: Output) -> None:
-        was_empty = not self._outputs
+        """Add an output. Where the loop has ended nobody reads it, and it is dropped."""
+        # Looked at behind the append: the reader may take the output before this one at any time,
+        # and sleeps only where it finds nothing. So whatever it leaves here alone wakes it up.
         self._outputs.append(output)
-        if was_empty and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._ready.set)
+        if len(self._outputs) == 1:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._ready.set)
 
     async def get(self) -> Output:
+        """The next output, once there is one."""
         while not self._outputs:
             self._ready.clear()
             if not self._outputs:

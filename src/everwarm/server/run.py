@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
+import os
 import secrets
 import signal
 import socket
 import sys
 from dataclasses import replace
+from functools import partial
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
@@ -17,14 +21,18 @@ from everwarm.config import Settings
 from everwarm.history.database import Database
 from everwarm.history.replies import ReplyTable
 from everwarm.server.app import create_app
+from everwarm.server.descriptors import BACKLOG, QUEUE, LoopErrors, n_connections, raise_limit
 from everwarm.server.guard import is_loopback
-from everwarm.server.protocol import LimitedProtocol
+from everwarm.server.protocol import Connections, LimitedProtocol
+
+log = logging.getLogger("everwarm.server")
 
 
 def serve(settings: Settings, model_path: str) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     settings = _guarded(settings)
     logging.basicConfig(level=settings.log_level.upper(), format="%(message)s", stream=sys.stderr)
+    allowed = raise_limit()
     listening = _listen(settings)
     if listening is None:
         return 1
@@ -40,7 +48,8 @@ def serve(settings: Settings, model_path: str) -> int:
     _settle_interpreter()
     config = uvicorn.Config(
         app,
-        http=LimitedProtocol,
+        http=partial(LimitedProtocol, all=Connections(n_connections(allowed))),  # type: ignore[arg-type]
+        backlog=BACKLOG,
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -52,9 +61,22 @@ def serve(settings: Settings, model_path: str) -> int:
     try:
         server.run(sockets=[listening])
     finally:
-        engine.stop()
+        is_ended = engine.stop()
         history.close()
+    if not is_ended:
+        _leave_behind()
     return 0
+
+
+def _leave_behind() -> NoReturn:
+    """End the process although a long step or a disk that hangs has not ended.
+
+    The interpreter would wait for the disk's threads, and MLX aborts where its thread still runs.
+    """
+    log.warning("The engine did not end in time; what was not on disk yet is lost.")
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def _guarded(settings: Settings) -> Settings:
@@ -91,7 +113,10 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say that we are ready only when signals are already ours."""
+        asyncio.get_running_loop().set_exception_handler(LoopErrors())
         await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(QUEUE)  # uvicorn's `backlog` bounds a round, and set this queue too
         print(self._ready, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
@@ -28,14 +28,14 @@ from everwarm.job import (
     Prefilled,
     Token,
 )
-from everwarm.messages import MessageId, child_id, content_id
+from everwarm.messages import MessageId
 from everwarm.prompt.dialects import families
 from everwarm.prompt.grammar import Wanted, wanted
 from everwarm.prompt.length import Length
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
-from everwarm.replies import ReplyStore
+from everwarm.replies import ReplyStore, reply_id
 from everwarm.request import HistoryMode, Request
 from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.grammars import Compiler
@@ -46,6 +46,7 @@ from everwarm.tokens import Prompt, Tokens, tokens_of
 
 T = TypeVar("T")
 log = logging.getLogger("everwarm.turn")
+TOO_LONG: Final = "context_length_exceeded"
 COUNTED_CONTEXTS = 4
 """How many contexts' tokens are counted for a client; a longer conversation is refused."""
 
@@ -57,7 +58,7 @@ def new_call_id() -> str:
 
 @dataclass(slots=True)
 class Live:
-    """A turn on its way, for `ps`."""
+    """A turn on its way, for `ps`. Whoever makes it may cancel it before it begins."""
 
     id: str
     is_cancelled: bool = False
@@ -107,11 +108,12 @@ class Turns:
         arrived: float,
         parse_s: float,
         trace: Trace | None = None,
+        live: Live | None = None,
     ) -> AsyncIterator[Event]:
         """The events of one turn. Closing the generator cancels the job; what was read is kept."""
         self._check(request)
         self._ahead.stop()
-        live = self.running[turn_id] = Live(turn_id)
+        live = self.running[turn_id] = live or Live(turn_id)
         draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
         try:
             async for event in self._events(request, draft, live):
@@ -128,17 +130,30 @@ class Turns:
     def cancel(self, turn_id: str) -> bool:
         """End a turn at its next step: it says what it has so far. Whether there is such a turn."""
         live = self.running.get(turn_id)
-        if live is None:
-            return False
+        if live is not None:
+            self.end(live)
+        return live is not None
+
+    def end(self, live: Live) -> None:
+        """End a turn at its next step, or before its first."""
         live.is_cancelled = True
-        self.engine.cancel(turn_id)
-        return True
+        self.engine.cancel(live.id)
 
     async def prepare(self, request: Request) -> tuple[State, Tokens[int]]:
-        """Read ahead what another last message than this one's would share; and which tokens."""
+        """Read ahead what another last message than this one's would share; and which tokens.
+
+        What leaves no room for a reply would be refused as a turn: none of it is read.
+        """
         if self.running:
             return "busy", tokens_of()
-        prompt = coming(await self._work(lambda: self._renderer.prompt(request)))
+        try:
+            whole = await self._work(lambda: self._renderer.prompt(request))
+            self._room(len(whole.tokens))
+        except RequestError as e:
+            if e.code == TOO_LONG:
+                return "too_long", tokens_of()
+            raise
+        prompt = coming(whole)
         if prompt is None:
             return "ready", tokens_of()
         if self.running:
@@ -209,7 +224,7 @@ class Turns:
             draft.set(completion_tokens=parser.n_tokens, reasoning_tokens=parser.n_reasoning)
             ids, reply = list(parser.ids), parser.message
             if ids and request.raw is None:
-                trace.reply = child_id(prompt.head, content_id(reply))
+                trace.reply = reply_id(prompt.head, reply)
                 remembered = self._worker.submit(self._renderer.remember, prompt, ids, reply)
         if draft.miss:
             draft.set(miss=await asyncio.wrap_future(draft.miss))
@@ -242,6 +257,8 @@ class Turns:
                     if not parser.stopped:
                         for event in parser.feed(out):
                             yield event
+                        if parser.stopped:  # only the parser knows what is text of the answer
+                            self.engine.cancel(live.id)
                 case Ended():
                     for event in parser.finish():
                         yield event
@@ -310,6 +327,10 @@ class Turns:
                 param="model",
                 code="model_not_found",
             )
+        # A message takes a token at least, so these are too long whatever they say.
+        n = len(request.raw if isinstance(request.raw, tuple) else request.messages)
+        if n >= info.context_length:
+            raise _too_long(info, f"The prompt has {n:,} messages or token ids")
         if request.sampling.top_k > info.vocab_size:
             raise RequestError(f"top_k may be at most {info.vocab_size:,}.", param="top_k")
         if any(not 0 <= t < info.vocab_size for t in request.sampling.logit_bias):
@@ -325,15 +346,7 @@ class Turns:
             raise Overloaded(f"{len(self.running)} requests are already waiting.")
 
     def _job(self, request: Request, prompt: Prompt, turn_id: str) -> Job:
-        info, n = self.engine.model, len(prompt.tokens)
-        room = info.context_length - n
-        if room < 1:
-            raise RequestError(
-                f"The prompt has {n:,} tokens; '{info.id}' reads {info.context_length:,} with "
-                "the reply. Shorten it.",
-                param="messages",
-                code="context_length_exceeded",
-            )
+        info, room = self.engine.model, self._room(len(prompt.tokens))
         sampling = request.sampling
         if sampling.top_k >= info.vocab_size:
             sampling = replace(sampling, top_k=0)
@@ -345,7 +358,6 @@ class Turns:
             marks=prompt.marks,
             sampling=sampling,
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
-            stop=request.stop,
             logprobs=request.logprobs,
             namespace=request.namespace,
             markers=self._markers(request, prompt),
@@ -353,6 +365,13 @@ class Turns:
             if request.thinking_budget is None
             else request.thinking_budget,
         )
+
+    def _room(self, n: int) -> int:
+        """Tokens of a reply that fit behind `n`. Raises RequestError where none does."""
+        info = self.engine.model
+        if n >= info.context_length:
+            raise _too_long(info, f"The prompt has {n:,} tokens")
+        return info.context_length - n
 
     def _markers(self, request: Request, prompt: Prompt) -> Markers | None:
         """Where the reply's reasoning stands; a model without any keeps every budget."""
@@ -368,6 +387,14 @@ class Turns:
         if record.miss:  # its texts are the user's
             shown["miss"] = f"{record.miss.part}: {record.miss.cause}"
         log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
+
+
+def _too_long(info: ModelInfo, fact: str) -> RequestError:
+    return RequestError(
+        f"{fact}; '{info.id}' reads {info.context_length:,} with the reply. Shorten it.",
+        param="messages",
+        code=TOO_LONG,
+    )
 
 
 def _short(value: Any) -> str:

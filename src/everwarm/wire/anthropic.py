@@ -75,7 +75,7 @@ class _ToolUse(_Block):
     type: Literal["tool_use"]
     id: wb.NonEmpty
     name: wb.Name
-    input: dict[str, Any]
+    input: wb.Json
     caller: Any = None
 
 
@@ -95,7 +95,7 @@ class _ToolResult(_Block):
     type: Literal["tool_result"]
     tool_use_id: wb.NonEmpty
     content: Annotated[
-        list[_Shown], BeforeValidator(_blocks_of, json_schema_input_type=str | list[_Shown])
+        wb.Many[_Shown], BeforeValidator(_blocks_of, json_schema_input_type=str | list[_Shown])
     ] = []
     is_error: bool = False
 
@@ -113,7 +113,8 @@ _TAGS = frozenset(
 class _Message(StrictObject):
     role: Literal["user", "assistant", "system"]
     content: Annotated[
-        list[_AnyBlock], BeforeValidator(_blocks_of, json_schema_input_type=str | list[_AnyBlock])
+        wb.Many[_AnyBlock],
+        BeforeValidator(_blocks_of, json_schema_input_type=str | list[_AnyBlock]),
     ]
     _made: list[Message] = PrivateAttr(default_factory=list)
 
@@ -164,11 +165,11 @@ class _OutputConfig(StrictObject):
 
 class _Counted(StrictObject):
     model: Annotated[str, Field(max_length=1024)] | None = None
-    messages: Annotated[list[Annotated[_Message, WrapValidator(Once())]], Field(min_length=1)]
+    messages: Annotated[wb.Many[Annotated[_Message, WrapValidator(Once())]], Field(min_length=1)]
     system: Annotated[
-        list[_Text], BeforeValidator(_blocks_of, json_schema_input_type=str | list[_Text])
+        wb.Many[_Text], BeforeValidator(_blocks_of, json_schema_input_type=str | list[_Text])
     ] = []
-    tools: Annotated[list[_Tool], Field(max_length=1024)] = []
+    tools: Annotated[wb.Many[_Tool], Field(max_length=1024)] = []
     tool_choice: _ToolChoice = _ToolChoice(type="auto")
     thinking: _ThinkingConfig | None = None
     output_config: _OutputConfig = _OutputConfig()

@@ -75,7 +75,7 @@ def _readable(part: object) -> object:
 
 _Part = Annotated[_TextPart, BeforeValidator(_readable)]
 _Content = Annotated[
-    list[_Part], BeforeValidator(_parts_of, json_schema_input_type=str | list[_Part])
+    wb.Many[_Part], BeforeValidator(_parts_of, json_schema_input_type=str | list[_Part])
 ]
 
 
@@ -110,7 +110,7 @@ class _AssistantMessage(_Object):
     content: _Content = []
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: list[_Call] = []
+    tool_calls: wb.Many[_Call] = []
 
     @cached_property
     def message(self) -> Message:
@@ -156,8 +156,8 @@ _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 class _Body(_Object):
     model: Annotated[str, Field(max_length=1024)] | None = None
-    messages: Annotated[list[_AnyMessage], Field(min_length=1)]
-    tools: Annotated[list[_Tool], Field(max_length=1024)] = []
+    messages: Annotated[wb.Many[_AnyMessage], Field(min_length=1)]
+    tools: Annotated[wb.Many[_Tool], Field(max_length=1024)] = []
     tool_choice: held.Choice = held.AUTO
     parallel_tool_calls: bool = True
     stop: wb.Texts = []
@@ -174,7 +174,7 @@ class _Body(_Object):
     max_tokens: wb.Count | None = None
     max_completion_tokens: wb.Count | None = None
     n: Annotated[int, Field(ge=1, le=1)] = 1
-    modalities: list[Literal["text"]] = ["text"]
+    modalities: wb.Many[Literal["text"]] = ["text"]
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     stream: bool = False

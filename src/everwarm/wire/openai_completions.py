@@ -37,7 +37,7 @@ def _one_prompt(value: object) -> object:
     return value
 
 
-_Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=2**24)]
+_Ids = wb.Many[Annotated[int, Field(ge=0, lt=2**31)]]
 
 _OnlyOne = Annotated[list[str] | list[_Ids], Field(min_length=1, max_length=1)]
 

@@ -68,7 +68,7 @@ def _parts_of(value: object) -> object:
 
 _Part = Annotated[_InputText | _Refusal | _Media, Field(discriminator="type")]
 _Content = Annotated[
-    list[_Part], BeforeValidator(_parts_of, json_schema_input_type=str | list[_Part])
+    wb.Many[_Part], BeforeValidator(_parts_of, json_schema_input_type=str | list[_Part])
 ]
 
 
@@ -120,7 +120,7 @@ class _Output(_Item):
 _AnyItem = Annotated[
     _Message | _Reasoning | _Call | _CustomCall | _Output, Field(discriminator="type")
 ]
-_Items = list[Annotated[_AnyItem, WrapValidator(Once())]]
+_Items = wb.Many[Annotated[_AnyItem, WrapValidator(Once())]]
 
 
 def _items_of(value: object) -> object:
@@ -155,12 +155,12 @@ class _Body(StrictObject):
         ),
     ]
     instructions: str = ""
-    tools: Annotated[list[AnyTool], Field(max_length=1024)] = []
+    tools: Annotated[wb.Many[AnyTool], Field(max_length=1024)] = []
     tool_choice: held.Choice = held.AUTO
     parallel_tool_calls: bool = True
     reasoning: _ReasoningConfig = _ReasoningConfig()
     text: _TextConfig = _TextConfig()
-    include: list[str] = []
+    include: wb.Many[str] = []
     previous_response_id: wb.NonEmpty | None = None
     store: bool = True
     stream: bool = False
@@ -170,7 +170,7 @@ class _Body(StrictObject):
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    metadata: dict[str, str] = {}
+    metadata: Annotated[dict[str, str], Field(fail_fast=True)] = {}
     everwarm: Everwarm = Everwarm()
     prompt_cache_key: Any = None  # tells conversations apart
 

@@ -25,7 +25,7 @@ from everwarm.wire import (
 )
 
 _EMPTY = ("stop", "undo", "prepare", "compact", "uncompact")
-_BODIES: dict[str, tuple[type[BaseModel], Iterable[str]]] = {
+BODIES: dict[str, tuple[type[BaseModel], Iterable[str]]] = {
     "/v1/chat/completions": (openai_chat._Body, openai_chat.NO_EFFECT),
     "/v1/completions": (openai_completions._Body, openai_completions.NO_EFFECT),
     "/v1/responses": (openai_responses._Body, openai_responses.NO_EFFECT),
@@ -100,12 +100,12 @@ Route = tuple[str, Iterable[str], bool, str]
 def description(version: str, routes: Iterable[Route]) -> dict[str, Any]:
     """The document."""
     refs, made = models_json_schema(
-        [(model, "validation") for model, _ in _BODIES.values()],
+        [(model, "validation") for model, _ in BODIES.values()],
         ref_template="#/components/schemas/{model}",
     )
-    bodies = {path: refs[model, "validation"] for path, (model, _) in _BODIES.items()}
+    bodies = {path: refs[model, "validation"] for path, (model, _) in BODIES.items()}
     schemas = made["$defs"]
-    for path, (_, no_effect) in _BODIES.items():
+    for path, (_, no_effect) in BODIES.items():
         fields = schemas[bodies[path]["$ref"].rpartition("/")[2]]["properties"]
         fields |= {name: {"description": "Changes nothing."} for name in sorted(no_effect)}
     for schema in schemas.values():
@@ -171,7 +171,7 @@ def _let_nulls_pass(schema: dict[str, Any]) -> None:
 
 
 def _has_required_fields(path: str) -> bool:
-    return any(field.is_required() for field in _BODIES[path][0].model_fields.values())
+    return any(field.is_required() for field in BODIES[path][0].model_fields.values())
 
 
 def _error(shape: str) -> dict[str, Any]:

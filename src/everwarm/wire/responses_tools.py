@@ -59,7 +59,7 @@ class NamespaceTool(StrictObject):
     type: Literal["namespace"]
     name: wb.Name
     description: str = ""
-    tools: list[_Inner]
+    tools: wb.Many[_Inner]
 
 
 class WebSearchTool(StrictObject):

@@ -16,6 +16,7 @@ from everwarm.errors import RequestError
 from everwarm.events import Finish
 from everwarm.messages import Message, MessageId, Part, Reasoning, Role, Text, ToolCall
 from everwarm.sessions import Entry, Session, Tree
+from everwarm.wire import body as wb
 from everwarm.wire import sessions as wire
 from everwarm.wire.strict import StrictObject
 
@@ -42,7 +43,7 @@ class ImportedMessage(StrictObject):
     id: wire.Id
     parent: wire.Id | None = None
     role: Role
-    parts: Annotated[list[ImportedPart], Field(max_length=10_000)]
+    parts: Annotated[wb.Many[ImportedPart], Field(max_length=10_000)]
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
     created: _Time = 0.0
     finish: Finish | None = None
@@ -67,8 +68,8 @@ class ImportBody(StrictObject):
     client: Annotated[str, Field(max_length=256)] | None = None
     settings: wire.SettingsBody = wire.SettingsBody()
     branch: wire.BranchName = "main"
-    branches: Annotated[list[ImportedBranch], Field(min_length=1, max_length=MAX_BRANCHES)]
-    messages: Annotated[list[ImportedMessage], Field(max_length=MAX_MESSAGES)] = []
+    branches: Annotated[wb.Many[ImportedBranch], Field(min_length=1, max_length=MAX_BRANCHES)]
+    messages: Annotated[wb.Many[ImportedMessage], Field(max_length=MAX_MESSAGES)] = []
 
 
 def imported(body: ImportBody, session_id: str, now: float) -> tuple[Session, list[Entry]]:
@@ -76,7 +77,7 @@ def imported(body: ImportBody, session_id: str, now: float) -> tuple[Session, li
     together."""
     tree = Tree(session_id, ())
     ids: dict[str | None, MessageId | None] = {None: None}
-    entries: list[Entry] = []
+    entries: dict[MessageId, Entry] = {}
     for i, m in enumerate(body.messages):
         for name, known in (("parent", m.parent), ("covers", m.covers)):
             if known not in ids:
@@ -84,7 +85,8 @@ def imported(body: ImportBody, session_id: str, now: float) -> tuple[Session, li
                 raise RequestError(f"{where}: no message before it has this id.", param=where)
         message = Message(m.role, tuple(_part(p) for p in m.parts), m.tool_call_id)
         ids[m.id] = own = tree.id_of(ids[m.parent], message)
-        entries.append(Entry(own, ids[m.parent], message, m.created, None, m.finish, ids[m.covers]))
+        entry = Entry(own, ids[m.parent], message, m.created, None, m.finish, ids[m.covers], i)
+        entries.setdefault(own, entry)
     branches = {b.name: b.head for b in body.branches}
     if body.branch not in branches:
         raise RequestError("branch: it is not among the branches.", param="branch")
@@ -95,7 +97,7 @@ def imported(body: ImportBody, session_id: str, now: float) -> tuple[Session, li
         pinned=body.pinned, choices=wire.choices_of(body.settings), branch=body.branch,
         branches={name: ids[head] for name, head in branches.items()},
     )  # fmt: skip
-    return session, entries
+    return session, list(entries.values())
 
 
 def exported(session: Session, tree: Tree) -> dict[str, Any]:

@@ -41,18 +41,13 @@ class Held:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="everwarm-sessions")
-        self._reads: Connection | None = None
+        self._reads = ThreadPoolExecutor(1, thread_name_prefix="everwarm-sessions")
+        self._reader = db.reader()
 
     async def read(self, fn: Callable[[Connection], T]) -> T:
         """On the reading thread."""
-
-        def work() -> T:
-            if self._reads is None:
-                self._reads = self._db.connect()
-            return self._db.read(self._reads, fn)
-
-        return await asyncio.get_running_loop().run_in_executor(self._reader, work)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reads, self._reader.ask, fn)
 
     async def write(self, fn: Callable[[Connection], T]) -> T:
         """On the writer thread, as one transaction."""
@@ -92,14 +87,14 @@ class Held:
 
     async def take_in(self, body: files.ImportBody) -> tuple[Session, Tree]:
         """A session of a file, under an id of its own."""
-        session, entries = files.imported(body, new_id(), table.now())
+        session, entries = await asyncio.to_thread(files.imported, body, new_id(), table.now())
 
-        def work(db: Connection) -> tuple[Session, Tree]:
+        def work(db: Connection) -> None:
             table.put(db, session)
             table.add(db, session.id, entries)
-            return session, table.tree(db, session.id)
 
-        return await self.write(work)
+        await self.write(work)
+        return session, await asyncio.to_thread(Tree, session.id, entries)
 
     async def undo(self, session_id: str) -> tuple[Session, Tree]:
         """Take the last turn of the present branch out; its rows too, if no other branch has it."""

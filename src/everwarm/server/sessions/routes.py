@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
-from everwarm.config import Settings
 from everwarm.errors import NotFound, RequestError
 from everwarm.history import sessions as table
-from everwarm.server.answer import read_body
+from everwarm.server.bodies import Bodies
 from everwarm.server.sessions import held as h
 from everwarm.server.sessions.running import Running
 from everwarm.server.sessions.talking import Talking
@@ -30,9 +31,9 @@ B = TypeVar("B", bound=StrictObject)
 class SessionRoutes:
     """Endpoints by path and method. Lives on the event loop."""
 
-    def __init__(self, talking: Talking, settings: Settings, every_s: float = KEEPALIVE_S) -> None:
+    def __init__(self, talking: Talking, bodies: Bodies, every_s: float = KEEPALIVE_S) -> None:
         self._talking, self._held = talking, talking.held
-        self._max_body, self._every_s = settings.max_body, every_s
+        self._bodies, self._every_s = bodies, every_s
 
     def endpoints(self) -> dict[str, Endpoint]:
         """What answers at each path."""
@@ -79,7 +80,7 @@ class SessionRoutes:
         branch = http.query_params.get("branch")
         if branch is not None:
             session = h.switch(session, branch)
-        return self._whole(session, tree)
+        return await self._whole(session, tree)
 
     async def _change(self, http: HttpRequest) -> Response:
         body = await self._body(http, wire.ChangeBody)
@@ -101,7 +102,8 @@ class SessionRoutes:
         return _json({"deleted": True, "bytes": nbytes})
 
     async def _tree(self, http: HttpRequest) -> Response:
-        return _json(wire.tree_json(*await self._held.get(_id(http))))
+        session, tree = await self._held.get(_id(http))
+        return await asyncio.to_thread(lambda: _json(wire.tree_json(session, tree)))
 
     async def _export(self, http: HttpRequest) -> Response:
         session, tree = await self._held.get(_id(http))
@@ -110,14 +112,18 @@ class SessionRoutes:
             raise RequestError("format must be json or markdown.", param="format")
         kind, end = ("application/json", "json") if form == "json" else ("text/markdown", "md")
         headers = {"content-disposition": f'attachment; filename="everwarm-{session.id}.{end}"'}
-        if form == "json":
-            return _json(files.exported(session, tree), headers=headers)
-        text = files.markdown(session, tree.path(session.head))
-        return Response(text.encode("utf-8", "replace"), 200, headers, f"{kind}; charset=utf-8")
+
+        def spell() -> Response:
+            if form == "json":
+                return _json(files.exported(session, tree), headers=headers)
+            text = files.markdown(session, tree.path(session.head))
+            return Response(text.encode("utf-8", "replace"), 200, headers, f"{kind}; charset=utf-8")
+
+        return await asyncio.to_thread(spell)
 
     async def _import(self, http: HttpRequest) -> Response:
         body = await self._body(http, files.ImportBody)
-        return self._whole(*await self._held.take_in(body))
+        return await self._whole(*await self._held.take_in(body))
 
     # --- turns ---
 
@@ -178,19 +184,24 @@ class SessionRoutes:
 
     async def _moved(self, http: HttpRequest, change: h.Change) -> Response:
         self._talking.free(_id(http))
-        return self._whole(*await self._held.change(_id(http), change))
+        return await self._whole(*await self._held.change(_id(http), change))
 
     async def _undo(self, http: HttpRequest) -> Response:
         await self._body(http, wire.EmptyBody)
         self._talking.free(_id(http))
-        return self._whole(*await self._held.undo(_id(http)))
+        return await self._whole(*await self._held.undo(_id(http)))
 
-    def _whole(self, session: Session, tree: Tree) -> Response:
-        messages = wire.path_json(tree.path(session.head), tree)
-        return _json(self._talking.shown(session, tree) | {"messages": messages})
+    async def _whole(self, session: Session, tree: Tree) -> Response:
+        """A session and its messages: seconds for a very long one, so beside the event loop."""
+
+        def spell() -> Response:
+            messages = wire.path_json(tree.path(session.head), tree)
+            return _json(self._talking.shown(session, tree) | {"messages": messages})
+
+        return await asyncio.to_thread(spell)
 
     async def _body(self, http: HttpRequest, model: type[B]) -> B:
-        return wire.read(await read_body(http, self._max_body), model)
+        return await self._bodies.parsed(http, partial(wire.read, model=model))
 
 
 def _id(http: HttpRequest) -> str:

@@ -6,16 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
+from everwarm.server.turn import Live
+
 SIGN_OF_LIFE: Final = b": alive\n\n"
 
 
 class Running:
-    """One turn of a session and all frames that it sent so far. Live: event loop only."""
+    """One turn of a session and all frames that it sent so far. Live: event loop only.
+
+    `live` is there from the start: a turn can be ended while what it needs is still being written.
+    """
 
     def __init__(self, turn_id: str) -> None:
-        self.turn_id = turn_id
+        self.live = Live(turn_id)
         self.task: asyncio.Task[None] | None = None
-        self.is_over = False
+        self.over = asyncio.Event()
         self._frames: list[bytes] = []
         self._changed = asyncio.Event()
 
@@ -26,7 +31,7 @@ class Running:
 
     def end(self) -> None:
         """Nothing more will come."""
-        self.is_over = True
+        self.over.set()
         self._wake()
 
     def _wake(self) -> None:
@@ -41,7 +46,7 @@ class Running:
             if n < len(self._frames):
                 yield b"".join(self._frames[n:])
                 n = len(self._frames)
-            elif self.is_over:
+            elif self.over.is_set():
                 return
             else:
                 try:

@@ -105,10 +105,10 @@ class Talking:
     async def stop(self, session_id: str) -> bool:
         """End a session's turn, and wait until what it said is durable. Whether one ran."""
         running = self.running.get(session_id)
-        if running is None or running.task is None:
+        if running is None:
             return False
-        self.turns.cancel(running.turn_id)
-        await asyncio.wait({running.task})
+        self.turns.end(running.live)
+        await running.over.wait()
         return True
 
     async def delete(self, session_id: str) -> int:
@@ -224,7 +224,7 @@ class Talking:
             shown = None if asked.added is None else asked.tree[asked.at]
             user = wire.message_json(shown, asked.tree) if shown else None
             session = self.shown(asked.session, asked.tree)
-            about = {"session": session, "user": user, "turn": running.turn_id}
+            about = {"session": session, "user": user, "turn": running.live.id}
             running.push(wire.frame("start", about | {"sums_up": asked.sums_up}))
             path = asked.tree.path(asked.at)
             request = self.request(asked.session.choices, messages_of(asked.session.choices, path))
@@ -243,13 +243,19 @@ class Talking:
         self, request: Request, running: Running, said: list[Event], trace: Trace
     ) -> None:
         """Ask, tell all who follow, and collect what was said."""
-        teller = wire.Teller(time.monotonic)
+        teller, live = wire.Teller(time.monotonic), running.live
         events = self.turns.answer(
-            request, turn_id=running.turn_id, arrived=time.perf_counter(), parse_s=0.0, trace=trace
+            request,
+            turn_id=live.id,
+            arrived=time.perf_counter(),
+            parse_s=0.0,
+            trace=trace,
+            live=live,
         )
         async for event in events:
             said.append(event)
             running.push(*teller.frames(event))
+            await asyncio.sleep(0)  # events that wait in a row keep nobody else from being heard
 
     def request(self, choices: Choices, messages: tuple[Message, ...]) -> Request:
         """What the wire formats make of a body, made of a session."""
@@ -313,7 +319,7 @@ class Talking:
         return wire.session_json(
             session,
             tree,
-            running=running.turn_id if running else None,
+            running=running.live.id if running else None,
             limit=self.turns.engine.model.context_length,
         )
 

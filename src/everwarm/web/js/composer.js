@@ -85,7 +85,8 @@ function Foot() {
   const session = store.current.value;
   const { used, limit } = session?.context ?? {};
   const part = used && limit ? used / limit : 0;
-  const state = { ready: "Its past is warm", reading: "Warming its past" }[store.prepared.value] ?? "";
+  const told = { ready: "Its past is warm", reading: "Warming its past", too_long: "Too long for this model" };
+  const state = told[store.prepared.value] ?? "";
   return html`<div class="foot">
     <span class="model">${store.model.value?.id ?? ""}</span><span role="status">${state}</span><span class="grow"></span>
     ${used && html`<span class="num" title="Tokens of the context in use">${count(used)}${limit ? ` of ${count(limit)}` : ""} tokens</span>`}

@@ -17,7 +17,7 @@ export const fault = signal(null);
 export const model = signal(null);
 /** Settings of a chat that is not begun. */
 export const draftSettings = signal({});
-/** What `prepare` said of the open session: "", "reading" or "ready". */
+/** What `prepare` said of the open session: "", "reading", "ready", "busy" or "too_long". */
 export const prepared = signal("");
 
 export const busy = computed(() => live.value !== null);

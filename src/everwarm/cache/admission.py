@@ -1,0 +1,67 @@
+"""May this prompt begin now, and by which way? Nothing runs here; room is made in `memory.py`.
+
+While others run, a prompt waits for them rather than take what is kept for somebody. Alone it takes
+what there is: a rewind instead of a copy, then without the tail, then without the disk, then cold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from everwarm.cache import tree
+from everwarm.cache.memory import Memory
+from everwarm.cache.restore import Plan, plan
+from everwarm.cache.restoring import most_nbytes
+from everwarm.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A prompt of `n_tokens` whose state may grow to `rows`, which takes `bytes_at(rows)`."""
+
+    n_tokens: int
+    rows: int
+    bytes_at: Callable[[int], int]
+
+    @property
+    def nbytes(self) -> int:
+        return self.bytes_at(self.rows)
+
+    def beyond(self, chosen: Plan) -> int:
+        """Bytes that a plan takes beyond what is held now."""
+        arriving = most_nbytes(chosen)
+        if chosen.holder is None or chosen.way not in ("move", "rewind"):
+            return self.nbytes + arriving
+        own = chosen.holder.sequence
+        tail = own.live.rows_nbytes(own.length - chosen.base) if chosen.keeps_tail else 0
+        return max(self.nbytes - own.nbytes, 0) + tail + arriving
+
+
+def admit(memory: Memory, steps: list[tree.Step], chosen: Plan, need: Need) -> Plan | None:
+    """The plan to carry out, with room made for it; None: wait for room.
+
+    RequestError: it can never fit.
+    """
+    for way in _ways(memory, steps, chosen, need):
+        pieces = [*(s.piece for s in way.segments), way.checkpoint]
+        if memory.make_room(need.beyond(way), spare=[way.holder, *pieces]):
+            return way
+        if memory.can_change:
+            return None
+    raise RequestError(
+        f"The prompt has {need.n_tokens:,} tokens; with its reply that takes "
+        f"{need.nbytes / 1e6:,.1f} MB of memory, and the budget is {memory.budget / 1e6:,.1f} MB. "
+        "Shorten it, unpin what is pinned, or raise memory_budget.",
+        code="context_length_exceeded",
+    )
+
+
+def _ways(memory: Memory, steps: list[tree.Step], chosen: Plan, need: Need) -> list[Plan]:
+    """The plan, and what takes less room, each way at the expense of more."""
+    ways = [chosen]
+    if chosen.way in ("fork", "rewind") and chosen.holder is not None and not chosen.holder.busy:
+        back = replace(chosen, way="rewind")
+        ways += [back, replace(back, keeps_tail=False)]
+    near = plan(steps, need.n_tokens - 1, is_cuttable=memory.is_cuttable)
+    return [*ways, near, Plan(0, "new")]

@@ -1,0 +1,204 @@
+"""Everything that one model holds in memory, under one budget. Engine thread only.
+
+    budget  |-- states, busy ones as they may grow --|-- pieces --|-- on their way --|-- free --|
+
+The sum never exceeds the budget: whoever is about to allocate asks `make_room` first, which lets
+the least valuable go, and says no before it lets anything go in vain. What is on its way are bytes
+of files that were read and not taken over yet, and copies that wait to be written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from everwarm.cache import tree
+from everwarm.cache.evict import Candidate, candidates
+from everwarm.cache.store import OnDisk, Piece
+from everwarm.cache.tier import DiskTier
+from everwarm.cache.tree import Holder, Node, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Bytes in memory, each counted once. `promised`: what busy states may still grow by."""
+
+    states: int
+    promised: int
+    pieces: int
+    writing: int
+    restoring: int
+
+    @property
+    def total(self) -> int:
+        return self.states + self.promised + self.pieces + self.writing + self.restoring
+
+
+class Memory:
+    """Trees, states and their account. `clock` counts requests."""
+
+    def __init__(self, budget: int, *, is_cuttable: bool, tier: DiskTier | None) -> None:
+        self.budget = budget
+        self.is_cuttable = is_cuttable
+        self.tier = tier
+        self.roots: dict[str, Node] = {}
+        self.states: list[Holder] = []
+        self.clock = 0
+        # An upper bound, made exact by a walk where it reaches the budget: a hit walks no tree.
+        self._piece_bytes = 0
+
+    def root(self, namespace: str) -> Node:
+        """The tree of a namespace, made where there is none."""
+        return self.roots.setdefault(namespace, tree.new_root())
+
+    def nodes(self) -> list[Node]:
+        """All nodes, parents before children."""
+        return [n for root in self.roots.values() for n in root.below()]
+
+    @property
+    def busy(self) -> list[Holder]:
+        return [h for h in self.states if h.busy]
+
+    @property
+    def can_change(self) -> bool:
+        """Whether room will come by itself: somebody runs, or a copy is being written."""
+        return bool(self.busy) or self._writing() > 0
+
+    # The account
+
+    def account(self) -> Account:
+        """All bytes, exactly. Walks the tree."""
+        self._piece_bytes = sum(p.nbytes for p in self._pieces().values())
+        return self._account()
+
+    def weigh(self, piece: Piece | None) -> None:
+        """Count a piece that was just made."""
+        self._piece_bytes += piece.nbytes if piece is not None else 0
+
+    def _account(self) -> Account:
+        return Account(
+            sum(h.sequence.nbytes for h in self.states),
+            sum(h.nbytes - h.sequence.nbytes for h in self.states),
+            self._piece_bytes,
+            self._writing(),
+            sum(h.arriving.most_nbytes for h in self.states if h.arriving is not None),
+        )
+
+    def _writing(self) -> int:
+        return self.tier.writing_nbytes if self.tier is not None else 0
+
+    def _pieces(self) -> dict[int, Piece]:
+        out: dict[int, Piece] = {}
+        for n in self.nodes():
+            for piece in (n.segment.piece if n.segment is not None else None, n.checkpoint):
+                if piece is not None and not isinstance(piece, OnDisk):
+                    out[id(piece)] = piece
+        for h in self.states:
+            out |= {id(p): p for p in (h.arriving.pieces if h.arriving is not None else ())}
+        return out
+
+    # Making room
+
+    def make_room(
+        self, nbytes: int, *, spare: Iterable[object] = (), below: float = math.inf
+    ) -> bool:
+        """Let go what is worth less than `below` until so many bytes more fit.
+
+        False: they cannot, and nothing was let go. `spare`: states and pieces that must stay.
+        """
+        if self._account().total + nbytes <= self.budget:
+            return True
+        excess = self.account().total + nbytes - self.budget
+        if excess <= 0:
+            return True
+        spared = {id(x) for x in spare}
+        if not self._can_free(excess, spared, below):
+            return False
+        while excess > 0:
+            found = self._candidates(spared, below)
+            if not found:
+                return False
+            for c in found:
+                self._let_go(c)
+                excess -= c.nbytes
+                if excess <= 0 or isinstance(c.gone, Holder):
+                    break  # what a state covered is worth less now
+            excess = self.account().total + nbytes - self.budget
+        return True
+
+    def evict(self) -> None:
+        """Let the least valuable go until the budget holds, as far as that can be."""
+        excess = self.account().total - self.budget
+        while excess > 0 and (found := self._candidates(set(), math.inf)):
+            self._let_go(found[0])
+            excess = self.account().total - self.budget
+
+    def _candidates(self, spared: set[int], below: float) -> list[Candidate]:
+        found = candidates(self.nodes(), self.states, self.clock, is_cuttable=self.is_cuttable)
+        return [c for c in found if c.worth < below and not (spared and _is_spared(c, spared))]
+
+    def _can_free(self, excess: int, spared: set[int], below: float) -> bool:
+        """Whether letting go all that may go frees so much. Pieces are counted once."""
+        states, pieces = 0, dict[int, int]()
+        for c in self._candidates(spared, below):
+            if isinstance(c.gone, Holder):
+                states += c.gone.nbytes
+            elif not c.is_segment and c.gone.checkpoint is not None:
+                pieces[id(c.gone.checkpoint)] = c.gone.checkpoint.nbytes
+            elif c.gone.segment is not None:
+                pieces[id(c.gone.segment.piece)] = c.gone.segment.piece.nbytes
+        return states + sum(pieces.values()) >= excess
+
+    def _let_go(self, candidate: Candidate) -> None:
+        if isinstance(candidate.gone, Holder):
+            self._let_state_go(candidate.gone)
+        elif candidate.is_segment:
+            candidate.gone.segment = None
+        else:
+            candidate.gone.checkpoint = None
+
+    def _let_state_go(self, holder: Holder) -> None:
+        """Drop a state, but leave the part that others share as a resting piece."""
+        shared = [n for n in holder.node.path() if n.kind == "system" or len(n.children) > 1]
+        top = shared[-1] if shared and shared[-1] is not holder.node else None
+        left: list[Node] = []
+        if top is not None and 2 * top.end <= holder.sequence.length:
+            left = [n for n in top.path() if n.holders == [holder]]
+        try:
+            if left:
+                start = left[0].start
+                piece = holder.sequence.release(start, left[-1].end)
+                self.weigh(piece)
+                for n in left:
+                    n.segment = Segment(piece, start, n.start, n.end)
+        finally:
+            self.drop(holder)
+
+    def reset(self, states: list[Holder]) -> None:
+        """Forget everything but these states, which begin new trees."""
+        old, self.roots = self.roots, {}
+        self.states, self._piece_bytes = states, 0
+        for holder in states:
+            namespace = next(name for name, root in old.items() if root is holder.root)
+            holder.root = holder.node = self.root(namespace)
+
+    def drop(self, holder: Holder) -> None:
+        """Take a state out of the tree, and let it go, if that has not been done already."""
+        if holder not in self.states:
+            return
+        self.states.remove(holder)
+        node: Node | None = holder.node
+        while node is not None and node.parent is not None:
+            if holder in node.holders:
+                node.holders.remove(holder)
+            node = node.parent
+        if self.tier is not None:
+            self.tier.let_go(holder)
+
+
+def _is_spared(c: Candidate, spared: set[int]) -> bool:
+    if isinstance(c.gone, Holder):
+        return id(c.gone) in spared
+    piece = c.gone.segment and c.gone.segment.piece if c.is_segment else c.gone.checkpoint
+    return id(piece) in spared

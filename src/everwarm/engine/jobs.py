@@ -1,0 +1,205 @@
+"""The jobs of one engine: who begins, who is next, and what becomes of one that fails.
+
+Everything that is done for a job is done in `_attempt`. What it raises is logged once, the cache is
+put right, and all other jobs go on. A step that fails ends its job with `Failed`; a reply that is
+complete but cannot be filed is told as it stands: a fault of the cache costs no answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from everwarm.cache.cache import Cache, Lease
+from everwarm.engine.chunk import ChunkSize
+from everwarm.engine.line import Begin, Line
+from everwarm.engine.run import Run
+from everwarm.engine.schedule import Schedule
+from everwarm.errors import EngineError, EverwarmError, RequestError
+from everwarm.job import Failed, Output, Sink
+
+log = logging.getLogger("everwarm.engine")
+_END: Final = object()
+
+
+class _Running:
+    """A run with its generator, once it has begun."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.steps: Iterator[None] | None = None
+        self.is_over = False
+
+
+class Jobs:
+    """In order of arrival. Live: engine thread only; anybody may ask how many there are."""
+
+    def __init__(self, cache: Cache, chunk: ChunkSize, schedule: Schedule) -> None:
+        self._cache, self._chunk, self._schedule = cache, chunk, schedule
+        self._line = Line()
+        self._jobs: dict[str, _Running] = {}
+        self.idle_since = time.monotonic()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._jobs
+
+    def add(self, run: Run) -> None:
+        """Let a job wait for its turn."""
+        self._jobs[run.job.id] = _Running(run)
+
+    def cancel(self, job_id: str) -> None:
+        """Let a job end at its next step."""
+        if (r := self._jobs.get(job_id)) is not None:
+            r.run.cancelled = True
+            if r.run.lease is not None:
+                r.run.lease.holder.ending = True
+
+    def step(self) -> bool:
+        """Let those begin who can, then one step of whoever has had the least. False: nobody can
+        take one."""
+        self._line.offer([k for k, r in self._jobs.items() if r.steps is None], self._begin)
+        ready = [k for k, r in self._jobs.items() if r.steps is not None]
+        if ready:
+            self._step(self._jobs[self._schedule.next(ready)])
+        return bool(ready) or self.is_idle
+
+    def end_all(self) -> None:
+        """Cancel every job, and file what it has read."""
+        for job_id, r in list(self._jobs.items()):
+            self.cancel(job_id)
+            self._end(r)
+
+    def fail_all(self, why: EngineError) -> None:
+        """Tell every job that there is no engine any more. Touches nothing else."""
+        left, self._jobs = list(self._jobs.values()), {}
+        for r in left:
+            tell(r.run.sink, Failed(why))
+
+    def put_right(self, failed: Run | None = None) -> str:
+        """Give back what a failed job holds, and drop what was left half-way.
+
+        If that fails too, nothing in memory can be trusted but the states that others go on with.
+        Gives what to say of it in the log.
+        """
+        try:
+            if failed is not None:
+                failed.give_back()
+            self._cache.mend(self._leases(failed))
+        # What ended the job may be a fault of the device: then this meets it again.
+        except Exception as e:
+            self._cache.reset(self._leases(failed))
+            return f", and the cache in memory was dropped ({type(e).__name__})"
+        finally:
+            if failed is not None:
+                failed.lease = None
+        return ""
+
+    def _leases(self, but: Run | None) -> list[Lease]:
+        runs = [r.run for r in self._jobs.values() if r.run is not but]
+        return [run.lease for run in runs if run.lease is not None]
+
+    def _begin(self, job_id: str) -> Begin:
+        """Take a job up if that can be."""
+        r = self._jobs[job_id]
+        if r.run.cancelled:
+            self._end(r)
+            return "gone"
+        had_room = r.run.lease is not None
+        if (error := self._attempt(r, lambda: self._take_up(r))) is not None:
+            self._fail(r, error)
+            return "gone"
+        if r.run.lease is None:
+            return "no room" if r.run.waits_for_room else "waits"
+        self._line.remove(job_id)
+        return "waits" if had_room else "begun"
+
+    def _take_up(self, r: _Running) -> None:
+        if r.run.try_lease():
+            r.steps = r.run.steps()
+            self._schedule.add(r.run.job.id)
+
+    def _step(self, r: _Running) -> None:
+        if r.run.cancelled:
+            self._end(r)
+            return
+        began, before = time.perf_counter(), r.run.counts.prefilled
+        was_prefilling = r.run.phase == "prefill"
+        r.run.chunk = self._chunk.size(is_shared=self._schedule.has_company)
+        if (error := self._attempt(r, lambda: self._next(r))) is not None:
+            self._fail(r, error)
+            return
+        if r.is_over:
+            self._end(r)
+            return
+        took_s = time.perf_counter() - began
+        self._schedule.charge(r.run.job.id, took_s, prefilling=was_prefilling)
+        if r.run.phase == "prefill":
+            self._chunk.learn(r.run.counts.prefilled - before, took_s)
+
+    def _next(self, r: _Running) -> None:
+        assert r.steps is not None
+        r.is_over = next(r.steps, _END) is _END
+
+    def _end(self, r: _Running) -> None:
+        """File what a job has read, and say that it is over."""
+        began = time.perf_counter()
+        self._attempt(r, lambda: self._file(r))
+        self._forget(r)
+        tell(r.run.sink, r.run.ended(time.perf_counter() - began))
+
+    def _file(self, r: _Running) -> None:
+        if r.steps is not None:
+            r.steps.close()  # type: ignore[attr-defined]
+        r.run.give_back()
+
+    def _fail(self, r: _Running, error: Exception) -> None:
+        self._forget(r)
+        tell(r.run.sink, Failed(said(error)))
+
+    def _forget(self, r: _Running) -> None:
+        self._jobs.pop(r.run.job.id, None)
+        self._line.remove(r.run.job.id)
+        self._schedule.remove(r.run.job.id)
+        self.idle_since = time.monotonic()
+
+    def _attempt(self, r: _Running, action: Callable[[], None]) -> Exception | None:
+        """Do something for a job. What it raises is logged, with the cache put right behind it."""
+        try:
+            action()
+        except RequestError as e:  # no fault of ours: the client hears why
+            log.info("job=%s refused%s", r.run.job.id, self.put_right(r.run))
+            return e
+        # A model, a sampler, a tokenizer, a client's sink, an array: any of them raises anything.
+        except Exception as e:
+            log.error("job=%s failed%s", r.run.job.id, self.put_right(r.run), exc_info=e)
+            return e
+        return None
+
+
+def tell(sink: Sink, output: Output) -> None:
+    """Give a job its last output; that it cannot be told, if it can take that."""
+    for out in (output, Failed(EngineError("How this turn ended could not be told."))):
+        try:
+            sink(out)
+            return
+        # The client's side raises anything. It is no concern of the engine or of other jobs.
+        except Exception as e:
+            log.error("sink=failed error=%s", type(e).__name__, exc_info=_new(output, out, e))
+
+
+def _new(output: Output, out: Output, e: Exception) -> Exception | None:
+    """A failure that is not in the log yet, where one of this sink's may have been the reason."""
+    return None if isinstance(output, Failed) or out is not output else e
+
+
+def said(e: Exception) -> EverwarmError:
+    """What a client hears of an error. Ours are made for people; of others only the kind."""
+    if isinstance(e, EverwarmError):
+        return e
+    return EngineError(f"The engine failed: {type(e).__name__}.")

@@ -1,0 +1,45 @@
+"""How much memory the engine may count on, where no setting says it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import mlx.core as mx
+
+SHARE: Final = 0.7
+"""Of what is free once the weights are loaded: activations and others need some, too."""
+LEAST_BYTES: Final = 1 << 28
+UNKNOWN_BYTES: Final = 4 << 30
+
+
+def default_budget() -> int:
+    """Bytes for states and pieces, from what is free now."""
+    return int(SHARE * _free_bytes())
+
+
+def _free_bytes() -> int:
+    """Free memory of the device that holds the states: with CUDA that is not the host's."""
+    if mx.metal.is_available():
+        total = int(mx.device_info()["max_recommended_working_set_size"])
+        return max(total - mx.get_active_memory(), LEAST_BYTES)
+    if mx.cuda.is_available():
+        return _free_cuda_bytes(dict(mx.device_info(mx.Device(mx.gpu))))
+    return _available_bytes()
+
+
+def _free_cuda_bytes(info: dict[str, str | int]) -> int:
+    """From what MLX says of the device. What it has freed it keeps, so that it is ours again."""
+    if "free_memory" in info:
+        return max(int(info["free_memory"]) + mx.get_cache_memory(), LEAST_BYTES)
+    total = int(info.get("total_memory", 0)) or mx.get_memory_limit()
+    return max(total - mx.get_active_memory(), LEAST_BYTES)
+
+
+def _available_bytes() -> int:
+    """What Linux says could be had without swapping."""
+    try:
+        with open("/proc/meminfo") as f:
+            rows = dict(line.split(":", 1) for line in f)
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return UNKNOWN_BYTES

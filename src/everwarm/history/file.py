@@ -1,0 +1,109 @@
+"""The file `history.db` on disk: opening it, and putting it back where somebody took it away.
+
+SQLite goes on writing to a file that has no name any more, and says nothing. So the writer compares
+the names with what it opened, and where they are gone writes all that it still sees to a new file.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from everwarm.errors import ConfigError
+from everwarm.history.schema import check_version, migrate
+
+Connection = sqlite3.Connection
+Identity: TypeAlias = "tuple[tuple[int, int] | None, ...]"
+"""Device and number of the file and of its write-ahead log; None: there is none of that name."""
+_DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def connect(path: Path) -> Connection:
+    """A connection to the file, to be used by one thread at a time."""
+    made = sqlite3.connect(path, timeout=10, check_same_thread=False)
+    made.execute("PRAGMA journal_mode = WAL")
+    made.execute("PRAGMA synchronous = FULL")
+    made.execute("PRAGMA secure_delete = ON")
+    return made
+
+
+def open_file(path: Path) -> Connection:
+    """Make the file where there is none, bring it up to date, and connect to it.
+
+    Raises ConfigError where it cannot be used; then it was not changed.
+    """
+    writes = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        _look_at(path)
+        writes = connect(path)
+        migrate(writes, path)
+    except (OSError, sqlite3.Error, ConfigError) as e:
+        if writes is not None:
+            writes.close()
+        if isinstance(e, ConfigError):
+            raise
+        raise ConfigError(f"{path} cannot be used: {e}.{way_out(e, path)}") from e
+    return writes
+
+
+def _look_at(path: Path) -> None:
+    """Fail where the file is damaged or too new, without writing a byte of it."""
+    reads = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
+    try:
+        check_version(reads, path)
+        reads.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    finally:
+        reads.close()
+
+
+def way_out(error: Exception, path: Path) -> str:
+    """What to do about a damaged file; empty for other errors."""
+    code = getattr(error, "sqlite_errorcode", 0) or 0
+    if code & 0xFF not in _DAMAGED:
+        return ""
+    return (
+        f" It is left as it is. Move it away (with {path.name}-wal, if there is one) to begin with"
+        f" an empty history; `sqlite3 {path} .recover` writes out what can be saved."
+    )
+
+
+def identity(path: Path) -> Identity:
+    """What stands at the names of the file and its log now."""
+    return tuple(_number(p) for p in (path, _beside(path, "-wal")))
+
+
+def put_back(writes: Connection, path: Path) -> None:
+    """Write all that this connection sees to a new file of this name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    target = sqlite3.connect(fresh)
+    try:
+        writes.backup(target)
+    finally:
+        target.close()
+    remove_log(path)
+    os.replace(fresh, path)
+
+
+def remove_log(path: Path) -> None:
+    """Take away the log of a file that is gone: SQLite would add it to the next one."""
+    for end in ("-wal", "-shm"):
+        _beside(path, end).unlink(missing_ok=True)
+
+
+def _beside(path: Path, end: str) -> Path:
+    return path.with_name(path.name + end)
+
+
+def _number(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

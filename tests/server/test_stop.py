@@ -1,0 +1,124 @@
+"""A session's turn is stopped whenever somebody asks for it, also before it has begun."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prompt_templates import DROPS_REASONING
+
+from everwarm.codec import Codec
+from everwarm.config import Settings
+from everwarm.history.database import Database
+from everwarm.job import Ended, Job, Leased, ModelInfo, Sink, Token
+from everwarm.server.sessions.held import Held
+from everwarm.server.sessions.talking import Talking
+from everwarm.server.turn import Turns
+from everwarm.sessions import Choices
+
+
+class WritesOn:
+    """An engine that says `n` tokens at once, and ends a job only where it is told to."""
+
+    def __init__(self, codec: Codec, n: int) -> None:
+        self.ids = codec.encode(" word" * n)
+        self.model = ModelInfo("m", 4096, 50_000, 0, 0, "none")
+        self.sinks: dict[str, Sink] = {}
+
+    def submit(self, job: Job, sink: Sink) -> None:
+        sink(Leased(0, len(job.tokens), "nothing", 0.0, 0.0))
+        self.sinks[job.id] = sink
+        for i in self.ids:
+            sink(Token(i))
+
+    def cancel(self, job_id: str) -> None:
+        sink = self.sinks.pop(job_id, None)
+        if sink:
+            sink(Ended("cancelled", 1, len(self.ids), 0.0, 0.0, 0.0))
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Database]:
+    made = Database(tmp_path / "history.db")
+    yield made
+    made.close()
+
+
+Talk = Callable[[Talking, str], Awaitable[None]]
+
+
+@pytest.fixture
+def talking(codec: Callable[..., Codec], db: Database) -> Callable[[Talk, int], None]:
+    made = codec(DROPS_REASONING)
+
+    def run(talk: Talk, n: int) -> None:
+        engine: Any = WritesOn(made, n)
+
+        async def inside() -> None:
+            talking = Talking(Held(db), Turns(engine, made, Settings()), "")
+            session = await talking.held.create("", Choices())
+            await asyncio.wait_for(talk(talking, session.id), 20)
+            assert not talking.running and not talking.turns.running and not engine.sinks
+
+        asyncio.run(inside())
+
+    return run
+
+
+def test_a_turn_can_be_stopped_at_any_moment(talking: Callable[[Talk, int], None]) -> None:
+    async def talk(talking: Talking, session: str) -> None:
+        for moment in range(60):
+            sent = asyncio.create_task(talking.send(session, f"Question {moment}", None))
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            if not talking.running:
+                assert moment == 0
+                sent.cancel()
+                with suppress(asyncio.CancelledError):
+                    await sent
+                continue
+            assert await talking.stop(session)
+            await sent
+            held, tree = await talking.held.get(session)
+            last = tree.path(held.head)[-1]
+            assert last.message.role == "user" or last.finish == "cancelled"
+
+    talking(talk, 3)
+
+
+def test_a_turn_is_stopped_while_its_message_is_being_written(
+    talking: Callable[[Talk, int], None], db: Database
+) -> None:
+    async def talk(talking: Talking, session: str) -> None:
+        written = threading.Event()
+        db.submit(lambda _: written.wait(10) and None)
+        sent = asyncio.create_task(talking.send(session, "Go on and on.", None))
+        while not talking.running:
+            await asyncio.sleep(0)
+        stopped = asyncio.create_task(talking.stop(session))
+        await asyncio.sleep(0)
+        written.set()
+        assert await stopped
+        running = await sent
+        frames = b"".join([frame async for frame in running.follow(10)])
+        assert b"event: done" in frames and b"event: text" not in frames
+
+    talking(talk, 3)
+
+
+def test_others_are_heard_while_many_events_wait(talking: Callable[[Talk, int], None]) -> None:
+    async def talk(talking: Talking, session: str) -> None:
+        running = await talking.send(session, "Go on and on.", None)
+        heard = 0
+        while running.live.completion < 300:
+            await asyncio.sleep(0)
+            heard += running.live.completion > 0
+        await talking.stop(session)
+        assert heard > 100
+
+    talking(talk, 300)
