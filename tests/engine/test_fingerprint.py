@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -137,6 +138,31 @@ def test_weights_are_summed_once(model_dir: Path, tmp_path: Path) -> None:
     assert n > 0 and made() == first and len(read) == n
     sums.write_text("not JSON")
     assert made() == first and len(read) == 2 * n
+
+
+def test_sums_are_not_known_by_a_devices_number(model_dir: Path, tmp_path: Path) -> None:
+    loaded = load_model(str(model_dir), model_id=None, context_length=None)
+    sums = tmp_path / "sums.json"
+    fingerprint(loaded.model, loaded.config, model_dir, sums)
+    (key,) = json.loads(sums.read_text())
+    stat = (model_dir / "model.safetensors").stat()
+    inode, size, mtime_ns, _sample = key.split(":")
+    assert [int(n) for n in (inode, size, mtime_ns)] == [
+        stat.st_ino, stat.st_size, stat.st_mtime_ns,
+    ]  # fmt: skip
+
+
+def test_weights_written_in_place_with_their_old_time_are_summed_anew(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    path = copied(model_dir, tmp_path)
+    before, file = print_of(path), path / "model.safetensors"
+    stat = file.stat()
+    with file.open("r+b") as f:
+        f.seek(stat.st_size // 2)
+        f.write(bytes(stat.st_size - stat.st_size // 2))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert print_of(path) != before
 
 
 def test_the_hubs_files_are_known_by_their_names(model_dir: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from everwarm.messages import Message, Text
 from everwarm.prompt.asked import Histories
 from everwarm.prompt.length import Length
 from everwarm.prompt.pieces import Pieces
-from everwarm.prompt.raw import count_tokens
+from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request, Tool
 
@@ -64,11 +64,13 @@ def test_calls_tools_and_raw_prompts_count_too(plain: TextCodec) -> None:
     tool = Tool("look", "", {"type": "object", "description": text})
     for request in (
         Request(None, (user("a"),), (tool,)),
-        Request(None, (), raw=text),
         request_of(text),
     ):
         with pytest.raises(RequestError, match="Shorten it"):
             length.check_request(request)
+    with pytest.raises(RequestError, match="Shorten it") as e:
+        raw_prompt(plain, text, 50_000, length)
+    assert e.value.param == "prompt"
 
 
 def test_a_long_text_of_few_tokens_is_not_refused(plain: TextCodec) -> None:
@@ -81,7 +83,7 @@ def test_a_conversation_is_counted_beyond_the_context_but_not_without_end(
     plain: TextCodec,
 ) -> None:
     splicer = Renderer(plain).splicer
-    length = Length(plain, CONTEXT, times=4)
+    length = Length(plain, CONTEXT)
     assert count_tokens(plain, request_of(WORDS * 120), splicer, length) > CONTEXT
     with pytest.raises(RequestError, match="Shorten it"):
         count_tokens(plain, request_of(WORDS * 4000), splicer, length)

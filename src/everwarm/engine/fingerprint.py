@@ -5,7 +5,8 @@ caches and the version of mlx-lm that decides it. Not the template and not the t
 decide. Not the directory's name.
 
 The Hub's files carry their SHA-256 in the name of what they link to; others are summed once and
-remembered by inode, size and time, so that a start does not read 200 GB.
+remembered by inode, size, time and a sample, so that a start does not read 200 GB. Not by the
+device's number, which systems give anew when a disk is attached or the computer starts.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from everwarm.engine import layers
 
 _WEIGHTS: Final = ("*.safetensors", "*.npz")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_BLOCKS: Final = 16
+_BLOCK: Final = 2**14
 _PART: Final = 16 * 2**20
 Progress = Callable[[str, int, int], None]
 
@@ -63,6 +66,7 @@ def _layout(model: Any) -> list[str]:
     return [
         f"{type(c).__name__}:{getattr(c, 'max_size', '')}/{getattr(c, 'keep', '')}"
         + (f"/{c.bits} bits by {c.group_size}" if hasattr(c, "bits") else "")
+        + (f"/{len(c.cache)} arrays" if isinstance(getattr(c, "cache", None), list) else "")
         for c in layers.leaves(make_prompt_cache(model))
     ]
 
@@ -89,7 +93,7 @@ class _Sums:
         if path.is_symlink() and _SHA256.fullmatch(real.name):
             return real.name
         stat = real.stat()
-        key = f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
+        key = f"{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{_sample(real, stat.st_size)}"
         if key not in self._known:
             self._known[key] = _sum(real, stat.st_size, progress)
             self._is_new = True
@@ -104,6 +108,16 @@ class _Sums:
             part.replace(self._path)
         except OSError:
             part.unlink(missing_ok=True)
+
+
+def _sample(path: Path, size: int) -> str:
+    """A hash of blocks from all over a file: other weights differ in them."""
+    h = hashlib.sha256()
+    with path.open("rb") as f:
+        for n in range(_BLOCKS):
+            f.seek(n * max(0, size - _BLOCK) // (_BLOCKS - 1))
+            h.update(f.read(_BLOCK))
+    return h.hexdigest()[:32]
 
 
 def _sum(path: Path, size: int, progress: Progress) -> str:

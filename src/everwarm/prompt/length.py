@@ -32,7 +32,7 @@ class Length:
     context: int
     times: int = 1
 
-    def check(self, texts: Iterable[str]) -> None:
+    def check(self, texts: Iterable[str], param: str = "messages") -> None:
         """Raise TooLong where these texts are too long, at a cost that they do not decide.
 
         What is only a little too long passes: the exact count comes when the prompt is made.
@@ -43,30 +43,29 @@ class Length:
         if n_chars <= most * _PLAIN:
             return
         if n_chars > most * self.codec.longest_token:
-            raise too_long(n_chars // self.codec.longest_token, self.context)
+            raise too_long(n_chars // self.codec.longest_token, self.context, param)
         n = 0
         for text in texts:
             for at in range(0, len(text), _SLICE):
                 n += len(self.codec.encode(_whole_characters(text[at : at + _SLICE])))
                 if n > most + most // _SLACK:
-                    raise too_long(most, self.context)
+                    raise too_long(most, self.context, param)
 
     def check_request(self, request: Request) -> None:
         """`check` all that a request says."""
         self.check(_texts(request))
 
 
-def too_long(n: int, context: int) -> TooLong:
+def too_long(n: int, context: int, param: str) -> TooLong:
     """The refusal of a prompt of more than `n` tokens."""
     return TooLong(
         f"The prompt has more than {n:,} tokens; this model reads {context:,} with the reply. "
-        "Shorten it."
+        "Shorten it.",
+        param=param,
     )
 
 
 def _texts(request: Request) -> Iterator[str]:
-    if isinstance(request.raw, str):
-        yield request.raw
     for part in (p for m in request.messages for p in m.parts):
         match part:
             case Text(text) | Reasoning(text):

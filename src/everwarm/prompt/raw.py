@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from everwarm.codec import Codec
@@ -15,10 +16,19 @@ from everwarm.request import Request
 from everwarm.tokens import Prompt, tokens_of
 
 _HEAD = MessageId("raw")
+COUNTED_CONTEXTS = 4
+"""How many contexts' tokens are counted for a client; a longer conversation is refused."""
 
 
-def raw_prompt(codec: Codec, raw: str | tuple[int, ...], vocab_size: int) -> Prompt:
-    """A prompt of exactly this text, or these ids. Control tokens' texts become their ids."""
+def raw_prompt(
+    codec: Codec, raw: str | tuple[int, ...], vocab_size: int, length: Length | None = None
+) -> Prompt:
+    """A prompt of exactly this text, or these ids. Control tokens' texts become their ids.
+
+    Raises RequestError where it is far longer than `length`.
+    """
+    if length is not None and isinstance(raw, str):
+        length.check([raw], "prompt")
     ids = codec.encode(raw) if isinstance(raw, str) else raw
     if any(not 0 <= t < vocab_size for t in ids):  # a text model may name a token for images
         raise RequestError(f"prompt: token ids go from 0 to {vocab_size - 1:,}.", param="prompt")
@@ -35,10 +45,10 @@ def count_tokens(
 ) -> int:
     """How many tokens a conversation has when it is read from the start. Remembers nothing.
 
-    Raises RequestError where it is longer than `length`.
+    Raises RequestError where it is several times as long as `length`.
     """
     if length is not None:
-        length.check_request(request)
+        replace(length, times=COUNTED_CONTEXTS).check_request(request)
     frame = Frame(tool_dicts(request.tools) or None, request.template_args, datetime.now())
     text = splicer.render(tidied(request.messages), frame)
     return len(Pieces(codec, splicer.quotes).encode(text).tokens)

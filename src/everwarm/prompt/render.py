@@ -65,7 +65,7 @@ class Renderer:
         context_length: int | None = None,
     ) -> None:
         self._codec, self._clock, self._mode, self._store = codec, clock, history, store
-        self._length = Length(codec, context_length) if context_length else None
+        self.length = Length(codec, context_length) if context_length else None
         self.dialect = families.of(codec)
         splicer = Splicer(codec, None if control_tokens_in_text else quotes_of(codec))
         own_id = next((c.own_id for c in self.dialect.calls if c.own_id), "")
@@ -104,8 +104,8 @@ class Renderer:
 
         Raises RequestError where the template refuses, or where it is far too long.
         """
-        if self._length is not None:
-            self._length.check_request(request)
+        if self.length is not None:
+            self.length.check_request(request)
         history, tools = self._history(request)
         now = self._time(history)
         frame = Frame(tool_dicts(tools) or None, request.template_args, now)

@@ -18,6 +18,7 @@ from typing import NoReturn
 import uvicorn
 
 from everwarm.config import Settings
+from everwarm.errors import EverwarmError
 from everwarm.history.database import Database
 from everwarm.history.replies import ReplyTable
 from everwarm.server.app import create_app
@@ -44,7 +45,12 @@ def serve(settings: Settings, model_path: str) -> int:
         history.open()
     engine = EngineThread.start(model_path, settings)
     store = ReplyTable(history, engine.codec.fingerprint) if settings.remember else None
-    app = create_app(engine, engine.codec, settings, store, history)
+    try:
+        app = create_app(engine, engine.codec, settings, store, history)
+    except EverwarmError:  # the chat template cannot be used
+        engine.stop()
+        history.close()
+        raise
     _settle_interpreter()
     config = uvicorn.Config(
         app,

@@ -31,7 +31,6 @@ from everwarm.job import (
 from everwarm.messages import MessageId
 from everwarm.prompt.dialects import families
 from everwarm.prompt.grammar import Wanted, wanted
-from everwarm.prompt.length import Length
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
@@ -46,8 +45,6 @@ from everwarm.tokens import Prompt, Tokens, tokens_of
 
 T = TypeVar("T")
 log = logging.getLogger("everwarm.turn")
-COUNTED_CONTEXTS = 4
-"""How many contexts' tokens are counted for a client; a longer conversation is refused."""
 
 
 def new_call_id() -> str:
@@ -175,9 +172,9 @@ class Turns:
 
     async def count(self, request: Request) -> int:
         """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
-        length = Length(self.codec, self.engine.model.context_length, times=COUNTED_CONTEXTS)
+        renderer = self._renderer
         return await asyncio.to_thread(
-            count_tokens, self.codec, request, self._renderer.splicer, length
+            count_tokens, self.codec, request, renderer.splicer, renderer.length
         )
 
     async def _events(self, request: Request, draft: Draft, live: Live) -> AsyncIterator[Event]:
@@ -286,8 +283,8 @@ class Turns:
 
     def _prompt(self, request: Request) -> Prompt:
         if request.raw is not None:
-            Length(self.codec, self.engine.model.context_length).check_request(request)
-            return raw_prompt(self.codec, request.raw, self.engine.model.vocab_size)
+            n = self.engine.model.vocab_size
+            return raw_prompt(self.codec, request.raw, n, self._renderer.length)
         return self._renderer.prompt(request)
 
     def _may_miss(self, record: TurnRecord) -> bool:
