@@ -19,7 +19,8 @@ from typing import Final
 
 from everwarm.cache import policy
 from everwarm.cache.blob import Record
-from everwarm.cache.identity import PositionId, Trail
+from everwarm.cache.doubles import doubles
+from everwarm.cache.identity import Trail
 from everwarm.cache.index import Stored
 from everwarm.cache.places import CELL, Group, Place, cells, needs
 from everwarm.job import Path
@@ -78,6 +79,35 @@ class Shelf:
         self.nbytes += stored.nbytes
         self._carry(group, place)
         return True
+
+    def add_all(self, found: Iterable[Stored]) -> list[str]:
+        """Shelve what a start found: as `add`, but each piece is walked once, however many stand on
+        it. The ids of those that are refused.
+        """
+        ordered = sorted(found, key=_parents_first)
+        coming: dict[int, list[Record]] = defaultdict(list)
+        for r in (s.record for s in ordered):
+            coming[id(self._group(r))].append(r)
+        for group in self._groups.values():
+            group.expect(coming[id(group)])
+        refused = [s.file_id for s in ordered if not self.add(s)]
+        for group in self._groups.values():
+            group.expect_no_more()
+        if refused:  # a good piece may hold what a refused one claimed to end with
+            self._settle_again()
+        return refused
+
+    def _settle_again(self) -> None:
+        for place in sorted(self._places.values(), key=lambda p: _parents_first(p.stored)):
+            if place.is_adrift:
+                group = self._group(place.stored.record)
+                self._settle(group, place)
+                self._carry(group, place)
+
+    @property
+    def n_hashed(self) -> int:
+        """How often tokens of a piece were hashed to find what stands on it."""
+        return sum(g.n_hashed for g in self._groups.values())
 
     def _settle(self, group: Group, place: Place) -> bool:
         """Find what a piece stands on, or leave it adrift. False: its position's id is wrong."""
@@ -249,16 +279,7 @@ class Shelf:
     def doubles(self) -> set[str]:
         """Segments all of whose rows a longer one on the same path holds."""
         rows = [p for p in self._places.values() if p.stored.record.kind == "segment"]
-        beside: dict[PositionId, list[Place]] = defaultdict(list)
-        for place in rows:
-            beside[place.stored.record.parent].append(place)
-        inside: dict[str, Place] = {}
-        for place in sorted(rows, key=lambda p: p.stored.record.start):
-            above = place.above and [place.above, inside.get(place.above.stored.file_id)]
-            for other in (*beside[place.stored.record.parent], *(above or ())):
-                if other is not None and _holds(other.stored.record, place.stored.record):
-                    inside[place.stored.file_id] = other
-        return {x for x, p in inside.items() if p.trail is not None}
+        return doubles(rows)
 
     def _depth(self, file_id: str) -> int:
         n, place = 0, self._places[file_id].above
@@ -301,15 +322,8 @@ class Shelf:
         return policy.value(max(s.record.end - s.record.start, 1), s.nbytes, age)
 
 
-def _holds(long: Record, r: Record) -> bool:
-    """Whether a segment on the same path has all rows of another, and more."""
-    rows = slice(r.start - long.start, r.end - long.start)
-    return (
-        long.kind == "segment"
-        and rows.start >= 0
-        and len(r.tokens) < len(long.tokens)
-        and long.tokens[rows] == r.tokens
-    )
+def _parents_first(s: Stored) -> tuple[int, bool]:
+    return s.record.start, s.record.kind == "checkpoint"
 
 
 def ranges(start: int, end: int, cap: int = CELL) -> list[tuple[int, int]]:
