@@ -158,6 +158,26 @@ def test_pieces_stand_the_same_whether_they_come_alone_or_all_at_once(held: list
     assert ids_of(together) == ids_of(alone) and together.n_adrift == alone.n_adrift
 
 
+def test_what_the_index_remembers_of_a_branch_saves_looking_inside_of_others() -> None:
+    first, second = Shelf(), Shelf()
+    assert not first.add_all(branched(100))
+    remembered = [first.get(x) for x in first.ids()]
+    assert not second.add_all(remembered) and second.n_adrift == 0
+    assert second.n_hashed == 100
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(samples, unique=True, max_size=14), st.randoms())
+def test_a_wrong_memory_of_a_branch_changes_nothing(held: list[Sample], rng: random.Random) -> None:
+    stored = [s.stored(n) for n, s in enumerate(held)]
+    ends = [None, *(s.record.position for s in stored), *(s.record.parent for s in stored)]
+    misled, alone = Shelf(), Shelf()
+    misled.add_all([replace(s, within=rng.choice(ends)) for s in stored])
+    for s in stored:
+        alone.add(s)
+    assert ids_of(misled) == ids_of(alone)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(samples, unique=True, max_size=14), st.integers(0, 13))
 def test_a_piece_that_is_refused_takes_nothing_with_it_that_stands_elsewhere(

@@ -42,8 +42,9 @@ class Place:
 class Group:
     """The pieces of one model and namespace: those that stand, and those that wait.
 
-    Which piece carries a position is seen at once where it ends there. Else it is inside of one,
-    and the pieces around are hashed up to it. For many at once, as at a start, they are *expected*:
+    Which piece carries a position is seen at once where it ends there, or where the index knew it.
+    Else it is inside of one, and the pieces around are hashed up to it. Of many at once, as at a
+    start without an index, the positions are *expected*:
 
         pieces that come    [0, ── 500 ──── 600)  [0, ── 500 ────── 700)     walked once each, and
         expected                   ^ id                  ^ id                looked at on the way
@@ -60,30 +61,34 @@ class Group:
         self._sought: dict[int, list[int]] = {}
         self._inside: dict[PositionId, list[Place]] = {}
 
-    def expect(self, coming: Sequence[Record]) -> None:
+    def expect(self, coming: Sequence[Stored]) -> None:
         """These pieces will come, each behind what it needs, which is noted as it comes."""
-        ends = {r.position for r in coming if r.start < r.end}
-        found = {(position, at) for r in coming for position, at in needs(r) if at}
-        self._expected = {position for position, _ in found}
+        ends = {s.record.position for s in coming if s.record.start < s.record.end}
         sought: dict[int, set[int]] = defaultdict(set)
-        for position, at in found:
-            if position not in ends:  # nobody has to look where another piece ends
-                sought[(at - 1) // CELL].add(at)
+        for s in coming:
+            for position, at in needs(s.record):
+                self._expected.add(position)
+                if at and position not in ends and s.within not in ends:
+                    sought[(at - 1) // CELL].add(at)
         self._sought = {cell: sorted(at) for cell, at in sought.items()}
 
     def expect_no_more(self) -> None:
         self._expected, self._sought, self._inside = set(), {}, {}
 
-    def at(self, position: PositionId, at: int, kind: str) -> tuple[Place, Trail] | None:
+    def at(
+        self, position: PositionId, at: int, kind: str, within: PositionId | None
+    ) -> tuple[Place, Trail] | None:
         """The piece of this kind that carries a position, and a trail there."""
-        for place in self._near(position, at):
+        for place in self._near(position, at, within):
             if place.stored.record.kind == kind and (trail := self._carried(place, position, at)):
                 return place, trail
         return None
 
-    def _near(self, position: PositionId, at: int) -> Iterator[Place]:
+    def _near(self, position: PositionId, at: int, within: PositionId | None) -> Iterator[Place]:
         """The pieces that may carry a position."""
         yield from self.ends.get(position, {}).values()  # nearly always: where a turn ended
+        if within is not None:
+            yield from self.ends.get(within, {}).values()
         if position in self._expected:
             yield from self._inside.get(position, ())
         else:
@@ -106,15 +111,20 @@ class Group:
             if position in self._expected:
                 self._inside.setdefault(position, []).append(place)
 
-    def support(self, r: Record) -> tuple[Place | None, Trail] | None:
+    def support(
+        self, r: Record, within: PositionId | None = None
+    ) -> tuple[Place | None, Trail] | None:
         """What a piece stands on (None: the root) and a trail there; None: nothing."""
         if r.kind == "checkpoint" and r.end:
-            found = self.at(r.position, r.end, "segment")
+            found = self.at(r.position, r.end, "segment", within)
             if found is not None:
                 return found
         if r.start == 0:
             return None, self.root.fork()
-        return self.at(r.parent, r.start, "segment") or self.at(r.parent, r.start, "checkpoint")
+        for kind in ("segment", "checkpoint"):
+            if (found := self.at(r.parent, r.start, kind, within)) is not None:
+                return found
+        return None
 
     def put(self, place: Place) -> None:
         """Enter a piece that stands."""

@@ -20,7 +20,7 @@ from typing import Final
 from everwarm.cache import policy
 from everwarm.cache.blob import Record
 from everwarm.cache.doubles import doubles
-from everwarm.cache.identity import Trail
+from everwarm.cache.identity import PositionId, Trail
 from everwarm.cache.index import Stored
 from everwarm.cache.places import CELL, Group, Place, cells, needs
 from everwarm.job import Path
@@ -70,6 +70,11 @@ class Shelf:
             return False, None
         return True, None if found[0] is None else found[0].stored.file_id
 
+    def with_hint(self, stored: Stored) -> Stored:
+        """A piece that is about to be added, with what saves the next start a search."""
+        found = self._group(stored.record).support(stored.record)
+        return replace(stored, within=within(found and found[0], stored.record))
+
     def add(self, stored: Stored) -> bool:
         """Shelve a piece. False: its ids and tokens do not agree, so it is not what it says."""
         group, place = self._group(stored.record), Place(stored)
@@ -85,21 +90,21 @@ class Shelf:
         it. The ids of those that are refused.
         """
         ordered = sorted(found, key=_parents_first)
-        coming: dict[int, list[Record]] = defaultdict(list)
-        for r in (s.record for s in ordered):
-            coming[id(self._group(r))].append(r)
+        coming: dict[int, list[Stored]] = defaultdict(list)
+        for s in ordered:
+            coming[id(self._group(s.record))].append(s)
         for group in self._groups.values():
             group.expect(coming[id(group)])
         refused = [s.file_id for s in ordered if not self.add(s)]
         for group in self._groups.values():
             group.expect_no_more()
-        if refused:  # a good piece may hold what a refused one claimed to end with
-            self._settle_again()
+        self._settle_misled(bool(refused))
         return refused
 
-    def _settle_again(self) -> None:
+    def _settle_misled(self, by_refused: bool) -> None:
+        """Search without short cuts for what a wrong hint, or a refused piece, has set adrift."""
         for place in sorted(self._places.values(), key=lambda p: _parents_first(p.stored)):
-            if place.is_adrift:
+            if place.is_adrift and (by_refused or place.stored.within is not None):
                 group = self._group(place.stored.record)
                 self._settle(group, place)
                 self._carry(group, place)
@@ -112,7 +117,7 @@ class Shelf:
     def _settle(self, group: Group, place: Place) -> bool:
         """Find what a piece stands on, or leave it adrift. False: its position's id is wrong."""
         r = place.stored.record
-        found = group.support(r)
+        found = group.support(r, place.stored.within)
         if found is None:
             self._set_adrift(group, place)
             return True
@@ -122,6 +127,7 @@ class Shelf:
         # A checkpoint that was found by its end has no trail at its start: nothing stands on it.
         place.trail = trail if trail.at == r.start else None
         place.above = above
+        place.stored = replace(place.stored, within=within(above, r))
         if above is not None:
             above.on_it.add(place.stored.file_id)
         if place.is_adrift:
@@ -320,6 +326,12 @@ class Shelf:
         if place.is_adrift or (is_tail and age > 1):
             return 0.0
         return policy.value(max(s.record.end - s.record.start, 1), s.nbytes, age)
+
+
+def within(above: Place | None, r: Record) -> PositionId | None:
+    """Where a piece ends that another stands on, if the other leaves it before that."""
+    end = above.stored.record.position if above is not None else None
+    return end if end not in (r.parent, r.position) else None
 
 
 def _parents_first(s: Stored) -> tuple[int, bool]:

@@ -125,7 +125,8 @@ def _take_up(
         files.remove(directory / f"{file_id}.kv")
     if wrong:
         index.remove(wrong)
-    if fresh := [s for s in adopted if s.file_id in made.shelf]:
+    here = [made.shelf.get(x) for x in made.shelf.ids()]
+    if fresh := [s for s in here if s != known.get(s.file_id)]:
         index.add(fresh)
     _choose_limits(made, limits, files.room(directory))
     return made
