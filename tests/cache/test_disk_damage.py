@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,22 @@ def test_an_index_that_is_lost_or_damaged_is_made_anew(open_store: Open, harm: s
     assert [s.file_id for s in store.pieces(MODEL)] == ids
     assert all(is_right(store, s) for s in store.pieces(MODEL))
     assert keep(store, sequence(10, "new"), 0, 10) and store.stats().state == "ok"
+
+
+def test_an_index_of_the_version_before_keeps_what_it_knows(open_store: Open) -> None:
+    store = open_store()
+    kept = keep(store, tokens := sequence(20), 0, 20)
+    branch = keep(store, tokens[:10] + sequence(10, 1), 10, 20)
+    assert kept is not None and branch is not None
+    store.pin([kept]).result(30)
+    store.close()
+    with closing(sqlite3.connect(store.root / "index.db", isolation_level=None)) as db:
+        db.execute("ALTER TABLE pieces DROP COLUMN within")
+        db.execute("PRAGMA user_version=1")
+    again = open_store()
+    found = {s.file_id: s for s in again.pieces(MODEL)}
+    assert set(found) == {kept, branch} and found[kept].is_pinned and not found[branch].is_pinned
+    assert found[branch].within == found[kept].record.position
 
 
 def test_an_index_older_than_the_files_is_brought_up_to_date(open_store: Open) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pieces import MODEL, record
+from pieces import MODEL, record, sequence
 
 from everwarm.cache.index import Stored
 from everwarm.cache.shelf import Shelf
@@ -125,3 +126,93 @@ def test_a_piece_whose_id_is_not_that_of_its_tokens_is_refused() -> None:
     other = record(tokens_of((1, 3)), 0, 2)
     assert shelf.add(good)
     assert not shelf.add(Stored("1" * 32, replace(other, tokens=tokens_of((1, 2))), 10))
+
+
+def branched(n: int) -> list[Stored]:
+    """Conversations, each with a branch that leaves its only file at a place of its own."""
+    out = []
+    for k in range(n):
+        a, b = sequence(600, k), sequence(100, -1 - k)
+        at = 100 + k % 500
+        out.append(Stored(f"{2 * k:032x}", record(a, 0, 600), 100))
+        out.append(Stored(f"{2 * k + 1:032x}", record(a[:at] + b, at, at + 100), 100))
+    return out
+
+
+@pytest.mark.parametrize("n", [100, 200, 400])
+def test_a_start_hashes_each_piece_a_fixed_number_of_times(n: int) -> None:
+    shelf = Shelf()
+    assert not shelf.add_all(branched(n)) and shelf.n_adrift == 0
+    assert shelf.n_hashed <= 3 * n
+    assert not shelf.doubles()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(samples, unique=True, max_size=14))
+def test_pieces_stand_the_same_whether_they_come_alone_or_all_at_once(held: list[Sample]) -> None:
+    together, alone = Shelf(), Shelf()
+    stored = [s.stored(n) for n, s in enumerate(held)]
+    assert together.add_all(stored) == []
+    for s in stored:
+        alone.add(s)
+    assert ids_of(together) == ids_of(alone) and together.n_adrift == alone.n_adrift
+
+
+def test_what_the_index_remembers_of_a_branch_saves_looking_inside_of_others() -> None:
+    first, second = Shelf(), Shelf()
+    assert not first.add_all(branched(100))
+    remembered = [first.get(x) for x in first.ids()]
+    assert not second.add_all(remembered) and second.n_adrift == 0
+    assert second.n_hashed == 100
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(samples, unique=True, max_size=14), st.randoms())
+def test_a_wrong_memory_of_a_branch_changes_nothing(held: list[Sample], rng: random.Random) -> None:
+    stored = [s.stored(n) for n, s in enumerate(held)]
+    ends = [None, *(s.record.position for s in stored), *(s.record.parent for s in stored)]
+    misled, alone = Shelf(), Shelf()
+    misled.add_all([replace(s, within=rng.choice(ends)) for s in stored])
+    for s in stored:
+        alone.add(s)
+    assert ids_of(misled) == ids_of(alone)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(samples, unique=True, max_size=14), st.integers(0, 13))
+def test_a_piece_that_is_refused_takes_nothing_with_it_that_stands_elsewhere(
+    held: list[Sample], bad: int
+) -> None:
+    stored = [s.stored(n) for n, s in enumerate(held)]
+    wrong = [
+        replace(s, record=replace(s.record, tokens=tokens_of(9 for _ in s.record.tokens)))
+        if n == bad and s.record.kind == "segment"
+        else s
+        for n, s in enumerate(stored)
+    ]
+    together, alone = Shelf(), Shelf()
+    refused = together.add_all(wrong)
+    for s in wrong:
+        if s.file_id not in refused:
+            alone.add(s)
+    assert refused in ([], [f"{bad:032x}"])
+    assert ids_of(together) == ids_of(alone)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(samples.filter(lambda s: s.kind == "segment"), unique=True, max_size=14))
+def test_a_double_is_held_whole_by_a_longer_segment_on_its_path(held: list[Sample]) -> None:
+    shelf = Shelf()
+    shelf.add_all([s.stored(n) for n, s in enumerate(held)])
+    good = {n: s for n, s in enumerate(held) if f"{n:032x}" in ids_of(shelf)}
+
+    def holds(long: Sample, s: Sample) -> bool:
+        here = long.path[: len(s.path)] == s.path and long.start <= s.start
+        return here and len(long.path) - long.start > len(s.path) - s.start
+
+    plain = {n for n, s in good.items() if any(holds(o, s) for o in good.values())}
+    found = {int(x, 16) for x in shelf.doubles()}
+    assert found <= plain
+    beside = {n for n in plain if any(holds(o, good[n]) and o.start == good[n].start
+                                      for o in good.values())}  # fmt: skip
+    assert found >= beside

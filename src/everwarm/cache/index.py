@@ -19,28 +19,30 @@ from everwarm.cache.files import Files
 from everwarm.cache.identity import PositionId
 from everwarm.tokens import tokens_of
 
-VERSION: Final = 1
+VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE pieces (
   file_id TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, namespace TEXT NOT NULL,
   kind TEXT NOT NULL, parent TEXT NOT NULL, position TEXT NOT NULL, start INTEGER NOT NULL,
   "end" INTEGER NOT NULL, tokens BLOB NOT NULL, mark TEXT, nbytes INTEGER NOT NULL,
-  used INTEGER NOT NULL, is_pinned INTEGER NOT NULL
+  used INTEGER NOT NULL, is_pinned INTEGER NOT NULL, within TEXT
 ) STRICT;
 CREATE TABLE written (day INTEGER PRIMARY KEY, nbytes INTEGER) STRICT
 """
 _MOST_USES: Final = 2**53
 _ALL: Final = (
     'SELECT file_id, fingerprint, namespace, kind, parent, position, start, "end", tokens, mark,'
-    " nbytes, used, is_pinned FROM pieces"
+    " nbytes, used, is_pinned, within FROM pieces"
 )
+_FROM_1: Final = "ALTER TABLE pieces ADD COLUMN within TEXT"
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A piece on disk. `nbytes`: the file's length. `used`: a count of uses, not a time.
 
-    `above`: the piece that it stands on, where that is known.
+    `above`: the piece that it stands on, where that is known. `within`: the position where a piece
+    ended inside of which this one begins; a hint, which saves a search.
     """
 
     file_id: str
@@ -49,6 +51,7 @@ class Stored:
     used: int = 0
     is_pinned: bool = False
     above: str | None = None
+    within: PositionId | None = None
 
 
 class Index:
@@ -73,6 +76,10 @@ class Index:
             with self._transaction():
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={VERSION}")
+        elif version == 1:
+            with self._transaction():
+                self._db.execute(_FROM_1)
                 self._db.execute(f"PRAGMA user_version={VERSION}")
         elif version != VERSION:
             raise sqlite3.DatabaseError(f"index version {version}")
@@ -102,9 +109,9 @@ class Index:
             for s in stored:
                 r = s.record
                 self._db.execute(
-                    f"INSERT OR REPLACE INTO pieces VALUES ({','.join('?' * 13)})",
+                    f"INSERT OR REPLACE INTO pieces VALUES ({','.join('?' * 14)})",
                     (s.file_id, r.fingerprint, r.namespace, r.kind, r.parent, r.position, r.start,
-                     r.end, r.tokens.tobytes(), r.mark, s.nbytes, s.used, s.is_pinned),
+                     r.end, r.tokens.tobytes(), r.mark, s.nbytes, s.used, s.is_pinned, s.within),
                 )  # fmt: skip
             if written:
                 self._db.execute(
@@ -147,7 +154,7 @@ class Index:
 def _stored(row: tuple[Any, ...]) -> Stored | None:
     """A row as a value; None where it cannot be one. Whether it is true shows when it is used."""
     file_id, fingerprint, namespace, kind, parent, position, start, end, tokens, mark, *rest = row
-    nbytes, used, is_pinned = rest
+    nbytes, used, is_pinned, within = rest
     ids = tokens_of()
     try:
         ids.frombytes(tokens)
@@ -158,4 +165,5 @@ def _stored(row: tuple[Any, ...]) -> Stored | None:
     parent, position = PositionId(parent), PositionId(position)
     used = used if 0 <= used < _MOST_USES else 0  # a damaged count must not become the clock
     record = Record(kind, fingerprint, namespace, parent, position, start, end, ids, mark)
-    return Stored(file_id, record, nbytes, used, bool(is_pinned))
+    hint = PositionId(within) if within is not None else None
+    return Stored(file_id, record, nbytes, used, bool(is_pinned), within=hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,17 +24,31 @@ class Place:
     is_adrift: bool = False
     on_it: set[str] = field(default_factory=set)
 
+    def has(self, at: int) -> bool:
+        """Whether the token before a position is one of this piece's, if its path is this one's."""
+        r = self.stored.record
+        return self.trail is not None and r.start < at <= r.end
+
     def carries(self, position: PositionId, at: int) -> Trail | None:
         """A trail at this position if the token before it is one of this piece's."""
         r = self.stored.record
-        if self.trail is None or not r.start < at <= r.end:
+        if not self.has(at):
             return None
+        assert self.trail is not None
         trail = self.trail.fork()
         return trail if trail.feed(r.tokens[: at - r.start]) == position else None
 
 
 class Group:
-    """The pieces of one model and namespace: those that stand, and those that wait."""
+    """The pieces of one model and namespace: those that stand, and those that wait.
+
+    Which piece carries a position is seen at once where it ends there, or where the index knew it.
+    Else it is inside of one, and the pieces around are hashed up to it. Of many at once, as at a
+    start without an index, the positions are *expected*:
+
+        pieces that come    [0, ── 500 ──── 600)  [0, ── 500 ────── 700)     walked once each, and
+        expected                   ^ id                  ^ id                looked at on the way
+    """
 
     def __init__(self, fingerprint: bytes, namespace: str) -> None:
         self.root = Trail(fingerprint, namespace)
@@ -42,24 +56,75 @@ class Group:
         self.ends: dict[PositionId, dict[str, Place]] = defaultdict(dict)
         self.waiting: dict[int, dict[str, Place]] = defaultdict(dict)
         self.n_checkpoints = 0
+        self.n_hashed = 0
+        self._expected: set[PositionId] = set()
+        self._sought: dict[int, list[int]] = {}
+        self._inside: dict[PositionId, list[Place]] = {}
 
-    def at(self, position: PositionId, at: int, kind: str) -> tuple[Place, Trail] | None:
+    def expect(self, coming: Sequence[Stored]) -> None:
+        """These pieces will come, each behind what it needs, which is noted as it comes."""
+        ends = {s.record.position for s in coming if s.record.start < s.record.end}
+        sought: dict[int, set[int]] = defaultdict(set)
+        for s in coming:
+            for position, at in needs(s.record):
+                self._expected.add(position)
+                if at and position not in ends and s.within not in ends:
+                    sought[(at - 1) // CELL].add(at)
+        self._sought = {cell: sorted(at) for cell, at in sought.items()}
+
+    def expect_no_more(self) -> None:
+        self._expected, self._sought, self._inside = set(), {}, {}
+
+    def at(
+        self, position: PositionId, at: int, kind: str, within: PositionId | None
+    ) -> tuple[Place, Trail] | None:
         """The piece of this kind that carries a position, and a trail there."""
-        exact = self.ends.get(position, {})  # nearly always: where a turn ended
-        for place in (*exact.values(), *self.cells[(at - 1) // CELL].values()):
-            if place.stored.record.kind == kind and (trail := place.carries(position, at)):
+        for place in self._near(position, at, within):
+            if place.stored.record.kind == kind and (trail := self._carried(place, position, at)):
                 return place, trail
         return None
 
-    def support(self, r: Record) -> tuple[Place | None, Trail] | None:
+    def _near(self, position: PositionId, at: int, within: PositionId | None) -> Iterator[Place]:
+        """The pieces that may carry a position."""
+        yield from self.ends.get(position, {}).values()  # nearly always: where a turn ended
+        if within is not None:
+            yield from self.ends.get(within, {}).values()
+        if position in self._expected:
+            yield from self._inside.get(position, ())
+        else:
+            yield from self.cells[(at - 1) // CELL].values()
+
+    def _carried(self, place: Place, position: PositionId, at: int) -> Trail | None:
+        self.n_hashed += place.has(at)
+        return place.carries(position, at)
+
+    def _look_inside(self, place: Place) -> None:
+        """Note the expected positions within a piece."""
+        r = place.stored.record
+        sought = [at for cell in cells(r) for at in self._sought.get(cell, ()) if place.has(at)]
+        if not sought or place.trail is None:
+            return
+        self.n_hashed += 1
+        trail = place.trail.fork()
+        for at in sought:
+            position = trail.feed(r.tokens[trail.at - r.start : at - r.start])
+            if position in self._expected:
+                self._inside.setdefault(position, []).append(place)
+
+    def support(
+        self, r: Record, within: PositionId | None = None
+    ) -> tuple[Place | None, Trail] | None:
         """What a piece stands on (None: the root) and a trail there; None: nothing."""
         if r.kind == "checkpoint" and r.end:
-            found = self.at(r.position, r.end, "segment")
+            found = self.at(r.position, r.end, "segment", within)
             if found is not None:
                 return found
         if r.start == 0:
             return None, self.root.fork()
-        return self.at(r.parent, r.start, "segment") or self.at(r.parent, r.start, "checkpoint")
+        for kind in ("segment", "checkpoint"):
+            if (found := self.at(r.parent, r.start, kind, within)) is not None:
+                return found
+        return None
 
     def put(self, place: Place) -> None:
         """Enter a piece that stands."""
@@ -68,6 +133,7 @@ class Group:
         self.ends[r.position][file_id] = place
         for cell in cells(r):
             self.cells[cell][file_id] = place
+        self._look_inside(place)
 
     def take(self, place: Place) -> None:
         """Undo `put`."""

@@ -19,6 +19,7 @@ from typing import Final
 
 from everwarm.cache import policy
 from everwarm.cache.blob import Record
+from everwarm.cache.doubles import doubles
 from everwarm.cache.identity import PositionId, Trail
 from everwarm.cache.index import Stored
 from everwarm.cache.places import CELL, Group, Place, cells, needs
@@ -69,6 +70,11 @@ class Shelf:
             return False, None
         return True, None if found[0] is None else found[0].stored.file_id
 
+    def with_hint(self, stored: Stored) -> Stored:
+        """A piece that is about to be added, with what saves the next start a search."""
+        found = self._group(stored.record).support(stored.record)
+        return replace(stored, within=within(found and found[0], stored.record))
+
     def add(self, stored: Stored) -> bool:
         """Shelve a piece. False: its ids and tokens do not agree, so it is not what it says."""
         group, place = self._group(stored.record), Place(stored)
@@ -79,10 +85,39 @@ class Shelf:
         self._carry(group, place)
         return True
 
+    def add_all(self, found: Iterable[Stored]) -> list[str]:
+        """Shelve what a start found: as `add`, but each piece is walked once, however many stand on
+        it. The ids of those that are refused.
+        """
+        ordered = sorted(found, key=_parents_first)
+        coming: dict[int, list[Stored]] = defaultdict(list)
+        for s in ordered:
+            coming[id(self._group(s.record))].append(s)
+        for group in self._groups.values():
+            group.expect(coming[id(group)])
+        refused = [s.file_id for s in ordered if not self.add(s)]
+        for group in self._groups.values():
+            group.expect_no_more()
+        self._settle_misled(bool(refused))
+        return refused
+
+    def _settle_misled(self, by_refused: bool) -> None:
+        """Search without short cuts for what a wrong hint, or a refused piece, has set adrift."""
+        for place in sorted(self._places.values(), key=lambda p: _parents_first(p.stored)):
+            if place.is_adrift and (by_refused or place.stored.within is not None):
+                group = self._group(place.stored.record)
+                self._settle(group, place)
+                self._carry(group, place)
+
+    @property
+    def n_hashed(self) -> int:
+        """How often tokens of a piece were hashed to find what stands on it."""
+        return sum(g.n_hashed for g in self._groups.values())
+
     def _settle(self, group: Group, place: Place) -> bool:
         """Find what a piece stands on, or leave it adrift. False: its position's id is wrong."""
         r = place.stored.record
-        found = group.support(r)
+        found = group.support(r, place.stored.within)
         if found is None:
             self._set_adrift(group, place)
             return True
@@ -92,6 +127,7 @@ class Shelf:
         # A checkpoint that was found by its end has no trail at its start: nothing stands on it.
         place.trail = trail if trail.at == r.start else None
         place.above = above
+        place.stored = replace(place.stored, within=within(above, r))
         if above is not None:
             above.on_it.add(place.stored.file_id)
         if place.is_adrift:
@@ -249,16 +285,7 @@ class Shelf:
     def doubles(self) -> set[str]:
         """Segments all of whose rows a longer one on the same path holds."""
         rows = [p for p in self._places.values() if p.stored.record.kind == "segment"]
-        beside: dict[PositionId, list[Place]] = defaultdict(list)
-        for place in rows:
-            beside[place.stored.record.parent].append(place)
-        inside: dict[str, Place] = {}
-        for place in sorted(rows, key=lambda p: p.stored.record.start):
-            above = place.above and [place.above, inside.get(place.above.stored.file_id)]
-            for other in (*beside[place.stored.record.parent], *(above or ())):
-                if other is not None and _holds(other.stored.record, place.stored.record):
-                    inside[place.stored.file_id] = other
-        return {x for x, p in inside.items() if p.trail is not None}
+        return doubles(rows)
 
     def _depth(self, file_id: str) -> int:
         n, place = 0, self._places[file_id].above
@@ -301,15 +328,14 @@ class Shelf:
         return policy.value(max(s.record.end - s.record.start, 1), s.nbytes, age)
 
 
-def _holds(long: Record, r: Record) -> bool:
-    """Whether a segment on the same path has all rows of another, and more."""
-    rows = slice(r.start - long.start, r.end - long.start)
-    return (
-        long.kind == "segment"
-        and rows.start >= 0
-        and len(r.tokens) < len(long.tokens)
-        and long.tokens[rows] == r.tokens
-    )
+def within(above: Place | None, r: Record) -> PositionId | None:
+    """Where a piece ends that another stands on, if the other leaves it before that."""
+    end = above.stored.record.position if above is not None else None
+    return end if end not in (r.parent, r.position) else None
+
+
+def _parents_first(s: Stored) -> tuple[int, bool]:
+    return s.record.start, s.record.kind == "checkpoint"
 
 
 def ranges(start: int, end: int, cap: int = CELL) -> list[tuple[int, int]]:

@@ -113,10 +113,9 @@ def _take_up(
     wrong = list(rows.keys() - known.keys())
     bad: list[str] = []
     adopted = [s for x in found.keys() - known.keys() if (s := _adopt(x, reader, made, found, bad))]
-    for s in sorted([*known.values(), *adopted], key=_parents_first):
-        if not made.shelf.add(s):
-            bad.append(s.file_id)
-            wrong.append(s.file_id)
+    refused = made.shelf.add_all([*known.values(), *adopted])
+    bad += refused
+    wrong += refused
     made.n_damaged = len(bad)
     for file_id in made.shelf.doubles():  # a join that was cut short
         made.shelf.remove(file_id)
@@ -126,7 +125,8 @@ def _take_up(
         files.remove(directory / f"{file_id}.kv")
     if wrong:
         index.remove(wrong)
-    if fresh := [s for s in adopted if s.file_id in made.shelf]:
+    here = [made.shelf.get(x) for x in made.shelf.ids()]
+    if fresh := [s for s in here if s != known.get(s.file_id)]:
         index.add(fresh)
     _choose_limits(made, limits, files.room(directory))
     return made
@@ -160,10 +160,6 @@ def _adopt(
         return None
     reader.give_back(fd)
     return Stored(file_id, blob.record, blob.nbytes)
-
-
-def _parents_first(s: Stored) -> tuple[int, bool]:
-    return s.record.start, s.record.kind == "checkpoint"
 
 
 def _choose_limits(made: Start, limits: Limits, room: tuple[int, int]) -> None:

@@ -22,33 +22,35 @@ from dataclasses import dataclass
 from typing import Final
 
 from everwarm.cache import tree
-from everwarm.cache.blob import Kind, Record
+from everwarm.cache.blob import Record
 from everwarm.cache.disk import DiskStore
+from everwarm.cache.graft import exchange, files_of, forget_file, graft, needed_for, shelve_rows
 from everwarm.cache.identity import Trail
 from everwarm.cache.join import Joined
-from everwarm.cache.places import CELL
+from everwarm.cache.next_write import (
+    Copy,
+    MakeRoom,
+    Source,
+    Terms,
+    next_at_rest,
+    next_of_state,
+)
 from everwarm.cache.restore import Plan
 from everwarm.cache.restoring import MOST_AT_ONCE
-from everwarm.cache.store import Bytes, Live, OnDisk
+from everwarm.cache.store import Live, OnDisk
 from everwarm.cache.tree import Holder, Node, Segment
-from everwarm.tokens import MarkKind, Tokens
+from everwarm.tokens import Tokens
 
-KEPT: Final = frozenset(("system", "prompt", None))
-"""Kinds of checkpoints worth a file. A reply's end has no mark."""
 FILE_S: Final = 0.003
 FIRST_READ_RATE: Final = 500e6
 WORTH_READING: Final = 64
-MakeRoom = Callable[[int, list[Holder]], bool]
-"""Room in memory for so many bytes, with these states spared; False: not now."""
 WRITE_SHARE: Final = 16
 """Of the memory budget, one part in this many may be copies that wait to be written."""
-WORTH_SHARING: Final = 256
-"""Rows at the start of a conversation up to which each has them in files of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """A piece on its way: rows [start, end) of a sequence, or a checkpoint at `end`."""
+    """A piece on its way."""
 
     done: Future[str | None]
     root: Node
@@ -58,19 +60,6 @@ class _Write:
     end: int
     nbytes: int
     is_checkpoint: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What is to be written: rows up to `node`, of a state or of what it left behind there.
-
-    It holds no state: what memory lets go is gone at once, written or not.
-    """
-
-    root: Node
-    namespace: str
-    node: Node
-    tokens: Tokens[int]
 
 
 class DiskTier:
@@ -88,12 +77,11 @@ class DiskTier:
     ) -> None:
         self.store = store
         self._most_bytes = most_bytes
-        self._make_room: MakeRoom = lambda nbytes, spare: True
-        self._shape: Live | None = None
+        self._terms: Terms | None = None
         self._fingerprint = fingerprint
         self._wake = wake
         self._pending: deque[tuple[Holder, str]] = deque()
-        self._tails: deque[_Source] = deque()
+        self._tails: deque[Source] = deque()
         self._write: _Write | None = None
         self._joining: Future[Joined | None] | None = None
         self._joined: frozenset[str] = frozenset()
@@ -111,46 +99,21 @@ class DiskTier:
 
     def attach(self, shape: Live, budget: int, make_room: MakeRoom) -> None:
         """Serve a cache of so many bytes. `shape`: an empty state, which knows its layers."""
-        self._shape = shape
-        self._most_bytes = min(self._most_bytes, budget // WRITE_SHARE)
-        self._make_room = make_room
+        most_bytes = min(self._most_bytes, budget // WRITE_SHARE)
+        self._terms = Terms(shape, most_bytes, make_room)
 
     def graft(self, root_of: Callable[[str], Node]) -> int:
         """Put everything that is on disk into the trees; how many pieces."""
         self._root_of = root_of
-        ends: dict[str, Node] = {}
-        pinned: list[Node] = []
-        n = 0
-        for stored in self.store.pieces(self._fingerprint):
-            r = stored.record
-            piece = OnDisk(stored.file_id, stored.nbytes)
-            under = ends.get(stored.above) if stored.above is not None else None
-            start = root_of(r.namespace) if under is None else tree.up_to(under, r.start)
-            if start.end != r.start:
-                continue
-            node = tree.grow(start, r.tokens)
-            ends[stored.file_id] = node
-            node.kind = node.kind or r.mark  # type: ignore[assignment]
-            if r.kind == "checkpoint":
-                node.shelved_checkpoint = piece
-            else:
-                tree.shelve(node, Segment(piece, r.start, r.start, r.end))
-            if stored.is_pinned:
-                pinned.append(node)
-            n += 1
-        above = {id(up) for node in pinned for up in node.path()[:-1]}
-        for node in pinned:  # what was pinned is the end; the files in front are pinned for it
-            node.is_pinned = id(node) not in above
-        return n
+        return graft(self.store.pieces(self._fingerprint), root_of)
 
     def pin(self, roots: Iterable[Node]) -> None:
         """Pin the files that pinned nodes need, and no others."""
         known: set[str] = set()
         needed: set[str] = set()
         for node in (n for root in roots for n in root.below()):
-            known |= {f for s in node.shelved if (f := _file_of(s))}
-            known |= {node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set()
-            needed |= _needed(node) if node.is_pinned else set()
+            known |= files_of(node)
+            needed |= needed_for(node) if node.is_pinned else set()
         self.store.unpin(known - needed)
         self.store.pin(needed)
 
@@ -159,9 +122,7 @@ class DiskTier:
 
         What it has there already counts as used by one more request.
         """
-        path = holder.node.path()
-        used = {f for n in path for s in n.shelved if (f := _file_of(s))}
-        used |= {n.shelved_checkpoint.file_id for n in path if n.shelved_checkpoint}
+        used = {f for n in holder.node.path() for f in files_of(n)}
         if used and not holder.busy:
             self.store.touch(used)
         if all(h is not holder for h, _ in self._pending):
@@ -172,7 +133,7 @@ class DiskTier:
         for h, namespace in self._pending:
             if h is holder:
                 tokens = h.sequence.tokens[: h.node.end]
-                self._tails.append(_Source(h.root, namespace, h.node, tokens))
+                self._tails.append(Source(h.root, namespace, h.node, tokens))
 
     def step(self) -> None:
         """File the write that has ended, start the next one. Copies at most one cell of rows."""
@@ -182,18 +143,25 @@ class DiskTier:
             ended, self._write = self._write, None
             self._may_join = True
             self._file(ended)
-        source = [h for h, _ in list(self._pending)[:1]]
-        if self.is_idle or not self._make_room(self._most_bytes, source):
+        if self.is_idle:
             return
-        while self._pending and self._write is None:
+        assert self._terms is not None, "only a cache that attached itself asks for writes"
+        source = [h for h, _ in list(self._pending)[:1]]
+        if self._terms.make_room(self._terms.most_bytes, source):
+            self._begin_next(self._terms)
+
+    def _begin_next(self, terms: Terms) -> None:
+        """Begin with the next piece of a state, or else of what states left behind."""
+        while self._pending:
             holder, namespace = self._pending.popleft()  # gone where the next line raises
-            self._write = self._next(holder, namespace)
-            if self._write is not None:
+            if self._begin(next_of_state(terms, holder, namespace)):
                 self._pending.appendleft((holder, namespace))
-        if self._write is None:
-            self._write = self._next_tail()
-        if self._write is not None:
-            self._write.done.add_done_callback(lambda _: self._wake())
+                return
+        while self._tails:
+            source = self._tails.popleft()  # gone where the next line raises
+            if self._begin(next_at_rest(terms, source)):
+                self._tails.appendleft(source)
+                return
 
     def skip(self) -> None:
         """Joining files has failed: not again before something new was written."""
@@ -226,13 +194,8 @@ class DiskTier:
     def _take_joined(self, made: Joined) -> None:
         """Let the tree use the new piece. The old ones go at the next call: nobody knows them."""
         r = made.stored.record
-        whole = Segment(OnDisk(made.stored.file_id, made.stored.nbytes), r.start, r.start, r.end)
-        is_ours = r.fingerprint == self._fingerprint
-        root = self._root_of(r.namespace) if is_ours and self._root_of is not None else None
-        for node in () if root is None else root.below():
-            others = [s for s in node.shelved if _file_of(s) not in made.parts]
-            if len(others) < len(node.shelved):
-                node.shelved = [*others, whole]
+        if r.fingerprint == self._fingerprint and self._root_of is not None:
+            exchange(self._root_of(r.namespace), made.parts, made.stored)
         self._joined, self._may_join = made.parts, True
 
     def pays(self, far: Plan, near: int, prefill_tps: float | None) -> bool:
@@ -247,10 +210,7 @@ class DiskTier:
 
     def forget(self, root: Node, file_id: str) -> None:
         """A file is gone or damaged: nothing stands on it any more."""
-        for node in root.below():
-            node.shelved = [s for s in node.shelved if _file_of(s) != file_id]
-            if node.shelved_checkpoint and node.shelved_checkpoint.file_id == file_id:
-                node.shelved_checkpoint = None
+        forget_file(root, file_id)
 
     def let_go(self, holder: Holder) -> None:
         """Write no more of this state."""
@@ -285,85 +245,24 @@ class DiskTier:
         self.store.flush(max(until - time.monotonic(), 0.1))
         self.store.close()
 
-    def _next(self, holder: Holder, namespace: str) -> _Write | None:
-        path = holder.node.path()
-        end = min(holder.sequence.length, path[-1].end if path else 0)
-        at = _written(path)
-        if holder.busy:
-            end -= end % CELL  # of a state that grows only whole cells
-        source = _Source(holder.root, namespace, holder.node, holder.sequence.tokens)
-        if at < end:
-            heads = {n.end for n in path if n.kind == "system" and n.end > at}
-            to = min(end, self._most_at(at, holder.sequence.live.rows_nbytes(1)), *heads)
-            made = holder.sequence.live.rows_out(at, to)
-            return self._start(source, "segment", at, to, made, "system" if to in heads else None)
-        return self._next_checkpoint(source, at)
-
-    def _next_tail(self) -> _Write | None:
-        """The next of what states left behind."""
-        while self._tails:
-            source = self._tails.popleft()  # gone where the next lines raise
-            path = source.node.path()
-            write = self._next_at_rest(source, path) if _is_in_tree(path) else None
-            if write is not None:
-                self._tails.appendleft(source)
-                return write
-        return None
-
-    def _next_at_rest(self, source: _Source, path: list[Node]) -> _Write | None:
-        at, end = _written(path), len(source.tokens)  # its last node may have grown since
-        node = next((n for n in path if n.start <= at < min(n.end, end)), None)
-        if node is None:
-            return self._next_checkpoint(source, at)
-        assert self._shape is not None
-        if node.holders:
-            live = node.holders[0].sequence.live
-            to = min(node.end, end, self._most_at(at, live.rows_nbytes(1)))
-            made = live.rows_out(at, to)
-        elif (s := node.segment) is not None and not isinstance(s.piece, OnDisk):
-            row = s.piece.nbytes // max(s.end - s.piece_start, 1)
-            to = min(node.end, end, self._most_at(at, row))
-            made = self._shape.piece_rows_out(s.piece, at, to, s.piece_start)
-        else:
-            return None
-        is_head = node.kind == "system" and to == node.end
-        return self._start(source, "segment", at, to, made, "system" if is_head else None)
-
-    def _most_at(self, at: int, row_nbytes: int) -> int:
-        """How far one piece that begins here may reach."""
-        rows = max(self._most_bytes // max(row_nbytes, 1), 1)
-        return min((at // CELL + 1) * CELL, at + rows)
-
-    def _next_checkpoint(self, source: _Source, at: int) -> _Write | None:
-        at = min(at, len(source.tokens))
-        for node in source.node.path():
-            piece = node.checkpoint
-            wanted = node.kind in KEPT or len(node.children) > 1
-            if piece is None or node.shelved_checkpoint or not wanted or node.end > at:
-                continue
-            if piece.nbytes > self._most_bytes and not self._make_room(piece.nbytes, []):
-                continue
-            assert self._shape is not None
-            out = self._shape.checkpoint_out(piece, node.end)
-            if out is not None:
-                return self._start(source, "checkpoint", node.end, node.end, out, node.kind)
-        return None
-
-    def _start(
-        self, of: _Source, kind: Kind, start: int, end: int, made: Bytes, mark: MarkKind | None
-    ) -> _Write:
+    def _begin(self, copy: Copy | None) -> bool:
+        """Give a piece to the store. False: there is none."""
+        if copy is None:
+            return False
+        of, start, end = copy.of, copy.start, copy.end
         tokens = of.tokens[:end]
         trail = Trail(self._fingerprint, of.namespace)
         parent = trail.feed(tokens[:start])
         position = trail.feed(tokens[start:])
         record = Record(
-            kind, self._fingerprint, of.namespace, parent, position, start, end,
-            tokens[start:], mark,
+            copy.kind, self._fingerprint, of.namespace, parent, position, start, end,
+            tokens[start:], copy.mark,
         )  # fmt: skip
-        layers, buffers = made
-        nbytes = sum(memoryview(b).nbytes for b in buffers)
-        done = self.store.write(record, layers, buffers)
-        return _Write(done, of.root, of.node, tokens, start, end, nbytes, kind == "checkpoint")
+        done = self.store.write(record, *copy.made)
+        is_checkpoint = copy.kind == "checkpoint"
+        self._write = _Write(done, of.root, of.node, tokens, start, end, copy.nbytes, is_checkpoint)
+        done.add_done_callback(lambda _: self._wake())
+        return True
 
     def _file(self, write: _Write) -> None:
         file_id = write.done.result() if write.done.exception() is None else None
@@ -377,55 +276,10 @@ class DiskTier:
         if not steps or steps[-1].upto < write.end:
             return
         if not write.is_checkpoint:
-            segment = Segment(piece, write.start, write.start, write.end)
-            for s in steps:
-                if s.node.end > write.start:
-                    s.node.shelved.append(segment)
+            shelve_rows(steps, Segment(piece, write.start, write.start, write.end))
         elif steps[-1].node.end == write.end:
             steps[-1].node.shelved_checkpoint = piece
 
 
-def _file_of(s: Segment) -> str | None:
-    return s.piece.file_id if isinstance(s.piece, OnDisk) else None
-
-
-def _node_of(source: tuple[Holder, str] | _Source) -> Node:
-    return source.node if isinstance(source, _Source) else source[0].node
-
-
-def _is_in_tree(path: list[Node]) -> bool:
-    """Whether nothing of a path was forgotten."""
-    return all(n.parent is not None and n.parent.children.get(n.tokens[0]) is n for n in path)
-
-
-def _written(path: list[Node]) -> int:
-    """How far a path's rows are on disk without a hole.
-
-    A file that goes on along another branch behind few rows does not count: the two conversations
-    stand on files of their own, and one can be deleted without the other.
-    """
-    at = 0
-    for i, node in enumerate(path):
-        for s in sorted(node.shelved, key=lambda s: s.start):
-            if node.end <= WORTH_SHARING and _leaves(s, path, i):
-                continue
-            if s.start <= at < s.end:
-                at = min(s.end, node.end)
-        if at < node.end:
-            break
-    return at
-
-
-def _leaves(s: Segment, path: list[Node], i: int) -> bool:
-    """Whether a file with rows of the i-th node goes on along another branch than this path."""
-    behind = path[i + 1].shelved if i + 1 < len(path) else []
-    return s.end > path[i].end and s not in behind
-
-
-def _needed(node: Node) -> set[str]:
-    """The files from which a node can be restored."""
-    path, out = node.path(), set[str]()
-    for i, n in enumerate(path):
-        staying = [s for s in n.shelved if not _leaves(s, path, i)]
-        out |= {f for s in staying or n.shelved if (f := _file_of(s))}
-    return out | ({node.shelved_checkpoint.file_id} if node.shelved_checkpoint else set())
+def _node_of(source: tuple[Holder, str] | Source) -> Node:
+    return source.node if isinstance(source, Source) else source[0].node

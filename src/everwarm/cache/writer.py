@@ -179,6 +179,7 @@ class Writer:
     def _put(self, stored: Stored, views: list[memoryview]) -> None:
         """Save a file, head first, and commit its row. There is room for it."""
         file_id, length = stored.file_id, stored.nbytes
+        stored = self._shelf.with_hint(stored)
         began = time.perf_counter()
         blob.parse(bytes(views[0]), length)  # nothing is written that could not be read
         self._save(file_id, views, length)
