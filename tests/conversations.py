@@ -111,14 +111,23 @@ class Conversations(RuleBasedStateMachine):
         self.states[model].add(made)
         return made
 
+    def layers_of(self, family: str) -> Any:
+        """What a state of this family is made of."""
+        return ORACLES[family]
+
+    def is_right(self, job: Job, n: int) -> bool:
+        """Whether a reply, cut to `n` tokens, is what a cold model says."""
+        return job.run.reply == reply_to(job.run.tokens, job.layers, n)
+
     def new_cache(self, model: int, budget: int, tier: DiskTier | None) -> Cache:
+        room = self.room_of(model)
         return self.cache(
-            lambda: self.new_state(model), budget=budget, bytes_at=self.bytes_at, tier=tier
+            lambda: self.new_state(model), budget=room(budget // 10), bytes_at=room, tier=tier
         )
 
-    @staticmethod
-    def bytes_at(rows: int) -> int:
-        return 10 * (rows + RESERVE) + 200
+    def room_of(self, model: int) -> Callable[[int], int]:
+        """What a state of so many rows takes."""
+        return lambda rows: 10 * (rows + RESERVE) + 200
 
     def new_run(self, cache: Cache, talk: Talk, n: int, chunk: int) -> OracleRun:
         tokens, marks = talk.prompt()
@@ -133,7 +142,7 @@ class Conversations(RuleBasedStateMachine):
         self, data: Any, budgets: tuple[int, int], have_disks: tuple[bool, bool]
     ) -> None:
         names = [data.draw(st.sampled_from(self.families)) for _ in budgets]
-        self.layers = [ORACLES[name] for name in names]
+        self.layers = [self.layers_of(name) for name in names]
         self.traps = [Trap(), Trap()]
         self.states: list[weakref.WeakSet[OracleState]] = [weakref.WeakSet(), weakref.WeakSet()]
         self.disks = [HeldDisk() if has else None for has in have_disks]
@@ -253,7 +262,7 @@ class Conversations(RuleBasedStateMachine):
         if self.caches[model].memory.busy:
             return
         steps["evicts"] += 1
-        self.caches[model].memory.budget = budget
+        self.caches[model].memory.budget = self.room_of(model)(budget // 10)
         while self.raises(self.caches[model].evict):
             pass
 
@@ -385,7 +394,8 @@ class Conversations(RuleBasedStateMachine):
         """Only what cannot fit even alone may be refused."""
         steps["refused"] += 1
         cache, run = self.caches[job.talk.model], job.run
-        assert cache.memory.budget < self.bytes_at(len(run.tokens) + run.max_tokens)
+        room = self.room_of(job.talk.model)
+        assert cache.memory.budget < room(len(run.tokens) + run.max_tokens)
         run.over = True
         self.jobs.remove(job)
 
@@ -437,7 +447,7 @@ class Conversations(RuleBasedStateMachine):
         self.jobs.remove(job)
         run = job.run
         n = len(run.reply) if cancelled else run.max_tokens
-        assert run.reply == reply_to(run.tokens, job.layers, n), "a warm reply is not the cold one"
+        assert self.is_right(job, n), "a warm reply is not the cold one"
         assert run.prefilled <= len(run.tokens) - run.start
         assert cancelled or run.start + run.prefilled == len(run.tokens)
         self.note(self.read, job)

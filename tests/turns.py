@@ -63,11 +63,12 @@ def turn(
     marks: list[Mark] | None = None,
     steps: int = 0,
     max_tokens: int = 6,
+    codec: Any = None,
 ) -> Turn:
     """Answer one prompt with six tokens, or cancel it after `steps` steps."""
     out: list[Output] = []
     job = Job("j", tokens_of(tokens), tuple(marks or ()), Sampling(), max_tokens, logprobs=2)
-    run = Run(job, cache, NoText(), out.append, 32)  # type: ignore[arg-type]
+    run = Run(job, cache, codec or NoText(), out.append, 32)
     until = time.monotonic() + 30
     while not run.try_lease():
         assert time.monotonic() < until, "the state never came back from disk"

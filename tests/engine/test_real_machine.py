@@ -1,0 +1,99 @@
+"""The same random histories with real tiny models: every warm reply is the cold one.
+
+Two replies agree up to a tie, which rounding decides (`turns.Reply`). `EVERWARM_MACHINE_STEPS` says
+how many steps; all families of the zoo take part.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import zoo  # isort: skip  (chooses the BLAS before mlx)
+from conversations import CALLS, Job, explore
+from engine_conversations import Codec, OnTheEngine
+from turns import Reply, turn
+
+from everwarm.cache.cache import Cache
+from everwarm.engine.state import State, bytes_at
+from everwarm.testing import Trap
+
+STEPS = int(os.environ.get("EVERWARM_MACHINE_STEPS", 20_000)) // 50
+CHUNK = 64
+
+
+@functools.lru_cache(maxsize=8)
+def model_of(family: str) -> Any:
+    config = zoo.small(family)
+    (config.get("text_config") or config)["vocab_size"] = config["vocab_size"] = 4096
+    return zoo.make(config)
+
+
+@functools.lru_cache(maxsize=8)
+def _room(family: str) -> Callable[[int], int]:
+    return bytes_at(model_of(family), CHUNK)
+
+
+def _trapped(name: str) -> Callable[..., Any]:
+    """A state's call that may fail: a read behind it, with layers uneven, others before it."""
+
+    def call(self: Any, *args: Any) -> Any:
+        if name != "read":
+            self.trap(name)
+        out = getattr(State, name)(self, *args)
+        if name == "read":
+            self.trap(name)
+        if isinstance(out, State):
+            out.trap = self.trap  # type: ignore[attr-defined]
+        return out
+
+    return call
+
+
+class Trapped(State):
+    """A real state whose calls a test may break."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.trap = Trap()
+
+
+for _name in set(CALLS):
+    setattr(Trapped, _name, _trapped(_name))
+
+
+class OnRealModels(OnTheEngine):
+    """Clients of real models behind the engine's loop."""
+
+    families = zoo.FAMILIES
+
+    def layers_of(self, family: str) -> str:
+        return family
+
+    def new_state(self, model: int) -> Any:
+        made = Trapped(model_of(self.layers[model]))
+        made.trap = self.traps[model]
+        self.states[model].add(made)
+        return made
+
+    def room_of(self, model: int) -> Callable[[int], int]:
+        return _room(self.layers[model])
+
+    def is_right(self, job: Job, n: int) -> bool:
+        family: Any = job.layers
+        said = cold(family, tuple(job.run.tokens))
+        cut = Reply(said[:n])
+        cut.leads = said.leads[:n]
+        return Reply(job.run.reply).agrees(cut)
+
+
+@functools.lru_cache(maxsize=512)
+def cold(family: str, tokens: tuple[int, ...]) -> Reply:
+    cache = Cache(lambda: State(model_of(family)), budget=1 << 40, keep=False)
+    return turn(cache, list(tokens), max_tokens=9, codec=Codec()).reply
+
+
+def test_warm_replies_of_real_models_are_cold_replies_whatever_happens() -> None:
+    explore(OnRealModels, STEPS, examples=10)

@@ -1,0 +1,114 @@
+"""The engine's own loop under random histories; its arrays carry the oracle's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import everwarm.engine  # isort: skip  # noqa: F401  (chooses the BLAS before mlx)
+import mlx.core as mx
+from conversations import Conversations, Talk
+
+from everwarm.cache.cache import Cache, Lease
+from everwarm.engine.run import Run
+from everwarm.errors import EngineError
+from everwarm.job import Ended, Job, Leased, Output, Token
+from everwarm.request import Sampling
+from everwarm.testing import EOS_IDS, VOCABULARY, OracleState
+from everwarm.tokens import Tokens, tokens_of
+
+
+class LogitsState(OracleState):
+    """An oracle that says its next token as logits."""
+
+    def read(self, tokens: Tokens[int] | mx.array) -> mx.array:
+        literal = (
+            tokens if isinstance(tokens, tokens_of().__class__) else tokens_of(tokens.tolist())
+        )
+        super().read(literal)
+        return (mx.arange(VOCABULARY) == self.says()).astype(mx.float32)[None, None]
+
+
+class Codec:
+    eos_ids = EOS_IDS
+
+
+class EngineRun:
+    """`engine.run.Run`, driven as the engine's thread drives it, with `OracleRun`'s face."""
+
+    def __init__(self, cache: Cache, talk: Talk, n: int, chunk: int) -> None:
+        self.tokens, marks = talk.prompt()
+        self.max_tokens = n
+        self.over = False
+        self._out: list[Output] = []
+        job = Job("j", self.tokens, marks, Sampling(), n, namespace=talk.namespace)
+        codec: Any = Codec()
+        self._run = Run(job, cache, codec, self._out.append, chunk, likely_reply=2)
+        self._steps: Iterator[None] | None = None
+
+    @property
+    def lease(self) -> Lease | None:
+        return self._run.lease
+
+    @property
+    def is_reading(self) -> bool:
+        return self._steps is not None and not self.over and not self._run.is_parked
+
+    @property
+    def state(self) -> OracleState | None:
+        live: Any = self.lease.sequence.live if self.lease is not None else None
+        return live  # type: ignore[no-any-return]
+
+    @property
+    def start(self) -> int:
+        return next((o.cached_tokens for o in self._out if isinstance(o, Leased)), 0)
+
+    @property
+    def prefilled(self) -> int:
+        return self._run.counts.prefilled
+
+    @property
+    def reply(self) -> list[int]:
+        return [o.id for o in self._out if isinstance(o, Token)]
+
+    def step(self) -> bool:
+        if self._steps is None or self._run.is_parked:
+            had_lease = self._run.lease is not None
+            if not self._run.try_lease():
+                return had_lease and self._run.lease is None  # a file was lost: begin again
+            self._steps = self._steps or self._run.steps()
+            return True
+        if not self._run.can_go_on():
+            self._run.park()
+            return True
+        try:
+            next(self._steps)
+        except StopIteration:
+            self._finish()
+        except EngineError:
+            self.over = True
+            raise
+        return True
+
+    def cancel(self) -> None:
+        self.close()
+        self._finish()
+
+    def close(self) -> None:
+        if self._steps is not None:
+            self._steps.close()  # type: ignore[attr-defined]
+
+    def _finish(self) -> None:
+        self.over = True
+        self._run.finish()
+        ended = self._out[-1]
+        assert isinstance(ended, Ended) and ended.completion_tokens == len(self.reply)
+
+
+class OnTheEngine(Conversations):
+    """The same clients, served by the engine's loop."""
+
+    state = LogitsState
+
+    def new_run(self, cache: Cache, talk: Talk, n: int, chunk: int) -> Any:
+        return EngineRun(cache, talk, n, chunk)
