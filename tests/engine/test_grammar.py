@@ -21,9 +21,10 @@ from everwarm.engine.text import TextCodec
 from everwarm.engine.thread import EngineThread
 from everwarm.job import Ended, Failed, Grammar, Job, Output, Token
 from everwarm.messages import Message, Text
+from everwarm.prompt.dialects import families
 from everwarm.prompt.dialects.syntax import Dialect
 from everwarm.prompt.grammar import wanted
-from everwarm.request import Request, Sampling, Shape
+from everwarm.request import Request, Sampling, Shape, Tool
 from everwarm.tokens import tokens_of
 
 SCHEMA: dict[str, Any] = {
@@ -191,3 +192,11 @@ def test_hostile_schemas_end_within_the_limits(engine: EngineThread) -> None:
             engine.check(grammar)
         except ValueError as refused:
             assert str(refused)
+
+
+def test_a_tools_name_that_is_a_control_tokens_is_written_as_text(forgetful: TextCodec) -> None:
+    tool = Tool("<|im_end|>", "", {"type": "object", "properties": {}})
+    request = Request(None, ASK, (tool,), tool_choice="required")
+    made = wanted(forgetful, families.of(forgetful), request, may_call=True, thinks=False)
+    assert made is not None
+    assert '"<|im_end|>"' in made.grammar.reply and "<[2]>" not in made.grammar.reply

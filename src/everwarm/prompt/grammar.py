@@ -18,7 +18,7 @@ from everwarm.job import Grammar
 from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
 from everwarm.prompt.literal_grammar import LiteralGrammar
 from everwarm.prompt.schemas import why_not
-from everwarm.prompt.tag_grammar import tagged
+from everwarm.prompt.tag_grammar import tagged, words
 from everwarm.request import Request, Tool
 
 _BLANKS = r"/[ \t\r\n]{0,8}/"
@@ -189,7 +189,7 @@ class _Writer:
                     out.append(self.literal(text))
                 case "name":
                     quoted = json.dumps(tool.name, ensure_ascii=False)[1:-1]
-                    out.append(self.literal(quoted if s.keys else tool.name))
+                    out.append(words(quoted if s.keys else tool.name))
                 case "arguments":
                     out.append(self._arguments(s, tool))
                 case _:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from everwarm.prompt.dialects.syntax import Literals
-from everwarm.prompt.tag_grammar import text_until
+from everwarm.prompt.tag_grammar import text_until, words
 
 _DEEPEST = 8
 _DEEPEST_ANY = 3
@@ -66,7 +66,7 @@ class LiteralGrammar:
 
     def _pair(self, key: str, schema: object, depth: int) -> str:
         own = schema if isinstance(schema, Mapping) else {}
-        return f"{self.literal(key)} {self._equals(depth)} {self._value(own, depth + 1)}"
+        return f"{words(key)} {self._equals(depth)} {self._value(own, depth + 1)}"
 
     def _equals(self, depth: int) -> str:
         return self.literal(":" if depth else self.literals.equals)
@@ -121,7 +121,7 @@ class LiteralGrammar:
         if isinstance(value, str):
             quote = self.literals.quotes[0]
             said = json.dumps(value, ensure_ascii=False)[1:-1] if quote == '"' else value
-            return self.literal(quote + said + quote)
+            return f"{self.literal(quote)} {words(said)} {self.literal(quote)}"
         spelled = str(value) if self.is_python else json.dumps(value)
         return self.literal(spelled)
 

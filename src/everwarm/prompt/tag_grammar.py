@@ -32,9 +32,9 @@ def tagged(
         own = own if isinstance(own, Mapping) else {}
         is_text = _may_be_text(own)
         middle = tags.middle if is_text or not tags.other else tags.other
-        head = literal(tags.open + key + middle)
+        head = f"{literal(tags.open)} {words(key)} {literal(middle)}"
         if is_text and isinstance(own.get("enum"), list):
-            values = " | ".join(literal(str(v)) for v in own["enum"])
+            values = " | ".join(words(str(v)) for v in own["enum"])
             body = f"{head} ({values}) {literal(tags.close)}"
         elif is_text:
             body = f"{head} {text_until(tags.close, rule, literal)}"
@@ -44,6 +44,11 @@ def tagged(
         made = rule("param", body)
         out.append(made if key in needed else f"{made}?")
     return " ".join(out)
+
+
+def words(text: str) -> str:
+    """What a client wrote, such as a name: it is text, also where it is a control token's."""
+    return json.dumps(text, ensure_ascii=False) if text else ""
 
 
 def text_until(close: str, rule: Callable[..., str], literal: Callable[[str], str]) -> str:
