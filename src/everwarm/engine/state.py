@@ -18,6 +18,10 @@ LEAST_ROOM: Final = 512
 """Room kept ahead: at most 1/16 of the length, or 512 rows where that is more."""
 
 
+TRIAL: Final = 512
+"""Tokens that tell how caches of unknown classes grow."""
+
+
 class ArrayPiece:
     """Arrays at rest. Never written to."""
 
@@ -177,14 +181,22 @@ def bytes_at(model: Any, chunk: int) -> Callable[[int], int]:
     """The most bytes that a state of n tokens takes, from a trial with one token.
 
     That includes the room that buffers keep ahead. `chunk`: how many tokens one call reads at most.
+    Caches of unknown classes are tried with some more tokens, since they may grow with each.
     """
     state = State(model)
     state.read(tokens_of([0]))
     state.settle()
+    known = [c for c in state._leaves if layers.kind(c) != "unknown"]
+    unknown = [c for c in state._leaves if layers.kind(c) == "unknown"]
+    fixed, growth = sum(a.nbytes for a in layers.arrays(unknown)), 0
+    if unknown:
+        state.read(tokens_of([0] * TRIAL))
+        state.settle()
+        growth = -(-(sum(a.nbytes for a in layers.arrays(unknown)) - fixed) // TRIAL)
 
     def most(rows: int) -> int:
         room = rows + max(LEAST_ROOM, rows // RESERVE)
-        return sum(layers.bytes_at(c, room, chunk) for c in state._leaves)
+        return fixed + growth * room + sum(layers.bytes_at(c, room, chunk) for c in known)
 
     return most
 
