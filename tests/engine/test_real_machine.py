@@ -18,7 +18,7 @@ from turns import Reply, turn
 
 from everwarm.cache.cache import Cache
 from everwarm.engine.state import State, bytes_at
-from everwarm.testing import Trap
+from everwarm.testing import VOCABULARY, Trap
 
 STEPS = int(os.environ.get("EVERWARM_MACHINE_STEPS", 20_000)) // 50
 CHUNK = 64
@@ -27,7 +27,9 @@ CHUNK = 64
 @functools.lru_cache(maxsize=8)
 def model_of(family: str) -> Any:
     config = zoo.small(family)
-    (config.get("text_config") or config)["vocab_size"] = config["vocab_size"] = 4096
+    config["vocab_size"] = VOCABULARY
+    for own in (config, config.get("text_config", {})):
+        own.update({name: VOCABULARY for name in own if "vocab_size" in name})
     return zoo.make(config)
 
 
