@@ -64,3 +64,13 @@ def test_rows_without_a_checkpoint_behind_them_are_no_use() -> None:
     read(cache, seq((1, 300), (3, 200), (4, 60)))  # 9,600 bytes: something must go
     assert tail.segment is None
     assert cache.nbytes == 560 * 10 + 500 + 3 * 500  # everything else is still here
+
+
+def test_a_new_checkpoint_displaces_only_what_would_save_less() -> None:
+    cache = made(10_750)
+    read(cache, seq((2, 300)), namespace="other")
+    one = seq((1, 500))
+    read(cache, one, Mark(490, "prompt"))
+    read(cache, one + seq((3, 80)), Mark(570, "prompt"))  # its end saves 10 tokens, not 580
+    assert read(cache, seq((2, 300), (4, 5)), namespace="other").start == 300
+    assert cache.nbytes <= 10_750

@@ -135,3 +135,14 @@ def test_a_state_knows_when_it_is_not_its_prompts() -> None:
 
 def test_the_least_used_goes_first_and_the_end_never() -> None:
     assert least_used([Held(10, used=4), Held(20, used=3), Held(30, used=0)]) == 1
+
+
+def test_a_request_whose_state_cannot_fit_is_refused_and_counted_apart(
+    sessions: list[Session],
+) -> None:
+    longest = max(len(t.tokens) + len(t.reply) for s in sessions for t in s.turns)
+    tight = replace(SMALL, budget=SMALL.token * longest // 2)
+    made = score(OURS, sessions, tight)
+    assert made.refused and made.requests
+    assert made.refused + made.requests == sum(len(s.turns) for s in sessions)
+    assert made.cache_bytes_most <= tight.budget

@@ -366,7 +366,8 @@ class Cache:
     def _take_checkpoint(self, holder: Holder, node: Node) -> None:
         """Take a checkpoint where there is room for one that is worth as much as this one."""
         nbytes = holder.sequence.live.checkpoint_nbytes
-        worth = policy.value(node.end * policy.chance(node.kind), nbytes, 0)
+        before = max((n.end for n in node.path()[:-1] if n.checkpoint is not None), default=0)
+        worth = policy.value((node.end - before) * policy.chance(node.kind), nbytes, 0)
         if nbytes and self.memory.make_room(nbytes, spare=[holder], below=worth):
             node.checkpoint = holder.sequence.checkpoint()
             self.memory.weigh(node.checkpoint)

@@ -44,9 +44,9 @@ Rule = Callable[[Sequence[Held]], int | None]
 
 
 def coverage(held: Sequence[Held]) -> int | None:
-    """The one whose removal leaves the smallest weighted gap between its neighbours.
+    """The one whose loss costs least: who goes back to it reads again from the one before.
 
-        0 ───── a ── b ── c ─────── d      without b the gap is a to c, the smallest
+        0 ───── a ── b ──── c ─ d      without c, a request that goes on there reads (b, c] again
 
     Never one that the conversation's last two requests used, nor the last, where it goes on.
     """
@@ -56,9 +56,9 @@ def coverage(held: Sequence[Held]) -> int | None:
         if held[i].used in recent:
             continue
         before = held[i - 1].at if i else 0
-        gap = (held[i + 1].at - before) * held[i].weight
-        if best is None or gap < best[0]:
-            best = (gap, i)
+        lost = (held[i].at - before) * held[i].weight
+        if best is None or lost < best[0]:
+            best = (lost, i)
     return None if best is None else best[1]
 
 

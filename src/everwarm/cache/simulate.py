@@ -15,6 +15,7 @@ from typing import Any, Final
 from everwarm.cache.cache import Cache, Lease
 from everwarm.cache.policy import Held, Policy, Rule, coverage
 from everwarm.cache.traces import Session, Turn
+from everwarm.errors import RequestError
 from everwarm.tokens import MarkKind, Tokens, tokens_of
 
 UNLIMITED: Final = 1 << 60
@@ -82,9 +83,11 @@ class Score:
 
     `near_full`: requests that read more than half of their prompt, first ones of a line left out.
     `lost_half`: those of them that the cache is to blame for: more than half had been read before.
+    `refused`: requests whose state alone would not fit the budget. They count nowhere else.
     """
 
     policy: str
+    refused: int = 0
     requests: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -242,7 +245,11 @@ def replay(variant: Variant, sessions: Iterable[Session], sizes: Sizes, score: S
 
 def _answer(cache: Cache, turn: Turn, namespace: str, score: Score) -> None:
     rows = len(turn.tokens) + len(turn.reply)
-    lease = cache.lease(turn.tokens, turn.marks, namespace, rows=rows)
+    try:
+        lease = cache.lease(turn.tokens, turn.marks, namespace, rows=rows)
+    except RequestError:
+        score.refused += 1
+        return
     assert isinstance(lease, Lease), "nothing is busy, so nothing is worth waiting for"
     sequence, live = lease.sequence, lease.sequence.live
     assert isinstance(live, Counted)

@@ -101,7 +101,7 @@ def table(trial: Trial, scores: Sequence[Score]) -> Table:
         box=None,
     )
     made.add_column("checkpoints kept", no_wrap=True)
-    for name in ("hit", "near-full", "lost", "reprocess", "bytes"):
+    for name in ("hit", "near-full", "lost", "reprocess", "bytes", "refused"):
         made.add_column(name, justify="right")
     for s in scores:
         made.add_row(
@@ -111,6 +111,7 @@ def table(trial: Trial, scores: Sequence[Score]) -> Table:
             f"{100 * s.lost_half / max(1, s.requests):.2f}%",
             f"{s.reprocess:.3f}",
             f"{s.cache_bytes_most / 1e9:.0f} GB",
+            f"{s.refused:,}",
         )
     return made
 
