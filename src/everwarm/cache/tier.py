@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
-from everwarm.cache import tree
+from everwarm.cache import policy, tree
 from everwarm.cache.blob import Record
 from everwarm.cache.disk import DiskStore
 from everwarm.cache.graft import exchange, files_of, forget_file, graft, needed_for, shelve_rows
@@ -35,9 +35,11 @@ from everwarm.cache.next_write import (
     next_at_rest,
     next_of_state,
 )
+from everwarm.cache.policy import Policy
 from everwarm.cache.restore import Plan
 from everwarm.cache.restoring import MOST_AT_ONCE
 from everwarm.cache.store import Live, OnDisk
+from everwarm.cache.thin_files import superseded
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.tokens import Tokens
 
@@ -78,6 +80,7 @@ class DiskTier:
         self.store = store
         self._most_bytes = most_bytes
         self._terms: Terms | None = None
+        self._rules = Policy()
         self._fingerprint = fingerprint
         self._wake = wake
         self._pending: deque[tuple[Holder, str]] = deque()
@@ -97,8 +100,9 @@ class DiskTier:
     def is_idle(self) -> bool:
         return not self._pending and not self._tails and self._write is None
 
-    def attach(self, shape: Live, budget: int, make_room: MakeRoom) -> None:
+    def attach(self, shape: Live, budget: int, make_room: MakeRoom, rules: Policy) -> None:
         """Serve a cache of so many bytes. `shape`: an empty state, which knows its layers."""
+        self._rules = rules
         most_bytes = min(self._most_bytes, budget // WRITE_SHARE)
         self._terms = Terms(shape, most_bytes, make_room)
 
@@ -279,6 +283,17 @@ class DiskTier:
             shelve_rows(steps, Segment(piece, write.start, write.start, write.end))
         elif steps[-1].node.end == write.end:
             steps[-1].node.shelved_checkpoint = piece
+            path = write.node.path()
+            self._thin(path if steps[-1].node in path else steps[-1].node.path())
+
+    def _thin(self, path: list[Node]) -> None:
+        """Delete the checkpoints of a conversation that others have made unnecessary."""
+        share = self.store.stats().budget_bytes // policy.CONVERSATION_SHARE
+        going = superseded(path, self._rules, share)
+        if going:
+            self.store.delete([n.shelved_checkpoint.file_id for n in going if n.shelved_checkpoint])
+        for node in going:
+            node.shelved_checkpoint = None
 
 
 def _node_of(source: tuple[Holder, str] | Source) -> Node:
