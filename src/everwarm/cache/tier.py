@@ -37,12 +37,14 @@ from everwarm.cache.next_write import (
 )
 from everwarm.cache.policy import Policy
 from everwarm.cache.restore import Plan
-from everwarm.cache.restoring import MOST_AT_ONCE
+from everwarm.cache.restoring import MOST_AT_ONCE, PATIENCE_S
 from everwarm.cache.store import Live, OnDisk
 from everwarm.cache.thin_files import superseded
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.tokens import Tokens
 
+RESTART_WAIT_S: Final = 5.0
+"""A disk that takes longer than this to say what it has is left alone by new trees."""
 FILE_S: Final = 0.003
 FIRST_READ_RATE: Final = 500e6
 WORTH_READING: Final = 64
@@ -174,7 +176,8 @@ class DiskTier:
     def restart(self, root_of: Callable[[str], Node]) -> None:
         """Begin again with trees that know nothing: write nothing of the old ones."""
         self._pending, self._tails = deque(), deque()
-        self.graft(root_of)
+        self._root_of = root_of
+        graft(self.store.pieces(self._fingerprint, RESTART_WAIT_S), root_of)
 
     @property
     def is_tidy(self) -> bool:
@@ -205,7 +208,7 @@ class DiskTier:
     def pays(self, far: Plan, near: int, prefill_tps: float | None) -> bool:
         """Whether reading these files is quicker than reading the tokens again."""
         saved = far.at - near
-        if saved < WORTH_READING:
+        if saved < WORTH_READING or self.store.stalled_s > PATIENCE_S:
             return False
         files = {f.file_id: f.nbytes for f in far.files}
         rate = self.store.stats().read_bytes_per_s or FIRST_READ_RATE
@@ -239,15 +242,18 @@ class DiskTier:
             "disk_write_budget_bytes": s.write_budget_bytes,
         }
 
-    def close(self, grace_s: float) -> None:
-        """Write what is left, for so long; then give the directory back."""
+    def close(self, grace_s: float) -> bool:
+        """Write what is left, for so long; then give the directory back, for so long again.
+
+        False: the disk does not answer, and its threads would keep the process alive.
+        """
         until = time.monotonic() + grace_s
         self.step()
         while not self.is_idle and time.monotonic() < until:
             time.sleep(0.002)
             self.step()
         self.store.flush(max(until - time.monotonic(), 0.1))
-        self.store.close()
+        return self.store.close(grace_s)
 
     def _begin(self, copy: Copy | None) -> bool:
         """Give a piece to the store. False: there is none."""
