@@ -52,8 +52,8 @@ class HeldDisk:
         """What was not durable is lost, and nobody waits any more."""
         self.held.clear()
 
-    stalled_s = 0.0
-    """For how long no read has brought a byte; a test may say so."""
+    read_stalled_s = write_stalled_s = 0.0
+    """For how long what is under way has not moved; a test may say so."""
 
     def pieces(self, fingerprint: bytes, wait_s: float | None = None) -> list[Stored]:
         return self.shelf.usable(fingerprint)

@@ -15,7 +15,8 @@ from everwarm.cache.cache import Cache
 from everwarm.cache.disk import DiskStore
 from everwarm.cache.restoring import PATIENCE_S
 from everwarm.cache.tier import DiskTier
-from everwarm.testing import OracleRun, OracleState, reply_to
+from everwarm.errors import RequestError
+from everwarm.testing import RESERVE, OracleRun, OracleState, reply_to
 from everwarm.tokens import tokens_of
 
 TOKENS = sequence(40)
@@ -35,9 +36,9 @@ def ends(what: threading.Thread) -> bool:
     return not what.is_alive()
 
 
-def hung(root: Path, files: HangingFiles, at: str) -> DiskStore:
+def hung(root: Path, files: HangingFiles, at: str, clock: Clock | None = None) -> DiskStore:
     """A store whose present operation does not come back."""
-    store = DiskStore.open(root, limits=ROOMY, files=files)
+    store = DiskStore.open(root, limits=ROOMY, files=files, clock=clock or Clock())
     kept = keep(store, TOKENS, 0, 20)
     assert kept is not None
     files.hangs_at = at
@@ -84,21 +85,21 @@ def test_a_read_that_brings_nothing_is_told_by_how_long(
     kept = keep(store, TOKENS, 0, 20)
     assert kept is not None
     clock.now += 100
-    assert store.stalled_s == 0.0
+    assert store.read_stalled_s == 0.0
     files.hangs_at = "read"
     reading = store.load(kept)
     assert files.is_asked.wait(LONG_S)
     clock.now += 31
-    assert store.stalled_s == 31
+    assert store.read_stalled_s == 31
     files.answers.set()
     reading.result(LONG_S)
-    assert store.stalled_s == 0.0
+    assert store.read_stalled_s == 0.0
     store.close()
 
 
-def started(disk: HeldDisk) -> Cache:
+def started(disk: HeldDisk, budget: int = 1 << 30) -> Cache:
     tier = DiskTier(disk, bytes(32), lambda: None)  # type: ignore[arg-type]
-    return Cache(OracleState, budget=1 << 30, tier=tier)
+    return Cache(OracleState, budget=budget, bytes_at=lambda rows: 10 * (rows + RESERVE), tier=tier)
 
 
 def test_a_turn_whose_files_never_come_is_read_cold() -> None:
@@ -115,9 +116,9 @@ def test_a_turn_whose_files_never_come_is_read_cold() -> None:
     second = started(disk)
     run = OracleRun(second, prompt, ())
     run.step()
-    disk.stalled_s = PATIENCE_S
+    disk.read_stalled_s = PATIENCE_S
     assert disk.held and not run.step() and not run.step(), "it waits for its files"
-    disk.stalled_s = PATIENCE_S + 1
+    disk.read_stalled_s = PATIENCE_S + 1
     while not run.over:
         run.step()
     assert run.reply == reply_to(prompt, OracleState().layers, len(run.reply))
@@ -126,3 +127,32 @@ def test_a_turn_whose_files_never_come_is_read_cold() -> None:
     other = OracleRun(third, prompt, ())
     other.step()
     assert other.lease is not None and other.lease.restoring is None, "it is not asked again"
+
+
+def test_a_write_that_takes_nothing_is_told_by_how_long(
+    tmp_path: Path, files: HangingFiles
+) -> None:
+    clock = Clock()
+    store = hung(tmp_path, files, "write", clock)
+    clock.now += 31
+    assert store.write_stalled_s == 31 and store.read_stalled_s == 0.0
+    files.answers.set()
+    assert store.flush(LONG_S) and store.write_stalled_s == 0.0
+    store.close()
+
+
+def test_a_turn_that_has_no_room_beside_a_write_that_hangs_is_refused() -> None:
+    disk = HeldDisk()
+    cache = started(disk, budget=4000)
+    run = OracleRun(cache, tokens_of(range(10, 60)), ())
+    while not run.over:
+        run.step()
+    assert cache.tier is not None
+    cache.tier.step()
+    assert cache.tier.writing_nbytes
+    room = cache.memory.budget - cache.tier.writing_nbytes // 2
+    large = OracleRun(cache, tokens_of(range(100, 100 + room // 10)), ())
+    assert not large.step(), "it waits until the copy is written"
+    disk.write_stalled_s = PATIENCE_S + 1
+    with pytest.raises(RequestError):
+        large.step()

@@ -108,9 +108,14 @@ class DiskStore:
         return self._reader.load(file_id)
 
     @property
-    def stalled_s(self) -> float:
+    def read_stalled_s(self) -> float:
         """For how long reads have been under way and not one byte of any has come."""
         return self._reader.stalled_s
+
+    @property
+    def write_stalled_s(self) -> float:
+        """For how long a piece has been on its way and not one byte of it has been taken."""
+        return self._writer.stalled_s
 
     def stats(self) -> DiskStats:
         """The present state. Never waits."""

@@ -130,7 +130,7 @@ class Restoring:
         if future is None:  # more files than may come at once: it is its turn now
             future = self._coming[piece.file_id] = self._store.load(piece.file_id)
         if not future.done():
-            if self._store.stalled_s > PATIENCE_S:
+            if self._store.read_stalled_s > PATIENCE_S:
                 raise Lost("the disk has not answered for too long", piece.file_id)
             return None
         # Not `result()`: what it raises would hold this call, and with it the whole state, alive.

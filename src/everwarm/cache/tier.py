@@ -99,6 +99,11 @@ class DiskTier:
         return self._write.nbytes if self._write is not None else 0
 
     @property
+    def is_stuck(self) -> bool:
+        """The write under way has not moved for too long: its bytes will not be free soon."""
+        return self.store.write_stalled_s > PATIENCE_S
+
+    @property
     def is_idle(self) -> bool:
         return not self._pending and not self._tails and self._write is None
 
@@ -208,7 +213,7 @@ class DiskTier:
     def pays(self, far: Plan, near: int, prefill_tps: float | None) -> bool:
         """Whether reading these files is quicker than reading the tokens again."""
         saved = far.at - near
-        if saved < WORTH_READING or self.store.stalled_s > PATIENCE_S:
+        if saved < WORTH_READING or self.store.read_stalled_s > PATIENCE_S:
             return False
         files = {f.file_id: f.nbytes for f in far.files}
         rate = self.store.stats().read_bytes_per_s or FIRST_READ_RATE

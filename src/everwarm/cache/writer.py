@@ -60,6 +60,8 @@ class Writer:
         self._files, self._reader, self._wall = files, reader, wall
         self._directory = root / "pieces"
         self._health = Health(clock)
+        self._now = clock
+        self._moved_at: float | None = None
         self._shelf = Shelf()
         self._start: Start | None = None
         self._debris: dict[Path, int] = {}
@@ -88,6 +90,12 @@ class Writer:
             adrift=self._shelf.n_adrift,
             errors=self._health.errors,
         )
+
+    @property
+    def stalled_s(self) -> float:
+        """For how long a piece is being saved and not one byte of it was taken; 0: none is."""
+        moved_at = self._moved_at
+        return 0.0 if moved_at is None else self._now() - moved_at
 
     def usable(self, fingerprint: bytes) -> list[Stored]:
         return self._shelf.usable(fingerprint)
@@ -197,6 +205,7 @@ class Writer:
     def _save(self, file_id: str, views: list[memoryview], length: int) -> None:
         """A whole file under its final name, durable; or nothing, and OSError."""
         temp, final = self._directory / f"{file_id}.tmp", self._path(file_id)
+        self._moved_at = self._now()
         try:
             fd = self._files.create(temp)
             try:
@@ -211,6 +220,8 @@ class Writer:
             self._discard(temp, length)
             self._discard(final, length)
             raise
+        finally:
+            self._moved_at = None
 
     def _append(self, fd: int, slab: memoryview) -> None:
         """Reads go first. Beside a running reply: past the page cache, with rests."""
@@ -219,6 +230,7 @@ class Writer:
         if self._is_busy():
             self._files.pass_cache(fd)
         self._files.write(fd, [slab])
+        self._moved_at = self._now()
         if self._is_busy():
             time.sleep(min(REST * (time.perf_counter() - began), MOST_REST_S))
 
