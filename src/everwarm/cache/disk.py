@@ -48,7 +48,8 @@ class DiskStore:
         wall: Callable[[], float],
     ) -> None:
         self.root, self.limits = root, limits
-        self._queued = 0
+        self._clock = clock
+        self._queued, self._queued_at = 0, 0.0
         self._lock = threading.Lock()
         self._is_closed = False
         self.is_busy = False
@@ -114,8 +115,10 @@ class DiskStore:
 
     @property
     def write_stalled_s(self) -> float:
-        """For how long a piece has been on its way and not one byte of it has been taken."""
-        return self._writer.stalled_s
+        """For how long pieces have been on their way and the disk has taken nothing."""
+        if not self._queued:
+            return 0.0
+        return self._clock() - max(self._queued_at, self._writer.moved_at)
 
     def stats(self) -> DiskStats:
         """The present state. Never waits."""
@@ -137,6 +140,8 @@ class DiskStore:
         nbytes = sum(map(len, views))
         with self._lock:
             is_refused = self._is_closed or self._queued + nbytes > self.limits.queue_bytes
+            if not self._queued:
+                self._queued_at = self._clock()
             self._queued += 0 if is_refused else nbytes
         if is_refused:
             self._writer.n_dropped += 1
