@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conversations import Conversations, explore
 from diskfiles import Clock, HangingFiles
 from held_disk import HeldDisk
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
 from pieces import MODEL, ROOMY, bytes_for, keep, record, segment_layers, sequence
 
 from everwarm.cache.cache import Cache
@@ -156,3 +159,16 @@ def test_a_turn_that_has_no_room_beside_a_write_that_hangs_is_refused() -> None:
     disk.write_stalled_s = PATIENCE_S + 1
     with pytest.raises(RequestError):
         large.step()
+
+
+class OnADiskThatHangs(Conversations):
+    """Now and then a disk brings nothing for too long, and later all that it was asked for."""
+
+    @rule(model=st.integers(0, 1), hangs=st.booleans())
+    def a_disk_hangs(self, model: int, hangs: bool) -> None:
+        if (disk := self.disks[model]) is not None:
+            disk.read_stalled_s = PATIENCE_S + 1 if hangs else 0.0
+
+
+def test_warm_replies_are_cold_replies_on_a_disk_that_hangs_now_and_then() -> None:
+    explore(OnADiskThatHangs, 3000)
