@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import sqlite3
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,40 @@ class FailingFiles(QuickFiles):
         )
         self.connections.append(made)
         return made
+
+
+class HangingFiles(QuickFiles):
+    """A disk that does not answer one kind of operation, until `answers` is set."""
+
+    def __init__(self) -> None:
+        self.hangs_at = ""
+        self.answers = threading.Event()
+        self.is_asked = threading.Event()
+
+    def _ask(self, name: str) -> None:
+        if name == self.hangs_at:
+            self.is_asked.set()
+            self.answers.wait()
+
+    def create(self, path: Path) -> int:
+        self._ask("create")
+        return super().create(path)
+
+    def write(self, fd: int, views: Sequence[memoryview]) -> None:
+        self._ask("write")
+        super().write(fd, views)
+
+    def sync(self, fd: int) -> None:
+        self._ask("sync")
+        super().sync(fd)
+
+    def open(self, path: Path) -> tuple[int, int]:
+        self._ask("open")
+        return super().open(path)
+
+    def read(self, fd: int, views: Sequence[memoryview], at: int) -> None:
+        self._ask("read")
+        super().read(fd, views, at)
 
 
 class PowerFiles(FailingFiles):

@@ -52,7 +52,10 @@ class HeldDisk:
         """What was not durable is lost, and nobody waits any more."""
         self.held.clear()
 
-    def pieces(self, fingerprint: bytes) -> list[Stored]:
+    read_stalled_s = write_stalled_s = 0.0
+    """For how long what is under way has not moved; a test may say so."""
+
+    def pieces(self, fingerprint: bytes, wait_s: float | None = None) -> list[Stored]:
         return self.shelf.usable(fingerprint)
 
     def write(
@@ -136,8 +139,8 @@ class HeldDisk:
     def flush(self, timeout: float | None = None) -> bool:
         return True
 
-    def close(self) -> None:
-        pass
+    def close(self, wait_s: float | None = None) -> bool:
+        return True
 
 
 def _done(value: Any) -> Future[Any]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import queue
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import zoo
+from diskfiles import HangingFiles
 
+from everwarm.cache.cache import Cache
+from everwarm.cache.disk import DiskStore
+from everwarm.cache.tier import DiskTier
 from everwarm.config import Settings
+from everwarm.engine.parts import Parts, open_parts
+from everwarm.engine.state import State
 from everwarm.engine.thread import EngineThread
 from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
 from everwarm.request import Sampling
@@ -90,3 +97,24 @@ def test_one_job_fails_and_the_engine_lives_on(engine: EngineThread) -> None:
     engine.submit(job("fine", 8, 20), outputs.put)
     assert isinstance(until(outputs, Ended)[-1], Ended)
     assert engine.stats()["jobs"] == 0
+
+
+def test_a_stop_says_when_a_disk_that_hangs_is_left_behind(tmp_path: Path, smollm2: Path) -> None:
+    zoo.save("llama", tmp_path / "model", smollm2)
+    files = HangingFiles()
+
+    def open_(wake: Callable[[], None]) -> Parts:
+        parts = open_parts(str(tmp_path / "model"), Settings(prefill_step=64, disk=False), wake)
+        tier = DiskTier(DiskStore.open(tmp_path / "cache", files=files), bytes(32), wake)
+        cache = Cache(lambda: State(parts.loaded.model), budget=1 << 30, tier=tier)
+        return replace(parts, cache=cache, tier=tier)
+
+    engine = EngineThread(open_)
+    engine.begin()
+    files.hangs_at = "write"
+    outputs: queue.SimpleQueue[Output] = queue.SimpleQueue()
+    engine.submit(job("one", 1, 100), outputs.put)
+    assert until(outputs, Ended)
+    assert files.is_asked.wait(WAIT_S)
+    assert not engine.stop(0.2)
+    files.answers.set()

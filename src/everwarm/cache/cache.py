@@ -88,7 +88,9 @@ class Cache:
         self.is_cuttable = bool(new_live().is_cuttable)
         self.memory = Memory(budget, is_cuttable=self.is_cuttable, tier=tier)
         if tier is not None:
-            tier.attach(new_live(), budget, lambda n, spare: self.memory.make_room(n, spare=spare))
+            tier.attach(
+                new_live(), budget, lambda n, spare: self.memory.make_room(n, spare=spare), policy
+            )
             tier.graft(self.memory.root)
 
     def lease(

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,11 +48,12 @@ class DiskStore:
         wall: Callable[[], float],
     ) -> None:
         self.root, self.limits = root, limits
-        self._queued = 0
+        self._clock = clock
+        self._queued, self._queued_at = 0, 0.0
         self._lock = threading.Lock()
         self._is_closed = False
         self.is_busy = False
-        self._reader = Reader(files, root / "pieces", self._report_damage)
+        self._reader = Reader(files, root / "pieces", self._report_damage, clock=clock)
         self._writer = Writer(root, limits, files, self._reader, clock, wall, lambda: self.is_busy)
         self._io = ThreadPoolExecutor(1, "everwarm-disk")
 
@@ -80,11 +82,16 @@ class DiskStore:
 
     # What is there
 
-    def pieces(self, fingerprint: bytes) -> list[Stored]:
-        """A model's pieces that can be restored, parents before children. Waits for writes."""
+    def pieces(self, fingerprint: bytes, wait_s: float | None = None) -> list[Stored]:
+        """A model's pieces that can be restored, parents before children. Waits for writes.
+
+        None of them where that takes longer than `wait_s`.
+        """
         if self._is_closed:
             return []
-        return self._io.submit(self._writer.usable, fingerprint).result()
+        with suppress(TimeoutError):
+            return self._io.submit(self._writer.usable, fingerprint).result(wait_s)
+        return []
 
     def head(self, file_id: str) -> Future[Blob]:
         """A piece's layers and arrays, to make room for them. CacheFault as with `read`."""
@@ -100,6 +107,18 @@ class DiskStore:
     def load(self, file_id: str) -> Future[Loaded]:
         """As `head` and `read` in one, into buffers made for it."""
         return self._reader.load(file_id)
+
+    @property
+    def read_stalled_s(self) -> float:
+        """For how long reads have been under way and not one byte of any has come."""
+        return self._reader.stalled_s
+
+    @property
+    def write_stalled_s(self) -> float:
+        """For how long pieces have been on their way and the disk has taken nothing."""
+        if not self._queued:
+            return 0.0
+        return self._clock() - max(self._queued_at, self._writer.moved_at)
 
     def stats(self) -> DiskStats:
         """The present state. Never waits."""
@@ -121,6 +140,8 @@ class DiskStore:
         nbytes = sum(map(len, views))
         with self._lock:
             is_refused = self._is_closed or self._queued + nbytes > self.limits.queue_bytes
+            if not self._queued:
+                self._queued_at = self._clock()
             self._queued += 0 if is_refused else nbytes
         if is_refused:
             self._writer.n_dropped += 1
@@ -181,13 +202,25 @@ class DiskStore:
             return False
         return True
 
-    def close(self) -> None:
-        """Finish the present write, drop the queued ones, give the directory back."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._reader.close()
-            self._io.submit(self._writer.stop).result()
-            self._io.shutdown()
+    def close(self, wait_s: float | None = None) -> bool:
+        """Finish the present write, drop the queued ones, give the directory back.
+
+        False: the disk took longer than `wait_s`. Its threads, and the lock, stay until it answers
+        or the process is ended with `os._exit`.
+        """
+        if self._is_closed:
+            return True
+        self._is_closed = True
+        until = None if wait_s is None else time.monotonic() + wait_s
+        is_read = self._reader.close(wait_s)
+        stopped = self._io.submit(self._writer.stop)
+        try:
+            stopped.result(None if until is None else max(until - time.monotonic(), 0.0))
+        except TimeoutError:
+            self._io.shutdown(wait=False)
+            return False
+        self._io.shutdown()
+        return is_read
 
     def _write(
         self, record: Record, layers: tuple[Layer, ...], views: list[memoryview], nbytes: int

@@ -62,8 +62,12 @@ class Memory:
 
     @property
     def can_change(self) -> bool:
-        """Whether room will come by itself: somebody runs, or a copy is being written."""
-        return bool(self.busy) or self._writing() > 0
+        """Whether room will come by itself: somebody runs, or a copy is being written.
+
+        Not where the disk does not take it: what waits for that would wait for ever.
+        """
+        is_written = self._writing() > 0 and self.tier is not None and not self.tier.is_stuck
+        return bool(self.busy) or is_written
 
     # The account
 

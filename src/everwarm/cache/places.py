@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -101,13 +102,13 @@ class Group:
     def _look_inside(self, place: Place) -> None:
         """Note the expected positions within a piece."""
         r = place.stored.record
-        sought = [at for cell in cells(r) for at in self._sought.get(cell, ()) if place.has(at)]
+        sought: list[int] = []
+        for row in (self._sought.get(cell, []) for cell in cells(r)):
+            sought += row[bisect_right(row, r.start) : bisect_right(row, r.end)]
         if not sought or place.trail is None:
             return
         self.n_hashed += 1
-        trail = place.trail.fork()
-        for at in sought:
-            position = trail.feed(r.tokens[trail.at - r.start : at - r.start])
+        for position in place.trail.fork().feed_to(r.tokens, sought):
             if position in self._expected:
                 self._inside.setdefault(position, []).append(place)
 

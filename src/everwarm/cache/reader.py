@@ -55,11 +55,14 @@ class Reader:
         directory: Path,
         on_damage: Callable[[str], object],
         n_threads: int = N_THREADS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files = files
         self._directory = directory
         self._on_damage = on_damage
         self._pool = ThreadPoolExecutor(n_threads, "everwarm-read")
+        self._clock = clock
+        self._moved_at = 0.0
         self._active = 0
         self._lock = threading.Lock()
         self.is_quiet = threading.Event()
@@ -88,6 +91,11 @@ class Reader:
         """Close what `open` gave."""
         with suppress(OSError):  # nothing was written: there is nothing to lose
             self._files.close(fd)
+
+    @property
+    def stalled_s(self) -> float:
+        """For how long reads have been under way and not one byte of any has come; 0: none is."""
+        return self._clock() - self._moved_at if self._active else 0.0
 
     def head(self, file_id: str) -> Future[Blob]:
         """What a piece holds, for making room for it."""
@@ -120,6 +128,8 @@ class Reader:
     def _submit(self, file_id: str, into: Sequence[Any] | None) -> Future[Any]:
         done: Future[Any] = Future()
         with self._lock:
+            if not self._active:
+                self._moved_at = self._clock()
             self._active += 1
             self.is_quiet.clear()
         try:
@@ -156,6 +166,7 @@ class Reader:
         try:
             if read.error is None:
                 self._fill(read.fd, batch)
+                self._moved_at = self._clock()
         except (OSError, CacheFault) as e:
             read.error = e
         with read.lock:
@@ -221,10 +232,11 @@ class Reader:
         finally:
             self.give_back(fd)
 
-    def close(self) -> None:
-        """Finish what was asked for, then end the threads."""
-        self.is_quiet.wait()
-        self._pool.shutdown()
+    def close(self, wait_s: float | None = None) -> bool:
+        """Finish what was asked for, then end the threads. False: the disk took longer."""
+        is_done = self.is_quiet.wait(wait_s)
+        self._pool.shutdown(wait=is_done, cancel_futures=not is_done)
+        return is_done
 
 
 def _batches(found: Blob, views: Sequence[memoryview]) -> Iterator[Batch]:

@@ -17,6 +17,8 @@ from everwarm.tokens import Tokens
 
 AHEAD: Final = 4
 """Files asked for before they are needed."""
+PATIENCE_S: Final = 30.0
+"""When no read has brought a byte for so long, the tokens are read again instead."""
 MOST_AT_ONCE: Final = 64 << 20
 """Bytes moved between two steps of other jobs, either way."""
 
@@ -128,6 +130,8 @@ class Restoring:
         if future is None:  # more files than may come at once: it is its turn now
             future = self._coming[piece.file_id] = self._store.load(piece.file_id)
         if not future.done():
+            if self._store.read_stalled_s > PATIENCE_S:
+                raise Lost("the disk has not answered for too long", piece.file_id)
             return None
         # Not `result()`: what it raises would hold this call, and with it the whole state, alive.
         if (error := future.exception()) is not None:

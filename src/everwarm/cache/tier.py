@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
-from everwarm.cache import tree
+from everwarm.cache import policy, tree
 from everwarm.cache.blob import Record
 from everwarm.cache.disk import DiskStore
 from everwarm.cache.graft import exchange, files_of, forget_file, graft, needed_for, shelve_rows
@@ -35,12 +35,16 @@ from everwarm.cache.next_write import (
     next_at_rest,
     next_of_state,
 )
+from everwarm.cache.policy import Policy
 from everwarm.cache.restore import Plan
-from everwarm.cache.restoring import MOST_AT_ONCE
+from everwarm.cache.restoring import MOST_AT_ONCE, PATIENCE_S
 from everwarm.cache.store import Live, OnDisk
+from everwarm.cache.thin_files import superseded
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.tokens import Tokens
 
+RESTART_WAIT_S: Final = 5.0
+"""A disk that takes longer than this to say what it has is left alone by new trees."""
 FILE_S: Final = 0.003
 FIRST_READ_RATE: Final = 500e6
 WORTH_READING: Final = 64
@@ -78,6 +82,7 @@ class DiskTier:
         self.store = store
         self._most_bytes = most_bytes
         self._terms: Terms | None = None
+        self._rules = Policy()
         self._fingerprint = fingerprint
         self._wake = wake
         self._pending: deque[tuple[Holder, str]] = deque()
@@ -94,11 +99,17 @@ class DiskTier:
         return self._write.nbytes if self._write is not None else 0
 
     @property
+    def is_stuck(self) -> bool:
+        """The write under way has not moved for too long: its bytes will not be free soon."""
+        return self.store.write_stalled_s > PATIENCE_S
+
+    @property
     def is_idle(self) -> bool:
         return not self._pending and not self._tails and self._write is None
 
-    def attach(self, shape: Live, budget: int, make_room: MakeRoom) -> None:
+    def attach(self, shape: Live, budget: int, make_room: MakeRoom, rules: Policy) -> None:
         """Serve a cache of so many bytes. `shape`: an empty state, which knows its layers."""
+        self._rules = rules
         most_bytes = min(self._most_bytes, budget // WRITE_SHARE)
         self._terms = Terms(shape, most_bytes, make_room)
 
@@ -170,7 +181,8 @@ class DiskTier:
     def restart(self, root_of: Callable[[str], Node]) -> None:
         """Begin again with trees that know nothing: write nothing of the old ones."""
         self._pending, self._tails = deque(), deque()
-        self.graft(root_of)
+        self._root_of = root_of
+        graft(self.store.pieces(self._fingerprint, RESTART_WAIT_S), root_of)
 
     @property
     def is_tidy(self) -> bool:
@@ -201,7 +213,7 @@ class DiskTier:
     def pays(self, far: Plan, near: int, prefill_tps: float | None) -> bool:
         """Whether reading these files is quicker than reading the tokens again."""
         saved = far.at - near
-        if saved < WORTH_READING:
+        if saved < WORTH_READING or self.store.read_stalled_s > PATIENCE_S:
             return False
         files = {f.file_id: f.nbytes for f in far.files}
         rate = self.store.stats().read_bytes_per_s or FIRST_READ_RATE
@@ -235,15 +247,18 @@ class DiskTier:
             "disk_write_budget_bytes": s.write_budget_bytes,
         }
 
-    def close(self, grace_s: float) -> None:
-        """Write what is left, for so long; then give the directory back."""
+    def close(self, grace_s: float) -> bool:
+        """Write what is left, for so long; then give the directory back, for so long again.
+
+        False: the disk does not answer, and its threads would keep the process alive.
+        """
         until = time.monotonic() + grace_s
         self.step()
         while not self.is_idle and time.monotonic() < until:
             time.sleep(0.002)
             self.step()
         self.store.flush(max(until - time.monotonic(), 0.1))
-        self.store.close()
+        return self.store.close(grace_s)
 
     def _begin(self, copy: Copy | None) -> bool:
         """Give a piece to the store. False: there is none."""
@@ -279,6 +294,17 @@ class DiskTier:
             shelve_rows(steps, Segment(piece, write.start, write.start, write.end))
         elif steps[-1].node.end == write.end:
             steps[-1].node.shelved_checkpoint = piece
+            path = write.node.path()
+            self._thin(path if steps[-1].node in path else steps[-1].node.path())
+
+    def _thin(self, path: list[Node]) -> None:
+        """Delete the checkpoints of a conversation that others have made unnecessary."""
+        share = self.store.stats().budget_bytes // policy.CONVERSATION_SHARE
+        going = superseded(path, self._rules, share)
+        if going:
+            self.store.delete([n.shelved_checkpoint.file_id for n in going if n.shelved_checkpoint])
+        for node in going:
+            node.shelved_checkpoint = None
 
 
 def _node_of(source: tuple[Holder, str] | Source) -> Node:

@@ -9,7 +9,6 @@ grows from a second to a minute everything is looked at anew.
 
 from __future__ import annotations
 
-import mmap
 import secrets
 import sqlite3
 import time
@@ -20,24 +19,18 @@ from typing import Final, TypeVar
 
 from everwarm.cache import blob
 from everwarm.cache.blob import Layer, Record
-from everwarm.cache.files import SLAB, Files, slabs
+from everwarm.cache.files import Files
 from everwarm.cache.health import DiskStats, Health, Limits, Rate, Verified
 from everwarm.cache.index import Index, Stored
 from everwarm.cache.join import Joined, join
 from everwarm.cache.reader import Loaded, Reader
+from everwarm.cache.saver import Saver
 from everwarm.cache.shelf import Shelf
 from everwarm.cache.start import Start, start
 from everwarm.errors import CacheFault, ConfigError
 from everwarm.job import Path as TokenPath
 
 DAY_S: Final = 86_400
-PAUSE_S: Final = 1.0
-"""A write lets reads go first, but goes on after this long between two batches."""
-
-REST: Final = 4.0
-"""How long a write rests beside a running reply, as a multiple of the time that a slab took."""
-MOST_REST_S: Final = 0.02
-"""A disk that takes longer than this for one slab leaves a running reply alone by itself."""
 
 T = TypeVar("T")
 
@@ -60,14 +53,13 @@ class Writer:
         self._files, self._reader, self._wall = files, reader, wall
         self._directory = root / "pieces"
         self._health = Health(clock)
+        self._saver = Saver(self._directory, files, reader, self._health, clock, is_busy)
         self._shelf = Shelf()
         self._start: Start | None = None
-        self._debris: dict[Path, int] = {}
         self._clock = 0
         self._today, self._written_today = -1, 0
         self.n_written = self.n_dropped = self.n_evicted = self.n_damaged = 0
         self._rate = Rate()
-        self._slab = memoryview(mmap.mmap(-1, SLAB))  # begins at a page, as direct writes must
 
     def stats(self, queued_bytes: int) -> DiskStats:
         return DiskStats(
@@ -89,6 +81,11 @@ class Writer:
             errors=self._health.errors,
         )
 
+    @property
+    def moved_at(self) -> float:
+        """When this last began something, or the disk took something."""
+        return self._saver.moved_at
+
     def usable(self, fingerprint: bytes) -> list[Stored]:
         return self._shelf.usable(fingerprint)
 
@@ -104,7 +101,7 @@ class Writer:
             return
         self._shelf = self._start.shelf
         self.n_damaged += self._start.n_damaged
-        self._debris = {}
+        self._saver.forget_debris()
         self._clock = max((self._shelf.get(x).used for x in self._shelf.ids()), default=0)
 
     def stop(self) -> None:
@@ -118,6 +115,7 @@ class Writer:
 
     def _ready(self) -> Index | None:
         """The index, if the disk can be used now."""
+        self._saver.begin()
         if not self._health.may_try():
             return None
         if self._start is None:
@@ -164,7 +162,7 @@ class Writer:
     ) -> str | None:
         if (same := self._shelf.same(record)) is not None:
             return same
-        self._sweep()
+        self._saver.sweep()
         has_path, below = self._shelf.stands_on(record)
         file_id = secrets.token_hex(16)
         if not has_path:
@@ -182,11 +180,11 @@ class Writer:
         stored = self._shelf.with_hint(stored)
         began = time.perf_counter()
         blob.parse(bytes(views[0]), length)  # nothing is written that could not be read
-        self._save(file_id, views, length)
+        self._saver.save(file_id, views, length)
         try:
             self._index.add([stored], day=self._today, written=length)
         except sqlite3.Error:
-            self._discard(self._path(file_id), length)
+            self._saver.discard(self._saver.path(file_id), length)
             raise
         self._rate.add(length, time.perf_counter() - began)
         self._shelf.add(stored)
@@ -194,54 +192,9 @@ class Writer:
         self._written_today += length
         self._health.fine()
 
-    def _save(self, file_id: str, views: list[memoryview], length: int) -> None:
-        """A whole file under its final name, durable; or nothing, and OSError."""
-        temp, final = self._directory / f"{file_id}.tmp", self._path(file_id)
-        try:
-            fd = self._files.create(temp)
-            try:
-                for slab in slabs(views, self._slab):
-                    self._append(fd, slab)
-                self._files.sync(fd)
-            finally:
-                self._files.close(fd)
-            self._files.rename(temp, final)
-            self._files.sync_directory(self._directory)
-        except OSError:
-            self._discard(temp, length)
-            self._discard(final, length)
-            raise
-
-    def _append(self, fd: int, slab: memoryview) -> None:
-        """Reads go first. Beside a running reply: past the page cache, with rests."""
-        self._reader.is_quiet.wait(PAUSE_S)
-        began = time.perf_counter()
-        if self._is_busy():
-            self._files.pass_cache(fd)
-        self._files.write(fd, [slab])
-        if self._is_busy():
-            time.sleep(min(REST * (time.perf_counter() - began), MOST_REST_S))
-
-    def _path(self, file_id: str) -> Path:
-        return self._directory / f"{file_id}.kv"
-
-    def _discard(self, path: Path, nbytes: int) -> None:
-        """Remove a file that may be there; later, if it cannot be done now."""
-        self._debris[path] = nbytes
-        try:
-            self._sweep()
-        except OSError:
-            self._health.errors += 1
-
-    def _sweep(self) -> None:
-        for path in list(self._debris):
-            with suppress(FileNotFoundError):
-                self._files.remove(path)
-            del self._debris[path]
-
     def _used(self) -> int:
         other = self._start.other_bytes if self._start else 0
-        return self._shelf.nbytes + sum(list(self._debris.values())) + other
+        return self._shelf.nbytes + self._saver.debris_bytes + other
 
     def _has_room(self, length: int, keep: str | None) -> bool:
         """Make room by letting go what is worth least. False: it cannot be had, and why is said."""
@@ -280,7 +233,7 @@ class Writer:
 
         Joining lets nothing go and takes at most half of the day's writes: it is a convenience.
         """
-        self._sweep()
+        self._saver.sweep()
         for run in self._shelf.runs():
             if self._is_busy():
                 return None
@@ -327,7 +280,7 @@ class Writer:
         try:
             for file_id in file_ids:
                 with suppress(FileNotFoundError):
-                    self._files.remove(self._path(file_id))
+                    self._files.remove(self._saver.path(file_id))
                 gone.append(file_id)
         finally:
             for file_id in gone:
@@ -358,7 +311,7 @@ class Writer:
 
     def prune(self, _: Sequence[str]) -> int:
         assert self._start is not None
-        self._sweep()
+        self._saver.sweep()
         useless = self._shelf.adrift()
         self._remove(useless)
         over = self._used() - self._start.budget_bytes
@@ -369,6 +322,7 @@ class Writer:
     def verify(self) -> Verified:
         damaged = []
         for file_id in self._shelf.ids():
+            self._saver.begin()
             try:
                 self._reader.check(file_id)
             except (OSError, CacheFault):

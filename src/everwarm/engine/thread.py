@@ -56,6 +56,7 @@ class EngineThread:
         self._step_since: float | None = None
         self._ended: str | None = None
         self._tier: DiskTier | None = None
+        self._disk_hangs = False
         self._loaded: Future[None] = Future()
         self._thread = threading.Thread(target=self._main, name="everwarm-engine", daemon=True)
 
@@ -147,7 +148,7 @@ class EngineThread:
         self._is_stopping = True
         self._inbox.wake()
         self._thread.join(2 * grace_s + 1)
-        return not self._thread.is_alive()
+        return not (self._thread.is_alive() or self._disk_hangs)
 
     def _ask(self, fn: Callable[[], Any]) -> Any:
         """What `fn` gives between two steps. Raises Overloaded where the present one is long."""
@@ -189,9 +190,12 @@ class EngineThread:
 
     def _close(self) -> None:
         if self._tier is not None:
-            self._guard_tier(lambda tier: tier.close(self._grace_s))
+            self._guard_tier(self._close_tier)
         mx.synchronize()
         mx.clear_streams()
+
+    def _close_tier(self, tier: DiskTier) -> None:
+        self._disk_hangs = not tier.close(self._grace_s)
 
     def _load(self) -> None:
         parts = self._open(self._inbox.wake)
