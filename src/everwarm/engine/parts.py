@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from everwarm.cache.admission import longest
 from everwarm.cache.cache import Cache
+from everwarm.cache.files import Files
 from everwarm.cache.tier import DiskTier
 from everwarm.config import Settings
 from everwarm.engine.kv import Arrangement, arrange
@@ -37,16 +38,18 @@ class Parts:
     step: int
 
 
-def open_parts(path: str, s: Settings, wake: Callable[[], None]) -> Parts:
+def open_parts(
+    path: str, s: Settings, wake: Callable[[], None], files: Files | None = None
+) -> Parts:
     """Load a model and take up what was kept of it. Raises ConfigError.
 
-    `wake` is called from other threads when the disk tier may go on.
+    `wake` is called from other threads when the disk tier may go on. `files` as in `open_tier`.
     """
     wanted = Arrangement.of(s)
     loaded = load_model(path, model_id=s.model_id, context_length=s.context_length)
     arrange(loaded.model, wanted)
     budget = s.memory_budget or default_budget()
-    tier = open_tier(loaded, s, wake)
+    tier = open_tier(loaded, s, wake, files)
     on_gpu = mx.default_device() == mx.Device(mx.gpu)
     step = s.prefill_step or (STEP_ON_GPU if on_gpu else STEP_ON_CPU)
     room = bytes_at(loaded.model, step)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from everwarm.cache.disk import DiskStore
+from everwarm.cache.files import Files
 from everwarm.cache.health import Limits
 from everwarm.cache.tier import DiskTier
 from everwarm.config import Settings
@@ -19,14 +20,19 @@ SAY_EVERY_S: Final = 2.0
 log = logging.getLogger("everwarm.cache")
 
 
-def open_tier(loaded: LoadedModel, s: Settings, wake: Callable[[], None]) -> DiskTier | None:
-    """The tier, or None where settings want none. ConfigError: another server has the directory."""
+def open_tier(
+    loaded: LoadedModel, s: Settings, wake: Callable[[], None], files: Files | None = None
+) -> DiskTier | None:
+    """The tier, or None where settings want none. ConfigError: another server has the directory.
+
+    `files`: another file system than the real one, for measurements.
+    """
     if not (s.cache and s.disk):
         return None
     limits = Limits(
         budget_bytes=s.disk_budget, write_bytes_per_day=s.disk_writes, queue_bytes=QUEUE_BYTES
     )
-    store = DiskStore.open(s.home / "cache", limits=limits)
+    store = DiskStore.open(s.home / "cache", limits=limits, files=files)
     sums = s.home / "weights.json"
     print_ = fingerprint(loaded.model, loaded.config, loaded.directory, sums, _Said())
     stats = store.stats()

@@ -32,6 +32,8 @@ from everwarm.job import EngineHealth, Failed, Job, ModelInfo, Path, Sink, TreeN
 TIDY_AFTER_S: Final = 60.0
 """Without a job. A person who reads the reply and asks again should find the disk at rest."""
 ANSWER_S: Final = 30.0
+GRACE_S: Final = 5.0
+"""What the disk gets at the end to take what is left, also where the engine ends by itself."""
 Open = Callable[[Callable[[], None]], Parts]
 """Makes the parts of an engine; it is given what wakes the engine up."""
 log = logging.getLogger("everwarm.engine")
@@ -52,7 +54,7 @@ class EngineThread:
         self.answer_s = ANSWER_S
         self._inbox = Inbox()
         self._is_stopping = False
-        self._grace_s = 0.0
+        self._grace_s = GRACE_S
         self._step_since: float | None = None
         self._ended: str | None = None
         self._tier: DiskTier | None = None
@@ -142,7 +144,7 @@ class EngineThread:
         found = self._ask(lambda: paths_below(self._cache.roots, node))
         return self.forget(found) if found else None
 
-    def stop(self, grace_s: float = 5.0) -> bool:
+    def stop(self, grace_s: float = GRACE_S) -> bool:
         """Cancel what runs, file it, end the thread. False: a step or the disk takes too long."""
         self._grace_s = grace_s
         self._is_stopping = True
