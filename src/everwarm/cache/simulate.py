@@ -15,6 +15,8 @@ from typing import Any, Final
 from everwarm.cache.cache import Cache, Lease
 from everwarm.cache.policy import Held, Policy, Rule, coverage
 from everwarm.cache.traces import Session, Turn
+from everwarm.cache.tree import match
+from everwarm.errors import RequestError
 from everwarm.tokens import MarkKind, Tokens, tokens_of
 
 UNLIMITED: Final = 1 << 60
@@ -82,6 +84,7 @@ class Score:
 
     `near_full`: requests that read more than half of their prompt, first ones of a line left out.
     `lost_half`: those of them that the cache is to blame for: more than half had been read before.
+    `refused`: requests whose state never fits the budget. They count as if all had been read.
     """
 
     policy: str
@@ -89,6 +92,7 @@ class Score:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     unseen_tokens: int = 0
+    refused: int = 0
     near_full: int = 0
     lost_half: int = 0
     checkpoints_taken: int = 0
@@ -242,12 +246,18 @@ def replay(variant: Variant, sessions: Iterable[Session], sizes: Sizes, score: S
 
 def _answer(cache: Cache, turn: Turn, namespace: str, score: Score) -> None:
     rows = len(turn.tokens) + len(turn.reply)
-    lease = cache.lease(turn.tokens, turn.marks, namespace, rows=rows)
+    try:
+        lease = cache.lease(turn.tokens, turn.marks, namespace, rows=rows)
+    except RequestError:
+        score.refused += 1
+        steps = match(cache.memory.root(namespace), turn.tokens)
+        _count(score, turn, 0, len(turn.tokens) - (steps[-1].upto if steps else 0))
+        return
     assert isinstance(lease, Lease), "nothing is busy, so nothing is worth waiting for"
     sequence, live = lease.sequence, lease.sequence.live
     assert isinstance(live, Counted)
     assert live.holds(turn.tokens[: lease.start]), "a state came back that is not its prompt's"
-    _count(score, turn, lease)
+    _count(score, turn, lease.start, lease.unseen)
     end = len(turn.tokens) - 1
     for to, kind in cache.stops(lease, end).items():
         sequence.prefill(turn.tokens[live.length : to])
@@ -266,12 +276,12 @@ def _held(lease: Lease) -> int:
     return sum(n.checkpoint is not None for n in lease.holder.node.path())
 
 
-def _count(score: Score, turn: Turn, lease: Lease) -> None:
+def _count(score: Score, turn: Turn, start: int, unseen: int) -> None:
     n = len(turn.tokens)
     score.requests += 1
     score.prompt_tokens += n
-    score.cached_tokens += lease.start
-    score.unseen_tokens += max(1, lease.unseen)
-    reads_most = n - lease.start > NEAR_FULL * n and not turn.is_first
+    score.cached_tokens += start
+    score.unseen_tokens += max(1, unseen)
+    reads_most = n - start > NEAR_FULL * n and not turn.is_first
     score.near_full += reads_most
-    score.lost_half += reads_most and lease.unseen < NEAR_FULL * n
+    score.lost_half += reads_most and unseen < NEAR_FULL * n

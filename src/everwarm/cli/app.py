@@ -265,7 +265,8 @@ def policy(
 
     hit: prompt tokens that were not read. near-full: requests that read more than half of their
     prompt, the first of each agent left out; lost: those of them where more than half had been
-    read before. reprocess: tokens read for each token that was never read before; 1.00 is perfect.
+    read before. refused: requests that can never fit the budget, counted as read whole. reprocess:
+    tokens read for each token that was never read before; 1.00 is perfect.
     """
     from everwarm.cli.policy import Trial, run
 

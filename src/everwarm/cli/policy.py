@@ -101,7 +101,7 @@ def table(trial: Trial, scores: Sequence[Score]) -> Table:
         box=None,
     )
     made.add_column("checkpoints kept", no_wrap=True)
-    for name in ("hit", "near-full", "lost", "reprocess", "bytes"):
+    for name in ("hit", "near-full", "lost", "refused", "reprocess", "bytes"):
         made.add_column(name, justify="right")
     for s in scores:
         made.add_row(
@@ -109,6 +109,7 @@ def table(trial: Trial, scores: Sequence[Score]) -> Table:
             f"{100 * s.hit:.2f}%",
             f"{100 * s.near_full / max(1, s.requests):.2f}%",
             f"{100 * s.lost_half / max(1, s.requests):.2f}%",
+            f"{s.refused:,}",
             f"{s.reprocess:.3f}",
             f"{s.cache_bytes_most / 1e9:.0f} GB",
         )
