@@ -45,6 +45,18 @@ def candidates(
     return sorted(out, key=lambda c: c.worth)
 
 
+def in_the_end(nodes: Sequence[Node], states: Sequence[Holder]) -> list[Candidate]:
+    """All that may go at last, a segment also where something stands on it that may go before."""
+    kept = _pinned(nodes)
+    out = [Candidate(0, h.nbytes, h) for h in states if not h.busy and not _holds(h, kept)]
+    for n in nodes:
+        if n.segment is not None and id(n) not in kept:
+            out.append(Candidate(0, n.segment.piece.nbytes, n, True))
+        if n.checkpoint is not None and id(n) not in kept:
+            out.append(Candidate(0, n.checkpoint.nbytes, n))
+    return out
+
+
 def forget_tokens(nodes: Sequence[Node], most: int) -> int:
     """Bound the memory of what was read: the longest unused leaves go first. How many stay."""
     total = sum(len(n.tokens) for n in nodes)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from everwarm.cache import tree
-from everwarm.cache.evict import Candidate, candidates
+from everwarm.cache.evict import Candidate, candidates, in_the_end
 from everwarm.cache.store import OnDisk, Piece
 from everwarm.cache.tier import DiskTier
 from everwarm.cache.tree import Holder, Node, Segment
@@ -141,7 +141,11 @@ class Memory:
     def _can_free(self, excess: int, spared: set[int], below: float) -> bool:
         """Whether letting go all that may go frees so much. Pieces are counted once."""
         states, pieces = 0, dict[int, int]()
-        for c in self._candidates(spared, below):
+        if below == math.inf:
+            found = [c for c in in_the_end(self.nodes(), self.states) if not _is_spared(c, spared)]
+        else:
+            found = self._candidates(spared, below)
+        for c in found:
             if isinstance(c.gone, Holder):
                 states += c.gone.nbytes
             elif not c.is_segment and c.gone.checkpoint is not None:
