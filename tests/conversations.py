@@ -257,10 +257,20 @@ class Conversations(RuleBasedStateMachine):
         self.traps[model].call = call
 
     @precondition(lambda self: self.ended % 4 == 0)
+    @rule(model=st.integers(0, 1), part=st.sampled_from([2, 3, 5]))
+    def somebody_else_needs_the_room(self, model: int, part: int) -> None:
+        memory = self.caches[model].memory
+        budget, memory.budget = memory.budget, memory.account().total * (part - 1) // part
+        while self.raises(memory.evict):
+            pass
+        memory.budget = budget
+
+    @precondition(lambda self: self.ended % 4 == 0)
     @rule(model=st.integers(0, 1), budget=BUDGET)
     def budget_changes(self, model: int, budget: int) -> None:
-        """While nobody runs: what a busy state was promised stays promised."""
-        if self.caches[model].memory.busy:
+        """While nobody runs or writes: what was promised stays promised."""
+        memory = self.caches[model].memory
+        if memory.busy or memory.account().writing:
             return
         steps["evicts"] += 1
         self.caches[model].memory.budget = self.room_of(model)(budget // 10)

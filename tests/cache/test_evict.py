@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from everwarm.cache.cache import Cache, Lease
+from everwarm.cache.evict import candidates
 from everwarm.cache.simulate import Counted, Sizes
+from everwarm.cache.tree import Node
 from everwarm.tokens import Mark, Tokens, tokens_of
 
 SIZES = Sizes(token=10, checkpoint=500)
@@ -74,3 +76,24 @@ def test_a_new_checkpoint_displaces_only_what_would_save_less() -> None:
     read(cache, one + seq((3, 80)), Mark(570, "prompt"))  # its end saves 10 tokens, not 580
     assert read(cache, seq((2, 300), (4, 5)), namespace="other").start == 300
     assert cache.nbytes <= 10_750
+
+
+def test_the_newest_ends_outlive_a_checkpoint_far_behind_them() -> None:
+    cache = made(1 << 30)
+    far = (Mark(2000, "user"), Mark(2700, "user"), Mark(3400, "user"))
+    marks = (*far, Mark(39_300, "last"), Mark(39_900, "prompt"))
+    read(cache, seq((1, 10_000), (2, 10_000), (3, 10_000), (4, 10_000)), *marks)
+    found = candidates(cache.memory.nodes(), [], cache.memory.clock, is_cuttable=False)
+    ends = [c.gone.end for c in found if isinstance(c.gone, Node)]
+    assert ends.index(2700) < ends.index(39_900)
+    assert ends.index(2700) < ends.index(39_300)
+
+
+def test_many_checkpoints_do_not_push_their_state_out() -> None:
+    cache = made(1 << 30)
+    read(cache, seq((1, 900)), *(Mark(at, "user") for at in range(50, 900, 50)))
+    read(cache, seq((2, 900)))
+    memory = cache.memory
+    found = candidates(memory.nodes(), memory.states, memory.clock + 1, is_cuttable=False)
+    worth = [c.worth for c in found if c.gone in memory.states]
+    assert worth[0] == min(worth) and worth[1] < 2 * worth[0]

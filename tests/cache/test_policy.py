@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everwarm.cache.policy import Held, Policy, begins_turn, coverage, least_distance
+from everwarm.cache.policy import Held, Policy, begins_turn, coverage, landing, least_distance
 from everwarm.tokens import Mark
 
 PRODUCT = Policy()
@@ -113,3 +113,14 @@ def test_thinning_has_as_little_read_again_as_can_be(positions: set[int]) -> Non
     ends = [0, *(h.at for h in held)]
     lost = [ends[i + 1] - ends[i] for i in range(len(held) - 1)]
     assert lost[gone] == min(lost)
+
+
+def test_a_request_more_likely_leaves_near_the_end_than_far_from_it() -> None:
+    assert landing(99_000, 100_000, 100_000) > landing(8_000, 9_000, 100_000)
+    assert landing(0, 50_000, 100_000) < landing(50_000, 99_000, 100_000)
+
+
+def test_what_leaves_between_two_checkpoints_lands_at_the_first() -> None:
+    parts = landing(10_000, 20_000, 50_000) + landing(20_000, 40_000, 50_000)
+    assert abs(landing(10_000, 40_000, 50_000) - parts) < 1e-9
+    assert landing(50_000, None, 50_000) > 0

@@ -137,12 +137,17 @@ def test_the_least_used_goes_first_and_the_end_never() -> None:
     assert least_used([Held(10, used=4), Held(20, used=3), Held(30, used=0)]) == 1
 
 
-def test_a_request_whose_state_cannot_fit_is_refused_and_counted_apart(
-    sessions: list[Session],
-) -> None:
-    longest = max(len(t.tokens) + len(t.reply) for s in sessions for t in s.turns)
-    tight = replace(SMALL, budget=SMALL.token * longest // 2)
-    made = score(OURS, sessions, tight)
-    assert made.refused and made.requests
-    assert made.refused + made.requests == sum(len(s.turns) for s in sessions)
-    assert made.cache_bytes_most <= tight.budget
+@pytest.mark.parametrize("kind", synthetic.KINDS)
+def test_only_what_can_never_fit_is_refused(kind: str) -> None:
+    made = traces.session(synthetic.trace(1, kind=kind, scale=0.1), kind)
+    sizes = Sizes(20, 100_000, 450_000)
+    too_long = sum((len(t.tokens) + len(t.reply)) * 20 + 100_000 > sizes.budget for t in made.turns)
+    assert score(OURS, [made], sizes).refused == too_long
+
+
+@pytest.mark.parametrize("kind", ["edits", "long", "agents", "loop"])
+def test_a_session_that_fills_the_budget_reads_no_more_than_by_least_used(kind: str) -> None:
+    made = traces.session(synthetic.trace(0, kind=kind, scale=0.25), kind)
+    sizes = Sizes(80, 109_000, 6_440_000)
+    ours = score(OURS, [made], sizes)
+    assert ours.cached_tokens >= score(NAMED["16, least used first"], [made], sizes).cached_tokens

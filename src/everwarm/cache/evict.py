@@ -5,14 +5,16 @@
     state h     |=================================================|    covers them: all are of use
 
 What can be come back to needs all rows up to it, and a checkpoint where layers cannot be cut. So a
-checkpoint without its rows, and rows without a checkpoint behind them, are worth nothing; and a
-state that goes takes the checkpoints with it that nothing else covers.
+checkpoint without its rows, and rows without a checkpoint behind them, are worth nothing. A
+checkpoint is worth what a request that goes on from it need not read, back to the checkpoint before
+it. A state that goes takes the checkpoints with it that nothing else covers; it is weighed by its
+own bytes, so that its checkpoints go before it and never push it out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from everwarm.cache import policy
 from everwarm.cache.tree import Holder, Node
@@ -33,7 +35,11 @@ def candidates(
 ) -> list[Candidate]:
     """All that may go now, the least valuable first. `nodes`: parents stand before children."""
     covered, kept = _covered(nodes), pinned(nodes)
-    out = [*_checkpoints(nodes, covered, clock), *_segments(nodes, covered, clock, is_cuttable)]
+    goals = {id(h.node): len(h.goal) for h in states if h.busy}
+    out = [
+        *_checkpoints(nodes, covered, clock, goals),
+        *_segments(nodes, covered, clock, is_cuttable),
+    ]
     out = [c for c in out if id(c.gone) not in kept]
     out += [_state(h, clock) for h in states if not h.busy and not is_held(h, kept)]
     return sorted(out, key=lambda c: c.worth)
@@ -72,17 +78,41 @@ def _covered(nodes: Sequence[Node]) -> set[int]:
     return out
 
 
-def _checkpoints(nodes: Sequence[Node], covered: set[int], clock: int) -> list[Candidate]:
+@dataclass(frozen=True, slots=True, order=True)
+class _Below:
+    """What was read last below a node: when, how far, and the first checkpoint on that path."""
+
+    used: int
+    end: int
+    checkpoint: int | None = field(default=None, compare=False)
+
+
+def _checkpoints(
+    nodes: Sequence[Node], covered: set[int], clock: int, goals: Mapping[int, int]
+) -> list[Candidate]:
+    """`goals`: how far the busy state at a node is going to read."""
     out: list[Candidate] = []
-    last: dict[int, int] = {}  # node -> the last checkpoint at or above it
-    for n in nodes:
-        before = last.get(id(n.parent), 0)
-        last[id(n)] = before if n.checkpoint is None else n.end
+    above, below = _above(nodes), dict[int, _Below]()
+    for n in reversed(nodes):
+        own = _Below(n.used, max(n.end, goals.get(id(n), 0)))
+        under = max([own, *(below[id(c)] for c in n.children.values())])
+        below[id(n)] = under
         if n.checkpoint is None:
             continue
-        saved = (n.end - before) * policy.chance(n.kind) if id(n) in covered else 0
+        below[id(n)] = replace(under, checkpoint=n.end)
+        chance = policy.chance(n.kind, policy.landing(n.end, under.checkpoint, under.end))
+        saved = (n.end - above[id(n)]) * chance if id(n) in covered else 0
         worth = policy.value(saved, n.checkpoint.nbytes, clock - n.used)
         out.append(Candidate(worth, n.checkpoint.nbytes, n))
+    return out
+
+
+def _above(nodes: Sequence[Node]) -> dict[int, int]:
+    """For each node the end of the last checkpoint above it, or 0."""
+    out: dict[int, int] = {}
+    for n in nodes:
+        up = n.parent
+        out[id(n)] = 0 if up is None else up.end if up.checkpoint is not None else out[id(up)]
     return out
 
 
@@ -104,10 +134,10 @@ def _segments(
 
 
 def _state(holder: Holder, clock: int) -> Candidate:
-    """A state with the checkpoints that only it covers; what another also covers is not lost."""
+    """A state, with what goes with it; what another state also covers is not lost."""
     own = [n for n in holder.node.path() if n.holders == [holder]]
     orphans = sum(n.checkpoint.nbytes for n in own if n.checkpoint is not None)
     length = holder.sequence.length
     saved = length - (own[0].start if own else length)
-    nbytes = holder.nbytes + orphans
-    return Candidate(policy.value(saved, nbytes, clock - holder.used), nbytes, holder)
+    worth = policy.value(saved, holder.nbytes, clock - holder.used)
+    return Candidate(worth, holder.nbytes + orphans, holder)

@@ -124,8 +124,8 @@ class Memory:
             for c in found:
                 self._let_go(c)
                 excess -= c.nbytes
-                if excess <= 0 or isinstance(c.gone, Holder):
-                    break  # what a state covered is worth less now
+                if excess <= 0 or c.worth > 0:
+                    break  # what stood beside it, or on it, is worth something else now
             excess = self.account().total + nbytes - self.budget
         return True
 

@@ -7,6 +7,7 @@ rules (`simulate.py`); what it showed is in `docs/lab.md`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,10 +19,12 @@ WORTH_A_TOKEN: Final = 1 << 20
 """Bytes of a checkpoint that reading one token again is worth."""
 HEAVY: Final = 4
 """Checkpoints of system prompts, branches and where users' messages begin weigh that much more."""
-CONVERSATION_SHARE: Final = 8
+CONVERSATION_SHARE: Final = 4
 """One conversation's checkpoints take at most one part in this many of the whole budget."""
 CHANCE: Final = 1 / 16
 """How likely a request goes back to a given place, for each one that goes on from an end."""
+NEAR: Final = 512
+"""Going back by fewer tokens than this is about as likely wherever it leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +139,21 @@ def begins_turn(at: int, marks: Sequence[Mark], nbytes: int) -> bool:
     return any(m.kind == "user" and 0 <= m.at - at < least_distance(nbytes) for m in marks)
 
 
-def chance(kind: MarkKind | None) -> float:
+def chance(kind: MarkKind | None, landing: float = 1.0) -> float:
     """How likely a piece is needed, next to a live state's end. A system prompt is needed often."""
-    return 1.0 if kind == "system" else CHANCE
+    return 1.0 if kind == "system" else CHANCE * landing
+
+
+def landing(at: int, behind: int | None, end: int) -> float:
+    """How likely a request that leaves a conversation goes on from its checkpoint at `at`.
+
+        0 ───── at ─────── behind ── end      a request that leaves in [at, behind) goes on from at
+
+    `behind`: the next checkpoint; None: there is none. Twice as far back is half as likely, so the
+    checkpoints that stay stand closer together the nearer they are to the end.
+    """
+    near = end - behind + NEAR if behind is not None else NEAR / 2
+    return math.log((end - at + NEAR) / near)
 
 
 def value(saved_tokens: float, nbytes: int, age: int) -> float:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from everwarm.cache.cache import Cache, Lease
 from everwarm.cache.policy import Held, Policy, Rule, coverage
 from everwarm.cache.traces import Session, Turn
+from everwarm.cache.tree import match
 from everwarm.errors import RequestError
 from everwarm.tokens import MarkKind, Tokens, tokens_of
 
@@ -83,7 +84,7 @@ class Score:
 
     `near_full`: requests that read more than half of their prompt, first ones of a line left out.
     `lost_half`: those of them that the cache is to blame for: more than half had been read before.
-    `refused`: requests whose state alone would not fit the budget. They count nowhere else.
+    `refused`: requests whose state never fits the budget. They count as if all had been read.
     """
 
     policy: str
@@ -249,12 +250,14 @@ def _answer(cache: Cache, turn: Turn, namespace: str, score: Score) -> None:
         lease = cache.lease(turn.tokens, turn.marks, namespace, rows=rows)
     except RequestError:
         score.refused += 1
+        steps = match(cache.memory.root(namespace), turn.tokens)
+        _count(score, turn, 0, len(turn.tokens) - (steps[-1].upto if steps else 0))
         return
     assert isinstance(lease, Lease), "nothing is busy, so nothing is worth waiting for"
     sequence, live = lease.sequence, lease.sequence.live
     assert isinstance(live, Counted)
     assert live.holds(turn.tokens[: lease.start]), "a state came back that is not its prompt's"
-    _count(score, turn, lease)
+    _count(score, turn, lease.start, lease.unseen)
     end = len(turn.tokens) - 1
     for to, kind in cache.stops(lease, end).items():
         sequence.prefill(turn.tokens[live.length : to])
@@ -273,12 +276,12 @@ def _held(lease: Lease) -> int:
     return sum(n.checkpoint is not None for n in lease.holder.node.path())
 
 
-def _count(score: Score, turn: Turn, lease: Lease) -> None:
+def _count(score: Score, turn: Turn, start: int, unseen: int) -> None:
     n = len(turn.tokens)
     score.requests += 1
     score.prompt_tokens += n
-    score.cached_tokens += lease.start
-    score.unseen_tokens += max(1, lease.unseen)
-    reads_most = n - lease.start > NEAR_FULL * n and not turn.is_first
+    score.cached_tokens += start
+    score.unseen_tokens += max(1, unseen)
+    reads_most = n - start > NEAR_FULL * n and not turn.is_first
     score.near_full += reads_most
-    score.lost_half += reads_most and lease.unseen < NEAR_FULL * n
+    score.lost_half += reads_most and unseen < NEAR_FULL * n

@@ -7,6 +7,7 @@ the context overflows and is compacted, a subagent is sent off. Equal seeds make
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import count
 from random import Random
 from typing import Any, Final
@@ -14,9 +15,35 @@ from typing import Any, Final
 from everwarm.cache.traces import BLOCK
 
 TOOLS, SYSTEM = 12_400, 2_800
-SHARES: Final = {"user": 0.08, "near": 0.06, "edit": 0.02, "rewrite": 0.02}
-_OTHERS: Final = sum(SHARES.values())
-SUBAGENTS: Final = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How often a session does what, instead of appending a tool's result.
+
+    `rewrite`: all behind the system prompt is written anew, and the end of the system prompt.
+    `context`: the tokens behind which it is compacted.
+    """
+
+    user: float = 0.08
+    near: float = 0.06
+    edit: float = 0.02
+    rewrite: float = 0.02
+    subagents: float = 0.03
+    context: int = 131_072
+    requests: int = 60
+
+
+KINDS: Final = {
+    "mixed": Kind(),
+    "long": Kind(rewrite=0.01, context=290_000, requests=160),
+    "loop": Kind(0.02, 0.15, 0.01, 0.005, context=270_000, requests=140),
+    "edits": Kind(0.3, 0.02, 0.2, 0.0, context=270_000, requests=120),
+    "head": Kind(rewrite=0.1, context=250_000, requests=140),
+    "agents": Kind(subagents=0.12, context=250_000, requests=160),
+    "compaction": Kind(context=60_000, requests=160),
+}
+"""Most become about as large as 24 GiB, with 80 KiB a token."""
 
 
 class Line:
@@ -30,11 +57,11 @@ class Line:
         random: Random,
         ids: count[int],
         scale: float,
-        context: int,
+        kind: Kind,
         system: tuple[int, ...] = (),
     ) -> None:
         self._random, self._ids, self._scale = random, ids, scale
-        self._context = int(context * scale)
+        self._kind, self._context = kind, int(kind.context * scale)
         self.tools, self.system = int(TOOLS * scale), int(SYSTEM * scale)
         self._turns: list[int] = []  # where messages of a person began
         self._blocks: list[int] = [*system]
@@ -50,7 +77,10 @@ class Line:
         """Whatever comes next, the reply before it included."""
         if self._n > self._context:
             return self._rewritten(0.3)
-        what = self._random.choices([*SHARES, "result"], [*SHARES.values(), 1 - _OTHERS])[0]
+        k = self._kind
+        shares = {"user": k.user, "near": k.near, "edit": k.edit, "rewrite": k.rewrite}
+        weights = [*shares.values(), 1 - sum(shares.values())]
+        what = self._random.choices([*shares, "result"], weights)[0]
         if what == "user":
             return self._said()
         if what == "near":
@@ -104,18 +134,21 @@ class Line:
         self._turns = [t for t in self._turns if t < self._n]
 
 
-def trace(seed: int, *, requests: int = 60, scale: float = 1.0, context: int = 131_072) -> Any:
+def trace(
+    seed: int, *, kind: str = "mixed", requests: int | None = None, scale: float = 1.0
+) -> Any:
     """One session as a trace file holds it. `scale` shrinks every length alike."""
-    random, ids = Random(seed), count(1)
-    main = Line(random, ids, scale, context)
+    random, ids, does = Random(seed), count(1), KINDS[kind]
+    requests = requests or does.requests
+    main = Line(random, ids, scale, does)
     out: list[dict[str, Any]] = [{"t": 0.0} | main.first()]
     helper: tuple[int, ...] = ()
     done = 1
     while done < requests:
         t = 10.0 * len(out)
-        if random.random() < SUBAGENTS and requests - done > 3:
+        if random.random() < does.subagents and requests - done > 3:
             n = random.randrange(2, min(12, requests - done))
-            line = Line(random, ids, scale / 2, context, helper)
+            line = Line(random, ids, scale / 2, does, helper)
             helper = line.system_blocks
             out.append(_subagent(line, t, n))
             done += n

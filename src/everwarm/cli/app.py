@@ -234,6 +234,13 @@ def policy(
         int, typer.Option(min=1, help="How many sessions to make up where no traces are given.")
     ] = 11,
     seed: Annotated[int, typer.Option(help="Where making them up begins.")] = 0,
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="What made-up sessions do most: mixed, long, loop, edits, head, agents or "
+            "compaction."
+        ),
+    ] = "mixed",
     history: Annotated[
         str,
         typer.Option(
@@ -265,7 +272,8 @@ def policy(
 
     hit: prompt tokens that were not read. near-full: requests that read more than half of their
     prompt, the first of each agent left out; lost: those of them where more than half had been
-    read before. reprocess: tokens read for each token that was never read before; 1.00 is perfect.
+    read before. refused: requests that can never fit the budget, counted as read whole. reprocess:
+    tokens read for each token that was never read before; 1.00 is perfect.
     """
     from everwarm.cli.policy import Trial, run
 
@@ -273,7 +281,7 @@ def policy(
         traces or [], history=history, together=together, budget=budget,
         token_bytes=token_bytes, checkpoint_bytes=checkpoint_bytes,
     )  # fmt: skip
-    run(trial, n_synthetic=synthetic, seed=seed, as_json=as_json)
+    run(trial, n_synthetic=synthetic, seed=seed, kind=kind, as_json=as_json)
 
 
 disk = typer.Typer(help="Conversations that rest on disk, while no server is running on them.")

@@ -51,12 +51,14 @@ class Trial:
                      sizes)  # fmt: skip
 
 
-def run(trial: Trial, *, n_synthetic: int, seed: int, as_json: bool) -> None:
+def run(trial: Trial, *, n_synthetic: int, seed: int, kind: str, as_json: bool) -> None:
     """Replay all sessions under each policy and print the table, or JSON."""
+    if kind not in synthetic.KINDS:
+        raise ConfigError(f"--kind must be one of {', '.join(synthetic.KINDS)}.")
     sessions = (
         traces.read(trial.paths, trial.history)
         if trial.paths
-        else made_up(seed, n_synthetic, trial.history)
+        else made_up(seed, n_synthetic, kind, trial.history)
     )
     scores = [Score(v.name) for v in VARIANTS]
     names: list[str] = []
@@ -72,10 +74,10 @@ def run(trial: Trial, *, n_synthetic: int, seed: int, as_json: bool) -> None:
         Console().print(table(trial, scores))
 
 
-def made_up(seed: int, n: int, history: History) -> Iterator[Session]:
+def made_up(seed: int, n: int, kind: str, history: History) -> Iterator[Session]:
     """Synthetic sessions, one by one."""
     for i in range(seed, seed + n):
-        yield traces.session(synthetic.trace(i), f"synthetic {i}", history)
+        yield traces.session(synthetic.trace(i, kind=kind), f"{kind} {i}", history)
 
 
 def report(trial: Trial, names: Sequence[str], scores: Iterable[Score]) -> dict[str, object]:
@@ -101,7 +103,7 @@ def table(trial: Trial, scores: Sequence[Score]) -> Table:
         box=None,
     )
     made.add_column("checkpoints kept", no_wrap=True)
-    for name in ("hit", "near-full", "lost", "reprocess", "bytes", "refused"):
+    for name in ("hit", "near-full", "lost", "refused", "reprocess", "bytes"):
         made.add_column(name, justify="right")
     for s in scores:
         made.add_row(
@@ -109,9 +111,9 @@ def table(trial: Trial, scores: Sequence[Score]) -> Table:
             f"{100 * s.hit:.2f}%",
             f"{100 * s.near_full / max(1, s.requests):.2f}%",
             f"{100 * s.lost_half / max(1, s.requests):.2f}%",
+            f"{s.refused:,}",
             f"{s.reprocess:.3f}",
             f"{s.cache_bytes_most / 1e9:.0f} GB",
-            f"{s.refused:,}",
         )
     return made
 
