@@ -25,7 +25,8 @@ function show(error) {
   fault.value = known ? `${error.message} ${hint(error)}` : "The page met a fault of its own. Reload the page.";
 }
 
-const GROWING = new Set(["memory_bytes", "cache_bytes", "written_today_bytes"]); // with each token of a reply
+// With each token of a reply.
+const GROWING = new Set(["memory_bytes", "cache_bytes", "cache_promised_bytes", "cache_in_flight_bytes", "written_today_bytes"]);
 
 /** What tells one tree from another: its counts, whose turns run, how many have ended. */
 function mark({ memory, disk, running, totals }) {
@@ -97,6 +98,7 @@ function ModelCard({ model, machine, memory }) {
     </dl>
     <${Meter} name="Model and cache in memory" used=${memory.memory_bytes} limit=${machine.memory_bytes} show=${bytes} />
     <${Meter} name="Conversations in memory" used=${memory.cache_bytes} limit=${memory.cache_budget_bytes} show=${bytes} />
+    <p class="quiet">${bytes(memory.cache_promised_bytes)} promised to running replies, ${bytes(memory.cache_in_flight_bytes)} on the way to or from disk</p>
     <p class="quiet">${plural(memory.states, "live state")}, ${plural(memory.segments, "segment")}, ${plural(memory.checkpoints, "checkpoint")}, ${plural(memory.tree_tokens, "token")} known</p>`;
 }
 
