@@ -131,6 +131,8 @@ class Memory:
 
     def evict(self) -> None:
         """Let the least valuable go until the budget holds, as far as that can be."""
+        if self._account().total <= self.budget:
+            return
         excess = self.account().total - self.budget
         while excess > 0 and (found := self._candidates(set(), math.inf)):
             self._let_go(found[0])

@@ -27,10 +27,11 @@ def view(
     is_cuttable: bool,
 ) -> list[TreeNode]:
     """All nodes, parents before children; `paths` name those that they lead through."""
-    nodes = [n for root in roots.values() for n in root.below() if n.parent is not None]
+    every = [n for root in roots.values() for n in root.below()]
+    nodes = [n for n in every if n.parent is not None]
     in_memory, on_disk = _shares(nodes, _held), _shares(nodes, _shelved)
     names = _names(roots, paths)
-    worth = _worth(nodes, states, clock, is_cuttable)
+    worth = _worth(every, states, clock, is_cuttable)
     return [
         TreeNode(
             id=n.id,

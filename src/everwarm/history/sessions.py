@@ -184,9 +184,12 @@ def forget_words(db: sqlite3.Connection) -> None:
 
 
 def search(db: sqlite3.Connection, text: str, limit: int) -> list[tuple[Session, str]]:
-    """Sessions with all these words in a message or the title, and where they stand."""
-    words = [w.replace('"', '""') for w in text.split()]
-    if not words or "\0" in text:  # a query ends at a NUL, and no word holds one
+    """Sessions with all these words in a message or the title, and where they stand.
+
+    A character NUL parts words as a blank does: for SQLite it would end the whole query.
+    """
+    words = [w.replace('"', '""') for w in text.replace("\0", " ").split()]
+    if not words:
         return []
     query = " AND ".join(f'"{w}"*' for w in words)
     rows = db.execute(
