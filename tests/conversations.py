@@ -269,11 +269,15 @@ class Conversations(RuleBasedStateMachine):
     @rule(model=st.integers(0, 1), budget=BUDGET)
     def budget_changes(self, model: int, budget: int) -> None:
         """While nobody runs or writes: what was promised stays promised."""
-        memory = self.caches[model].memory
-        if memory.busy or memory.account().writing:
+        cache = self.caches[model]
+        memory, tier = cache.memory, cache.tier
+        if memory.busy or (tier is not None and tier.writing_nbytes):
             return
         steps["evicts"] += 1
-        self.caches[model].memory.budget = self.room_of(model)(budget // 10)
+        memory.budget = self.room_of(model)(budget // 10)
+        if tier is not None:
+            shape = cache.new_sequence().live
+            tier.attach(shape, memory.budget, memory.make_room, cache.policy)
         while self.raises(self.caches[model].evict):
             pass
 
@@ -406,7 +410,8 @@ class Conversations(RuleBasedStateMachine):
         steps["refused"] += 1
         cache, run = self.caches[job.talk.model], job.run
         room = self.room_of(job.talk.model)
-        assert cache.memory.budget < room(len(run.tokens) + run.max_tokens)
+        aside = cache.tier.set_aside - cache.tier.will_free if cache.tier is not None else 0
+        assert cache.memory.budget < room(len(run.tokens) + run.max_tokens) + aside
         run.over = True
         self.jobs.remove(job)
 

@@ -39,7 +39,7 @@ ORACLES: Final[dict[str, tuple[Kind, ...]]] = {
 }
 RESERVE: Final = 4
 """Rows that an idle state has room for beyond its own."""
-_ROW_BYTES, _OTHER_BYTES = 10, 200
+_ROW_BYTES, OTHER_BYTES = 10, 200
 _PRIME: Final = (1 << 61) - 1
 
 
@@ -116,11 +116,11 @@ class OracleState:
     @property
     def nbytes(self) -> int:
         rows = max(self._room, self.length) if "rows" in self.layers else 0
-        return _ROW_BYTES * rows + (0 if self.is_cuttable else _OTHER_BYTES)
+        return _ROW_BYTES * rows + (0 if self.is_cuttable else OTHER_BYTES)
 
     @property
     def checkpoint_nbytes(self) -> int:
-        return 0 if self.is_cuttable else _OTHER_BYTES
+        return 0 if self.is_cuttable else OTHER_BYTES
 
     def rows_nbytes(self, n: int) -> int:
         return _ROW_BYTES * n if "rows" in self.layers else 0
@@ -170,7 +170,7 @@ class OracleState:
         if self.is_cuttable:
             return None
         self.trap("checkpoint")
-        return OraclePiece(_OTHER_BYTES, tokens_of(), tuple(self.ring), self.fold)
+        return OraclePiece(OTHER_BYTES, tokens_of(), tuple(self.ring), self.fold)
 
     def rewind(self, at: int, checkpoint: OraclePiece | None) -> None:
         del self.rows[at:]
@@ -222,7 +222,7 @@ class OracleState:
 
     def checkpoint_out(self, piece: OraclePiece, at: int) -> Bytes | None:
         self.trap("checkpoint_out")
-        layers, buffers = _bytes_of(tokens_of(piece.ring), _OTHER_BYTES)
+        layers, buffers = _bytes_of(tokens_of(piece.ring), OTHER_BYTES)
         return (Layer("windowed", at, (*layers[0].parts, str(piece.fold))),), buffers
 
     def checkpoint_in(self, held: Many[Layer], buffers: Many[Any]) -> OraclePiece:
@@ -231,7 +231,7 @@ class OracleState:
         ring.frombytes(bytes(buffers[0]))
         fold = held[0].parts[-1]
         assert isinstance(fold, str)
-        return OraclePiece(_OTHER_BYTES, tokens_of(), tuple(ring), int(fold))
+        return OraclePiece(OTHER_BYTES, tokens_of(), tuple(ring), int(fold))
 
     def fork(self, at: int, checkpoint: OraclePiece | None) -> Self:
         self.trap("fork")

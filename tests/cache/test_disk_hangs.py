@@ -19,7 +19,7 @@ from everwarm.cache.disk import DiskStore
 from everwarm.cache.restoring import PATIENCE_S
 from everwarm.cache.tier import DiskTier
 from everwarm.errors import RequestError
-from everwarm.testing import RESERVE, OracleRun, OracleState, reply_to
+from everwarm.testing import ORACLES, OTHER_BYTES, RESERVE, OracleRun, OracleState, reply_to
 from everwarm.tokens import tokens_of
 
 TOKENS = sequence(40)
@@ -100,9 +100,13 @@ def test_a_read_that_brings_nothing_is_told_by_how_long(
     store.close()
 
 
-def started(disk: HeldDisk, budget: int = 1 << 30) -> Cache:
-    tier = DiskTier(disk, bytes(32), lambda: None)  # type: ignore[arg-type]
-    return Cache(OracleState, budget=budget, bytes_at=lambda rows: 10 * (rows + RESERVE), tier=tier)
+def started(disk: HeldDisk, budget: int = 1 << 30, layers: str = "cuttable") -> Cache:
+    most = OTHER_BYTES // 2
+    tier = DiskTier(disk, bytes(32), lambda: None, most)  # type: ignore[arg-type]
+    return Cache(
+        lambda: OracleState(ORACLES[layers]), budget=budget, tier=tier,
+        bytes_at=lambda rows: 10 * (rows + RESERVE) + OTHER_BYTES,
+    )  # fmt: skip
 
 
 def test_a_turn_whose_files_never_come_is_read_cold() -> None:
@@ -146,15 +150,18 @@ def test_a_write_that_takes_nothing_is_told_by_how_long(
 
 def test_a_turn_that_has_no_room_beside_a_write_that_hangs_is_refused() -> None:
     disk = HeldDisk()
-    cache = started(disk, budget=4000)
+    cache = started(disk, budget=4000, layers="hybrid")
     run = OracleRun(cache, tokens_of(range(10, 60)), ())
     while not run.over:
         run.step()
-    assert cache.tier is not None
-    cache.tier.step()
-    assert cache.tier.writing_nbytes
-    room = cache.memory.budget - cache.tier.writing_nbytes // 2
-    large = OracleRun(cache, tokens_of(range(100, 100 + room // 10)), ())
+    tier = cache.tier
+    assert tier is not None
+    tier.step()
+    while not tier.will_free:  # rows: room for them is always set aside
+        disk.answer(0, "well")
+        tier.step()
+    room = cache.memory.budget - tier.set_aside + tier.will_free // 2
+    large = OracleRun(cache, tokens_of(range(100, 100 + (room - OTHER_BYTES) // 10 - RESERVE)), ())
     assert not large.step(), "it waits until the copy is written"
     disk.write_stalled_s = PATIENCE_S + 1
     with pytest.raises(RequestError):

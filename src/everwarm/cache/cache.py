@@ -88,9 +88,7 @@ class Cache:
         self.is_cuttable = bool(new_live().is_cuttable)
         self.memory = Memory(budget, is_cuttable=self.is_cuttable, tier=tier)
         if tier is not None:
-            tier.attach(
-                new_live(), budget, lambda n, spare: self.memory.make_room(n, spare=spare), policy
-            )
+            tier.attach(new_live(), budget, self.memory.make_room, policy)
             tier.graft(self.memory.root)
 
     def lease(

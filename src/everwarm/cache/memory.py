@@ -4,7 +4,8 @@
 
 The sum never exceeds the budget: whoever is about to allocate asks `make_room` first, which lets
 the least valuable go, and says no before it lets anything go in vain. What is on its way are bytes
-of files that were read and not taken over yet, and copies that wait to be written.
+of files that were read and not taken over yet, and copies that wait to be written; room for one
+copy is always set aside.
 """
 
 from __future__ import annotations
@@ -66,8 +67,9 @@ class Memory:
 
         Not where the disk does not take it: what waits for that would wait for ever.
         """
-        is_written = self._writing() > 0 and self.tier is not None and not self.tier.is_stuck
-        return bool(self.busy) or is_written
+        tier = self.tier
+        is_writing = tier is not None and tier.will_free > 0 and not tier.is_stuck
+        return bool(self.busy) or is_writing
 
     # The account
 
@@ -85,12 +87,9 @@ class Memory:
             sum(h.sequence.nbytes for h in self.states),
             sum(h.nbytes - h.sequence.nbytes for h in self.states),
             self._piece_bytes,
-            self._writing(),
+            self.tier.set_aside if self.tier is not None else 0,
             sum(h.arriving.most_nbytes for h in self.states if h.arriving is not None),
         )
-
-    def _writing(self) -> int:
-        return self.tier.writing_nbytes if self.tier is not None else 0
 
     def _pieces(self) -> dict[int, Piece]:
         out: dict[int, Piece] = {}

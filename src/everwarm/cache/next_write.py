@@ -24,8 +24,8 @@ KEPT: Final = frozenset(("system", "prompt", None))
 """Kinds of checkpoints worth a file. A reply's end has no mark."""
 WORTH_SHARING: Final = 256
 """Rows at the start of a conversation up to which each has them in files of its own."""
-MakeRoom = Callable[[int, list[Holder]], bool]
-"""Room in memory for so many bytes, with these states spared; False: not now."""
+MakeRoom = Callable[[int], bool]
+"""Room in memory for so many bytes more; False: not now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,9 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`shape`: an empty state, which knows its layers. `most_bytes`: of rows in one copy."""
+    """`shape`: an empty state, which knows its layers. `most_bytes`: of rows in one copy, for which
+    room is set aside.
+    """
 
     shape: Live
     most_bytes: int
@@ -117,7 +119,8 @@ def _next_checkpoint(terms: Terms, source: Source, at: int) -> Copy | None:
         wanted = node.kind in KEPT or len(node.children) > 1
         if piece is None or node.shelved_checkpoint or not wanted or node.end > at:
             continue
-        if piece.nbytes > terms.most_bytes and not terms.make_room(piece.nbytes, []):
+        beyond = piece.nbytes - terms.most_bytes
+        if beyond > 0 and not terms.make_room(beyond):
             continue
         out = terms.shape.checkpoint_out(piece, node.end)
         if out is not None:

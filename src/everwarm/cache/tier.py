@@ -49,7 +49,7 @@ FILE_S: Final = 0.003
 FIRST_READ_RATE: Final = 500e6
 WORTH_READING: Final = 64
 WRITE_SHARE: Final = 16
-"""Of the memory budget, one part in this many may be copies that wait to be written."""
+"""Of the memory budget, one part in this many is for copies that wait to be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,16 @@ class DiskTier:
         return self._write.nbytes if self._write is not None else 0
 
     @property
+    def set_aside(self) -> int:
+        """Bytes that the next copy may take: always counted, so that no step asks for them."""
+        return max(self.writing_nbytes, self._most_bytes)
+
+    @property
+    def will_free(self) -> int:
+        """Bytes that come back when the write under way has ended."""
+        return self.set_aside - self._most_bytes
+
+    @property
     def is_stuck(self) -> bool:
         """The write under way has not moved for too long: its bytes will not be free soon."""
         return self.store.write_stalled_s > PATIENCE_S
@@ -110,8 +120,8 @@ class DiskTier:
     def attach(self, shape: Live, budget: int, make_room: MakeRoom, rules: Policy) -> None:
         """Serve a cache of so many bytes. `shape`: an empty state, which knows its layers."""
         self._rules = rules
-        most_bytes = min(self._most_bytes, budget // WRITE_SHARE)
-        self._terms = Terms(shape, most_bytes, make_room)
+        self._most_bytes = min(self._most_bytes, budget // WRITE_SHARE)
+        self._terms = Terms(shape, self._most_bytes, make_room)
 
     def graft(self, root_of: Callable[[str], Node]) -> int:
         """Put everything that is on disk into the trees; how many pieces."""
@@ -157,9 +167,7 @@ class DiskTier:
         if self.is_idle:
             return
         assert self._terms is not None, "only a cache that attached itself asks for writes"
-        source = [h for h, _ in list(self._pending)[:1]]
-        if self._terms.make_room(self._terms.most_bytes, source):
-            self._begin_next(self._terms)
+        self._begin_next(self._terms)
 
     def _begin_next(self, terms: Terms) -> None:
         """Begin with the next piece of a state, or else of what states left behind."""
