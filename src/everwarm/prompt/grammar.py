@@ -55,22 +55,14 @@ def wanted(
     `may_call`: calls are not forbidden. `thinks`: the reply may begin with reasoning of its own.
     Raises RequestError where this model's dialect cannot be held to what is asked.
     """
-    tools = (*request.tools, *request.deferred) if may_call else ()
+    tools = _callable(request) if may_call else ()
     must = request.tool_choice == "required"
-    if request.named_tool is not None:
-        tools = tuple(t for t in tools if t.name == request.named_tool)
     if must and not tools:
         raise RequestError(
             "tool_choice asks for a call, and there is no such tool.", param="tool_choice"
         )
-    one = not request.parallel_calls and any(c.apart is not None for c in dialect.calls)
-    holds_calls = bool(tools and dialect.calls) and (one or any(t.strict for t in tools))
-    if not must and not holds_calls and request.shape is None:
+    if not _holds(dialect, request, tools):
         return None
-    if dialect.calls:
-        _check_schemas("tools", [t.parameters for t in tools])
-    if request.shape is not None:
-        _check_schemas(request.shape.param, [request.shape.schema])
     writer = _Writer(codec, dialect)
     answers: list[str] = []
     parts: list[Part] = []
@@ -88,6 +80,35 @@ def wanted(
     elif not must:
         answers = [writer.free(answers[0])]
     return Wanted(writer.grammar(" | ".join(answers), thinks=thinks), tuple(parts))
+
+
+def check_schemas(dialect: Dialect, request: Request) -> None:
+    """Raise RequestError where a schema that a reply is held to cannot be made a grammar.
+
+    Cheap, for before the prompt is made: `wanted` expects it to be done.
+    """
+    tools = _callable(request)
+    if dialect.calls and _holds(dialect, request, tools):
+        _check_schemas("tools", [t.parameters for t in tools])
+    if request.shape is not None:
+        _check_schemas(request.shape.param, [request.shape.schema])
+
+
+def _callable(request: Request) -> tuple[Tool, ...]:
+    """The tools that a reply may call."""
+    if request.tool_choice == "none":
+        return ()
+    tools = (*request.tools, *request.deferred)
+    if request.named_tool is None:
+        return tools
+    return tuple(t for t in tools if t.name == request.named_tool)
+
+
+def _holds(dialect: Dialect, request: Request, tools: tuple[Tool, ...]) -> bool:
+    """Whether a reply has to be held to anything."""
+    one = not request.parallel_calls and any(c.apart is not None for c in dialect.calls)
+    holds_calls = bool(tools and dialect.calls) and (one or any(t.strict for t in tools))
+    return request.tool_choice == "required" or holds_calls or request.shape is not None
 
 
 def _check_schemas(param: str, schemas: Iterable[Mapping[str, Any] | None]) -> None:

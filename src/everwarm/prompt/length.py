@@ -51,6 +51,11 @@ class Length:
                 if n > most + most // _SLACK:
                     raise too_long(most, self.context, param)
 
+    def check_made(self, n: int) -> None:
+        """Raise TooLong where a prompt of `n` tokens leaves no room for a reply."""
+        if n >= self.context:
+            raise TooLong(f"The prompt has {n:,} tokens; {_reads(self.context)}")
+
     def check_request(self, request: Request) -> None:
         """`check` all that a request says."""
         self.check(_texts(request))
@@ -58,11 +63,11 @@ class Length:
 
 def too_long(n: int, context: int, param: str) -> TooLong:
     """The refusal of a prompt of more than `n` tokens."""
-    return TooLong(
-        f"The prompt has more than {n:,} tokens; this model reads {context:,} with the reply. "
-        "Shorten it.",
-        param=param,
-    )
+    return TooLong(f"The prompt has more than {n:,} tokens; {_reads(context)}", param=param)
+
+
+def _reads(context: int) -> str:
+    return f"this model reads {context:,} with the reply. Shorten it."
 
 
 def _texts(request: Request) -> Iterator[str]:

@@ -120,6 +120,8 @@ class Renderer:
         built = self._builder.build(
             history, frame, self._seen(history), verbatim=mode != "template"
         )
+        if self.length is not None:
+            self.length.check_made(built.record.end)  # nothing is remembered of what is refused
         self._note(history.key, history.contents)
         prompt = Prompt(
             built.record.tokens,

@@ -30,7 +30,7 @@ from everwarm.job import (
 )
 from everwarm.messages import MessageId
 from everwarm.prompt.dialects import families
-from everwarm.prompt.grammar import Wanted, wanted
+from everwarm.prompt.grammar import Wanted, check_schemas, wanted
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
@@ -266,9 +266,10 @@ class Turns:
 
     def _texts(self, request: Request) -> tuple[Prompt, Tokens[int] | None, Wanted | None]:
         """The prompt, the dictated reply, and the grammar of any other."""
-        prompt = self._prompt(request)
         if request.raw is not None:
-            return prompt, self._forced(request), None
+            return self._prompt(request), self._forced(request), None
+        check_schemas(self._renderer.dialect, request)
+        prompt = self._prompt(request)
         return (
             prompt,
             self._forced(request),
