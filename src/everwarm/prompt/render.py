@@ -217,7 +217,9 @@ class Renderer:
         """Why past replies may stand in a prompt in other words than the model's."""
         if asked.mode == "template":
             return "history is set to template, which writes past replies in its own words"
-        if self.proof.reason:
+        messages = asked.history.messages
+        covered = self.proof.covered(messages)
+        if any(m.role == "assistant" and not c for m, c in zip(messages, covered, strict=True)):
             return f"replies cannot be put back into this template: {self.proof.reason}"
         return ""
 
