@@ -30,8 +30,8 @@ from everwarm.job import (
 )
 from everwarm.messages import MessageId
 from everwarm.prompt.dialects import families
-from everwarm.prompt.limits import limits_of
 from everwarm.prompt.grammar import Wanted, check_schemas, wanted
+from everwarm.prompt.limits import limits_of
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
