@@ -105,10 +105,11 @@ def test_behind_a_long_scaffold_both_its_ends_are_marked(codec: object, thinks: 
     assert read(cache, other) == len(other.tokens) - end
 
 
-def test_in_a_template_without_control_tokens_messages_are_marked_where_they_begin(
-    marked_codec: Callable[[str, list[str]], TextCodec],
+@pytest.mark.parametrize("template", [NO_CONTROL_TOKENS, "<|im_start|>" + NO_CONTROL_TOKENS])
+def test_messages_are_marked_where_they_begin_without_control_tokens_before_them(
+    marked_codec: Callable[[str, list[str]], TextCodec], template: str
 ) -> None:
-    made = marked_codec(NO_CONTROL_TOKENS, [])
+    made = marked_codec(template, [])
     renderer, cache = Renderer(made), caches()["recurrent"]
     talk = Talk(
         renderer, made, tools=(), messages=[system(LONG), user("one"), said("a"), user("two")]

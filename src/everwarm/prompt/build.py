@@ -179,7 +179,7 @@ class Builder:
         encoded = self._pieces.encode(text)
         base = draft.record or Record(Path(), 0)
         end = self._before_scaffold(text, encoded, frame)
-        token_at = None if encoded.specials else partial(self._pieces.token_at, encoded)
+        token_at = partial(self._pieces.token_at, encoded)
         spans = spans_of(messages, draft.k + 1, encoded, base.end, end, token_at)
         stop = base.end + len(encoded.tokens)
         marks = marks_of(messages, spans, None if end is None else base.end + end, stop)

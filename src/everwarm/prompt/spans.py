@@ -40,7 +40,7 @@ def spans_of(
     """The messages from `first` on that are found in the text, whose tokens start at `base`.
 
     `end`: the token of the text at which the messages end; unset, the last special one. `token_at`:
-    the token at a character, for a text without special tokens; it is asked for few messages.
+    the token at a character, where no special token stands before a message; it is asked for few.
     """
     text, starts = encoded.text, encoded.starts
     asked = {*_users(messages), _first(messages), len(messages) - 1} if token_at else set[int]()
