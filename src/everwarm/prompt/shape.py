@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from everwarm.messages import Message, Text, ToolCall, arguments_value, call_key
@@ -123,7 +123,7 @@ def _as_text(m: Message) -> Message:
     calls = (f'{{"name": {json.dumps(c.name)}, "arguments": {c.arguments}}}' for c in m.tool_calls)
     kept = (p for p in m.parts if not isinstance(p, Text | ToolCall))
     text = "\n".join([*([m.text] if m.text else []), *calls])
-    return Message("assistant", (*kept, Text(text)))
+    return replace(m, parts=(*kept, Text(text)))
 
 
 def _say(out: Dicts, m: Message, habits: Habits) -> None:
