@@ -66,7 +66,7 @@ def habits_of(splicer: Splicer) -> Habits:
 
 
 def _tool_habits(splicer: Splicer) -> Habits:
-    """How the template takes tools, and a request without any."""
+    """How the template takes a text, tools, and a request without any."""
     user, found = says("user")("u1w"), Habits()
 
     def takes(frame: Frame, habits: Habits) -> bool:
@@ -76,6 +76,8 @@ def _tool_habits(splicer: Splicer) -> Habits:
         except RequestError:
             return False
 
+    if not takes(WITHOUT_TOOLS, found):
+        found = replace(found, text_parts=takes(WITHOUT_TOOLS, replace(found, text_parts=True)))
     if not takes(WITHOUT_TOOLS, found):
         found = replace(found, no_tools=not takes(WITHOUT_TOOLS, replace(found, no_tools=False)))
     if not takes(_BARE_TOOLS, found):
