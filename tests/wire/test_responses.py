@@ -16,7 +16,7 @@ from everwarm.events import Event, Progress, Started
 from everwarm.messages import Message, Reasoning, Text, ToolCall
 from everwarm.request import Request
 from everwarm.wire.format import Asked, Encoder
-from everwarm.wire.openai_responses import NO_EFFECT, parse
+from everwarm.wire.openai_responses import parse
 
 SECRET = "s3cr3t input"
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -132,14 +132,16 @@ def test_settings_are_read() -> None:
 
 
 def test_bookkeeping_changes_nothing() -> None:
-    assert read(**{name: {"any": "thing"} for name in NO_EFFECT}) == read()
+    noted = ("user", "service_tier", "client_metadata", "prompt_cache_retention", "mystery")
+    request = read(**{name: {"any": "thing"} for name in noted})
+    assert request == read()
+    assert set(request.ignored) == set(noted)
 
 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"input": []}, "input"),
-        ({"mystery": SECRET}, "mystery"),
         ({"input": [{"type": SECRET}]}, "input.0.type"),
         ({"input": [{"type": "item_reference", "id": SECRET}]}, "input.0.type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": SECRET}]}]},

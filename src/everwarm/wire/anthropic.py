@@ -21,30 +21,23 @@ from everwarm.wire import body as wb
 from everwarm.wire import held
 from everwarm.wire.anthropic_stream import Encoder
 from everwarm.wire.extensions import Everwarm, first_budget
+from everwarm.wire.fields import Hint, Noted, Refused, WireObject, ignored_in
 from everwarm.wire.format import Asked
 from everwarm.wire.once import Once
 from everwarm.wire.sealed import Seals
-from everwarm.wire.strict import StrictObject
-
-NO_EFFECT = frozenset(
-    {"metadata", "service_tier", "speed", "inference_geo", "diagnostics"}  # for their own books
-    | {"cache_control", "betas"}  # everything is cached
-    | {"context_management", "safeguards"}  # theirs to do: nothing is cut from a history here
-)
-"""Fields of the body that are accepted and change nothing."""
 
 BILLING = "x-anthropic-billing-header:"
 """A system block that begins so is a client's bookkeeping, different in every session."""
 
 
-class _Block(StrictObject):
-    cache_control: Any = None
+class _Block(WireObject):
+    cache_control: wb.Cached = None
 
 
 class _Text(_Block):
     type: Literal["text"]
     text: str
-    citations: Any = None
+    citations: wb.Afterwards = None
 
 
 class _Image(_Block):
@@ -76,7 +69,7 @@ class _ToolUse(_Block):
     id: wb.NonEmpty
     name: wb.Name
     input: wb.Json
-    caller: Any = None
+    caller: wb.Afterwards = None
 
 
 class _Reference(_Block):
@@ -110,7 +103,7 @@ _TAGS = frozenset(
 )
 
 
-class _Message(StrictObject):
+class _Message(WireObject):
     role: Literal["user", "assistant", "system"]
     content: Annotated[
         wb.Many[_AnyBlock],
@@ -138,37 +131,37 @@ def _ours(kind: object) -> object:
     return kind
 
 
-class _Tool(StrictObject):
+class _Tool(WireObject):
     type: Annotated[Literal["custom"], BeforeValidator(_ours)] = "custom"
     name: wb.Name
     description: str = ""
     input_schema: wb.Json
-    cache_control: Any = None
+    cache_control: wb.Cached = None
     defer_loading: bool = False
     strict: bool = False
-    input_examples: Any = None
-    allowed_callers: Any = None
-    eager_input_streaming: Any = None
+    input_examples: Annotated[Any, Noted("chat templates have no place for them")] = None
+    allowed_callers: Annotated[Any, Noted("the model is the only one that calls")] = None
+    eager_input_streaming: Annotated[Any, Noted("arguments are streamed as they come")] = None
 
 
-class _ToolChoice(StrictObject):
+class _ToolChoice(WireObject):
     type: Literal["auto", "any", "tool", "none"]
     name: wb.Name | None = None
     disable_parallel_tool_use: bool = False
 
 
-class _ThinkingConfig(StrictObject):
+class _ThinkingConfig(WireObject):
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: Annotated[int, Field(ge=1)] | None = None
-    display: Literal["summarized", "omitted"] = "summarized"
+    display: Annotated[Literal["summarized", "omitted"], Hint()] = "summarized"
 
 
-class _OutputConfig(StrictObject):
+class _OutputConfig(WireObject):
     effort: wb.Effort | None = None
     format: held.FlatFormat | None = None
 
 
-class _Counted(StrictObject):
+class _Counted(WireObject):
     model: Annotated[str, Field(max_length=1024)] | None = None
     messages: Annotated[wb.Many[Annotated[_Message, WrapValidator(Once())]], Field(min_length=1)]
     system: Annotated[
@@ -179,6 +172,20 @@ class _Counted(StrictObject):
     thinking: _ThinkingConfig | None = None
     output_config: _OutputConfig = _OutputConfig()
     output_format: held.FlatFormat | None = None  # what `output_config.format` was called before
+    context_management: Annotated[Any, Noted("nothing is cut from a history here")] = None
+    metadata: wb.Books = None
+    service_tier: wb.Books = None
+    speed: wb.Books = None
+    inference_geo: wb.Books = None
+    diagnostics: wb.Books = None
+    cache_control: wb.Cached = None
+    betas: Annotated[Any, Noted("what is here is here without it")] = None
+    user_profile_id: wb.Books = None
+    workspace_id: wb.Books = None
+    billing_policy: wb.Books = None
+    container: Annotated[Any, Refused("Nothing here runs code: leave it out.")] = None
+    mcp_servers: Annotated[Any, Refused("Call them yourself, and send their tools.")] = None
+    safeguards: Annotated[Any, Noted("nothing here classifies what a tool would do")] = None
 
 
 class _Body(_Counted):
@@ -188,6 +195,10 @@ class _Body(_Counted):
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
     stream: bool = False
+    fallbacks: Annotated[Any, Noted("there is one model here, and it declines nothing")] = None
+    fallback_credit_token: wb.Books = None
+    compaction: Annotated[Any, Refused("Ask for a summary in a message of your own.")] = None
+    thread: Annotated[Any, Refused("Send the whole conversation: it stays warm.")] = None
     everwarm: Everwarm = Everwarm()
 
 
@@ -196,7 +207,7 @@ def parse(body: bytes, namespace: str = "") -> Asked:
 
     `max_tokens` 0 is honoured: the prompt is read and kept, nothing is written.
     """
-    b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=_TAGS)
+    b = wb.read(body, _Body, tags=_TAGS)
     if b.messages[-1].role == "assistant":
         raise RequestError(
             f"messages.{len(b.messages) - 1}: the last message is the assistant's; a reply that "
@@ -224,6 +235,7 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         ),
         history=b.everwarm.history,
         forced_reply=b.everwarm.reply,
+        ignored=ignored_in(b),
     )
     hides = b.thinking is not None and b.thinking.display == "omitted"
     return Asked(request, b.stream, partial(Encoder, hides_thinking=hides))
@@ -231,9 +243,11 @@ def parse(body: bytes, namespace: str = "") -> Asked:
 
 def parse_count(body: bytes) -> Request:
     """Read a body of `count_tokens`: the same without what only an answer needs."""
-    b = wb.read(body, _Counted, no_effect=NO_EFFECT, tags=_TAGS)
+    b = wb.read(body, _Counted, tags=_TAGS)
     tools = tuple(_tool(t) for t in b.tools if not t.defer_loading)
-    return Request(b.model, _messages(b), tools, template_args=_template_args(b))
+    return Request(
+        b.model, _messages(b), tools, template_args=_template_args(b), ignored=ignored_in(b)
+    )
 
 
 def _template_args(b: _Counted) -> dict[str, Any]:

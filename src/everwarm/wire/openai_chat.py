@@ -32,14 +32,8 @@ from everwarm.wire.extensions import (
     history_mode,
     template_args,
 )
+from everwarm.wire.fields import Noted, Refused, WireObject, ignored_in
 from everwarm.wire.once import Once
-from everwarm.wire.strict import StrictObject as _Object
-
-NO_EFFECT = frozenset(
-    {"user", "safety_identifier", "metadata", "store", "service_tier"}  # for OpenAI's own books
-    | {"verbosity"}  # a hint
-)
-"""Fields of the body that are accepted and change nothing."""
 
 LEAST_LOGPROB = -9999.0
 """How OpenAI spells a probability of nothing; JSON has no infinity."""
@@ -59,10 +53,10 @@ def _parts_of(value: object) -> object:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-class _TextPart(_Object):
+class _TextPart(WireObject):
     type: Literal["text"]
     text: str
-    cache_control: Any = None  # a hint to cache: everything is cached
+    cache_control: wb.Cached = None
 
 
 def _readable(part: object) -> object:
@@ -79,25 +73,26 @@ _Content = Annotated[
 ]
 
 
-class _CalledFunction(_Object):
+class _CalledFunction(WireObject):
     name: wb.Name
     arguments: str
 
 
-class _Call(_Object):
+class _Call(WireObject):
     id: str
     type: Literal["function"] = "function"
     function: _CalledFunction
-    index: int | None = None  # clients that join chunks send it back
+    index: Annotated[Any, Noted("clients that join chunks send it back")] = None
 
 
 def _texts(content: Iterable[_TextPart]) -> tuple[Part, ...]:
     return tuple(Text(p.text) for p in content if p.text)
 
 
-class _PlainMessage(_Object):
+class _PlainMessage(WireObject):
     role: Literal["system", "developer", "user"]
     content: _Content
+    tool_calls: Annotated[Any, Refused("Calls are the assistant's: put them there.")] = None
 
     @cached_property
     def message(self) -> Message:
@@ -105,7 +100,7 @@ class _PlainMessage(_Object):
         return Message("user" if self.role == "user" else "system", _texts(self.content))
 
 
-class _AssistantMessage(_Object):
+class _AssistantMessage(WireObject):
     role: Literal["assistant"]
     content: _Content = []
     reasoning_content: str | None = None
@@ -121,11 +116,11 @@ class _AssistantMessage(_Object):
         return Message("assistant", (*thoughts, *_texts(self.content), *calls))
 
 
-class _ToolMessage(_Object):
+class _ToolMessage(WireObject):
     role: Literal["tool"]
     content: _Content
     tool_call_id: wb.NonEmpty
-    name: str | None = None  # the call is known by its id
+    name: Annotated[Any, Noted("the call is known by its id")] = None
 
     @cached_property
     def message(self) -> Message:
@@ -139,14 +134,14 @@ _AnyMessage = Annotated[
 ]
 
 
-class _Function(_Object):
+class _Function(WireObject):
     name: wb.Name
     description: str = ""
     parameters: wb.Json | None = None
     strict: bool = False
 
 
-class _Tool(_Object):
+class _Tool(WireObject):
     type: Literal["function"]
     function: _Function
 
@@ -154,7 +149,7 @@ class _Tool(_Object):
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
-class _Body(_Object):
+class _Body(WireObject):
     model: Annotated[str, Field(max_length=1024)] | None = None
     messages: Annotated[wb.Many[_AnyMessage], Field(min_length=1)]
     tools: Annotated[wb.Many[_Tool], Field(max_length=1024)] = []
@@ -186,11 +181,25 @@ class _Body(_Object):
     response_format: held.ChatFormat | None = None
     everwarm: Everwarm = Everwarm()
     prompt_cache_key: Any = None  # tells conversations apart; what is cached does not depend on it
+    prompt_cache_retention: wb.Cached = None
+    prompt_cache_options: wb.Cached = None
+    prediction: Annotated[Any, Noted("it would only make the answer quicker")] = None
+    user: wb.Books = None
+    safety_identifier: wb.Books = None
+    metadata: wb.Books = None
+    store: wb.Books = None
+    service_tier: wb.Books = None
+    verbosity: Annotated[Any, Noted("a hint that no local model is trained for")] = None
+    functions: Annotated[Any, Refused("Send tools instead.")] = None
+    function_call: Annotated[Any, Refused("Send tool_choice instead.")] = None
+    audio: Annotated[Any, Refused("Leave it out: answers are text.")] = None
+    moderation: wb.Moderation = None
+    web_search_options: Annotated[Any, Refused("Nothing here can search: send a tool.")] = None
 
 
 def parse(body: bytes, *, namespace: str = "") -> ChatBody:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
-    b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=_ROLES)
+    b = wb.read(body, _Body, tags=_ROLES)
     name = wb.session_name(b.prompt_cache_key)
     return ChatBody(_request(b, namespace), b.stream, b.stream_options.include_usage, name)
 
@@ -219,6 +228,7 @@ def _request(b: _Body, namespace: str) -> Request:
         namespace=namespace,
         history=history_mode(b.everwarm, b.chat_template_kwargs),
         forced_reply=b.everwarm.reply,
+        ignored=ignored_in(b),
     )
 
 

@@ -18,12 +18,9 @@ from everwarm.request import Request
 from everwarm.wire import body as wb
 from everwarm.wire.errors import openai_error
 from everwarm.wire.extensions import Everwarm
+from everwarm.wire.fields import WireObject, ignored_in
 from everwarm.wire.format import Asked, Chunk, Head, told
 from everwarm.wire.openai_chat import LEAST_LOGPROB
-from everwarm.wire.strict import StrictObject
-
-NO_EFFECT = frozenset({"user", "prompt_cache_key"})
-"""Fields of the body that are accepted and change nothing."""
 
 _DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
@@ -42,7 +39,7 @@ _Ids = wb.Many[Annotated[int, Field(ge=0, lt=2**31)]]
 _OnlyOne = Annotated[list[str] | list[_Ids], Field(min_length=1, max_length=1)]
 
 
-class _Body(StrictObject):
+class _Body(WireObject):
     model: Annotated[str, Field(max_length=1024)] | None = None
     prompt: Annotated[
         str | _Ids, BeforeValidator(_one_prompt, json_schema_input_type=str | _Ids | _OnlyOne)
@@ -66,11 +63,13 @@ class _Body(StrictObject):
     stream: bool = False
     stream_options: wb.StreamOptions = wb.StreamOptions()
     everwarm: Everwarm = Everwarm()
+    user: wb.Books = None
+    prompt_cache_key: wb.Cached = None
 
 
 def parse(body: bytes, namespace: str = "") -> Asked:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
-    b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=frozenset({"str"}))
+    b = wb.read(body, _Body, tags=frozenset({"str"}))
     sampling = wb.sampling(
         b.temperature,
         b.top_p,
@@ -93,6 +92,7 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         namespace=namespace,
         history=b.everwarm.history,
         forced_reply=b.everwarm.reply,
+        ignored=ignored_in(b),
     )
     shows_usage = not b.stream or b.stream_options.include_usage
     return Asked(request, b.stream, partial(Encoder, shows_usage=shows_usage))

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field
 from everwarm.errors import RequestError
 from everwarm.request import Tool
 from everwarm.wire import body as wb
-from everwarm.wire.strict import StrictObject
+from everwarm.wire.fields import WireObject
 
 MAX_TOOLS: Final = 1024
 _INPUT = {
@@ -28,7 +28,7 @@ _INPUT = {
 }
 
 
-class FunctionTool(StrictObject):
+class FunctionTool(WireObject):
     """A function, flat as this format spells it."""
 
     type: Literal["function"]
@@ -38,11 +38,11 @@ class FunctionTool(StrictObject):
     strict: bool = False
 
 
-class _PlainText(StrictObject):
+class _PlainText(WireObject):
     type: Literal["text"]
 
 
-class CustomTool(StrictObject):
+class CustomTool(WireObject):
     """A tool whose input is text."""
 
     type: Literal["custom"]
@@ -54,7 +54,7 @@ class CustomTool(StrictObject):
 _Inner = Annotated[FunctionTool | CustomTool, Field(discriminator="type")]
 
 
-class NamespaceTool(StrictObject):
+class NamespaceTool(WireObject):
     """Tools that belong together."""
 
     type: Literal["namespace"]
@@ -63,7 +63,7 @@ class NamespaceTool(StrictObject):
     tools: wb.Many[_Inner]
 
 
-class WebSearchTool(StrictObject):
+class WebSearchTool(WireObject):
     """A hosted tool, whose options are of no consequence here."""
 
     model_config = ConfigDict(extra="allow", strict=True)
