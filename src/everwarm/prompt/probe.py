@@ -21,6 +21,7 @@ from everwarm.prompt.splice import Frame, Splicer, call
 from everwarm.request import Tool
 
 _TOOL = Tool("look", "Looks.", {"type": "object", "properties": {"at": {"type": "string"}}})
+_SPEAKERS: tuple[Role, ...] = ("system", "user", "assistant")
 _FRAME = Frame(tool_dicts([_TOOL]), {}, datetime(2001, 2, 3))
 
 
@@ -63,7 +64,15 @@ def habits_of(splicer: Splicer) -> Habits:
         text_beside_thinking=keeps(
             user("u1w"), _calls("x", "c1w"), _result("c1w", "t1w"), habits=found, words=False
         ),
+        names=frozenset(r for r in _SPEAKERS if keeps(*_spoken(r), habits=found, also=("n1w",))),
     )  # fmt: skip
+
+
+def _spoken(role: Role) -> list[Message]:
+    """A small conversation in which somebody of this role has a name."""
+    talk = [_says("system")("s1w"), _says("user")("u1w"), _says("assistant")("a1w")]
+    named = [replace(m, name="n1w") if m.role == role else m for m in talk]
+    return [*(named if role == "system" else named[1:]), _says("user")("u2w")]
 
 
 class _Keeps:

@@ -110,11 +110,13 @@ class Turns:
         live: Live | None = None,
     ) -> AsyncIterator[Event]:
         """The events of one turn. Closing the generator cancels the job; what was read is kept."""
+        ignored = (*request.ignored, *self._renderer.ignored(request))
+        self._ignored.check(ignored)
         self._check(request)
         self._ahead.stop()
         live = self.running[turn_id] = live or Live(turn_id)
         draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
-        draft.set(ignored=request.ignored)
+        draft.set(ignored=ignored)
         try:
             async for event in self._events(request, draft, live):
                 yield event
@@ -319,7 +321,6 @@ class Turns:
         return None if text is None else tokens_of(self.codec.encode(text))
 
     def _check(self, request: Request) -> None:
-        self._ignored.check(request.ignored)
         info = self.engine.model
         names = {info.id, info.id.rsplit("/", 1)[-1], "default", *info.aliases, None, ""}
         if request.model not in names:

@@ -7,7 +7,7 @@ reading: a body with a million faults costs as much as one with a single fault.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -20,8 +20,10 @@ from everwarm.wire.extensions import TemplateArgs, template_args
 from everwarm.wire.fields import Noted, Refused, WireObject
 from everwarm.wire.structure import check_structure
 
-Effort = extensions.Effort | Literal["max"]
+Effort = extensions.Effort
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+Speaker = Annotated[str, Field(max_length=256)]
+"""Who says a message; none where it is empty."""
 NonEmpty = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=2**53)]
 TINY_TOP_P = 1e-6
@@ -76,14 +78,6 @@ def _bias_of(value: object) -> object:
     return {int(k): v for k, v in value.items()}
 
 
-def _a_flag(value: object) -> object:
-    if not isinstance(value, bool):  # 0 is as good as false to `Literal`
-        raise ValueError("must be false")
-    return value
-
-
-Off = Annotated[Literal[False], BeforeValidator(_a_flag, json_schema_input_type=Literal[False])]
-"""What is not offered: false, if anything."""
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Bias = Annotated[
@@ -100,6 +94,7 @@ Texts = Annotated[_UpTo16, BeforeValidator(_texts_of, json_schema_input_type=Non
 Books = Annotated[Any, Noted("for the provider's own books")]
 Cached = Annotated[Any, Noted("everything is cached")]
 Moderation = Annotated[Any, Refused("Nothing here moderates: leave it out.")]
+Untrained = Annotated[Any, Noted("a hint that no local model is trained for")]
 Afterwards = Annotated[Any, Noted("a provider's remark on what was said")]
 
 
@@ -107,7 +102,7 @@ class StreamOptions(WireObject):
     """How OpenAI's streams are to be sent."""
 
     include_usage: bool = False
-    include_obfuscation: Off = False
+    include_obfuscation: Annotated[Any, Noted("no stream is obfuscated here")] = None
 
 
 def session_name(given: object) -> str | None:
@@ -124,5 +119,5 @@ def sampling(temperature: float, top_p: float, **more: Any) -> Sampling:
 
 
 def effort_args(effort: Effort | None) -> dict[str, Any]:
-    """How hard to think, as chat templates are told. The highest name that they know is xhigh."""
-    return dict(template_args("xhigh" if effort == "max" else effort, TemplateArgs()))
+    """How hard to think, as chat templates are told."""
+    return dict(template_args(effort, TemplateArgs()))

@@ -59,9 +59,13 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Marks a field that is refused. `instead`: a sentence that says what to do."""
+    """Marks a field that is refused. `instead`: a sentence that says what to do.
+
+    What is false, zero or empty asks for nothing and passes, as do `passes`.
+    """
 
     instead: str
+    passes: tuple[object, ...] = ()
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -74,7 +78,7 @@ class Refused:
         return {"description": f"Not supported. {self.instead}"}
 
     def _check(self, value: object) -> object:
-        if value:
+        if value and value not in self.passes:
             raise ValueError(f"is not supported. {self.instead}")
         return value
 
@@ -153,8 +157,9 @@ def _inner(made: WireObject) -> Iterator[str]:
         value, own = getattr(made, name), field.alias or name
         if isinstance(value, WireObject):
             yield from _below(own, value._ignored)
-        elif isinstance(value, list) and value and isinstance(value[0], WireObject):
-            yield from _below(f"{own}[]", dict.fromkeys(p for v in value for p in v._ignored))
+        elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
+            inner = (v._ignored for v in value if isinstance(v, WireObject))
+            yield from _below(f"{own}[]", dict.fromkeys(p for paths in inner for p in paths))
 
 
 def _below(field: str, paths: Iterable[str]) -> Iterator[str]:

@@ -1,11 +1,11 @@
 """OpenAI's responses: a body becomes a `Request`. The answer is spelled in `responses_stream.py`.
 
 A reply's items (reasoning, message, calls) come back one by one and are joined again to the one
-message that the model wrote. Tools of a `namespace` are flattened; hosted `web_search` is accepted
-and not offered to the model, since nothing here can search.
+message that the model wrote. Tools of a `namespace` are flattened; those that OpenAI runs are not
+offered to the model.
 
-Nothing is ignored in silence: a field that is not known here is refused by its path. Fields in
-`NO_EFFECT` are accepted, since an answer is right without them. A refusal never repeats input.
+What would change the answer is honoured or refused by its path, all else is noted (`fields.py`). A
+refusal never repeats input.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from everwarm.request import Request
 from everwarm.wire import body as wb
 from everwarm.wire import held
 from everwarm.wire.extensions import Everwarm
-from everwarm.wire.fields import Noted, Refused, WireObject, ignored_in
+from everwarm.wire.fields import Hint, Noted, Refused, WireObject, bounded, ignored_in
 from everwarm.wire.format import Asked
+from everwarm.wire.hosted import check_choice, hosted_in
 from everwarm.wire.once import Once
 from everwarm.wire.responses_stream import Encoder, turn_of_item
 from everwarm.wire.responses_tools import AnyTool, Named, named_tools
@@ -127,15 +128,20 @@ def _items_of(value: object) -> object:
     ]
 
 
+_Summary = Annotated[Literal["auto", "concise", "detailed"] | None, Hint()]
+
+
 class _ReasoningConfig(WireObject):
-    effort: wb.Effort | None = None
-    summary: Literal["auto", "concise", "detailed"] | None = None
-    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    effort: Annotated[wb.Effort | None, Hint()] = None
+    summary: _Summary = None
+    generate_summary: _Summary = None
+    context: Annotated[Any, Noted("reasoning stays where the model read it")] = None
+    mode: wb.Untrained = None
 
 
 class _TextConfig(WireObject):
     format: held.FlatFormat | None = None
-    verbosity: Annotated[Any, Noted("a hint that no local model is trained for")] = None
+    verbosity: wb.Untrained = None
 
 
 class _Body(WireObject):
@@ -157,8 +163,8 @@ class _Body(WireObject):
     previous_response_id: wb.NonEmpty | None = None
     store: bool = True
     stream: bool = False
-    background: wb.Off = False
-    truncation: Literal["disabled"] = "disabled"
+    background: Annotated[Any, Refused("Leave it out, and stream the answer.")] = False
+    truncation: Annotated[Literal["disabled"], Hint()] = "disabled"
     max_output_tokens: wb.Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -185,12 +191,12 @@ class _Body(WireObject):
     stream_options: Annotated[Any, Noted("nothing obfuscates a stream here")] = None
 
 
+_INCLUDES = frozenset({"message.output_text.logprobs", "reasoning.encrypted_content"})
 _TAGS = frozenset(
     {"message", "reasoning", "function_call", "custom_tool_call", "function_call_output"}
     | {"custom_tool_call_output", "input_text", "output_text", "text", "summary_text"}
     | {"reasoning_text", "refusal", "input_image", "input_file", "input_audio"}
-    | {"function", "custom", "namespace", "web_search", "web_search_preview"}
-    | {"web_search_2025_08_26", "web_search_preview_2025_03_11"}
+    | {"function", "custom", "function_tool", "custom_tool", "namespace_tool", "hosted_tool"}
 )
 
 
@@ -199,6 +205,7 @@ def parse(body: bytes, namespace: str = "") -> Asked:
     b = wb.read(body, _Body, tags=_TAGS)
     tools, names = named_tools(b.tools)
     choice, named = held.chosen(b.tool_choice)
+    check_choice(b.tools, named, forced=choice == "required")
     wants_logprobs = b.top_logprobs is not None or "message.output_text.logprobs" in b.include
     own = (Message("system", (Text(b.instructions),)),) if b.instructions else ()
     request = Request(
@@ -217,7 +224,7 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         history=b.everwarm.history,
         thinking_budget=b.everwarm.thinking_budget,
         forced_reply=b.everwarm.reply,
-        ignored=ignored_in(b),
+        ignored=bounded((*ignored_in(b), *hosted_in(b.tools), *_not_included(b.include))),
     )
     encoder = partial(
         Encoder,
@@ -228,6 +235,10 @@ def parse(body: bytes, namespace: str = "") -> Asked:
     )
     name = wb.session_name(b.prompt_cache_key)
     return Asked(request, b.stream, encoder, b.previous_response_id, b.store, len(own), name)
+
+
+def _not_included(include: list[str]) -> list[str]:
+    return ["include[]"] if set(include) - _INCLUDES else []
 
 
 def _echo(b: _Body) -> dict[str, Any]:
