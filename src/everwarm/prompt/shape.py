@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from everwarm.messages import Message, Text, ToolCall, arguments_value, call_key
+from everwarm.messages import Message, Role, Text, ToolCall, arguments_value, call_key
 from everwarm.prompt.call_ids import own_id
 from everwarm.request import Tool
 
@@ -31,6 +31,7 @@ class Habits:
     - `tools`: it takes tools at all. `bare_schemas`: their parameters may lack a description.
     - `tool_messages`: it writes results of tools; if not, calls and results become texts.
     - `own_id`: the dialect's pattern of ids that the model writes itself, see `call_ids`.
+    - `names`: the roles whose speakers' names it writes.
     """
 
     text_parts: bool = False
@@ -48,6 +49,17 @@ class Habits:
     text_beside_thinking: bool = True
     call_id_length: int | None = None
     own_id: str = ""
+    names: frozenset[Role] = frozenset()
+
+
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+
+
+def shows_name(message: Message, habits: Habits) -> bool:
+    """Whether the template writes who says this. A name that is a role's own word is not written:
+    it would stand where the role stands."""
+    name = (message.name or "").strip().lower()
+    return bool(name) and message.role in habits.names and name not in _ROLES
 
 
 def tool_dicts(tools: Sequence[Tool]) -> Dicts:
@@ -149,7 +161,11 @@ def _say(out: Dicts, m: Message, habits: Habits) -> None:
         return
     if role == "user" and last and last["role"] == "tool" and not habits.user_after_tool:
         out.append({"role": "assistant", "content": ""})
-    out.append({"role": role, "content": m.text})
+    out.append({"role": role, "content": m.text, **_speaker(m)})
+
+
+def _speaker(m: Message) -> dict[str, str]:
+    return {"name": m.name} if m.name else {}
 
 
 def _reply(out: Dicts, entry: dict[str, Any], habits: Habits) -> None:
@@ -166,7 +182,7 @@ def _reply(out: Dicts, entry: dict[str, Any], habits: Habits) -> None:
 
 
 def _assistant(m: Message, habits: Habits) -> Dicts:
-    entry: dict[str, Any] = {"role": "assistant", "content": m.text}
+    entry: dict[str, Any] = {"role": "assistant", "content": m.text, **_speaker(m)}
     calls = [_call(c, habits) for c in m.tool_calls]
     if m.reasoning:
         entry["reasoning_content"] = m.reasoning
