@@ -102,10 +102,11 @@ class Renderer:
         return self._mode == "verbatim" and bool(self.proof.proved)
 
     def ignored(self, request: Request) -> tuple[str, ...]:
-        """Paths of what the template has no place for. From any thread."""
+        """Paths of what the template has no place for, or no notation. From any thread."""
         habits = self._splicer.habits
         lost = any(m.name and not shows_name(m, habits) for m in request.messages)
-        return ("messages[].name",) if lost else ()
+        no_calls = bool(request.tools or request.deferred) and not self.dialect.calls
+        return ("messages[].name",) * lost + ("tools",) * no_calls
 
     def prompt(self, request: Request) -> Prompt:
         """The tokens to read for this request.
