@@ -96,7 +96,8 @@ def objects_of(model: type[BaseModel]) -> Iterator[ObjectFields]:
 def _walk(
     model: type[BaseModel], path: str, seen: dict[type[BaseModel], str]
 ) -> Iterator[ObjectFields]:
-    kind, about = getattr(model, "AS_A_WHOLE", ("honoured", ""))
+    whole: tuple[Class, str] = getattr(model, "AS_A_WHOLE", ("honoured", ""))
+    kind, about = whole
     if kind != "honoured":
         yield ObjectFields(path, kind=kind, about=about)
         return
