@@ -31,6 +31,7 @@ from everwarm.job import (
 from everwarm.messages import MessageId
 from everwarm.prompt.dialects import families
 from everwarm.prompt.grammar import Wanted, check_schemas, wanted
+from everwarm.prompt.limits import limits_of
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
@@ -168,12 +169,16 @@ class Turns:
 
     @property
     def model(self) -> ModelInfo:
-        """The model, with what its dialect can write."""
-        dialect = families.of(self.codec)
+        """The model, with what its dialect can write, and what was proved of its template."""
+        dialect, proof = self._renderer.dialect, self._renderer.proof
         return replace(
             self.engine.model,
             has_reasoning=dialect.reasoning is not None,
             has_tools=bool(dialect.calls),
+            dialect=dialect.name,
+            proved=proof.proved,
+            not_proved={str(kind): why for kind, why in proof.faults.items()},
+            limits=limits_of(proof, dialect),
         )
 
     async def count(self, request: Request) -> int:
