@@ -1,15 +1,19 @@
-"""Who says a message: written where the template has a place for it, and only there."""
+"""What a template has no place for is noted: names of speakers, and tools without a notation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from codec_fixtures import FORGETFUL, PLAIN
-from talk import Talk, look, result, said, user
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from talk import TOOLS, Talk, look, result, said, user
+from transformers import AutoTokenizer
 
 from everwarm.codec import Codec
+from everwarm.engine.text import TextCodec
 from everwarm.messages import Message, canonical
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request
@@ -112,3 +116,11 @@ def test_a_name_is_part_of_a_message_but_not_of_a_reply() -> None:
     assert canonical(named(user("hi"), "ann")) != canonical(user("hi"))
     assert canonical(named(user("hi"), "ann")) != canonical(user("hi\1ann"))
     assert canonical(named(said("hi"), "bot")) == canonical(said("hi"))
+
+
+def test_tools_are_noted_where_no_call_could_be_told(smollm2: Path, codec: MakeCodec) -> None:
+    bare = TextCodec(TokenizerWrapper(AutoTokenizer.from_pretrained(smollm2)))
+    request = Request(None, (user("hi"),), TOOLS)
+    assert Renderer(bare).ignored(request) == ("tools",)
+    assert Renderer(bare).ignored(replace(request, tools=())) == ()
+    assert Renderer(codec(FORGETFUL)).ignored(request) == ()
