@@ -48,7 +48,9 @@ def test_plain_input_is_a_user_message() -> None:
         Message("system", (Text("Be kind."),)),
         Message("user", (Text("hi"),)),
     )
-    assert (plain.n_own, plain.store, plain.stream) == (1, True, False)
+    assert plain.stored_input is not None and not plain.stream
+    assert [json.loads(i.json)["role"] for i in plain.stored_input] == ["user"]
+    assert asked(store=False).stored_input is None
 
 
 def thinks(id: str, text: str = "hm") -> dict[str, Any]:

@@ -27,9 +27,10 @@ from everwarm.server.answer import Answer, CountTokens, namespace_of
 from everwarm.server.board import Board
 from everwarm.server.bodies import Bodies, ReturnsMemory
 from everwarm.server.guard import Guard
-from everwarm.server.kept import Kept
 from everwarm.server.noted import Recorder
 from everwarm.server.policy import POLICIES, policy_of
+from everwarm.server.response_store import ResponseStore
+from everwarm.server.responses import ResponseRoutes
 from everwarm.server.sessions.held import Held
 from everwarm.server.sessions.routes import Endpoint, SessionRoutes
 from everwarm.server.sessions.talking import Talking
@@ -57,7 +58,7 @@ def create_app(
     `history`: where sessions are; without one, in the home directory, from their first use on.
     """
     turns = Turns(engine, codec, settings, store)
-    kept, bodies = Kept(), Bodies(settings.max_body)
+    responses, bodies = ResponseStore(), Bodies(settings.max_body)
     database = history or Database(settings.home / "history.db")
     held = Held(database)
     talking = Talking(held, turns, namespace_of(settings))
@@ -70,7 +71,7 @@ def create_app(
             turns,
             settings,
             model=engine.model.id,
-            kept=kept,
+            store=responses,
             bodies=bodies,
             recorder=recorder,
         )
@@ -80,9 +81,10 @@ def create_app(
     endpoints: dict[str, Any] = {
         **SessionRoutes(talking, bodies).endpoints(),
         **Board(turns, held, bodies).endpoints(),
+        **ResponseRoutes(responses, namespace_of(settings), turns.running).endpoints(),
         "/v1/chat/completions": answer(formats.CHAT),
         "/v1/completions": answer(formats.COMPLETIONS),
-        "/v1/responses": answer(formats.RESPONSES),
+        "/v1/responses": answer(formats.responses(responses)),
         "/v1/messages": answer(formats.MESSAGES),
         "/v1/messages/count_tokens": CountTokens(turns, bodies),
         "/v1/models": small.models,

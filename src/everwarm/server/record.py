@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from everwarm.config import Settings
@@ -31,6 +31,19 @@ class Trace:
 def without_words(record: TurnRecord) -> TurnRecord:
     """A miss may show what another conversation said instead."""
     return replace(record, miss=replace(record.miss, before="")) if record.miss else record
+
+
+def log_line(record: TurnRecord) -> str:
+    """All that a record tells, as `key=value`; of a miss, none of the user's texts."""
+    shown = {k: v for k, v in asdict(record).items() if v is not None}
+    if record.miss:
+        shown["miss"] = f"{record.miss.part}: {record.miss.cause}"
+    return " ".join(f"{k}={_short(v)}" for k, v in shown.items())
+
+
+def _short(value: Any) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f'"{text}"' if " " in text else text
 
 
 def near_scaffold(prompt: Prompt, record: TurnRecord) -> Miss | None:

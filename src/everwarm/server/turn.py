@@ -7,14 +7,15 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.errors import Cancelled, EverwarmError, NotFound, Overloaded, RequestError, TooLong
+from everwarm.errors import Cancelled, EverwarmError, NotFound, RequestError, TooLong
 from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
 from everwarm.job import (
     Ended,
@@ -39,9 +40,10 @@ from everwarm.request import HistoryMode, Request
 from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.grammars import Compiler
 from everwarm.server.outbox import Outbox
-from everwarm.server.record import Draft, Trace, lost, near_scaffold, without_words
+from everwarm.server.queue import Live, Queue
+from everwarm.server.record import Draft, Trace, log_line, lost, near_scaffold, without_words
 from everwarm.server.totals import Totals
-from everwarm.tokens import Prompt, Tokens, tokens_of
+from everwarm.tokens import Mark, Prompt, Tokens, tokens_of
 
 T = TypeVar("T")
 log = logging.getLogger("everwarm.turn")
@@ -50,17 +52,6 @@ log = logging.getLogger("everwarm.turn")
 def new_call_id() -> str:
     """Alphanumeric only (one client strips the rest) and unguessable: it finds replies again."""
     return "call" + secrets.token_hex(12)
-
-
-@dataclass(slots=True)
-class Live:
-    """A turn on its way, for `ps`. Whoever makes it may cancel it before it begins."""
-
-    id: str
-    is_cancelled: bool = False
-    done: int = 0
-    total: int = 0
-    completion: int = 0
 
 
 @dataclass(slots=True)
@@ -81,8 +72,10 @@ class Turns:
     _ahead: Ahead = field(init=False)
     _compiler: Compiler = field(init=False)
     _no_calls: dict[int, float] = field(default_factory=dict)
+    queue: Queue = field(init=False)
 
     def __post_init__(self) -> None:
+        self.queue = Queue(self.settings.max_queue)
         self._ahead = Ahead(self.engine)
         mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
         self._renderer = Renderer(
@@ -105,23 +98,37 @@ class Turns:
         parse_s: float,
         trace: Trace | None = None,
         live: Live | None = None,
-    ) -> AsyncIterator[Event]:
-        """The events of one turn. Closing the generator cancels the job; what was read is kept."""
+        place: object | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """The events of one turn. Closing the generator cancels the job; what was read is kept.
+
+        `place`: its request's; without one it takes one of its own.
+        """
         self._check(request)
-        self._ahead.stop()
-        live = self.running[turn_id] = live or Live(turn_id)
-        draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
-        try:
-            async for event in self._events(request, draft, live):
-                yield event
-        except EverwarmError as e:
-            reason: Finish = "cancelled" if isinstance(e, Cancelled) else "error"
-            draft.finish(reason, error=e.message)
-            raise
-        finally:
-            self.running.pop(turn_id, None)
-            draft.trace.record = draft.record
-            self._file(draft.record)
+        with self.queue.place() if place is None else nullcontext():
+            self._ahead.stop()
+            live = self.running[turn_id] = live or Live(turn_id)
+            draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
+            try:
+                async for event in self._events(request, draft, live):
+                    yield event
+            except EverwarmError as e:
+                reason: Finish = "cancelled" if isinstance(e, Cancelled) else "error"
+                draft.finish(reason, error=e.message)
+                raise
+            finally:
+                self.running.pop(turn_id, None)
+                draft.trace.record = draft.record
+                self._file(draft.record)
+
+    async def checked(self, request: Request) -> Request:
+        """The same request, where it would not be refused as a turn; a raw text as its tokens."""
+        self._check(request)
+        if request.raw is None:
+            return request
+        prompt = await self._work(lambda: self._prompt(request))
+        self._room(len(prompt.tokens))
+        return replace(request, raw=tuple(prompt.tokens))
 
     def cancel(self, turn_id: str) -> bool:
         """End a turn at its next step: it says what it has so far. Whether there is such a turn."""
@@ -337,8 +344,6 @@ class Turns:
                 "everwarm.reply is for servers started with --forced-replies.",
                 param="everwarm.reply",
             )
-        if len(self.running) >= self.settings.max_queue:
-            raise Overloaded(f"{len(self.running)} requests are already waiting.")
 
     def _job(self, request: Request, prompt: Prompt, turn_id: str) -> Job:
         info, room = self.engine.model, self._room(len(prompt.tokens))
@@ -350,7 +355,7 @@ class Turns:
         return Job(
             id=turn_id,
             tokens=prompt.tokens,
-            marks=prompt.marks,
+            marks=_marks(request, prompt),
             sampling=sampling,
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             logprobs=request.logprobs,
@@ -378,16 +383,16 @@ class Turns:
     def _file(self, record: TurnRecord) -> None:
         self.records.appendleft(record)
         self.totals.add(record)
-        shown = {k: v for k, v in asdict(record).items() if v is not None}
-        if record.miss:  # its texts are the user's
-            shown["miss"] = f"{record.miss.part}: {record.miss.cause}"
-        log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
+        log.info(log_line(record))
+
+
+def _marks(request: Request, prompt: Prompt) -> tuple[Mark, ...]:
+    """Where to come back to. Samples of a prompt fork where the first of them begins to write."""
+    fork = len(prompt.tokens) - 1
+    if request.samples == 1 or fork <= max((m.at for m in prompt.marks), default=0):
+        return prompt.marks
+    return (*prompt.marks, Mark(fork, "prompt"))
 
 
 def _too_long(info: ModelInfo, fact: str) -> TooLong:
     return TooLong(f"{fact}; '{info.id}' reads {info.context_length:,} with the reply. Shorten it.")
-
-
-def _short(value: Any) -> str:
-    text = f"{value:.4f}" if isinstance(value, float) else str(value)
-    return f'"{text}"' if " " in text else text

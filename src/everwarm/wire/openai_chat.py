@@ -173,7 +173,7 @@ class _Body(_Object):
     logit_bias: wb.Bias = {}
     max_tokens: wb.Count | None = None
     max_completion_tokens: wb.Count | None = None
-    n: Annotated[int, Field(ge=1, le=1)] = 1
+    n: wb.Samples = 1
     modalities: wb.Many[Literal["text"]] = ["text"]
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -219,6 +219,7 @@ def _request(b: _Body, namespace: str) -> Request:
         namespace=namespace,
         history=history_mode(b.everwarm, b.chat_template_kwargs),
         forced_reply=b.everwarm.reply,
+        samples=b.n,
     )
 
 

@@ -1,18 +1,22 @@
 """OpenAI's completions: a text, or token ids, continued as they stand. No messages, no template.
 
-Nothing is ignored in silence: a field that is not known here is refused by its path, as are `echo`,
-`suffix` and more than one prompt. A refusal never repeats input.
+A list of prompts is answered as so many turns (`Asked.others`), `n` replies to each.
+
+Nothing is ignored in silence: a field that is not known here is refused by its path, as are `echo`
+and `suffix`. A refusal never repeats input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
 from everwarm import events as ev
+from everwarm.errors import RequestError
 from everwarm.events import Event, Progress, TokenLogprob, TurnRecord
 from everwarm.request import Request
 from everwarm.wire import body as wb
@@ -28,24 +32,32 @@ NO_EFFECT = frozenset({"user", "prompt_cache_key"})
 _DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
 
-def _one_prompt(value: object) -> object:
-    """The only prompt of a list that holds one; a list of ids is a prompt itself."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
-        return value[0]
-    if isinstance(value, list) and any(isinstance(v, str | list) for v in value):
-        raise ValueError("one prompt at a time; send a request for each")
+MAX_PROMPTS: Final = 128
+"""In one request. They are answered one after another."""
+
+
+def _prompts_of(value: object) -> object:
+    """One prompt as a list of one; a list of ids is a prompt itself."""
+    if not isinstance(value, list) or not any(isinstance(v, str | list) for v in value):
+        return [value]
+    if len(value) > MAX_PROMPTS:
+        raise ValueError(
+            f"{len(value):,} prompts are more than {MAX_PROMPTS}; send several requests"
+        )
+    if len({type(v) for v in value}) > 1:
+        raise ValueError("must be one text, one list of token ids, or a list of one of both")
     return value
 
 
 _Ids = wb.Many[Annotated[int, Field(ge=0, lt=2**31)]]
-
-_OnlyOne = Annotated[list[str] | list[_Ids], Field(min_length=1, max_length=1)]
+_Prompt = str | _Ids
 
 
 class _Body(StrictObject):
     model: Annotated[str, Field(max_length=1024)] | None = None
     prompt: Annotated[
-        str | _Ids, BeforeValidator(_one_prompt, json_schema_input_type=str | _Ids | _OnlyOne)
+        wb.Many[_Prompt],
+        BeforeValidator(_prompts_of, json_schema_input_type=_Prompt | list[str] | list[_Ids]),
     ]
     max_tokens: Annotated[int, Field(ge=0, le=2**53)] = _DEFAULT_MAX_TOKENS
     stop: wb.Texts = []
@@ -59,8 +71,8 @@ class _Body(StrictObject):
     frequency_penalty: wb.Penalty = 0.0
     logit_bias: wb.Bias = {}
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    n: Annotated[int, Field(ge=1, le=1)] = 1
-    best_of: Annotated[int, Field(ge=1, le=1)] = 1
+    n: wb.Samples = 1
+    best_of: wb.Samples | None = None
     echo: wb.Off = False
     suffix: Literal[""] = ""
     stream: bool = False
@@ -82,10 +94,16 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         logit_bias=b.logit_bias,
         seed=None if b.seed is None else b.seed % 2**64,
     )
+    if b.best_of not in (None, b.n):
+        raise RequestError(
+            "best_of: choosing among more replies than are sent is not supported; ask for n.",
+            param="best_of",
+        )
+    first, *others = (p if isinstance(p, str) else tuple(p) for p in b.prompt)
     request = Request(
         model=b.model,
         messages=(),
-        raw=b.prompt if isinstance(b.prompt, str) else tuple(b.prompt),
+        raw=first,
         sampling=sampling,
         max_tokens=b.max_tokens,
         stop=tuple(b.stop),
@@ -93,9 +111,14 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         namespace=namespace,
         history=b.everwarm.history,
         forced_reply=b.everwarm.reply,
+        samples=b.n,
     )
-    shows_usage = not b.stream or b.stream_options.include_usage
-    return Asked(request, b.stream, partial(Encoder, shows_usage=shows_usage))
+    return Asked(
+        request,
+        b.stream,
+        partial(Encoder, shows_usage=not b.stream or b.stream_options.include_usage),
+        others=tuple(replace(request, raw=prompt) for prompt in others),
+    )
 
 
 class Encoder:
