@@ -205,7 +205,7 @@ def test_only_what_is_to_be_stored_is_kept(stream: bool) -> None:
     answer = answered("responses", says(FULL), kept=kept, stream=stream, instructions="Be kind.")
     first = frames_of(answer)[-1]["response"] if stream else answer.json
     stored = kept.get("", first["id"])
-    assert json.loads(stored.json) == first
+    assert json.loads(stored.json()) == first
     asked, *said = [json.loads(item.json) for item in stored.items]
     assert (asked["role"], asked["content"][0]["text"]) == ("user", "hi")
     assert [i["type"] for i in said] == ["reasoning", "message", "function_call", "function_call"]

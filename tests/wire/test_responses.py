@@ -143,7 +143,7 @@ def test_bookkeeping_changes_nothing() -> None:
         ({"input": []}, "input"),
         ({"mystery": SECRET}, "mystery"),
         ({"input": [{"type": SECRET}]}, "input.0.type"),
-        ({"input": [{"type": "item_reference", "id": SECRET}]}, "input.0.type"),
+        ({"input": [{"type": "item_reference", "id": SECRET}]}, "input.0.id"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": SECRET}]}]},
          "input.0.content.0"),
         ({"input": [{**SEEN, "output": [{"type": "input_file", "file_data": SECRET}]}]},

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from everwarm.errors import NotFound
 from everwarm.wire import sse
-from everwarm.wire.stored_items import MAX_RESPONSES, StoredItem
+from everwarm.wire.stored_items import MAX_RESPONSES, StoredItem, shown_item
 
 MAX_NBYTES: Final = 64 * 2**20
 _ITEM_NBYTES: Final = 512
@@ -37,10 +37,9 @@ class StoredResponse:
         """Input and output, in order."""
         return self.input + self.output
 
-    @property
-    def json(self) -> bytes:
-        """The response as it was answered."""
-        output = b",".join(item.json for item in self.output)
+    def json(self, include: Container[str] = ()) -> bytes:
+        """The response as it was answered. `include`: as in `shown_item`."""
+        output = b",".join(shown_item(item, include) for item in self.output)
         return self.head[:-1] + b',"output":[' + output + b"]}"
 
     @property
@@ -77,7 +76,7 @@ class ResponseStore:
         head = sse.dump({k: v for k, v in response.items() if k != "output"})
         output = tuple(StoredItem(item["id"], sse.dump(item)) for item in response["output"])
         made = StoredResponse(head, tuple(given), output)
-        if made.own_nbytes + sum(map(_nbytes, made.items)) > self._max_nbytes:
+        if made.own_nbytes + sum(map(_nbytes, set(made.items))) > self._max_nbytes:
             return
         with self._lock:
             self._add((namespace, response["id"]), made)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Protocol
 
@@ -20,11 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from everwarm.errors import NotFound, RequestError
 from everwarm.wire.errors import refusal
+from everwarm.wire.sealed import seal
+from everwarm.wire.sse import dump
 
 MAX_RESPONSES: Final = 1000
 """How many responses are stored; the oldest goes first."""
-_INCLUDE: Final = frozenset({"include", "include[]"})
-"""Names what OpenAI leaves out of items unless it is asked for; here they are always whole."""
+_INCLUDE: Final = ("include", "include[]")
+"""How clients spell the parameter that names what is to be added to items."""
+_SEALED: Final = "reasoning.encrypted_content"
 _PREFIXES: Final = {
     "message": "msg",
     "reasoning": "rs",
@@ -156,6 +159,24 @@ def _text_or_parts(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
     return str(parts[0]["text"]) if is_text else parts
 
 
+def included(params: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """What a client wants to be added to items."""
+    return frozenset(value for name, value in params if name in _INCLUDE)
+
+
+def shown_item(item: StoredItem, include: Container[str]) -> bytes:
+    """An item as JSON. Reasoning is sealed where that is wanted now and was not then; anything else
+    that may be added to an item is in it, or was never made."""
+    if _SEALED not in include:
+        return item.json
+    shown = json.loads(item.json)
+    if shown.get("type") != "reasoning" or shown.get("encrypted_content"):
+        return item.json
+    parts = shown.get("content") or shown["summary"]
+    thought = "".join(part.get("text", "") for part in parts)
+    return dump({**shown, "encrypted_content": seal(thought)})
+
+
 class ItemsQuery(BaseModel):
     """GET /v1/responses/{id}/input_items: which of the items to list."""
 
@@ -166,10 +187,10 @@ class ItemsQuery(BaseModel):
     order: Literal["asc", "desc"] = "desc"
 
 
-def listed(items: Sequence[StoredItem], params: Mapping[str, str]) -> bytes:
+def listed(items: Sequence[StoredItem], params: Sequence[tuple[str, str]]) -> bytes:
     """One page of a response's input. Raises RequestError with the name of a wrong parameter."""
     try:
-        query = ItemsQuery.model_validate({k: v for k, v in params.items() if k not in _INCLUDE})
+        query = ItemsQuery.model_validate({k: v for k, v in params if k not in _INCLUDE})
     except ValidationError as e:
         raise refusal(e, frozenset()) from None
     ordered = items if query.order == "asc" else items[::-1]
@@ -179,11 +200,11 @@ def listed(items: Sequence[StoredItem], params: Mapping[str, str]) -> bytes:
         if found is None:
             raise RequestError("after: this response has no item with this id.", param="after")
         start = found + 1
-    page = ordered[start : start + query.limit]
+    page, include = ordered[start : start + query.limit], included(params)
     return orjson.dumps(
         {
             "object": "list",
-            "data": [orjson.Fragment(item.json) for item in page],
+            "data": [orjson.Fragment(shown_item(item, include)) for item in page],
             "first_id": page[0].id if page else None,
             "last_id": page[-1].id if page else None,
             "has_more": start + len(page) < len(ordered),
