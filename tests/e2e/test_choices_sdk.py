@@ -25,18 +25,34 @@ LOOK: Any = {
 STREAMED = pytest.mark.parametrize("stream", [False, True])
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[Server]:
+    yield from started(tmp_path_factory, smollm2, "llama")
+
+
 @pytest.fixture(scope="module", params=["llama", "gemma3_text", "qwen3_5"])
-def server(
+def any_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, smollm2: Path
 ) -> Iterator[Server]:
-    model = save_talker(tmp_path_factory.mktemp("models"), smollm2, family=request.param)
+    """Of a model whose layers can be cut, of one with windows, and of one with opaque states."""
+    yield from started(tmp_path_factory, smollm2, request.param)
+
+
+def started(
+    tmp_path_factory: pytest.TempPathFactory, smollm2: Path, family: str
+) -> Iterator[Server]:
+    model = save_talker(tmp_path_factory.mktemp("models"), smollm2, family=family)
     with serving(model, "--forced-replies", "--prefill-step", "64") as running:
         yield running
 
 
+def connected(server: Server) -> OpenAI:
+    return OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0)
+
+
 @pytest.fixture
 def client(server: Server) -> OpenAI:
-    return OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0)
+    return connected(server)
 
 
 def hi(text: str) -> list[Any]:
@@ -85,9 +101,8 @@ def records(server: Server, n: int) -> list[dict[str, Any]]:
 
 @STREAMED
 @pytest.mark.parametrize("n_words", [3, 300])
-def test_samples_share_one_prompt(
-    client: OpenAI, server: Server, stream: bool, n_words: int
-) -> None:
+def test_samples_share_one_prompt(any_server: Server, stream: bool, n_words: int) -> None:
+    client, server = connected(any_server), any_server
     asked: dict[str, Any] = {"temperature": 1.0, "seed": 7, "max_tokens": 6}
     asked["messages"] = hi(f"{stream} " + "word " * n_words)
     answer = ask(client, stream, n=4, **asked)
@@ -167,7 +182,8 @@ def test_every_sample_is_held_to_the_schema(client: OpenAI) -> None:
         assert json.loads(text)["kind"] in ("lake", "sea")
 
 
-def test_any_sample_can_be_gone_on_with(client: OpenAI, server: Server) -> None:
+def test_any_sample_can_be_gone_on_with(any_server: Server) -> None:
+    client, server = connected(any_server), any_server
     asked: dict[str, Any] = {"temperature": 1.0, "seed": 11, "max_tokens": 12}
     question = hi("Tell me of lakes. " * 20)
     answer = ask(client, False, messages=question, n=3, **asked)
@@ -252,7 +268,7 @@ def test_little_memory_and_a_short_queue_take_one_request_of_many_samples(
     model = save_talker(tmp_path, smollm2)
     flags = ("--forced-replies", "--memory-budget", "1MiB", "--no-disk")
     with serving(model, *flags) as server:
-        client = OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0)
+        client = connected(server)
         body = {"everwarm": {"reply": "word " * 40}}
         asked: dict[str, Any] = {"messages": hi("Go on " * 20), "n": 8, "extra_body": body}
         with ThreadPoolExecutor(1) as pool:

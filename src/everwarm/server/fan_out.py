@@ -103,8 +103,10 @@ class FanOut:
                     merged.put_nowait(ChoiceEvent(first + n, event))
 
         def over(task: asyncio.Task[None]) -> None:
-            is_read.set()
-            merged.put_nowait(None if task.cancelled() else task.exception())
+            error = None if task.cancelled() else task.exception()
+            if error is None:  # its end may be all that is heard of it
+                is_read.set()
+            merged.put_nowait(error)
 
         tasks = [asyncio.create_task(run(n)) for n in range(len(samples))]
         for task in tasks:
