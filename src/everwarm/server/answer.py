@@ -37,7 +37,7 @@ from everwarm.wire import sse
 from everwarm.wire.anthropic import parse_count
 from everwarm.wire.choices import ChoiceEvent, ChoicesEncoder
 from everwarm.wire.errors import anthropic_error
-from everwarm.wire.format import Asked, Chunk, Error, Format, Head
+from everwarm.wire.format import Asked, Error, Format, Head
 
 log = logging.getLogger("everwarm.answer")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -81,12 +81,11 @@ class Answer:
             asked = noted.asked = await self._bodies.parsed(http, self._parse)
             encoder = _encoder(asked, Head(turn_id, self._model, int(time.time()), self._caches))
             parse_s = time.perf_counter() - arrived
-            if self._recorder:
+            if self._recorder and asked.request.messages:
                 noted.traces = [Trace() for _ in range(asked.n_choices)]
             turns = FanOut(self._turns, asked.prompts, turn_id, arrived, parse_s, noted.traces)
             way = self._stream if asked.stream else self._whole
-            events = watched(turns.events(), receive, line.pace)
-            await way(events, encoder, line, asked, noted.said)
+            await way(watched(turns.events(), receive, line.pace), encoder, line, noted)
         except (ClientGone, ClientDisconnect):
             return
         # Whatever went wrong, the client hears of it in its own format, and no other is touched.
@@ -107,19 +106,18 @@ class Answer:
         events: AsyncIterator[ChoiceEvent | None],
         encoder: ChoicesEncoder,
         line: _Line,
-        asked: Asked,
-        said: list[ChoiceEvent],
+        noted: Noted,
     ) -> None:
         """Headers with the first event, so that a refusal still has its own status."""
         progress: Progress | None = None
-        async for new in events:
-            chunks = [] if new is None else encoder.chunks(new)
-            if new is not None:
-                said.append(new)
-                if isinstance(new.event, Progress):
-                    progress = new.event
-                if isinstance(new.event, Finished) and asked.stored_input is not None:
-                    self._keep(asked, encoder.fold(()))
+        async for said in events:
+            chunks = [] if said is None else encoder.chunks(said)
+            if said is not None:
+                noted.take(said)
+                if isinstance(said.event, Progress):
+                    progress = said.event
+                if isinstance(said.event, Finished):
+                    self._keep(noted, encoder)
             if not chunks and line.pace.left == 0:
                 chunks = encoder.keepalive(progress)
             await line.start("text/event-stream; charset=utf-8")
@@ -131,27 +129,29 @@ class Answer:
         events: AsyncIterator[ChoiceEvent | None],
         encoder: ChoicesEncoder,
         line: _Line,
-        asked: Asked,
-        said: list[ChoiceEvent],
+        noted: Noted,
     ) -> None:
         """One object. White space goes before it where it takes long: it keeps the line open."""
-        async for new in events:
-            if new is not None:
-                said.append(new)
+        has_begun = False
+        async for said in events:
+            if said is not None:
+                encoder.take(said)
+                noted.take(said)
+                has_begun = True
             if line.pace.left == 0:
-                if said:
+                if has_begun:
                     await line.start("application/json")
                     await line.write(b"\n")
                 line.pace.sent()
-        answer = encoder.fold(said)
-        self._keep(asked, answer)
+        self._keep(noted, encoder)
+        body = sse.dump(encoder.answer())
         await line.start("application/json")
-        await line.end(sse.dump(answer))
+        await line.end(body)
 
-    def _keep(self, asked: Asked, answer: Chunk) -> None:
+    def _keep(self, noted: Noted, encoder: ChoicesEncoder) -> None:
         """Store an answer where that was asked, before its client is told and may refer to it."""
-        if asked.stored_input is not None:
-            self._store.put(self._namespace, answer, asked.stored_input)
+        if noted.asked is not None and noted.asked.stored_input is not None:
+            self._store.put(self._namespace, encoder.answer(), noted.asked.stored_input)
 
     async def _failed(
         self,

@@ -25,12 +25,20 @@ _PRODUCT = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 @dataclass(slots=True)
 class Noted:
-    """One answer in the making, and what its client says of itself. `traces`: one for each turn."""
+    """One answer in the making, and what its client says of itself.
+
+    `traces`: one for each turn, where they are to be written down.
+    """
 
     headers: Mapping[str, str]
     asked: Asked | None = None
     said: list[ChoiceEvent] = field(default_factory=list)
     traces: list[Trace] = field(default_factory=list)
+
+    def take(self, said: ChoiceEvent) -> None:
+        """Keep what was said, where it is to be written down."""
+        if self.traces:
+            self.said.append(said)
 
     @property
     def name(self) -> str | None:

@@ -31,46 +31,51 @@ class ChoicesEncoder:
     def __init__(self, make: Callable[[], Encoder], *, n_prompts: int, n_samples: int) -> None:
         self._encoders = [make() for _ in range(n_prompts * n_samples)]
         self._n_samples = n_samples
-        self._ends: dict[int, Finished] = {}
+        self._records: dict[int, TurnRecord] = {}
+        self._untold: dict[int, list[Event]] = {}
+        self._answers: dict[int, Chunk] = {}
 
     def chunks(self, said: ChoiceEvent) -> list[Chunk]:
         """The chunks that an event becomes."""
         index, event = said.index, said.event
-        match event:
-            case _ if len(self._encoders) == 1:
-                return self._encoders[0].chunks(event)
-            case Started():
-                return self._begun(index, event)
-            case Finished():
-                return self._ended(index, event)
-            case _:
-                return _of_choice(index, self._encoders[index].chunks(event))
+        if len(self._encoders) == 1:
+            return self._encoders[0].chunks(event)
+        if isinstance(event, Started):
+            return self._begun(index, event)
+        if isinstance(event, Finished):
+            event = self._ended(index, event)
+        chunks = _of_choice(index, self._encoders[index].chunks(event))
+        # Every turn's end brings its usage; only that of the last is of them all.
+        return chunks if self._is_over else [c for c in chunks if c["choices"]]
 
     def keepalive(self, progress: Progress | None) -> list[Chunk]:
         """Real events that say nothing, of a choice that has not ended."""
         if len(self._encoders) == 1:
             return self._encoders[0].keepalive(progress)
-        index = next((i for i in range(len(self._encoders)) if i not in self._ends), 0)
+        index = next((i for i in range(len(self._encoders)) if i not in self._records), 0)
         return _of_choice(index, self._encoders[index].keepalive(progress))
 
     def failed(self, error: Exception) -> list[Chunk]:
         """What ends a stream that cannot go on."""
         return self._encoders[0].failed(error)
 
-    def fold(self, events: Iterable[ChoiceEvent]) -> Chunk:
-        """The one response of all turns' events, as `Encoder.fold` makes it of one turn's."""
+    def take(self, said: ChoiceEvent) -> None:
+        """Keep an event for `answer`; of a turn that has ended, only its answer."""
+        index, event = said.index, said.event
+        if isinstance(event, Finished):
+            event = self._ended(index, event)
+        turn = self._untold.setdefault(index, [])
+        turn.append(event)
+        if isinstance(event, Finished):
+            self._answers[index] = self._encoders[index].fold(self._untold.pop(index))
+
+    def answer(self) -> Chunk:
+        """The one response of all turns: of their events, each was said by `chunks`, or taken."""
         if len(self._encoders) == 1:
-            return self._encoders[0].fold(said.event for said in events)
-        turns: list[list[Event]] = [[] for _ in self._encoders]
-        for said in events:
-            turns[said.index].append(said.event)
-        self._ends = {i: e for i, turn in enumerate(turns) if isinstance(e := turn[-1], Finished)}
-        whole: list[Chunk] = []
-        for index, turn in enumerate(turns):
-            end = replace(self._ends[index], record=self._sum())
-            answer = self._encoders[index].fold([*turn[:-1], end])
-            whole += _of_choice(index, [answer])
-        return {**whole[0], "choices": [choice for answer in whole for choice in answer["choices"]]}
+            return self._answers[0] if self._answers else self._encoders[0].fold(())
+        last = next(reversed(self._answers.values()))
+        each = (_of_choice(i, [self._answers[i]])[0] for i in range(len(self._encoders)))
+        return {**last, "choices": [choice for answer in each for choice in answer["choices"]]}
 
     def _begun(self, index: int, event: Started) -> list[Chunk]:
         """All samples of a prompt begin with its first one: some clients file choices in the order
@@ -80,17 +85,18 @@ class ChoicesEncoder:
         samples = range(index, index + self._n_samples)
         return [c for i in samples for c in _of_choice(i, self._encoders[i].chunks(event))]
 
-    def _ended(self, index: int, event: Finished) -> list[Chunk]:
-        self._ends[index] = event
-        is_last = len(self._ends) == len(self._encoders)
-        if is_last:
-            event = replace(event, record=self._sum())
-        chunks = _of_choice(index, self._encoders[index].chunks(event))
-        return chunks if is_last else [c for c in chunks if c["choices"]]
+    def _ended(self, index: int, event: Finished) -> Finished:
+        """The end of a turn; the last one is told with what all have cost."""
+        self._records[index] = event.record
+        return replace(event, record=self._sum()) if self._is_over else event
+
+    @property
+    def _is_over(self) -> bool:
+        return len(self._records) == len(self._encoders)
 
     def _sum(self) -> TurnRecord:
         """What all turns cost, as far as usage tells it."""
-        records = [self._ends[i].record for i in sorted(self._ends)]
+        records = [self._records[i] for i in range(len(self._encoders))]
         first_samples = records[:: self._n_samples]
         return replace(
             records[0],
