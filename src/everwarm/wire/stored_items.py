@@ -129,11 +129,11 @@ def _own(item: BaseModel, before: str) -> StoredItem:
     """A client's item as OpenAI lists it. `before`: the id of the item in front of it."""
     shown = _shown(item.model_dump(exclude_unset=True, exclude_none=True))
     item_id = shown.pop("id", None)
+    content = orjson.dumps(shown)
     if not item_id:
-        content = orjson.dumps([before, shown])
-        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+        digest = hashlib.blake2b(before.encode() + b"\0" + content, digest_size=16).hexdigest()
         item_id = f"{_PREFIXES[shown['type']]}_{digest}"
-    return StoredItem(item_id, orjson.dumps({"id": item_id, **shown}))
+    return StoredItem(item_id, b'{"id":' + orjson.dumps(item_id) + b"," + content[1:])
 
 
 def _shown(item: dict[str, Any]) -> dict[str, Any]:
