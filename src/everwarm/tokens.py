@@ -14,7 +14,8 @@ Tokens = array  # array('i'): 4 bytes a token, comparable and sliceable at memor
 MarkKind = Literal["system", "user", "last", "prompt"]
 """`system`: end of tools and system prompt. `user`: start of a user message, or of one more system
 message in the head. `last`: before the request's last message, where that is none of them.
-`prompt`: end of the messages, before the generation scaffold."""
+`prompt`: end of the messages, before the generation scaffold; behind a long one, or where none is
+known, before the last token."""
 
 
 def tokens_of(ids: Iterable[int] = ()) -> Tokens[int]:
@@ -65,3 +66,11 @@ class Prompt:
     opens_reasoning: bool = False
     kept_tools: bool = False
     thread: MessageId | None = None
+
+
+def fork_marks(prompt: Prompt) -> tuple[Mark, ...]:
+    """The marks of a prompt that gets several replies: where the first begins, the others fork."""
+    fork = len(prompt.tokens) - 1
+    if fork <= max((m.at for m in prompt.marks), default=0):
+        return prompt.marks
+    return (*prompt.marks, Mark(fork, "prompt"))

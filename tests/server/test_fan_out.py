@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -110,6 +112,45 @@ def test_one_that_fails_ends_all(failing: str) -> None:
         f"leaves {name}" for name in scripts.of_turn if name != failing
     )
     assert scripts.queue.n_requests == 0
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "failing"), [(1, "t"), (3, "t t.1 t.2"), (3, "t"), (3, "t.2")]
+)
+def test_an_error_takes_what_its_turn_had_with_it(n_samples: int, failing: str) -> None:
+    seen: list[weakref.ref[Any]] = []
+
+    class Words:
+        """Stands for a text of megabytes."""
+
+    class Refuses(Scripts):
+        async def answer(
+            self, request: Request, *, turn_id: str, **more: Any
+        ) -> AsyncGenerator[Event, None]:
+            words = Words()
+            seen.append(weakref.ref(words))
+            yield READ
+            if turn_id not in failing.split():
+                await asyncio.sleep(5)
+            await asyncio.sleep(0.01)
+            raise EngineError("It broke.")
+
+    async def hear() -> str:
+        try:
+            async for _ in fan_out(Refuses({}), n_samples).events():
+                pass
+        except EngineError as e:
+            return e.message
+        return ""
+
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        assert asyncio.run(hear()) == "It broke."
+        assert [ref() for ref in seen] == [None] * n_samples
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def test_a_first_sample_that_fails_before_its_prompt_is_read_lets_no_other_begin() -> None:

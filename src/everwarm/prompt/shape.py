@@ -8,24 +8,34 @@ rule looks only at what stands before, so that a longer history is shaped as the
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from everwarm.messages import Message, ToolCall, arguments_value, call_key
+from everwarm.messages import Message, Text, ToolCall, arguments_value, call_key
 from everwarm.prompt.call_ids import own_id
 from everwarm.request import Tool
 
 Dicts = list[dict[str, Any]]
+_SCHEMAS: Final = frozenset(("items", "additionalProperties", "anyOf", "oneOf", "allOf"))
+"""Keys of a JSON schema that hold schemas, besides `properties`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Habits:
     """What a chat template accepts, and keeps in its place. See `probe.habits_of`.
 
-    `own_id`: the dialect's pattern of ids that the model writes itself, see `call_ids`.
+    - `no_tools`: it takes a request without tools; if not, it is given an empty list of them.
+    - `tools`: it takes tools at all. `bare_schemas`: their parameters may lack a description.
+    - `tool_messages`: it writes results of tools; if not, calls and results become texts.
+    - `own_id`: the dialect's pattern of ids that the model writes itself, see `call_ids`.
     """
 
+    no_tools: bool = True
+    tools: bool = True
+    bare_schemas: bool = True
+    tool_messages: bool = True
     system_first: bool = True
     system_anywhere: bool = True
     users_in_a_row: bool = True
@@ -53,8 +63,37 @@ def tool_dicts(tools: Sequence[Tool]) -> Dicts:
     ]
 
 
+def shaped_tools(tools: Dicts | None, habits: Habits) -> Dicts | None:
+    """Tools as the template's input."""
+    if not tools or not habits.tools:
+        return None if habits.no_tools else []
+    return tools if habits.bare_schemas else [_described(t) for t in tools]
+
+
+def _described(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """The tool with an empty description and an empty `required` where a schema has none."""
+    function = tool["function"]
+    parameters = _filled(function["parameters"])
+    return {**tool, "function": {**function, "parameters": parameters}}
+
+
+def _filled(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_filled(s) for s in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    out = {k: _filled(v) if k in _SCHEMAS else v for k, v in schema.items()}
+    if isinstance(schema.get("properties"), Mapping):
+        members = ((k, _filled(v)) for k, v in schema["properties"].items())
+        described = {k: {"description": "", **v} if isinstance(v, dict) else v for k, v in members}
+        out = {"required": [], **out, "properties": described}
+    return out
+
+
 def shaped(messages: Sequence[Message], habits: Habits) -> Dicts:
     """Messages as the template's input."""
+    if not habits.tool_messages:
+        messages = [_as_text(m) for m in messages]
     out: Dicts = []
     names: dict[str, str] = {}
     waiting: Dicts = []  # calls that a template without parallel calls gets one by one
@@ -73,6 +112,18 @@ def shaped(messages: Sequence[Message], habits: Habits) -> Dicts:
             waiting = []
             _say(out, m, habits)
     return out + waiting
+
+
+def _as_text(m: Message) -> Message:
+    """A call or a result in words, for a template that would refuse or drop it."""
+    if m.role == "tool":
+        return Message("user", (Text(m.text),))
+    if not m.tool_calls:
+        return m
+    calls = (f'{{"name": {json.dumps(c.name)}, "arguments": {c.arguments}}}' for c in m.tool_calls)
+    kept = (p for p in m.parts if not isinstance(p, Text | ToolCall))
+    text = "\n".join([*([m.text] if m.text else []), *calls])
+    return Message("assistant", (*kept, Text(text)))
 
 
 def _say(out: Dicts, m: Message, habits: Habits) -> None:

@@ -108,9 +108,12 @@ class FanOut:
                 is_read.set()
             merged.put_nowait(error)
 
-        tasks = [asyncio.create_task(run(n)) for n in range(len(samples))]
-        for task in tasks:
+        def begun(n: int) -> asyncio.Task[None]:
+            task = asyncio.create_task(run(n))
             task.add_done_callback(over)
+            return task
+
+        tasks = [begun(n) for n in range(len(samples))]
         n_running = len(tasks)
         try:
             while n_running:
@@ -122,9 +125,12 @@ class FanOut:
                 else:
                     n_running -= 1
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
+            # An error holds this frame and its turn's. Were it held by them too, what the turns had
+            # would stay until the next full collection.
+            said = None
+            while not merged.empty():
+                merged.get_nowait()
 
     def _turn(self, index: int, request: Request, **more: Any) -> AsyncGenerator[Event, None]:
         if self.traces:
@@ -136,6 +142,14 @@ class FanOut:
             parse_s=self.parse_s,
             **more,
         )
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel what has not ended, and wait for it. The list is empty behind it."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    tasks.clear()
 
 
 def _tells_read(event: Event) -> bool:

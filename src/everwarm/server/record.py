@@ -51,7 +51,8 @@ def near_scaffold(prompt: Prompt, record: TurnRecord) -> Miss | None:
 
     Layers that cannot be cut go back to a checkpoint, and none is worth its bytes so near the end.
     """
-    end = max((m.at for m in prompt.marks if m.kind == "prompt"), default=None)
+    last = max((m.at for m in prompt.marks if m.kind != "prompt"), default=0)
+    end = min((m.at for m in prompt.marks if m.kind == "prompt" and m.at >= last), default=None)
     if end is None or record.cached_tokens < end:
         return None
     cause = f"{record.prefilled_tokens} tokens to the nearest checkpoint: what opens the reply"

@@ -32,6 +32,7 @@ from everwarm.job import (
 from everwarm.messages import MessageId
 from everwarm.prompt.dialects import families
 from everwarm.prompt.grammar import Wanted, check_schemas, wanted
+from everwarm.prompt.limits import limits_of
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
@@ -43,7 +44,7 @@ from everwarm.server.outbox import Outbox
 from everwarm.server.queue import Live, Queue
 from everwarm.server.record import Draft, Trace, log_line, lost, near_scaffold, without_words
 from everwarm.server.totals import Totals
-from everwarm.tokens import Mark, Prompt, Tokens, tokens_of
+from everwarm.tokens import Prompt, Tokens, fork_marks, tokens_of
 
 T = TypeVar("T")
 log = logging.getLogger("everwarm.turn")
@@ -169,12 +170,16 @@ class Turns:
 
     @property
     def model(self) -> ModelInfo:
-        """The model, with what its dialect can write."""
-        dialect = families.of(self.codec)
+        """The model, with what its dialect can write, and what was proved of its template."""
+        dialect, proof = self._renderer.dialect, self._renderer.proof
         return replace(
             self.engine.model,
             has_reasoning=dialect.reasoning is not None,
             has_tools=bool(dialect.calls),
+            dialect=dialect.name,
+            proved=proof.proved,
+            not_proved={str(kind): why for kind, why in proof.faults.items()},
+            limits=limits_of(proof, dialect),
         )
 
     async def count(self, request: Request) -> int:
@@ -355,7 +360,7 @@ class Turns:
         return Job(
             id=turn_id,
             tokens=prompt.tokens,
-            marks=_marks(request, prompt),
+            marks=prompt.marks if request.samples == 1 else fork_marks(prompt),
             sampling=sampling,
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             logprobs=request.logprobs,
@@ -384,14 +389,6 @@ class Turns:
         self.records.appendleft(record)
         self.totals.add(record)
         log.info(log_line(record))
-
-
-def _marks(request: Request, prompt: Prompt) -> tuple[Mark, ...]:
-    """Where to come back to. Samples of a prompt fork where the first of them begins to write."""
-    fork = len(prompt.tokens) - 1
-    if request.samples == 1 or fork <= max((m.at for m in prompt.marks), default=0):
-        return prompt.marks
-    return (*prompt.marks, Mark(fork, "prompt"))
 
 
 def _too_long(info: ModelInfo, fact: str) -> TooLong:
