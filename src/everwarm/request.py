@@ -74,6 +74,7 @@ class Request:
     as they stand, without messages or template. `samples`: how many replies are wanted to the
     prompt, each a turn of its own (`nth_sample`). `history` None: as the server is set.
     `forced_reply`: raw text in the model's dialect that it has to say, for benchmarks and tests.
+    `ignored`: paths of what the client sent besides, without which the answer is the same.
     """
 
     model: str | None
@@ -95,6 +96,7 @@ class Request:
     history: HistoryMode | None = None
     forced_reply: str | None = None
     samples: int = 1
+    ignored: tuple[str, ...] = field(default=(), compare=False)
 
 
 def nth_sample(request: Request, n: int) -> Request:

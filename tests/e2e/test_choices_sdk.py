@@ -51,8 +51,15 @@ def connected(server: Server) -> OpenAI:
 
 
 @pytest.fixture
-def client(server: Server) -> OpenAI:
-    return connected(server)
+def client(server: Server) -> Iterator[OpenAI]:
+    with connected(server) as client:
+        yield client
+
+
+@pytest.fixture
+def any_client(any_server: Server) -> Iterator[OpenAI]:
+    with connected(any_server) as client:
+        yield client
 
 
 def hi(text: str) -> list[Any]:
@@ -101,8 +108,10 @@ def records(server: Server, n: int) -> list[dict[str, Any]]:
 
 @STREAMED
 @pytest.mark.parametrize("n_words", [3, 300])
-def test_samples_share_one_prompt(any_server: Server, stream: bool, n_words: int) -> None:
-    client, server = connected(any_server), any_server
+def test_samples_share_one_prompt(
+    any_client: OpenAI, any_server: Server, stream: bool, n_words: int
+) -> None:
+    client, server = any_client, any_server
     asked: dict[str, Any] = {"temperature": 1.0, "seed": 7, "max_tokens": 6}
     asked["messages"] = hi(f"{stream} " + "word " * n_words)
     answer = ask(client, stream, n=4, **asked)
@@ -182,8 +191,8 @@ def test_every_sample_is_held_to_the_schema(client: OpenAI) -> None:
         assert json.loads(text)["kind"] in ("lake", "sea")
 
 
-def test_any_sample_can_be_gone_on_with(any_server: Server) -> None:
-    client, server = connected(any_server), any_server
+def test_any_sample_can_be_gone_on_with(any_client: OpenAI, any_server: Server) -> None:
+    client, server = any_client, any_server
     asked: dict[str, Any] = {"temperature": 1.0, "seed": 11, "max_tokens": 12}
     question = hi("Tell me of lakes. " * 20)
     answer = ask(client, False, messages=question, n=3, **asked)
@@ -267,8 +276,7 @@ def test_little_memory_and_a_short_queue_take_one_request_of_many_samples(
     monkeypatch.setenv("EVERWARM_MAX_QUEUE", "1")
     model = save_talker(tmp_path, smollm2)
     flags = ("--forced-replies", "--memory-budget", "1MiB", "--no-disk")
-    with serving(model, *flags) as server:
-        client = connected(server)
+    with serving(model, *flags) as server, connected(server) as client:
         body = {"everwarm": {"reply": "word " * 40}}
         asked: dict[str, Any] = {"messages": hi("Go on " * 20), "n": 8, "extra_body": body}
         with ThreadPoolExecutor(1) as pool:

@@ -111,7 +111,7 @@ HI_ITEM = {"role": "user", "content": "hi"}
         ([{"type": "item_reference", "id": ""}], "input.0.id", 400),
         ([{"type": "item_reference", "id": None}], "input.0.id", 400),
         ([{"type": "item_reference", "id": 5}], "input.0.id", 400),
-        ([{"type": "item_reference", "id": "x", "role": "user"}], "input.0.role", 400),
+        ([{"type": "item_reference", "id": "x", "role": "user"}], "input.0.id", 404),
     ],
 )
 def test_a_reference_to_nothing_is_refused_by_its_path(

@@ -25,6 +25,7 @@ _BARE = Tool("look", "Looks.", {"type": "object", "properties": {"at": {"type": 
 WITHOUT_TOOLS: Final = Frame(None, {}, _NOW)
 WITH_TOOLS: Final = Frame(tool_dicts([LOOK]), {}, _NOW)
 _BARE_TOOLS: Final = Frame(tool_dicts([_BARE]), {}, _NOW)
+_SPEAKERS: Final[tuple[Role, ...]] = ("system", "user", "assistant")
 
 
 def habits_of(splicer: Splicer) -> Habits:
@@ -61,6 +62,7 @@ def habits_of(splicer: Splicer) -> Habits:
         text_beside_thinking=keeps(
             user("u1w"), calls("x", "c1w"), result("c1w", "t1w"), habits=found, words=False
         ),
+        names=frozenset(r for r in _SPEAKERS if keeps(*_spoken(r), habits=found, also=("n1w",))),
     )  # fmt: skip
 
 
@@ -82,6 +84,13 @@ def _tool_habits(splicer: Splicer) -> Habits:
         refuses = takes(WITHOUT_TOOLS, found) and not takes(WITH_TOOLS, found)
         found = filled if takes(_BARE_TOOLS, filled) else replace(found, tools=not refuses)
     return found
+
+
+def _spoken(role: Role) -> list[Message]:
+    """A small conversation in which somebody of this role has a name."""
+    talk = [says("system")("s1w"), says("user")("u1w"), says("assistant")("a1w")]
+    named = [replace(m, name="n1w") if m.role == role else m for m in talk]
+    return [*(named if role == "system" else named[1:]), says("user")("u2w")]
 
 
 class _Keeps:

@@ -40,7 +40,7 @@ from everwarm.prompt.probe import find_turns, habits_of, reads_reasoning
 from everwarm.prompt.proof import prove
 from everwarm.prompt.quote import quotes_of
 from everwarm.prompt.samples import Replies
-from everwarm.prompt.shape import tool_dicts
+from everwarm.prompt.shape import shows_name, tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
 from everwarm.prompt.thinking import markers_of
 from everwarm.prompt.verbatim import Bounded, Path, Record, Records
@@ -82,7 +82,7 @@ class Renderer:
         self._records = Records()
         self._pieces = Pieces(codec, splicer.quotes)
         self._builder = Builder(splicer, self._pieces, self._records, self._replies, self.proof)
-        self._chains = Chains(self._head, self._replies)
+        self._chains = Chains(self._head, self._replies, splicer.habits)
         self._prompts: Bounded[object, tuple[Record, Prompt]] = Bounded(64)
         self._known: Bounded[MessageId, Counter[bytes]] = Bounded(_CONVERSATIONS)
         self._asked = Histories()
@@ -100,6 +100,12 @@ class Renderer:
     def verbatim(self) -> bool:
         """Whether replies come back word for word, unless a request asks for the template."""
         return self._mode == "verbatim" and bool(self.proof.proved)
+
+    def ignored(self, request: Request) -> tuple[str, ...]:
+        """Paths of what the template has no place for. From any thread."""
+        habits = self._splicer.habits
+        lost = any(m.name and not shows_name(m, habits) for m in request.messages)
+        return ("messages[].name",) if lost else ()
 
     def prompt(self, request: Request) -> Prompt:
         """The tokens to read for this request.

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from everwarm.messages import Message, Text, ToolCall, arguments_value, call_key
+from everwarm.messages import Message, Role, Text, ToolCall, arguments_value, call_key
 from everwarm.prompt.call_ids import own_id
 from everwarm.request import Tool
 
@@ -30,6 +30,7 @@ class Habits:
     - `tools`: it takes tools at all. `bare_schemas`: their parameters may lack a description.
     - `tool_messages`: it writes results of tools; if not, calls and results become texts.
     - `own_id`: the dialect's pattern of ids that the model writes itself, see `call_ids`.
+    - `names`: the roles whose speakers' names it writes.
     """
 
     no_tools: bool = True
@@ -46,6 +47,17 @@ class Habits:
     text_beside_thinking: bool = True
     call_id_length: int | None = None
     own_id: str = ""
+    names: frozenset[Role] = frozenset()
+
+
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+
+
+def shows_name(message: Message, habits: Habits) -> bool:
+    """Whether the template writes who says this. A name that is a role's own word is not written:
+    it would stand where the role stands."""
+    name = (message.name or "").strip().lower()
+    return bool(name) and message.role in habits.names and name not in _ROLES
 
 
 def tool_dicts(tools: Sequence[Tool]) -> Dicts:
@@ -123,7 +135,7 @@ def _as_text(m: Message) -> Message:
     calls = (f'{{"name": {json.dumps(c.name)}, "arguments": {c.arguments}}}' for c in m.tool_calls)
     kept = (p for p in m.parts if not isinstance(p, Text | ToolCall))
     text = "\n".join([*([m.text] if m.text else []), *calls])
-    return Message("assistant", (*kept, Text(text)))
+    return replace(m, parts=(*kept, Text(text)))
 
 
 def _say(out: Dicts, m: Message, habits: Habits) -> None:
@@ -142,7 +154,11 @@ def _say(out: Dicts, m: Message, habits: Habits) -> None:
         return
     if role == "user" and last and last["role"] == "tool" and not habits.user_after_tool:
         out.append({"role": "assistant", "content": ""})
-    out.append({"role": role, "content": m.text})
+    out.append({"role": role, "content": m.text, **_speaker(m)})
+
+
+def _speaker(m: Message) -> dict[str, str]:
+    return {"name": m.name} if m.name else {}
 
 
 def _reply(out: Dicts, entry: dict[str, Any], habits: Habits) -> None:
@@ -159,7 +175,7 @@ def _reply(out: Dicts, entry: dict[str, Any], habits: Habits) -> None:
 
 
 def _assistant(m: Message, habits: Habits) -> Dicts:
-    entry: dict[str, Any] = {"role": "assistant", "content": m.text}
+    entry: dict[str, Any] = {"role": "assistant", "content": m.text, **_speaker(m)}
     calls = [_call(c, habits) for c in m.tool_calls]
     if m.reasoning:
         entry["reasoning_content"] = m.reasoning

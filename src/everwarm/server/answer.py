@@ -25,10 +25,11 @@ from starlette.types import Receive, Scope, Send
 
 from everwarm.config import Settings
 from everwarm.errors import EverwarmError
-from everwarm.events import Finished, Progress
+from everwarm.events import Event, Finished, Progress, Started
 from everwarm.request import Request
 from everwarm.server.bodies import Bodies
 from everwarm.server.fan_out import Answers, FanOut
+from everwarm.server.ignored import header_of
 from everwarm.server.noted import Noted, Recorder
 from everwarm.server.record import Trace
 from everwarm.server.response_store import ResponseStore
@@ -79,6 +80,7 @@ class Answer:
         try:
             arrived = time.perf_counter()
             asked = noted.asked = await self._bodies.parsed(http, self._parse)
+            line.headers |= header_of(asked.request.ignored)
             encoder = _encoder(asked, Head(turn_id, self._model, int(time.time()), self._caches))
             parse_s = time.perf_counter() - arrived
             if self._recorder and asked.request.messages:
@@ -114,6 +116,7 @@ class Answer:
             chunks = [] if said is None else encoder.chunks(said)
             if said is not None:
                 noted.take(said)
+                line.heard(said.event)
                 if isinstance(said.event, Progress):
                     progress = said.event
                 if isinstance(said.event, Finished):
@@ -137,6 +140,7 @@ class Answer:
             if said is not None:
                 encoder.take(said)
                 noted.take(said)
+                line.heard(said.event)
                 has_begun = True
             if line.pace.left == 0:
                 if has_begun:
@@ -181,6 +185,11 @@ class _Line:
         self.send, self.headers, self.pace = send, headers, pace
         self.kind: str | None = None
 
+    def heard(self, event: Event) -> None:
+        """Take what the headers say out of an event; the first ones come before they are sent."""
+        if isinstance(event, Started):
+            self.headers |= header_of(event.ignored)
+
     async def start(self, kind: str) -> None:
         """Send the headers, once."""
         if self.kind is None:
@@ -208,6 +217,7 @@ class CountTokens:
         try:
             request = await self._bodies.parsed(http, parse_count)
             n = await self._turns.count(request)
+            headers |= header_of(request.ignored)
             answer = Response(orjson.dumps({"input_tokens": n}), 200, headers, "application/json")
         except EverwarmError as e:
             answer = _refuse(anthropic_error(e), headers)

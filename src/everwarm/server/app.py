@@ -85,24 +85,16 @@ def create_app(
     endpoints: dict[str, Any] = {
         **SessionRoutes(talking, bodies).endpoints(),
         **Board(turns, held, bodies).endpoints(),
+        **small.endpoints(),
         **ResponseRoutes(responses, namespace_of(settings), turns.running).endpoints(),
         "/v1/chat/completions": answer(formats.CHAT),
         "/v1/completions": answer(formats.COMPLETIONS),
         "/v1/responses": answer(formats.responses(responses)),
         "/v1/messages": answer(formats.MESSAGES),
         "/v1/messages/count_tokens": CountTokens(turns, bodies),
-        "/v1/models": small.models,
-        "/v1/models/{name:path}": small.model,
-        "/api/turns": small.recent,
-        "/api/ps": small.ps,
-        "/health": small.health,
-        "/ready": small.ready,
         "/": _page_or(pages.chat, small.root),
-        "/api/hello": small.root,
-        "/api/version": small.version,
         "/dashboard": pages.dashboard,
         "/web/{path:path}": pages.file,
-        "/openapi.json": small.openapi,
     }
     routes = [Route(p.path, endpoints[p.path], methods=list(p.methods)) for p in POLICIES]
     handlers: Any = {HTTPException: _not_here, EverwarmError: _refused}
@@ -166,6 +158,20 @@ class _Small:
 
     def __init__(self, turns: Turns, history: Database) -> None:
         self._turns, self._history = turns, history
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """What answers at each path."""
+        return {
+            "/v1/models": self.models,
+            "/v1/models/{name:path}": self.model,
+            "/api/turns": self.recent,
+            "/api/ps": self.ps,
+            "/health": self.health,
+            "/ready": self.ready,
+            "/api/hello": self.root,
+            "/api/version": self.version,
+            "/openapi.json": self.openapi,
+        }
 
     async def models(self, http: HttpRequest) -> Response:
         infos = [self._turns.model]

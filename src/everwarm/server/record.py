@@ -34,10 +34,11 @@ def without_words(record: TurnRecord) -> TurnRecord:
 
 
 def log_line(record: TurnRecord) -> str:
-    """All that a record tells, as `key=value`; of a miss, none of the user's texts."""
+    """A record in one line, without any text of the conversation."""
     shown = {k: v for k, v in asdict(record).items() if v is not None}
     if record.miss:
         shown["miss"] = f"{record.miss.part}: {record.miss.cause}"
+    shown["ignored"] = ",".join(record.ignored)
     return " ".join(f"{k}={_short(v)}" for k, v in shown.items())
 
 

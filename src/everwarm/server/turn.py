@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
@@ -30,6 +29,7 @@ from everwarm.job import (
     Token,
 )
 from everwarm.messages import MessageId
+from everwarm.prompt.call_ids import new_call_id
 from everwarm.prompt.dialects import families
 from everwarm.prompt.grammar import Wanted, check_schemas, wanted
 from everwarm.prompt.limits import limits_of
@@ -40,6 +40,7 @@ from everwarm.replies import ReplyStore, reply_id
 from everwarm.request import HistoryMode, Request
 from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.grammars import Compiler
+from everwarm.server.ignored import IgnoredFields
 from everwarm.server.outbox import Outbox
 from everwarm.server.queue import Live, Queue
 from everwarm.server.record import Draft, Trace, log_line, lost, near_scaffold, without_words
@@ -48,11 +49,6 @@ from everwarm.tokens import Prompt, Tokens, fork_marks, tokens_of
 
 T = TypeVar("T")
 log = logging.getLogger("everwarm.turn")
-
-
-def new_call_id() -> str:
-    """Alphanumeric only (one client strips the rest) and unguessable: it finds replies again."""
-    return "call" + secrets.token_hex(12)
 
 
 @dataclass(slots=True)
@@ -66,6 +62,7 @@ class Turns:
     running: dict[str, Live] = field(default_factory=dict)
     records: deque[TurnRecord] = field(default_factory=lambda: deque(maxlen=1000))
     totals: Totals = field(default_factory=Totals)
+    _ignored: IgnoredFields = field(init=False)
     _worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="everwarm-render")
     )
@@ -78,6 +75,7 @@ class Turns:
     def __post_init__(self) -> None:
         self.queue = Queue(self.settings.max_queue)
         self._ahead = Ahead(self.engine)
+        self._ignored = IgnoredFields(strict=self.settings.strict)
         mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
         self._renderer = Renderer(
             self.codec,
@@ -105,11 +103,14 @@ class Turns:
 
         `place`: its request's; without one it takes one of its own.
         """
+        ignored = (*request.ignored, *self._renderer.ignored(request))
+        self._ignored.check(ignored)
         self._check(request)
         with self.queue.place() if place is None else nullcontext():
             self._ahead.stop()
             live = self.running[turn_id] = live or Live(turn_id)
             draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
+            draft.set(ignored=ignored)
             try:
                 async for event in self._events(request, draft, live):
                     yield event
@@ -184,6 +185,7 @@ class Turns:
 
     async def count(self, request: Request) -> int:
         """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
+        self._ignored.check(request.ignored)
         renderer = self._renderer
         return await asyncio.to_thread(
             count_tokens, self.codec, request, renderer.splicer, renderer.length
@@ -202,7 +204,7 @@ class Turns:
         may_call = request.tool_choice != "none" and not prompt.kept_tools
         if prompt.kept_tools:
             draft.set(tools_from="conversation")
-        yield Started(len(prompt.tokens))
+        yield Started(len(prompt.tokens), draft.record.ignored)
         parser = ReplyParser(
             self.codec,
             tools=(*request.tools, *request.deferred),
