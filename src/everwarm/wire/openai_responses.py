@@ -233,7 +233,8 @@ def parse(body: bytes, namespace: str = "", stored: StoredItems | None = None) -
     `stored`: where the responses and items are found that it refers to.
     """
     b = wb.read(body, _Body, tags=_TAGS)
-    given = _given(b, Lookup(stored, namespace, _STORED.validate_python))
+    lookup = Lookup(stored, namespace, _STORED.validate_python)
+    given = lookup.conversation(b.previous_response_id, b.input)
     tools, names = named_tools(b.tools)
     choice, named = held.chosen(b.tool_choice)
     check_choice(b.tools, named, forced=choice == "required")
@@ -271,18 +272,6 @@ def parse(body: bytes, namespace: str = "", stored: StoredItems | None = None) -
         stored_input=stored_input(given) if b.store else None,
         session=wb.session_name(b.prompt_cache_key),
     )
-
-
-def _given(b: _Body, lookup: Lookup) -> list[GivenItem]:
-    """The items of the whole conversation: those that the body refers to, and its own."""
-    given = lookup.before(b.previous_response_id)
-    for i, item in enumerate(b.input):
-        path = f"input.{i}"
-        if isinstance(item, _Reference):
-            given.append(lookup.referred(item.id, path))
-        else:
-            given.append(GivenItem(item, path))
-    return given
 
 
 def _not_included(include: list[str]) -> list[str]:

@@ -77,8 +77,18 @@ class Lookup:
         self._items, self._namespace, self._read = items, namespace, read
         self._taken: set[str] = set()
 
-    def before(self, response_id: str | None) -> list[GivenItem]:
-        """The items in front of the input. Raises RequestError where the response is gone."""
+    def conversation(self, response_id: str | None, items: Iterable[Any]) -> list[GivenItem]:
+        """The items of a whole conversation: those of a response, and a request's own. Raises
+        RequestError where one that is meant is gone."""
+        given = self._before(response_id)
+        for i, item in enumerate(items):
+            path = f"input.{i}"
+            is_reference = item.type == "item_reference"
+            given.append(self._referred(item.id, path) if is_reference else GivenItem(item, path))
+        return given
+
+    def _before(self, response_id: str | None) -> list[GivenItem]:
+        """The items in front of the input."""
         if response_id is None:
             return []
         stored = self._items
@@ -93,9 +103,9 @@ class Lookup:
         self._taken.update(item.id for item in found)
         return [self._given(item, "previous_response_id") for item in found]
 
-    def referred(self, item_id: str, path: str) -> GivenItem:
-        """The item that a reference means. Raises RequestError where it is gone or already there:
-        a short body must not become a long conversation."""
+    def _referred(self, item_id: str, path: str) -> GivenItem:
+        """The item that a reference means. It may not be there already: a short body must not
+        become a long conversation."""
         stored = self._items
         found = None if stored is None else stored.item(self._namespace, item_id)
         if found is None:
