@@ -111,6 +111,7 @@ class Turns:
         live: Live | None = None,
     ) -> AsyncIterator[Event]:
         """The events of one turn. Closing the generator cancels the job; what was read is kept."""
+        request = self._renderer.fitted(request)
         ignored = (*request.ignored, *self._renderer.ignored(request))
         self._ignored.check(ignored)
         self._check(request)
@@ -186,7 +187,7 @@ class Turns:
         self._ignored.check(request.ignored)
         renderer = self._renderer
         return await asyncio.to_thread(
-            count_tokens, self.codec, request, renderer.splicer, renderer.length
+            count_tokens, self.codec, renderer.fitted(request), renderer.splicer, renderer.length
         )
 
     async def _events(self, request: Request, draft: Draft, live: Live) -> AsyncIterator[Event]:
