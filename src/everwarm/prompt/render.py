@@ -34,6 +34,7 @@ from everwarm.prompt.asked import Asked, Histories
 from everwarm.prompt.build import Builder, Standing
 from everwarm.prompt.chain import Chains, History
 from everwarm.prompt.dialects import families
+from everwarm.prompt.effort import Efforts
 from everwarm.prompt.length import Length
 from everwarm.prompt.pieces import Pieces
 from everwarm.prompt.probe import find_turns, habits_of, reads_reasoning
@@ -77,6 +78,7 @@ class Renderer:
             splicer.quotes = quotes_of(codec, think)
         self.proof = prove(splicer)
         self.markers = markers_of(codec, self.dialect, splicer)
+        self._efforts = Efforts(splicer)
         self._splicer = splicer
         self._replies = Replies(_CONVERSATIONS)
         self._records = Records()
@@ -100,6 +102,10 @@ class Renderer:
     def verbatim(self) -> bool:
         """Whether replies come back word for word, unless a request asks for the template."""
         return self._mode == "verbatim" and bool(self.proof.proved)
+
+    def fitted(self, request: Request) -> Request:
+        """The request in words that the template takes. From any thread."""
+        return replace(request, template_args=self._efforts.fitted(request.template_args))
 
     def ignored(self, request: Request) -> tuple[str, ...]:
         """Paths of what the model has no place for: names that its template does not write, and

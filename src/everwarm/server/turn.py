@@ -103,6 +103,7 @@ class Turns:
 
         `place`: its request's; without one it takes one of its own.
         """
+        request = self._renderer.fitted(request)
         ignored = (*request.ignored, *self._renderer.ignored(request))
         self._ignored.check(ignored)
         self._check(request)
@@ -188,7 +189,7 @@ class Turns:
         self._ignored.check(request.ignored)
         renderer = self._renderer
         return await asyncio.to_thread(
-            count_tokens, self.codec, request, renderer.splicer, renderer.length
+            count_tokens, self.codec, renderer.fitted(request), renderer.splicer, renderer.length
         )
 
     async def _events(self, request: Request, draft: Draft, live: Live) -> AsyncIterator[Event]:
