@@ -31,6 +31,7 @@ from everwarm.server.guard import Guard
 from everwarm.server.kept import Kept
 from everwarm.server.noted import Recorder
 from everwarm.server.policy import POLICIES, policy_of
+from everwarm.server.refusals import blame
 from everwarm.server.sessions.held import Held
 from everwarm.server.sessions.routes import Endpoint, SessionRoutes
 from everwarm.server.sessions.talking import Talking
@@ -121,6 +122,7 @@ def _description() -> str:
 
 
 def _refusal(http: HttpRequest, error: Exception) -> Response:
+    blame(http.scope, error)
     spell = anthropic_error if _is_anthropic(http) else openai_error
     status, body, headers = spell(error)
     return _json(body, status, headers)
@@ -221,5 +223,10 @@ class _Small:
         stats = await asyncio.to_thread(self._turns.engine.stats)
         running = [asdict(live) for live in self._turns.running.values()]
         return _json(
-            {"model": openai_model(self._turns.model), "engine": stats, "running": running}
+            {
+                "model": openai_model(self._turns.model),
+                "engine": stats,
+                "running": running,
+                "totals": self._turns.totals.shown(),
+            }
         )
