@@ -71,7 +71,9 @@ class Request:
     to be; calls are still possible where they are allowed. `thinking_budget`: tokens of reasoning,
     behind which it is closed; None: as the server is set. `raw`: text or token ids to be continued
     as they stand, without messages or template. `history` None: as the server is set.
-    `forced_reply`: raw text in the model's dialect that it has to say, for benchmarks and tests.
+    `sticky_reminders`: what was read stays, where an old message lost a reminder since; None: as
+    the server is set. `forced_reply`: raw text in the model's dialect that it has to say, for
+    benchmarks and tests.
     `ignored`: paths of what the client sent besides, without which the answer is the same.
     """
 
@@ -92,5 +94,6 @@ class Request:
     thinking_budget: int | None = None
     raw: str | tuple[int, ...] | None = None
     history: HistoryMode | None = None
+    sticky_reminders: bool | None = None
     forced_reply: str | None = None
     ignored: tuple[str, ...] = field(default=(), compare=False)
