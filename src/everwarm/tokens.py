@@ -69,3 +69,11 @@ class Prompt:
     thread: MessageId | None = None
     reminded: int = 0
     messages: tuple[Message, ...] = ()
+
+
+def fork_marks(prompt: Prompt) -> tuple[Mark, ...]:
+    """The marks of a prompt that gets several replies: where the first begins, the others fork."""
+    fork = len(prompt.tokens) - 1
+    if fork <= max((m.at for m in prompt.marks), default=0):
+        return prompt.marks
+    return (*prompt.marks, Mark(fork, "prompt"))

@@ -16,8 +16,8 @@ from everwarm.events import Event
 from everwarm.server.answer import Answer, CountTokens
 from everwarm.server.bodies import Bodies
 from everwarm.server.guard import Guard
-from everwarm.server.kept import Kept
 from everwarm.server.refusals import ALL_A_MINUTE, SAME_A_MINUTE, Refusals
+from everwarm.server.response_store import ResponseStore
 from everwarm.wire import formats
 
 AGENT = [("Host", "localhost"), ("User-Agent", "opencode/1.18.33 (linux; secret)")]
@@ -35,9 +35,12 @@ def app(settings: Settings | None = None) -> tuple[Guard, Scripted]:
             yield event
 
     turns, settings = Scripted(script), settings or Settings()
+    store = ResponseStore()
     paths: dict[str, Any] = {
-        "/v1/chat/completions": Answer(formats.CHAT, turns, settings, model="m", kept=Kept()),
-        "/v1/messages": Answer(formats.MESSAGES, turns, settings, model="m", kept=Kept()),
+        "/v1/chat/completions": Answer(
+            formats.CHAT, turns, settings, model="m", store=ResponseStore()
+        ),
+        "/v1/messages": Answer(formats.MESSAGES, turns, settings, model="m", store=store),
         "/v1/messages/count_tokens": CountTokens(Counts(), Bodies(settings.max_body)),
     }
 
