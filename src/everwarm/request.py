@@ -73,7 +73,9 @@ class Request:
     behind which it is closed; None: as the server is set. `raw`: text or token ids to be continued
     as they stand, without messages or template. `samples`: how many replies are wanted to the
     prompt, each a turn of its own (`nth_sample`). `history` None: as the server is set.
-    `forced_reply`: raw text in the model's dialect that it has to say, for benchmarks and tests.
+    `sticky_reminders`: what was read stays, where an old message lost a reminder since; None: as
+    the server is set. `forced_reply`: raw text in the model's dialect that it has to say, for
+    benchmarks and tests.
     `ignored`: paths of what the client sent besides, without which the answer is the same.
     """
 
@@ -94,6 +96,7 @@ class Request:
     thinking_budget: int | None = None
     raw: str | tuple[int, ...] | None = None
     history: HistoryMode | None = None
+    sticky_reminders: bool | None = None
     forced_reply: str | None = None
     samples: int = 1
     ignored: tuple[str, ...] = field(default=(), compare=False)

@@ -14,8 +14,9 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 import orjson
 from starlette.requests import ClientDisconnect
@@ -24,7 +25,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from everwarm.config import Settings
-from everwarm.errors import EverwarmError
+from everwarm.errors import EverwarmError, RequestError
 from everwarm.events import Event, Finished, Progress, Started
 from everwarm.request import Request
 from everwarm.server.bodies import Bodies
@@ -32,6 +33,7 @@ from everwarm.server.fan_out import Answers, FanOut
 from everwarm.server.ignored import header_of
 from everwarm.server.noted import Noted, Recorder
 from everwarm.server.record import Trace
+from everwarm.server.refusals import blame
 from everwarm.server.response_store import ResponseStore
 from everwarm.server.stream import KEEPALIVE_S, ClientGone, Pace, send_body, send_start, watched
 from everwarm.wire import sse
@@ -41,6 +43,7 @@ from everwarm.wire.errors import anthropic_error
 from everwarm.wire.format import Asked, Error, Format, Head
 
 log = logging.getLogger("everwarm.answer")
+STICKY: Final = "x-everwarm-sticky-reminders"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -79,7 +82,11 @@ class Answer:
         noted = Noted(http.headers)
         try:
             arrived = time.perf_counter()
-            asked = noted.asked = await self._bodies.parsed(http, self._parse)
+            sticky = _sticky_of(http)
+            asked = await self._bodies.parsed(http, self._parse)
+            if sticky is not None:
+                asked = replace(asked, request=replace(asked.request, sticky_reminders=sticky))
+            noted.asked = asked
             line.headers |= header_of(asked.request.ignored)
             encoder = _encoder(asked, Head(turn_id, self._model, int(time.time()), self._caches))
             parse_s = time.perf_counter() - arrived
@@ -94,6 +101,7 @@ class Answer:
         except Exception as e:
             if not isinstance(e, EverwarmError):
                 log.exception("an answer failed")
+            blame(scope, e)
             await self._failed(e, encoder, line, scope, receive)
         finally:
             if self._recorder:
@@ -220,6 +228,7 @@ class CountTokens:
             headers |= header_of(request.ignored)
             answer = Response(orjson.dumps({"input_tokens": n}), 200, headers, "application/json")
         except EverwarmError as e:
+            blame(scope, e)
             answer = _refuse(anthropic_error(e), headers)
         await answer(scope, receive, send)
 
@@ -235,6 +244,15 @@ def namespace_of(settings: Settings) -> str:
     """What separates callers with different keys."""
     key = settings.api_key
     return hashlib.sha256(key.encode()).hexdigest() if key else ""
+
+
+def _sticky_of(http: HttpRequest) -> bool | None:
+    """Whether reminders stay (`prompt/reminders.py`), where a client's headers say it. Clients can
+    be made to send a header where they cannot be made to send a field."""
+    given = http.headers.get(STICKY)
+    if given not in (None, "true", "false"):
+        raise RequestError(f"The header {STICKY} must be true or false.", param=STICKY)
+    return None if given is None else given == "true"
 
 
 def request_ids(http: HttpRequest, own: str) -> dict[str, str]:

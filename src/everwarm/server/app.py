@@ -30,6 +30,7 @@ from everwarm.server.bodies import Bodies, ReturnsMemory
 from everwarm.server.guard import Guard
 from everwarm.server.noted import Recorder
 from everwarm.server.policy import POLICIES, policy_of
+from everwarm.server.refusals import blame
 from everwarm.server.response_store import ResponseStore
 from everwarm.server.responses import ResponseRoutes
 from everwarm.server.sessions.held import Held
@@ -115,6 +116,7 @@ def _description() -> str:
 
 
 def _refusal(http: HttpRequest, error: Exception) -> Response:
+    blame(http.scope, error)
     spell = anthropic_error if _is_anthropic(http) else openai_error
     status, body, headers = spell(error)
     return _json(body, status, headers)
@@ -229,5 +231,10 @@ class _Small:
         stats = await asyncio.to_thread(self._turns.engine.stats)
         running = [asdict(live) for live in self._turns.running.values()]
         return _json(
-            {"model": openai_model(self._turns.model), "engine": stats, "running": running}
+            {
+                "model": openai_model(self._turns.model),
+                "engine": stats,
+                "running": running,
+                "totals": self._turns.totals.shown(),
+            }
         )

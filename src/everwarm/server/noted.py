@@ -6,7 +6,6 @@ the reply, on the history's writer thread. Who asks waits for none of it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,11 +15,11 @@ from everwarm.history import recorded
 from everwarm.history.database import Database
 from everwarm.history.recorded import Turn
 from everwarm.server.record import Trace
+from everwarm.server.refusals import client_of
 from everwarm.wire.choices import ChoiceEvent
 from everwarm.wire.format import Asked, reply_of
 
 NAMES: Final = ("x-session-id", "x-claude-code-session-id")
-_PRODUCT = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 
 @dataclass(slots=True)
@@ -49,8 +48,7 @@ class Noted:
     @property
     def client(self) -> str | None:
         """The program that asks."""
-        found = _PRODUCT.match(self.headers.get("user-agent", ""))
-        return found[0] if found else None
+        return client_of(self.headers.get("user-agent", ""))
 
 
 class Recorder:
@@ -80,7 +78,7 @@ def _write(
         caller=request.namespace,
         name=f"id:{noted.name}" if noted.name else f"thread:{trace.thread}",
         client=noted.client,
-        messages=request.messages,
+        messages=trace.messages,
         reply=reply_of(said.event for said in noted.said if said.index == index),
         record=record,
         thread=trace.thread,

@@ -80,6 +80,7 @@ class Turns:
         self._renderer = Renderer(
             self.codec,
             history=mode,
+            sticky_reminders=self.settings.sticky_reminders,
             store=self.store,
             control_tokens_in_text=self.settings.control_tokens_in_text,
             context_length=self.engine.model.context_length,
@@ -199,12 +200,8 @@ class Turns:
         draft.set(render_s=time.perf_counter() - began)
         job = self._job(request, prompt, draft.record.id)
         job = replace(job, forced=forced, grammar=grammar)
-        draft.set(prompt_tokens=len(prompt.tokens), new_tokens=prompt.new_tokens)
-        trace = draft.trace
-        trace.tokens, trace.thread = prompt.tokens[:], prompt.thread
+        draft.made(prompt)
         may_call = request.tool_choice != "none" and not prompt.kept_tools
-        if prompt.kept_tools:
-            draft.set(tools_from="conversation")
         yield Started(len(prompt.tokens), draft.record.ignored)
         parser = ReplyParser(
             self.codec,
@@ -233,7 +230,7 @@ class Turns:
             draft.set(completion_tokens=parser.n_tokens, reasoning_tokens=parser.n_reasoning)
             ids, reply = list(parser.ids), parser.message
             if ids and request.raw is None:
-                trace.reply = reply_id(prompt.head, reply)
+                draft.trace.reply = reply_id(prompt.head, reply)
                 remembered = self._worker.submit(self._renderer.remember, prompt, ids, reply)
         if draft.miss:
             draft.set(miss=await asyncio.wrap_future(draft.miss))
@@ -314,7 +311,9 @@ class Turns:
         """On the render thread, while the engine reads."""
         if record.prefilled_tokens <= max(record.new_tokens, 1):
             cause = self._renderer.unknown(prompt)
-            return Miss(at=0, part="whole prompt", cause=cause) if cause else None
+            if cause:
+                return Miss(at=0, part="whole prompt", cause=cause)
+            return self._renderer.moved(prompt)
         by_cache = max(0, record.prefilled_tokens - record.unseen_tokens)
         by_text = max(0, record.unseen_tokens - record.new_tokens)
         if not by_text and (found := near_scaffold(prompt, record)) is not None:
