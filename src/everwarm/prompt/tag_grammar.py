@@ -31,7 +31,7 @@ def tagged(
     for key, own in (properties if isinstance(properties, Mapping) else {}).items():
         own = own if isinstance(own, Mapping) else {}
         is_text = _may_be_text(own)
-        middle = tags.middle if is_text or not tags.other else tags.other
+        middle = tags.middle if is_text else _middle(tags, own)
         head = f"{literal(tags.open)} {words(key)} {literal(middle)}"
         if is_text and isinstance(own.get("enum"), list):
             values = " | ".join(words(str(v)) for v in own["enum"])
@@ -44,6 +44,14 @@ def tagged(
         made = rule("param", body)
         out.append(made if key in needed else f"{made}?")
     return " ".join(out)
+
+
+def _middle(tags: Tags, schema: Mapping[str, Any]) -> str:
+    """What stands between a key and a value of this schema, which is no text."""
+    given = schema.get("type")
+    kind = "number" if given == "integer" else given
+    own = dict(tags.others)
+    return own.get(str(kind), next(iter(own.values()), tags.middle))
 
 
 def words(text: str) -> str:

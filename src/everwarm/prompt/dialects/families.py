@@ -115,7 +115,7 @@ DEEPSEEK_V32 = CallSyntax(
     tags=Tags(
         open='<｜DSML｜parameter name="',
         middle='" string="true">',
-        other='" string="false">',
+        others=(("any", '" string="false">'),),
         close="</｜DSML｜parameter>\n",
     ),
     close="</｜DSML｜function_calls>",

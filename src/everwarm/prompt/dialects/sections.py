@@ -10,6 +10,9 @@ from everwarm.prompt.dialects.json_text import begins, blank_end
 from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
 from everwarm.prompt.draft import Draft
 
+_MOST_REREAD = 2**20
+"""Characters that may be read again, since they were no calls. Behind that, no more are looked for:
+else text that is made of nothing but beginnings would be read as often as it has them."""
 Mode = Literal["text", "reasoning", "call"]
 
 
@@ -37,6 +40,7 @@ class Sections:
             (self._bare if c.bare else self._marked).setdefault(c.open, []).append(c)
         self._reader: CallReader | None = None
         self._opened = ""
+        self._n_reread = 0
         self._trim, self._refused, self._wrapped = False, False, False
 
     def step(self) -> bool:
@@ -117,6 +121,7 @@ class Sections:
         end = reader.read(draft.text, final=draft.final)
         if end is None:
             return False
+        self._n_reread += reader.n_read - end
         draft.take(end)
         self.mode = "text"
         if reader.n_calls:
@@ -125,4 +130,6 @@ class Sections:
             self._refused = True
             draft.say(draft.gap + self._opened)
         draft.gap = ""
+        if self._n_reread > _MOST_REREAD:
+            self._marked, self._bare = {}, {}
         return True
