@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,13 +63,6 @@ def cut(codec: TextCodec, text: str, lengths: Iterable[int]) -> list[int]:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_dialect_is_found_by_the_template(sample_codec: MakeCodec, name: str) -> None:
     assert families.of(sample_codec(name)).name == SAMPLES[name].dialect
-
-
-def test_the_page_of_dialects_lists_them_all() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "dialects.md").read_text()
-    listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
-    found = dict.fromkeys(d.name for _, d in families.FAMILIES)
-    assert listed == [*found, *families.OTHERS]
 
 
 @pytest.mark.parametrize("name", SAMPLES)

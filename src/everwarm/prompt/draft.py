@@ -83,6 +83,11 @@ class Draft:
         """Whether no answer was begun: nothing was said, or nothing since reasoning or a call."""
         return self._kind is not Text
 
+    @property
+    def untold(self) -> bool:
+        """Whether nothing was told yet."""
+        return not self._parts and self._kind is None
+
     def take(self, n: int) -> str:
         """Take this many characters of the text."""
         text, self.text = self.text[:n], self.text[n:]
@@ -100,6 +105,9 @@ class Draft:
         known = [m for m in (*markers, *calls) if m]
         begun = len(self.text) - partial(self.text, known)
         at, _, marker = _first(self.text, known) or (len(self.text), 0, "")
+        if marker and not self.final and self._may_be_longer(at, marker, known):
+            marker = ""
+            begun = min(begun, at)
         if not self.final and at > begun:
             at, marker = begun, ""
         body = self.text[:at]
@@ -120,6 +128,11 @@ class Draft:
         self.gap = self.take(at - len(body))
         self.take(len(marker))
         return marker
+
+    def _may_be_longer(self, at: int, marker: str, known: Sequence[str]) -> bool:
+        """Whether a marker may still turn out to be the beginning of a longer one."""
+        rest = self.text[at : at + max(map(len, known))]
+        return any(m.startswith(rest) for m in known if len(m) > len(rest) >= len(marker))
 
     def _stop_may_begin(self) -> int:
         """The first place in the text where a stop text begins, or may turn out to."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from everwarm.prompt.call_ids import carried
-from everwarm.prompt.dialects.json_text import JsonObject, begins, blank_end
+from everwarm.prompt.dialects.json_text import JsonObject, begins, blank_end, words_of
 from everwarm.prompt.dialects.literals import LiteralReader
 from everwarm.prompt.dialects.nested import NestedReader
 from everwarm.prompt.dialects.objects import KEYS, called, valid_arguments
@@ -64,7 +64,7 @@ class CallReader:
         parse: Parse | None = None,
     ) -> None:
         self._draft, self._tools, self._parse = draft, tools, parse
-        self._close = next((s.close for s in syntaxes if s.close), "").split()
+        self._close = words_of(next((s.close for s in syntaxes if s.close), ""))
         self._objects = [(s, _lead(s), _first_word(s)) for s in syntaxes if s.object]
         self._named = [(s, _head(s), _first_word(s)) for s in syntaxes if not s.object]
         self._bare = all(s.bare for s in syntaxes)
@@ -130,7 +130,7 @@ class CallReader:
     def _begin_named(self, syntax: CallSyntax, found: re.Match[str]) -> bool:
         slots = found.groupdict()
         self._name = found["name"]
-        self._carried = carried(slots.get("n"), slots.get("id"))
+        self._carried = carried(slots.get("n"), slots.get("id")) if syntax.own_id else ""
         self._suffix = _suffix(syntax, self._name)
         ends = [*self._suffix[:1], *self._close]
         schema, at = self._tools.get(self._name, {}), found.end()
@@ -195,7 +195,8 @@ class CallReader:
         text = self._text
         blanks = " \t\r\n,;" if self._objects or self._in_list else " \t\r\n"
         at = blank_end(text, self._done, blanks)
-        if any(text.startswith(w, at) for w in self._close):
+        marks = self._close[:1] + [w for w in self._close if w[0] in "<["]
+        if any(text.startswith(w, at) for w in marks):
             end = self._past(self._close, at)
             return False if end is None else self._stop(end)
         if self._in_list and text.startswith("]", at):
@@ -214,7 +215,7 @@ class CallReader:
 
     def _whole(self) -> bool:
         """In a section that is read when it is complete."""
-        close = " ".join(self._close)
+        close = next((s for s in self._close), "")
         at = self._text.find(close, max(0, self.n_read - len(close))) if close else -1
         if at < 0 and (close or not self._final):
             return self._wait()
@@ -277,7 +278,7 @@ def _suffix(syntax: CallSyntax, name: str) -> Sequence[str]:
     text = syntax.call[syntax.object.stop :] if syntax.object else ""
     if not syntax.object:
         text = syntax.call.partition("«arguments»")[2]
-    return text.replace("«name»", name).split()
+    return words_of(text.replace("«name»", name))
 
 
 def _lead(syntax: CallSyntax) -> re.Pattern[str]:
@@ -315,7 +316,7 @@ def _behind_head(syntax: CallSyntax) -> str:
         return rf"\s*(?={opens}\s*(?:{closes}|[^\s,()\[\]{{}}]+?\s*{equals}))"
     if syntax.tags is None:
         return r"\s*(?=\{)"
-    ends = [w for w in (*_suffix(syntax, "")[:1], *syntax.close.split()[:1]) if w]
+    ends = [w for w in (*_suffix(syntax, "")[:1], *words_of(syntax.close)[:1]) if w]
     follows = "|".join(map(re.escape, [syntax.tags.open.strip(), *ends]))
     return rf"\s*(?={follows})"
 

@@ -53,7 +53,7 @@ class NestedReader:
         pairs: list[tuple[str, Any]] = []
         while found := self._open.match(self._text, blank_end(self._text, at)):
             key = found["key"]
-            value, at = self._value(found.end(), key, _inner(schema, key, self._tags.item), depth)
+            value, at = self._value(found.end(), key, _inner(schema, key, depth), depth)
             pairs.append((key, value))
         at = blank_end(self._text, at)
         types = declared_types(schema)
@@ -66,7 +66,7 @@ class NestedReader:
 
     def _value(self, at: int, key: str, schema: Mapping[str, Any], depth: int) -> tuple[Any, int]:
         close = self._tags.close.replace("«key»", key).strip()
-        types = declared_types(schema) if schema else {"any", "string"}
+        types = declared_types(schema)
         inner = self._open.match(self._text, blank_end(self._text, at))
         if inner and types != {"string"}:
             value, at = self._members(at, schema, depth + 1)
@@ -84,13 +84,13 @@ def _leaf(body: str, types: set[str]) -> Any:
         return []
     if not body and "object" in types:
         return {}
-    return value_of(body, types - {"any"} if "string" in types else types)
+    return value_of(body, types)
 
 
-def _inner(schema: Mapping[str, Any], key: str, item: str) -> Mapping[str, Any]:
-    """The schema of what stands under a key; empty where nothing is declared."""
+def _inner(schema: Mapping[str, Any], key: str, depth: int) -> Mapping[str, Any]:
+    """The schema of what stands under a key. An argument that is not declared is text."""
     properties, items = schema.get("properties"), schema.get("items")
     found = properties.get(key) if isinstance(properties, Mapping) else None
-    if found is None and key == item:
-        found = items
-    return found if isinstance(found, Mapping) else {}
+    if found is None and depth:
+        found = items if isinstance(items, Mapping) else {}
+    return found if isinstance(found, Mapping) else {"type": "string"}

@@ -40,6 +40,7 @@ class Sections:
             (self._bare if c.bare else self._marked).setdefault(c.open, []).append(c)
         self._reader: CallReader | None = None
         self._opened = ""
+        self._ended = ""
         self._n_reread = 0
         self._trim, self._refused, self._wrapped = False, False, False
 
@@ -68,24 +69,66 @@ class Sections:
         if self._trim:
             draft.take(blank_end(draft.text, 0))
             self._trim = not draft.text
+        if self._ended and not self._goes_on():
+            return False
+        if draft.untold and self._closes_nothing():
+            return False
         if self._bare and draft.fresh and not self._refused:
             bare = self._in_bare()
             if bare is not None:
                 return bare
-        think = self._dialect.reasoning
+        return self._to_marker()
+
+    def _to_marker(self) -> bool:
+        """Say the text up to the next marker, and go on behind it."""
+        draft, think = self._draft, self._dialect.reasoning
         opens, closes = self._dialect.text
         wrap = [closes] if self._wrapped else [opens] if draft.fresh else []
-        marker = draft.say_until([*(think[:1] if think else ()), *wrap], list(self._marked))
+        end = self._dialect.ends
+        marker = draft.say_until([*(think[:1] if think else ()), *wrap], [*self._marked, *end])
         if marker is None:
             return False
         if marker in self._marked:
             self._open(marker, self._marked[marker])
+        elif marker in end:
+            self._ended, draft.gap = draft.gap + marker, ""
         elif think and marker == think[0]:
             self.mode, self._wrapped, self._refused = "reasoning", False, False
         else:
             self._wrapped = marker == opens and not self._wrapped
             self._trim = True
         return True
+
+    def _goes_on(self) -> bool:
+        """Behind what ends a turn: where text follows all the same, it was text as well."""
+        draft = self._draft
+        at = blank_end(draft.text, 0)
+        if at == len(draft.text):
+            draft.take(at if draft.final else 0)
+            return False
+        if any(draft.text.startswith(m, at) for m in self._marked):
+            draft.take(at)
+        elif not draft.final and begins(draft.text, at, list(self._marked)):
+            return False
+        else:
+            draft.say(self._ended)
+        self._ended = ""
+        return True
+
+    def _closes_nothing(self) -> bool:
+        """Take a marker that closes reasoning where none was opened, at a reply's beginning.
+
+        Whether more must come to tell that.
+        """
+        draft, think = self._draft, self._dialect.reasoning
+        at = blank_end(draft.text, 0)
+        if think and draft.text.startswith(think[1], at):
+            draft.take(at + len(think[1]))
+            self._trim = True
+            return not draft.text
+        return bool(
+            think and not draft.final and at < len(draft.text) and begins(draft.text, at, think[1:])
+        )
 
     def _in_bare(self) -> bool | None:
         """At the beginning of an answer that may be a call; None: it is not."""

@@ -116,6 +116,7 @@ class CallSyntax:
 def _object_in(call: str) -> slice | None:
     start, end = call.find("{"), call.rfind("}") + 1
     shown = call[start:end].replace("«arguments»", '"«arguments»"') if start >= 0 else ""
+    shown = re.sub(r"(?<!\")«n»", "0", shown)
     try:
         value = json.loads(shown)
     except ValueError:
@@ -138,7 +139,7 @@ class Dialect:
     - `text`: what opens and closes an answer, where it is marked.
     - `glue`: what stands between two parts of a reply.
     - `tool_format`: mlx-lm's parser, where calls are in a notation of their own.
-    - `end`: what the model may write at the end of its turn although it is no token that ends one.
+    - `ends`: what the model may write at its turn's end although that is no token that ends one.
     - `origin`: how calls were found. `note`: what was corrected, or why there are none.
     """
 
@@ -148,6 +149,6 @@ class Dialect:
     text: tuple[str, str] = ("", "")
     glue: str = ""
     tool_format: str | None = None
-    end: str = ""
+    ends: tuple[str, ...] = ()
     origin: Origin = "known"
     note: str = ""

@@ -8,11 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from everwarm.prompt.dialects.json_text import begins, blank_end
+from everwarm.prompt.dialects.json_text import begins, blank_end, words_of
 from everwarm.prompt.dialects.syntax import Tags
-
-_WORD = re.compile(r"<[^<>\s]*>?|[^<\s]+")
-"""Words of a literal: blanks may stand between two tags, wherever the template has none."""
 
 
 class TagReader:
@@ -117,8 +114,7 @@ def _key_pattern(tags: Tags) -> re.Pattern[str]:
 
 def _loose(literal: str) -> str:
     """A literal's pattern: blanks may stand between its words, quotes may be missing."""
-    words = _WORD.findall(literal)
-    return r"\s*".join(re.escape(w).replace('"', '"?') for w in words)
+    return r"\s*".join(re.escape(w).replace('"', '"?') for w in words_of(literal))
 
 
 def _types(schema: Mapping[str, Any], name: str) -> set[str]:
