@@ -68,6 +68,7 @@ class CallReader:
         self._objects = [(s, _lead(s), _first_word(s)) for s in syntaxes if s.object]
         self._named = [(s, _head(s), _first_word(s)) for s in syntaxes if not s.object]
         self._bare = all(s.bare for s in syntaxes)
+        self._repeats = any(s.between is not None for s in syntaxes)
         self._listed = bool(self._objects) or any("[" in s.head for s in syntaxes)
         self._step = self._whole if any(s.own for s in syntaxes) else self._begin
         self._at, self._done, self.n_read = 0, 0, 0
@@ -199,6 +200,8 @@ class CallReader:
         if any(text.startswith(w, at) for w in marks):
             end = self._past(self._close, at)
             return False if end is None else self._stop(end)
+        if not self._final and begins(text, at, self._close):
+            return False
         if self._in_list and text.startswith("]", at):
             self._in_list, self._done = False, at + 1
             return True
@@ -206,11 +209,12 @@ class CallReader:
             return self._stop()
         firsts = [w for *_, w in (*self._objects, *self._named)]
         if at < len(text) and (
-            any(w and text.startswith(w, at) for w in firsts) or (self._in_list and "" in firsts)
+            any(w and text.startswith(w, at) for w in firsts)
+            or ((self._in_list or self._repeats) and "" in firsts)
         ):
             self._at, self._step = at, self._begin
             return True
-        waits = at == len(text) or begins(text, at, [*self._close, *firsts])
+        waits = at == len(text) or begins(text, at, firsts)
         return False if waits and not self._final else self._stop()
 
     def _whole(self) -> bool:

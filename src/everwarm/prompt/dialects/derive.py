@@ -80,7 +80,7 @@ class _Deriver:
             left, thought, right = (shown.behind_user(*messages) or "").partition(THOUGHT)
             if not thought:
                 continue
-            opens = self._edges.before(left, plain)
+            opens = self._edges.before(left, plain + right)
             closes = self._edges.behind(right.partition(TEXT)[0], opens) if opens else ""
             if closes and len(opens) <= _LONGEST_MARKER and closes not in self._ends:
                 self.found = replace(self.found, reasoning=(opens, closes))
@@ -111,8 +111,7 @@ class _Deriver:
             closes = ""
         at = right.find(closes) + len(closes)
         end = self._before_end(right[at:])
-        shows_end = self._edges.markers(end) and len(end) <= _LONGEST_MARKER
-        ends = (end.strip(),) if shows_end else ()
+        ends = (end.strip(),) if end.strip() and len(end) <= _LONGEST_MARKER else ()
         self.found = replace(self.found, text=(opens, closes), ends=ends)
 
     def _before_end(self, text: str) -> str:
@@ -131,7 +130,7 @@ class _Deriver:
         finder = CallFinder(
             self._renderings,
             self._edges,
-            bases=(self._scaffold(), said.partition(TEXT)[0]),
+            bases=(self._scaffold(), said.partition(TEXT)[0].removesuffix(self.found.text[0])),
             peel=self._peeled,
             end=said.partition(TEXT)[2].partition(self.found.text[1])[2]
             if self.found.text[1]

@@ -185,10 +185,14 @@ class CallFinder:
 
     def _without_end(self, text: str) -> str:
         """A reply without what ends its turn."""
-        stops = [at for s in self.stops if (at := text.find(s)) >= 0]
-        text = text[: min(stops, default=len(text))]
-        shared = self.edges.shared_end(text, self.end)
+        text = self._before_stop(text)
+        shared = self.edges.shared_end(text, self._before_stop(self.end))
         return text[: len(text) - len(shared)].rstrip() if shared.strip() else text.rstrip()
+
+    def _before_stop(self, text: str) -> str:
+        """A text up to the first token that ends a turn."""
+        stops = [at for s in self.stops if (at := text.find(s)) >= 0]
+        return text[: min(stops, default=len(text))]
 
     def _of_one(self, text: str, shown: _Shown, spelling: Spelling) -> CallSyntax:
         """A syntax by one call alone: no second may follow it."""

@@ -69,10 +69,10 @@ class Sections:
         if self._trim:
             draft.take(blank_end(draft.text, 0))
             self._trim = not draft.text
-        if self._ended and not self._goes_on():
-            return False
-        if draft.untold and self._closes_nothing():
-            return False
+        if self._ended:
+            return self._behind_end()
+        if draft.fresh and not self._wrapped and (begun := self._at_beginning()) is not None:
+            return begun
         if self._bare and draft.fresh and not self._refused:
             bare = self._in_bare()
             if bare is not None:
@@ -82,8 +82,7 @@ class Sections:
     def _to_marker(self) -> bool:
         """Say the text up to the next marker, and go on behind it."""
         draft, think = self._draft, self._dialect.reasoning
-        opens, closes = self._dialect.text
-        wrap = [closes] if self._wrapped else [opens] if draft.fresh else []
+        wrap = [self._dialect.text[1]] if self._wrapped else []
         end = self._dialect.ends
         marker = draft.say_until([*(think[:1] if think else ()), *wrap], [*self._marked, *end])
         if marker is None:
@@ -95,40 +94,43 @@ class Sections:
         elif think and marker == think[0]:
             self.mode, self._wrapped, self._refused = "reasoning", False, False
         else:
-            self._wrapped = marker == opens and not self._wrapped
-            self._trim = True
+            self._wrapped, self._trim = False, True
         return True
 
-    def _goes_on(self) -> bool:
+    def _behind_end(self) -> bool:
         """Behind what ends a turn: where text follows all the same, it was text as well."""
         draft = self._draft
         at = blank_end(draft.text, 0)
         if at == len(draft.text):
             draft.take(at if draft.final else 0)
             return False
-        if any(draft.text.startswith(m, at) for m in self._marked):
-            draft.take(at)
+        marker = max((m for m in self._marked if draft.text.startswith(m, at)), key=len, default="")
+        if marker:
+            draft.gap, self._ended = self._ended + draft.take(at), ""
+            draft.take(len(marker))
+            self._open(marker, self._marked[marker])
         elif not draft.final and begins(draft.text, at, list(self._marked)):
             return False
         else:
             draft.say(self._ended)
-        self._ended = ""
+            self._ended = ""
         return True
 
-    def _closes_nothing(self) -> bool:
-        """Take a marker that closes reasoning where none was opened, at a reply's beginning.
+    def _at_beginning(self) -> bool | None:
+        """Take what opens an answer, or closes reasoning that was none, at an answer's beginning.
 
-        Whether more must come to tell that.
+        None: there is nothing of it. Else whether there may be another step.
         """
-        draft, think = self._draft, self._dialect.reasoning
+        draft, think, opens = self._draft, self._dialect.reasoning, self._dialect.text[0]
+        stray = think[1] if think and draft.untold else ""
         at = blank_end(draft.text, 0)
-        if think and draft.text.startswith(think[1], at):
-            draft.take(at + len(think[1]))
-            self._trim = True
-            return not draft.text
-        return bool(
-            think and not draft.final and at < len(draft.text) and begins(draft.text, at, think[1:])
-        )
+        found = next((m for m in (opens, stray) if m and draft.text.startswith(m, at)), "")
+        if found:
+            draft.take(at + len(found))
+            self._wrapped, self._trim = found == opens, True
+            return True
+        waits = not draft.final and begins(draft.text, at, [opens, stray])
+        return False if waits and (opens or stray) else None
 
     def _in_bare(self) -> bool | None:
         """At the beginning of an answer that may be a call; None: it is not."""
