@@ -1,12 +1,16 @@
 """What one hostile or huge body does to everybody else on a running server.
 
-    python benchmarks/hostile_bodies.py MODEL_DIR [--only TEXT] [--out FILE]
+    python benchmarks/hostile_bodies.py MODEL_DIR [--only TEXT] [--alone] [--out FILE]
 
 A client in a process of its own has long replies streamed, one after the other, and asks `/health`
 twenty times a second. Beside them each body is sent once, all of them within the largest size that
 there may be. Written down for each: its answer, the largest gap within a stream, the slowest
 `/health`, and the server's memory before, at its highest, and a moment later. The first body is a
-short valid one: what a gap owes to the engine, which two replies share, and not to the body.
+short valid one: what a gap owes to the engine, which two replies share, and not to the body. So
+take a model whose step is short, as `everwarm bench make-model` writes them.
+
+A stream takes memory of its own as it grows. `--alone` has none beside: it says what a body leaves
+behind, when it is sent twice.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
@@ -231,37 +236,76 @@ def tried(port: int, pid: int, beside: Beside, path: str, make: Make) -> dict[st
     }
 
 
+def left_behind(port: int, pid: int, path: str, make: Make) -> dict[str, Any]:
+    """What a body leaves in memory where nothing else runs, when it comes for the second time."""
+    body = make()
+    status, _ = sent(port, path, body)
+    time.sleep(REST_S)
+    before = resident(pid)
+    sent(port, path, body)
+    time.sleep(REST_S)
+    after = resident(pid)
+    return {"status": status, "memory_before": before, "memory_after": after,
+            "after_of_before": round(after / before, 3)}  # fmt: skip
+
+
+@contextmanager
+def served(model: Path, context_length: int) -> Iterator[tuple[int, int]]:
+    """A server of this model: its port and its pid."""
+    with tempfile.TemporaryDirectory() as home:
+        env = os.environ | {"EVERWARM_HOME": home}
+        flags = ["--port", "0", "--no-disk", "--no-remember", "--no-record", "--no-cache"]
+        flags += ["--context-length", str(context_length)]
+        command = [sys.executable, "-m", "everwarm", "serve", str(model), *flags]
+        server = subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert server.stdout is not None
+        try:
+            yield int(server.stdout.readline().split(":")[-1].split("/")[0]), server.pid
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
+def beside_streams(port: int, pid: int, chosen: dict[str, tuple[str, Make]]) -> dict[str, Any]:
+    """Each body once, while replies are streamed."""
+    results: dict[str, Any] = {}
+    with Beside(port) as beside:
+        start = time.perf_counter()
+        time.sleep(5)
+        results["nothing"] = beside.between(start, time.perf_counter())
+        for name, (path, make) in chosen.items():
+            results[name] = tried(port, pid, beside, path, make)
+            print(name, json.dumps(results[name]), flush=True)
+    return results
+
+
+def alone(port: int, pid: int, chosen: dict[str, tuple[str, Make]]) -> dict[str, Any]:
+    """Each body twice, with nothing beside it."""
+    results: dict[str, Any] = {}
+    for name, (path, make) in chosen.items():
+        results[name] = left_behind(port, pid, path, make)
+        print(name, json.dumps(results[name]), flush=True)
+    return results
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--only", default="", help="only bodies whose name holds this")
     parser.add_argument("--without", default="\0", help="no bodies whose name holds this")
+    parser.add_argument("--alone", action="store_true", help="what bodies leave in memory")
+    parser.add_argument("--context-length", type=int, default=8192)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/hostile_bodies.json"))
     args = parser.parse_args()
-    results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as home:
-        env = os.environ | {"EVERWARM_HOME": home}
-        flags = ["--port", "0", "--no-disk", "--no-remember", "--no-record", "--no-cache"]
-        command = [sys.executable, "-m", "everwarm", "serve", str(args.model), *flags]
-        server = subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        assert server.stdout is not None
-        port = int(server.stdout.readline().split(":")[-1].split("/")[0])
-        try:
-            with Beside(port) as beside:
-                start = time.perf_counter()
-                time.sleep(5)
-                results["nothing"] = beside.between(start, time.perf_counter())
-                for name, (path, make) in bodies().items():
-                    if args.only in name and args.without not in name:
-                        results[name] = tried(port, server.pid, beside, path, make)
-                        print(name, json.dumps(results[name]), flush=True)
-        finally:
-            server.terminate()
-            server.wait(60)
+    chosen = {n: b for n, b in bodies().items() if args.only in n and args.without not in n}
+    with served(args.model, args.context_length) as (port, pid):
+        results = (alone if args.alone else beside_streams)(port, pid, chosen)
     worst = {
-        k: max(r[k] for n, r in results.items() if n != "nothing") for k in ("gap_s", "health_s")
+        k: max(r[k] for n, r in results.items() if k in r and n != "nothing")
+        for k in ("gap_s", "health_s", "after_of_before")
+        if any(k in r for r in results.values())
     }
     document = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "

@@ -1,6 +1,6 @@
 """Does memory stay what was promised? Eight sessions in a budget of three, on a slow disk.
 
-    python benchmarks/memory_promise.py [MODEL] [--turns N] [--json FILE]
+    python benchmarks/memory_promise.py [MODEL] [--turns N] [--tokens N] [--json FILE]
 
 Sessions take turns, two at a time. MLX's own peak is held against budget + weights + what one chunk
 of prefill takes besides its rows; the cache's account is looked at behind every turn.
@@ -30,7 +30,7 @@ from everwarm.job import Ended, Failed, Job, Output
 from everwarm.request import Sampling
 from everwarm.tokens import Mark, tokens_of
 
-SESSIONS, ROOM_FOR, TOKENS, CHUNK = 8, 3, 400, 128
+SESSIONS, ROOM_FOR, CHUNK = 8, 3, 128
 SLOW_BYTES_PER_S = 3e6
 DEFAULT = Path.home() / ".everwarm/models/SmolLM2-135M-Instruct"
 
@@ -70,19 +70,19 @@ def wait(out: queue.SimpleQueue[Output]) -> str:
     return "failed" if isinstance(last, Failed) else last.reason
 
 
-def prompt(session: int, turn: int) -> Job:
-    n = TOKENS + 40 * turn
+def prompt(session: int, turn: int, tokens: int) -> Job:
+    n = tokens + 40 * turn
     own = tokens_of(100 + (session * 977 + i * 31) % 4000 for i in range(n))
     marks = (Mark(40, "system"), Mark(n - 3, "prompt"))
     return Job(f"s{session}t{turn}", own, marks, Sampling(), 12)
 
 
-def measured(model: str, turns: int, home: Path) -> dict[str, Any]:
+def measured(model: str, turns: int, tokens: int, home: Path) -> dict[str, Any]:
     seen: dict[str, Any] = {"account": 0.0}
     made: list[Parts] = []
 
     def parts(wake: Any) -> Parts:
-        budget = ROOM_FOR * bytes_of(model, TOKENS + 40 * turns + 12)
+        budget = ROOM_FOR * bytes_of(model, tokens + 40 * turns + 12)
         settings = Settings(home=home, memory_budget=budget, prefill_step=CHUNK)
         made.append(open_parts(model, settings, wake, SlowFiles()))
         seen["activations"] = activations(made[0].loaded.model)
@@ -102,7 +102,7 @@ def measured(model: str, turns: int, home: Path) -> dict[str, Any]:
     ends = []
     for turn in range(turns):
         for session in range(0, SESSIONS, 2):
-            outs = [ask(engine, prompt(session + k, turn)) for k in (0, 1)]
+            outs = [ask(engine, prompt(session + k, turn, tokens)) for k in (0, 1)]
             for out in outs:
                 ends.append(wait(out))
                 engine.call(look).result(60)
@@ -120,11 +120,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default=str(DEFAULT))
     parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=400, help="of each session's first prompt")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     home = Path(tempfile.mkdtemp())
     try:
-        result = measured(args.model, args.turns, home)
+        result = measured(args.model, args.turns, args.tokens, home)
     finally:
         shutil.rmtree(home, ignore_errors=True)
     print(json.dumps(result, indent=1))

@@ -1,8 +1,13 @@
-"""A real tokenizer with small chat templates of our own."""
+"""A real tokenizer with small chat templates of our own.
+
+`EVERWARM_TEMPLATES=DIR` adds the published templates in a directory (`*.jinja`) to `any_codec`.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,11 +16,16 @@ import pytest
 from dialect_samples import SAMPLES, Sample
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tool_parsers import json_tools
-from prompt_templates import MARKERS
+from prompt_templates import HABITS, MARKERS, PROVED
 from transformers import AutoTokenizer
 
 from everwarm.engine.text import TextCodec
 
+PUBLISHED = sorted(Path(os.environ.get("EVERWARM_TEMPLATES") or os.devnull).glob("*.jinja"))
+_MARKER = re.compile(
+    r"<\|[^<>|\s]+\|?>|<[^<>|\s]+\|>|<｜[^<>｜]+｜>|\[/?[A-Z_]+\]|\]~!?b?\w*\[|\]<\]\w+\[>\["
+    r"|</?(?:think|tool_call|tool_response|arg_key|arg_value|assistant|user|system|\w+_turn|s)>"
+)
 PLAIN = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -107,3 +117,20 @@ def _sample_codec(smollm2: Path, sample: Sample, template: str) -> TextCodec:
             tool_parser=module.parse_tool_call,
         )
     )
+
+
+@pytest.fixture(params=[*PROVED, *HABITS, *SAMPLES, *(p.stem for p in PUBLISHED)])
+def any_codec(
+    request: pytest.FixtureRequest,
+    codec: Callable[..., TextCodec],
+    sample_codec: Callable[[str], TextCodec],
+    marked_codec: Callable[[str, list[str]], TextCodec],
+) -> TextCodec:
+    """The codec of each template at hand, with its markers as tokens."""
+    name = request.param
+    if own := (PROVED | HABITS).get(name):
+        return codec(own)
+    if name in SAMPLES:
+        return sample_codec(name)
+    template = next(p for p in PUBLISHED if p.stem == name).read_text(encoding="utf-8")
+    return marked_codec(template, sorted(set(_MARKER.findall(template))))

@@ -95,8 +95,8 @@ _TYPED = (
     "{{ v if v is string else v | tojson }}<|close|>arg<|sep|>{% endfor %}"
 )
 _NESTED = (
-    "{% macro tags(k, v) %}<{{ k }}>{% if v is mapping %}{% for a, b in v.items() %}{{ tags(a, b) }}"
-    "{% endfor %}{% elif v is string or v is not iterable %}{{ v if v is string else v | tojson }}"
+    "{% macro tags(k, v) %}<{{ k }}>{% if v is mapping %}{% for a, b in v.items() %}"
+    "{{ tags(a, b) }}{% endfor %}{% elif v is string or v is not iterable %}{{ v if v is string else v | tojson }}"
     "{% else %}{% for b in v %}{{ tags('item', b) }}{% endfor %}{% endif %}</{{ k }}>{% endmacro %}"
 )
 _PYTHON = (
@@ -104,8 +104,8 @@ _PYTHON = (
     "{{ v | tojson }}{% if not loop.last %}, {% endif %}{% endfor %})"
 )
 _FENCED = (
-    "{{ '\\nAction:\\n```json\\n[\\n' }}{% for c in m.tool_calls %}{{ '    {\\n        \"tool_name\": '"
-    " }}{{ c.function.name | tojson }}{{ ',\\n        \"parameters\": ' }}"
+    "{{ '\\nAction:\\n```json\\n[\\n' }}{% for c in m.tool_calls %}"
+    "{{ '    {\\n        \"tool_name\": ' }}{{ c.function.name | tojson }}{{ ',\\n        \"parameters\": ' }}"
     "{{ c.function.arguments | tojson(indent=4) }}{{ '\\n    }' }}"
     "{% if not loop.last %}{{ ',\\n' }}{% endif %}{% endfor %}{{ '\\n]\\n```' }}"
 )
@@ -140,7 +140,8 @@ NOTATIONS: dict[str, str] = {
     ),
     "a bare list of python calls": chat(each(_PYTHON, ", ", "[", "]")),
     "python calls on lines": chat(
-        each(_PYTHON, "\n", "<function_calls>\n", "\n</function_calls>"), think=("[THINK]", "[/THINK]")
+        each(_PYTHON, "\n", "<function_calls>\n", "\n</function_calls>"),
+        think=("[THINK]", "[/THINK]"),
     ),
     "typed tags between words": chat(
         each('<|open|>call tool="' + NAME + '" index="{{ loop.index }}"<|sep|>' + _TYPED
@@ -163,8 +164,8 @@ NOTATIONS: dict[str, str] = {
         '{"name": "' + NAME + '", "arguments": ' + ARGS + "}", end="<|sep|>\n\n",
     ),
     "values without tags of their own": chat(
-        each('<function name="' + NAME + '">' + _keyed('<param name="', '"><![CDATA[', "]]></param>")
-             + "</function>")
+        each('<function name="' + NAME + '">'
+             + _keyed('<param name="', '"><![CDATA[', "]]></param>") + "</function>")
     ),
 }  # fmt: skip
 """By what is odd about them."""

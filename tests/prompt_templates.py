@@ -71,6 +71,87 @@ REPEATS_REPLIES = (
     "{% endfor %}" + _ASK
 )  # fmt: skip
 
+_CHAT = "{% if m.role == 'assistant' and not m.tool_calls %}"
+# Mistral's: nothing opens a reply, the system prompt stands before the last question.
+NO_SCAFFOLD_MOVES_SYSTEM = (
+    "{% set led = messages[0].role == 'system' %}{% for m in messages %}"
+    "{% if m.role == 'user' %}<|user|>{% if loop.last and led %}{{ messages[0].content }} "
+    "{% endif %}{{ m.content }}<|tools|>{% elif m.role == 'tool' %}<|observation|>{{ m.content }}"
+    "<|tools|>{% elif m.role == 'assistant' %}{{ m.content }}" + _CALLS + "<|im_end|>"
+    "{% endif %}{% endfor %}"
+)
+# Phi's: another end where no reply is asked for; tools, calls and results are dropped.
+OTHER_END_WITHOUT_SCAFFOLD = (
+    "{% for m in messages if m.role in ('system', 'user', 'assistant') %}<|{{ m.role }}|>\n"
+    "{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}<|endoftext|>{% endif %}"
+)
+# RWKV's: no control token at all.
+NO_CONTROL_TOKENS = (
+    "{% for m in messages if m.role in ('system', 'user', 'assistant') %}"
+    "{{ m.role | title }}: {{ m.content | trim }}\n\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+# Command R+'s: it cannot do without tools, nor without descriptions; an instruction comes last;
+# nothing ends a turn behind calls.
+DESCRIBED_TOOLS = (
+    "<|system|>{% for t in tools %}{% for name, p in t.function.parameters.properties | items %}"
+    "{{ name + ' (' + p.type + '): ' + p.description }}{% endfor %}{% endfor %}<|im_end|>"
+    "{% for m in messages %}" + _CHAT + "<|assistant|>{{ m.content }}<|im_end|>"
+    "{% elif m.role == 'assistant' %}<|assistant|>{{ m.content }}" + _CALLS +
+    "{% else %}<|{{ 'user' if m.role == 'user' else 'system' }}|>{{ m.content }}<|im_end|>"
+    "{% endif %}{% endfor %}<|system|>Now write.<|im_end|>"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)  # fmt: skip
+# Gemma 2's: no system prompt, no results; strict turns.
+TURNS_ALONE = (
+    "{% for m in messages %}{% if m.role not in ('user', 'assistant') %}"
+    "{{ raise_exception('only users and replies') }}{% endif %}"
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles alternate') }}"
+    "{% endif %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Tools are refused in words.
+NO_TOOLS = "{% if tools %}{{ raise_exception('this model has no tools') }}{% endif %}" + TURNS_ALONE
+# Kimi K3's: an answer has a closing of its own, and many tokens open a reply.
+CLOSES_TEXTS = (
+    _TOOLS + "{% for m in messages %}<|{{ 'observation' if m.role == 'tool' else m.role }}|>"
+    "{{ m.content }}" + _CALLS + "{% if m.role == 'assistant' %}<|close|>text{% endif %}<|im_end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>channel one, effort high, "
+    "format plain: {% endif %}"
+)
+
+HABITS = {
+    "no_scaffold_moves_system": NO_SCAFFOLD_MOVES_SYSTEM,
+    "other_end_without_scaffold": OTHER_END_WITHOUT_SCAFFOLD,
+    "no_control_tokens": NO_CONTROL_TOKENS,
+    "described_tools": DESCRIBED_TOOLS,
+    "turns_alone": TURNS_ALONE,
+    "no_tools": NO_TOOLS,
+    "closes_texts": CLOSES_TEXTS,
+}
+# What follows a reply depends on it, for one kind of reply only.
+_AFTER = (
+    _TOOLS + "{% set ns = namespace(said='') %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{{ ns.said }}{% set ns.said = '' %}{{ m.content }}" + _CALLS + "<|im_end|>\n"
+    "{% if m.role == 'assistant' %}«»{% endif %}{% endfor %}" + _ASK
+)  # fmt: skip
+_CALL_WORDS = "{% set ns.said = m.content ~ (m.tool_calls[-1].function.arguments | tojson) %}"
+REPEATS = {
+    "texts": _AFTER.replace("«»", "{% set ns.said = m.content %}"),
+    "calls": _AFTER.replace(
+        "«»", "{% if (m.tool_calls or []) | length == 1 %}" + _CALL_WORDS + "{% endif %}"
+    ),
+    "parallel_calls": _AFTER.replace(
+        "«»", "{% if (m.tool_calls or []) | length > 1 %}" + _CALL_WORDS + "{% endif %}"
+    ),
+    "results": _AFTER.replace(
+        "«»",
+        "{% if messages | selectattr('role', 'equalto', 'tool') | list %}"
+        "{% set ns.said = m.content %}{% endif %}",
+    ),
+    "reasoning": _AFTER.replace("«»", "{% set ns.said = m.reasoning_content or '' %}"),
+}
 PROVED = {
     "drops_reasoning": DROPS_REASONING,
     "no_end_of_turn": NO_END_OF_TURN,
@@ -79,4 +160,4 @@ PROVED = {
     "one_call_and_date": ONE_CALL_AND_DATE,
 }
 MARKERS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<|system|>", "<|user|>",
-           "<|assistant|>", "<|observation|>", "<|tools|>"]  # fmt: skip
+           "<|assistant|>", "<|observation|>", "<|tools|>", "<|close|>"]  # fmt: skip

@@ -93,7 +93,8 @@ class Codec(Protocol):
         now: datetime | None = None,
     ) -> str:
         """Run the chat template. `scaffold`: with the generation prompt at its end. `now`: the
-        time that it sees; unset, the real one. Nothing that is passed in is written to.
+        time that it sees; unset, the real one. `tools`: None is no tools, as is an empty list for
+        templates that go through it. Nothing that is passed in is written to.
 
         Raises RequestError(param="messages") with the template's own words where it refuses.
         """

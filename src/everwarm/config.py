@@ -176,6 +176,13 @@ class Settings:
         "true or false",
         "--forced-replies",
     )
+    strict: bool = _setting(
+        False,
+        "Refuse what is otherwise accepted without effect and listed in x-everwarm-ignored. For "
+        "tests of clients.",
+        "true or false",
+        "--strict",
+    )
     max_queue: int = _setting(
         32,
         "Requests that may wait or run; one more is answered with 503.",
@@ -299,6 +306,7 @@ _READERS: dict[str, Callable[[object], object]] = {
     "cache": values.flag,
     "control_tokens_in_text": values.flag,
     "forced_replies": values.flag,
+    "strict": values.flag,
     "disk": values.flag,
     "memory_budget": values.nbytes,
     "disk_budget": values.nbytes,

@@ -33,9 +33,10 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request is taken up. Sent before anything is read."""
+    """The request is taken up. Sent before anything is read. `ignored`: as in `TurnRecord`."""
 
     prompt_tokens: int
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,8 @@ class TurnRecord:
     `tools_from`: `conversation` where the request brought no tools but continues a conversation
     that has some: they are shown to the model, and calls are made impossible. `miss`: only where
     more was read than was new. `thinking_cut`: the thinking budget was spent and closed the
-    reasoning; its end marker is among `reasoning_tokens`.
+    reasoning; its end marker is among `reasoning_tokens`. `ignored`: paths of fields that the
+    client sent and that were not used, since the answer is the same without them.
 
     Phases are in seconds, on a monotonic clock, and follow each other: `parse_s` body to request,
     `render_s` request to tokens, `wait_s` until the engine took it up, `restore_s` match and
@@ -148,6 +150,7 @@ class TurnRecord:
     cached_from: CachedFrom = "nothing"
     tools_from: Literal["request", "conversation"] = "request"
     miss: Miss | None = None
+    ignored: tuple[str, ...] = ()
     parse_s: float = 0.0
     render_s: float = 0.0
     wait_s: float = 0.0

@@ -6,7 +6,7 @@ The engine will one day live in a process of its own, so everything here could b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from everwarm.errors import EverwarmError
@@ -17,7 +17,12 @@ from everwarm.tokens import Mark, Tokens
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A loaded model as the world sees it. `created` is unix seconds, stable across starts."""
+    """A loaded model as the world sees it. `created` is unix seconds, stable across starts.
+
+    `dialect`: how it writes reasoning and calls. `proved`: the kinds of replies that are read again
+    word for word, `not_proved`: the others, each with the reason. `limits`: what does not hold, in
+    sentences for people.
+    """
 
     id: str
     context_length: int
@@ -29,6 +34,10 @@ class ModelInfo:
     has_reasoning: bool = False
     has_tools: bool = False
     aliases: tuple[str, ...] = ()
+    dialect: str = ""
+    proved: tuple[str, ...] = ()
+    not_proved: Mapping[str, str] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,11 +55,15 @@ Part = Text | Reasoning | ToolCall
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One entry of a conversation. `tool_call_id` says which call a tool message answers."""
+    """One entry of a conversation. `tool_call_id` says which call a tool message answers.
+
+    `name`: who speaks, where several share a role. A model's reply has none.
+    """
 
     role: Role
     parts: tuple[Part, ...]
     tool_call_id: str | None = None
+    name: str | None = None
     _content: bytes = field(default=b"", init=False, repr=False, compare=False)
     _reasoning: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -96,10 +100,13 @@ def canonical(message: Message) -> bytes:
     """Spell a message so that all spellings of the same content are the same bytes.
 
     Reasoning is left out, as are markers that move; outer whitespace is trimmed, arguments are
-    compared as JSON values. A call's id is left out too: it is a name, not content.
+    compared as JSON values. A call's id is left out too: it is a name, not content. Who speaks is
+    part of a message, but not of a reply: the model gave itself no name.
     """
     text = without_markers(message.text).strip().encode("utf-8", "surrogatepass")
     form = b"%s\0%d\0%s" % (message.role.encode(), len(text), text)
+    if message.name and message.role != "assistant":
+        form += b"\1" + message.name.encode("utf-8", "surrogatepass")
     calls = message.tool_calls
     return form + _spelled_calls(calls) if calls else form
 

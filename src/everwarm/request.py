@@ -72,6 +72,7 @@ class Request:
     behind which it is closed; None: as the server is set. `raw`: text or token ids to be continued
     as they stand, without messages or template. `history` None: as the server is set.
     `forced_reply`: raw text in the model's dialect that it has to say, for benchmarks and tests.
+    `ignored`: paths of what the client sent besides, without which the answer is the same.
     """
 
     model: str | None
@@ -92,3 +93,4 @@ class Request:
     raw: str | tuple[int, ...] | None = None
     history: HistoryMode | None = None
     forced_reply: str | None = None
+    ignored: tuple[str, ...] = field(default=(), compare=False)

@@ -14,7 +14,8 @@ Tokens = array  # array('i'): 4 bytes a token, comparable and sliceable at memor
 MarkKind = Literal["system", "user", "last", "prompt"]
 """`system`: end of tools and system prompt. `user`: start of a user message, or of one more system
 message in the head. `last`: before the request's last message, where that is none of them.
-`prompt`: end of the messages, before the generation scaffold."""
+`prompt`: end of the messages, before the generation scaffold; behind a long one, or where none is
+known, before the last token."""
 
 
 def tokens_of(ids: Iterable[int] = ()) -> Tokens[int]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from everwarm.cli.why import diff, lines
+from everwarm.events import SCAFFOLD
 
 TURN: dict[str, Any] = {
     "id": "chatcmpl-1",
@@ -30,6 +33,32 @@ def test_a_miss_is_said_in_words_and_shown() -> None:
     assert "system, at token 100: a date changed" in shown
     assert "lost by the difference: 830; by the cache: 50" in shown
     assert shown[-5:] == ["  Hello.", "- It is Monday.", "- More", "+ It is Tuesday.", "+ More"]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("system", "behind a change"),
+        ("message 3 (user)", "behind a change"),
+        ("tools", "behind a change"),
+        (SCAFFOLD, "cannot be cut"),
+        ("cache", "let go"),
+        ("branch", "other messages"),
+        ("whole prompt", "read once"),
+    ],
+)
+def test_each_exception_is_said_plainly(part: str, said: str) -> None:
+    miss = {
+        "at": 1,
+        "part": part,
+        "cause": "",
+        "by_text": 0,
+        "by_cache": 0,
+        "before": "",
+        "after": "",
+    }
+    (line,) = [t.plain for t in lines(TURN | {"miss": miss}) if "exception" in t.plain]
+    assert line.startswith("an exception to reading only new tokens: ") and said in line
 
 
 def test_tools_of_the_conversation_are_said() -> None:

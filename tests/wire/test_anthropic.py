@@ -16,13 +16,15 @@ from everwarm import errors
 from everwarm.events import Event, Progress, ReasoningDelta, Started, TextDelta
 from everwarm.messages import Message, Reasoning, Text, ToolCall
 from everwarm.request import Request, Shape, Tool
-from everwarm.wire.anthropic import NO_EFFECT, parse, parse_count
+from everwarm.wire.anthropic import parse, parse_count
 from everwarm.wire.anthropic_stream import Encoder
 from everwarm.wire.errors import anthropic_error
 from everwarm.wire.sealed import seal
 
 HI = {"role": "user", "content": "hi"}
 SECRET = "s3cr3t input"
+SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
+PAGE = {"type": "document", "source": {"type": "text", "data": "A page."}}
 EVENTS: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 
 
@@ -126,8 +128,10 @@ def test_a_thinking_budget_is_the_requests() -> None:
 
 def test_cache_control_and_bookkeeping_change_nothing() -> None:
     marked = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
-    more = {name: {"any": "thing"} for name in NO_EFFECT}
-    assert read(messages=[{"role": "user", "content": [marked]}], **more) == read()
+    more = {name: {"any": "thing"} for name in ("metadata", "service_tier", "speed", "betas")}
+    request = read(messages=[{"role": "user", "content": [marked]}], **more)
+    assert request == read()
+    assert set(request.ignored) == {*more, "messages[].content[].cache_control"}
 
 
 def test_counting_needs_no_limit() -> None:
@@ -140,7 +144,6 @@ def test_counting_needs_no_limit() -> None:
     [
         ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": None}, "max_tokens"),
-        ({"mystery": SECRET}, "mystery"),
         ({"messages": []}, "messages"),
         ({"messages": [HI, {"role": "assistant", "content": "and"}]}, "messages"),
         ({"messages": [{"role": SECRET, "content": "x"}]}, "messages.0.role"),
@@ -156,7 +159,23 @@ def test_counting_needs_no_limit() -> None:
           "source": {"type": "base64", "data": SECRET}}]}]}, "messages.0.content.0.source"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "a", "name": "b",
           "input": {}}]}]}, "messages.0.content.0"),
-        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
+        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools.0.type"),
+        ({"tools": [{"type": "text_editor_20250728", "name": "e"}]}, "tools.0.type"),
+        ({"tools": [{"type": 5, "name": "e"}]}, "tools.0.type"),
+        ({"tools": [SEARCH], "tool_choice": {"type": "tool", "name": "web_search"}},
+         "tool_choice"),
+        ({"tools": [SEARCH], "tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}},
+         "context_management.edits.0"),
+        ({"context_management": {"edits": [{"type": "clear_thinking_20251015"}]}},
+         "context_management.edits.0"),
+        ({"context_management": {"edits": [{"type": "clear_thinking_20251015",
+          "keep": {"type": "thinking_turns", "value": 1}}]}}, "context_management.edits.0"),
+        ({"messages": [{"role": "user", "content": [{**PAGE, "citations": {"enabled": True}}]}]},
+         "messages.0.content.0.citations.enabled"),
+        ({"container": "c"}, "container"),
+        ({"mcp_servers": [{"url": "u"}]}, "mcp_servers"),
+        ({"thread": {"type": "create"}}, "thread"),
         ({"tools": [{"name": "a"}]}, "tools.0.input_schema"),
         ({"tool_choice": {"type": "most"}}, "tool_choice.type"),
         ({"tool_choice": {"type": "tool"}}, "tool_choice.name"),
@@ -298,6 +317,43 @@ def test_the_choice_of_tools_is_read() -> None:
     assert read(tools=[tool], tool_choice={"type": "any"}).tool_choice == "required"
 
 
-def test_a_hosted_tool_is_refused_in_plain_words() -> None:
-    error = refused(tools=[{"type": "web_search_20250305", "name": "web_search"}])
-    assert error.message.startswith("tools.0.type: must be 'custom': tools that Anthropic defines")
+def test_a_hosted_tool_is_noted_and_not_offered() -> None:
+    own = {"name": "look", "input_schema": {"type": "object"}}
+    for kind in ("web_search_20250305", "web_search_20991231", "code_execution_20250825"):
+        request = read(tools=[{**SEARCH, "type": kind}, own])
+        assert [t.name for t in request.tools] == ["look"]
+        assert request.ignored == (f"tools[type={kind}]",)
+    assert read(tools=[SEARCH, own], tool_choice={"type": "any"}).tool_choice == "required"
+    assert read(tools=[{"type": SECRET, "name": "x"}]).ignored == ("tools[type=?]",)
+
+
+def test_an_edit_of_the_context_that_cuts_nothing_is_done() -> None:
+    edits = [{"type": "clear_thinking_20251015", "keep": keep} for keep in ("all", {"type": "all"})]
+    assert read(context_management={"edits": edits}).ignored == ()
+    assert read(context_management={"edits": []}) == read(context_management=None) == read()
+
+
+def test_a_document_that_is_not_to_be_cited_is_read() -> None:
+    page = {**PAGE, "title": "T", "citations": {"enabled": False}}
+    request = read(messages=[{"role": "user", "content": [page]}])
+    assert (request.messages[0].text, request.ignored) == ("T\nA page.", ())
+
+
+def test_what_claude_code_shows_in_its_terminal_is_read() -> None:
+    thinking = {"type": "adaptive", "display": "updates"}
+    request = read(thinking=thinking, safeguards=[{"type": "dangerous_tool_use"}])
+    assert request == read(thinking={"type": "adaptive"})
+    assert set(request.ignored) == {"thinking.display", "safeguards"}
+    assert read(thinking={"type": "between_tools"}).ignored == ("thinking.type",)
+    assert read(output_config={"effort": "ultra"}).ignored == ("output_config.effort",)
+
+
+def test_a_system_message_is_cleared_when_it_says_so() -> None:
+    note = {"role": "system", "content": "Now plan.", "clear_at": "next_user_message"}
+    says = {"role": "assistant", "content": "ok"}
+    assert [m.role for m in read(messages=[HI, note]).messages] == ["user", "system"]
+    assert [m.role for m in read(messages=[HI, note, says, HI]).messages] == [
+        "user", "assistant", "user",
+    ]  # fmt: skip
+    kept = {**note, "clear_at": "never"}
+    assert len(read(messages=[HI, kept, says, HI]).messages) == 4

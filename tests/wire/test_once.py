@@ -36,11 +36,12 @@ def test_the_messages_of_a_later_turn_are_those_of_the_earlier_one() -> None:
 
 
 def test_a_message_that_is_only_equal_in_python_is_read_by_itself() -> None:
-    good = {"role": "assistant", "content": "x", "tool_calls": [CALL | {"index": 1}]}
-    chat([good])
-    for index in (True, 1.5):
-        with pytest.raises(RequestError, match=r"messages\.1\.tool_calls\.0\.index"):
-            chat([good, good | {"tool_calls": [CALL | {"index": index}]}])
+    failed = {"type": "tool_result", "tool_use_id": "c", "is_error": True}
+    messages([{"role": "user", "content": [failed]}])
+    for flag in (1, 1.0):
+        with pytest.raises(RequestError, match=r"messages\.1\.content\..*is_error"):
+            again = [{"role": "user", "content": [failed | {"is_error": f}]} for f in (True, flag)]
+            messages(again)
     for value in (1, 1.0, True):
         use = {"type": "tool_use", "id": "c", "name": "n", "input": {"v": value}}
         done = {"type": "tool_result", "tool_use_id": "c"}

@@ -16,7 +16,7 @@ from everwarm.events import Event, Progress, Started
 from everwarm.messages import Message, Reasoning, Text, ToolCall
 from everwarm.request import Request
 from everwarm.wire.format import Asked, Encoder
-from everwarm.wire.openai_responses import NO_EFFECT, parse
+from everwarm.wire.openai_responses import parse
 
 SECRET = "s3cr3t input"
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -132,21 +132,37 @@ def test_settings_are_read() -> None:
 
 
 def test_bookkeeping_changes_nothing() -> None:
-    assert read(**{name: {"any": "thing"} for name in NO_EFFECT}) == read()
+    noted = ("user", "service_tier", "client_metadata", "prompt_cache_retention", "mystery")
+    request = read(**{name: {"any": "thing"} for name in noted})
+    assert request == read()
+    assert set(request.ignored) == set(noted)
+
+
+def test_hints_that_are_newer_than_the_server_are_noted() -> None:
+    request = read(
+        truncation="auto",
+        reasoning={"effort": "ultra", "summary": "long", "mode": "pro"},
+        include=["web_search_call.action.sources", "reasoning.encrypted_content"],
+        tools=[{"type": "file_search", "vector_store_ids": ["v"]}],
+    )
+    assert request == read()
+    assert set(request.ignored) == {
+        "truncation", "reasoning.effort", "reasoning.summary", "reasoning.mode", "include[]",
+        "tools[type=file_search]",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"input": []}, "input"),
-        ({"mystery": SECRET}, "mystery"),
         ({"input": [{"type": SECRET}]}, "input.0.type"),
         ({"input": [{"type": "item_reference", "id": SECRET}]}, "input.0.type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": SECRET}]}]},
          "input.0.content.0"),
         ({"input": [{**SEEN, "output": [{"type": "input_file", "file_data": SECRET}]}]},
          "input.0.output.0"),
-        ({"tools": [{"type": "code_interpreter"}]}, "tools.0.type"),
+        ({"tools": [{"type": "local_shell"}]}, "tools.0.type"),
         ({"tools": [{**LOOK, "strict": "very"}]}, "tools.0.strict"),
         ({"tools": [{"type": "custom", "name": "a", "format": {"type": "grammar"}}]},
          "tools.0.format.type"),
@@ -155,7 +171,9 @@ def test_bookkeeping_changes_nothing() -> None:
         ({"tool_choice": {"type": "function"}}, "tool_choice"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format.type"),
         ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema"),
-        ({"truncation": "auto"}, "truncation"),
+        ({"tools": [{"type": "file_search"}], "tool_choice": "required"}, "tool_choice"),
+        ({"context_management": [{"type": "compaction"}]}, "context_management"),
+        ({"prompt": {"id": "p"}}, "prompt"),
         ({"background": True}, "background"),
         ({"conversation": "c"}, "conversation"),
         ({"max_output_tokens": 0}, "max_output_tokens"),

@@ -31,7 +31,7 @@ from everwarm.wire.structure import (
 )
 
 DESCRIBED = ("metadata", "json_schema_input_schema")
-MODELS = sorted({model for model, _ in BODIES.values()}, key=lambda m: m.__qualname__)
+MODELS = sorted({*BODIES.values()}, key=lambda m: m.__qualname__)
 PARSERS = {
     "messages of chat": (openai_chat.parse, b'{"messages":[%s]}'),
     "messages": (anthropic.parse, b'{"max_tokens":1,"messages":[%s]}'),
@@ -128,21 +128,15 @@ def test_many_faults_are_one(name: str, item: bytes) -> None:
     assert fault.error_count() < 10, "those of one object, for a text or for a list"
 
 
-def test_a_hundred_thousand_unknown_fields_are_one_fault() -> None:
+def test_a_hundred_thousand_unknown_fields_of_our_own_objects_are_one_fault() -> None:
     unknown = ",".join(f'"k{n}":1' for n in range(100_000))
-    bodies = [
-        f'{{"messages":[{{"role":"user","content":"x"}}],{unknown}}}',
-        f'{{"messages":[{{"role":"user","content":"x",{unknown}}}]}}',
-    ]
-    params = []
-    for body in bodies:
-        with pytest.raises(RequestError, match="is not supported") as refused:
-            openai_chat.parse(body.encode())
-        fault = refused.value.__context__
-        assert isinstance(fault, ValidationError)
-        assert fault.error_count() == 1
-        params.append(refused.value.param)
-    assert params == ["k0", "messages.0.k0"]
+    body = f'{{"messages":[{{"role":"user","content":"x"}}],"everwarm":{{{unknown}}}}}'
+    with pytest.raises(RequestError, match="is not supported") as refused:
+        openai_chat.parse(body.encode())
+    fault = refused.value.__context__
+    assert isinstance(fault, ValidationError)
+    assert fault.error_count() == 1
+    assert refused.value.param == "everwarm.k0"
 
 
 def schemas_in(node: Any) -> Iterator[dict[str, Any]]:

@@ -64,6 +64,7 @@ def serve(
     record: Annotated[bool | None, _flag("record", "--record/--no-record")] = None,
     thinking_budget: Annotated[int | None, _flag("thinking_budget", "--thinking-budget")] = None,
     forced_replies: Annotated[bool | None, _flag("forced_replies", "--forced-replies")] = None,
+    strict: Annotated[bool | None, _flag("strict", "--strict")] = None,
     log_level: Annotated[str | None, _flag("log_level", "--log-level")] = None,
     config: Annotated[
         Path | None, typer.Option(help="A TOML file of settings.", show_default=False)

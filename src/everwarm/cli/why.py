@@ -10,8 +10,17 @@ from rich.text import Text
 
 from everwarm.bench.client import ChatClient
 from everwarm.errors import NotFound
+from everwarm.events import SCAFFOLD
 
 _RECENT = 1000
+_CHANGED = "what stands behind a change has to be read again, since a model reads left to right"
+_EXCEPTIONS = {
+    SCAFFOLD: "layers that cannot be cut go back to the checkpoint before the prompt's end",
+    "cache": "what was let go, or lies between two checkpoints, has to be read again",
+    "branch": "what stands behind other messages now has to be read again",
+    "whole prompt": "what this server has not read has to be read once",
+}
+"""Why a turn may read more than its new tokens, by the part of its miss. See docs/reading.md."""
 
 
 def show(client: ChatClient, turn: str | None, *, as_json: bool) -> None:
@@ -54,6 +63,8 @@ def lines(turn: dict[str, Any]) -> list[Text]:
     if not miss:
         return [*out, Text("nothing was read twice", "green")]
     out.append(Text(f"{miss['part']}, at token {miss['at']:,}: {miss['cause']}", "yellow"))
+    exception = _EXCEPTIONS.get(miss["part"], _CHANGED)
+    out.append(Text(f"an exception to reading only new tokens: {exception}", "dim"))
     if miss["by_text"] or miss["by_cache"]:
         said = f"lost by the difference: {miss['by_text']:,}; by the cache: {miss['by_cache']:,}"
         out.append(Text(said, "dim"))

@@ -144,7 +144,7 @@ class TextCodec:
                 self._templates[source] = template
             return template.render(
                 messages,
-                tools or None,
+                tools,
                 scaffold=scaffold,
                 args=self._with_thinking(args),
                 now=now or datetime.now(),

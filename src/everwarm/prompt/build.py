@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from everwarm.errors import RequestError
 from everwarm.messages import Message, MessageId, Text, ToolCall, child_id
 from everwarm.prompt.chain import History
 from everwarm.prompt.pieces import Encoded, Pieces
-from everwarm.prompt.probe import Proof
+from everwarm.prompt.proof import Proof
 from everwarm.prompt.samples import Replies
 from everwarm.prompt.spans import Span, marks_of, spans_of
-from everwarm.prompt.splice import Frame, Splicer
+from everwarm.prompt.splice import Frame, Splicer, shared_length
 from everwarm.prompt.verbatim import Bounded, Path, Record, Records
 from everwarm.replies import Reply
 from everwarm.tokens import Tokens
+
+_CLOSING: Final = 24
+"""Tokens at the end of a reply in which it may have closed its own sections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,29 +90,25 @@ class Builder:
 
     def _starts(self, history: History) -> Iterator[_Draft]:
         """Remembered histories that this one continues, longest first; at last, none."""
-        for k in range(len(history.messages) - 1, -1, -1):
-            if self._can(history.messages[k]):
+        covered = self._proof.covered(history.messages)
+        for k in range(len(covered) - 1, -1, -1):
+            if covered[k]:
                 record = self._records.get(MessageId("reply:" + history.ids[k + 1]))
                 if record:
                     yield _Draft(k, record)
         yield _Draft()
 
-    def _can(self, message: Message) -> bool:
-        """Whether this message is a reply that can be spliced into this template's text."""
-        proved = self._proof.calls if message.tool_calls else self._proof.texts
-        return message.role == "assistant" and proved
-
     def _onwards(
         self, history: History, frame: Frame, seen: Sequence[bool], draft: _Draft
     ) -> Built | None:
         """Behind the draft, put known replies in their places, then render what is left."""
-        messages = history.messages
-        if any(self._can(m) for m in messages[draft.k + 1 :]):
+        messages, covered = history.messages, self._proof.covered(history.messages)
+        if any(covered[draft.k + 1 :]):
             known = list(
                 self._replies.aligned(history.namespace, history.thread, messages, history.contents)
             )
             for i, reply in known:
-                if i > draft.k and self._can(messages[i]):
+                if i > draft.k and covered[i]:
                     self._put(history, frame, seen, draft, i, reply)
         return self._finish(history, frame, seen, draft)
 
@@ -172,14 +172,34 @@ class Builder:
             text = self._whole(messages, frame, must=stop == len(history.messages))
         else:
             text = self._splicer.behind(messages, draft.k, frame)
+            text = text and self._unsaid(text, draft.record)
         if text is None:
             return None
         encoded = self._pieces.encode(text)
         base = draft.record or Record(Path(), 0)
         end = self._before_scaffold(text, encoded, frame)
         spans = spans_of(messages, draft.k + 1, encoded, base.end, end)
-        marks = marks_of(messages, spans, None if end is None else base.end + end)
+        stop = base.end + len(encoded.tokens)
+        marks = marks_of(messages, spans, None if end is None else base.end + end, stop)
         return base.extend(encoded.tokens, marks), spans, encoded
+
+    def _unsaid(self, text: str, record: Record) -> str:
+        """What the template writes behind a reply, without what the reply closed by itself.
+
+        … yes <|close|>                        the end of `record`, as the model wrote it
+              <|close|> <|end|> <|turn|>user   `text`: goes on from the second token on
+        """
+        closing = text[: self._splicer.turn_end(text) or 0]
+        if not closing.strip():
+            return text
+        said = self._pieces.text_of(record.path.tokens[max(0, record.end - _CLOSING) : record.end])
+        specials = self._pieces.specials_in(closing)
+        cuts = {at for _, end in specials for at in (end, *(a for a, _ in specials if a > end))}
+        cuts |= {len(closing)} if specials else set()
+        for end in sorted(cuts, reverse=True):
+            if said.rstrip().endswith(closing[:end].strip()):
+                return text[end:]
+        return text
 
     def _whole(self, messages: Sequence[Message], frame: Frame, *, must: bool) -> str | None:
         try:
@@ -217,7 +237,9 @@ class Builder:
             bare = self._splicer.render(messages, frame, scaffold=False)
         except RequestError:
             return ""
-        return full[len(bare) :] if full.startswith(bare) else ""
+        shared = shared_length(full, bare)
+        inside = (a for a, b in self._pieces.specials_in(full) if a < shared < b)
+        return full[next(inside, shared) :]
 
 
 def _old(draft: _Draft, spans: Sequence[Span], seen: Sequence[bool], stop: int) -> int:

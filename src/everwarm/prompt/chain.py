@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from everwarm.messages import (
@@ -32,7 +32,7 @@ from everwarm.messages import (
     without_markers,
 )
 from everwarm.prompt.samples import Replies
-from everwarm.prompt.shape import tool_dicts
+from everwarm.prompt.shape import Habits, shows_name, tool_dicts
 from everwarm.prompt.verbatim import Bounded
 from everwarm.replies import sample_id
 from everwarm.request import Request
@@ -71,22 +71,44 @@ class Chains:
         self,
         head_of: Callable[[Mapping[str, Any]], str],
         replies: Replies,
+        habits: Habits,
     ) -> None:
-        self._head_of, self._replies = head_of, replies
+        self._head_of, self._replies, self._habits = head_of, replies, habits
         self._heads: Bounded[str, bytes] = Bounded(64)
 
     def history(self, request: Request) -> History:
         """The history that a request brings. A reply known by its calls keeps its own content."""
-        messages = tidied(request.messages)
+        messages = tuple(map(self._with_name, tidied(request.messages)))
         namespace = request.namespace
         first = next((m for m in messages if m.role == "user"), messages[0] if messages else None)
         start = _plain_content(first) if first else b""
         root = self._root(request)
         thread = child_id(root_id([namespace.encode()]), start)
+        messages = self._own_replies(namespace, thread, messages)
         reasonings = self._replies.reasonings(thread)
         contents = tuple(self._content(namespace, m, reasonings) for m in messages)
         ids = self._ids(root, thread, namespace, messages, contents)
         return History(messages, contents, ids, child_id(root, start), thread, namespace)
+
+    def _with_name(self, m: Message) -> Message:
+        """A message without the name that its template would not write."""
+        return m if m.name is None or shows_name(m, self._habits) else replace(m, name=None)
+
+    def _own_replies(
+        self, namespace: str, thread: MessageId, messages: tuple[Message, ...]
+    ) -> tuple[Message, ...]:
+        """Our replies as they were given: a name was put there by the client."""
+        if all(m.role != "assistant" or not m.name for m in messages):
+            return messages
+        given = self._replies.contents(thread)
+        return tuple(
+            replace(m, name=None)
+            if m.role == "assistant"
+            and m.name
+            and (content_id(m) in given or self._replies.called(namespace, m))
+            else m
+            for m in messages
+        )
 
     def _content(
         self, namespace: str, message: Message, reasonings: Collection[bytes | None]
@@ -100,7 +122,8 @@ class Chains:
             return called.content
         own = reasoning_id(message)
         is_edited = own and not {own, None} & set(reasonings)
-        return content_id(message) + (own if is_edited else b"")
+        speaker = b"\1" + message.name.encode("utf-8", "surrogatepass") if message.name else b""
+        return content_id(message) + (own if is_edited else b"") + speaker
 
     def _ids(
         self,

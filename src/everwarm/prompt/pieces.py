@@ -86,6 +86,10 @@ class Pieces:
         """Where special tokens' texts stand: (start, end) in characters."""
         return [m.span() for m in self._special.finditer(text)]
 
+    def text_of(self, tokens: Tokens[int]) -> str:
+        """The text of tokens, control tokens included."""
+        return self._codec.decode(tokens)
+
     def cut(self, tokens: Tokens[int], text: str, begin: str) -> Tokens[int] | None:
         """Tokens of a reply whose text is `text`, up to where `begin` ends in it.
 

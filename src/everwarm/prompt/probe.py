@@ -1,51 +1,50 @@
-"""What one chat template accepts, and the proof that replies can be spliced into its text.
+"""What one chat template accepts and keeps in its place, found by rendering small conversations.
 
-Both are found by rendering small conversations when a model is loaded. A template is proved if,
-for a conversation with reasoning, tool calls, tool results and three user turns, and for every
-reply and every later moment, the text found behind the reply's sentinel
-
-- is how the unspliced conversation ends, and
-- is nothing but what was said since, with nothing of the reply left in it.
+It runs when a model is loaded. Whether replies can be spliced into the template's text is
+`proof.py`'s question.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Reasoning, Role, Text, ToolCall
+from everwarm.prompt.quote import any_of
 from everwarm.prompt.shape import Habits, tool_dicts
-from everwarm.prompt.splice import Frame, Splicer, call
+from everwarm.prompt.splice import Frame, Splicer, call, shared_length
 from everwarm.request import Tool
 
-_TOOL = Tool("look", "Looks.", {"type": "object", "properties": {"at": {"type": "string"}}})
-_FRAME = Frame(tool_dicts([_TOOL]), {}, datetime(2001, 2, 3))
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """Which replies can be spliced. `reason` says why not all can; empty where all can."""
-
-    texts: bool
-    calls: bool
-    reason: str = ""
+_NOW = datetime(2001, 2, 3)
+_AT = {"type": "string", "description": "Where."}
+LOOK = Tool("look", "Looks.", {"type": "object", "properties": {"at": _AT}, "required": ["at"]})
+_BARE = Tool("look", "Looks.", {"type": "object", "properties": {"at": {"type": "string"}}})
+WITHOUT_TOOLS: Final = Frame(None, {}, _NOW)
+WITH_TOOLS: Final = Frame(tool_dicts([LOOK]), {}, _NOW)
+_BARE_TOOLS: Final = Frame(tool_dicts([_BARE]), {}, _NOW)
+_SPEAKERS: Final[tuple[Role, ...]] = ("system", "user", "assistant")
 
 
 def habits_of(splicer: Splicer) -> Habits:
     """Find out what the template accepts."""
-    keeps = _Keeps(splicer)
-    sys, user, said = _says("system"), _says("user"), _says("assistant")
-    found = Habits(
+    tools = _tool_habits(splicer)
+    keeps = _Keeps(splicer, tools)
+    sys, user, said = says("system"), says("user"), says("assistant")
+    found = replace(
+        tools,
         system_first=keeps(sys("s1w"), user("u1w")),
         system_anywhere=keeps(sys("s1w"), user("u1w"), said("a1w"), sys("s2w"), user("u2w")),
         users_in_a_row=keeps(user("u1w"), user("u2w"), said("a1w"), user("u3w")),
     )
-    one = (user("u1w"), _calls("", "c1w"), _result("c1w", "t1w"))
+    one = (user("u1w"), calls("", "c1w"), result("c1w", "t1w"))
     if not keeps(*one):
         short = replace(found, call_id_length=9)
         found = short if keeps(*one, habits=short) else found
+        if not keeps.somehow(one, "t1w", found):
+            found = replace(found, tool_messages=False)
     return replace(
         found,
         replies_in_a_row=keeps(
@@ -53,24 +52,64 @@ def habits_of(splicer: Splicer) -> Habits:
         ),
         user_after_tool=keeps(*one, user("u2w"), habits=found),
         parallel_calls=keeps(
-            user("u1w"), _calls("", "c1w", "c2w"), _result("c1w", "t1w"), _result("c2w", "t2w"),
+            user("u1w"), calls("", "c1w", "c2w"), result("c1w", "t1w"), result("c2w", "t2w"),
             habits=found, also=("c1w", "c2w") if keeps(*one, habits=found, also=("c1w",)) else (),
         ),
         text_arguments=keeps(
             user("u1w"), Message("assistant", (ToolCall("callc1w", "look", "{a1w"),)),
-            _result("c1w", "t1w"), habits=found,
+            result("c1w", "t1w"), habits=found,
         ),
         text_beside_thinking=keeps(
-            user("u1w"), _calls("x", "c1w"), _result("c1w", "t1w"), habits=found, words=False
+            user("u1w"), calls("x", "c1w"), result("c1w", "t1w"), habits=found, words=False
         ),
+        names=frozenset(r for r in _SPEAKERS if keeps(*_spoken(r), habits=found, also=("n1w",))),
     )  # fmt: skip
+
+
+def _tool_habits(splicer: Splicer) -> Habits:
+    """How the template takes tools, and a request without any."""
+    user, found = says("user")("u1w"), Habits()
+
+    def takes(frame: Frame, habits: Habits) -> bool:
+        splicer.habits = habits
+        try:
+            return "u1w" in splicer.render([user], frame)
+        except RequestError:
+            return False
+
+    if not takes(WITHOUT_TOOLS, found):
+        found = replace(found, no_tools=not takes(WITHOUT_TOOLS, replace(found, no_tools=False)))
+    if not takes(_BARE_TOOLS, found):
+        filled = replace(found, bare_schemas=False)
+        refuses = takes(WITHOUT_TOOLS, found) and not takes(WITH_TOOLS, found)
+        found = filled if takes(_BARE_TOOLS, filled) else replace(found, tools=not refuses)
+    return found
+
+
+def _spoken(role: Role) -> list[Message]:
+    """A small conversation in which somebody of this role has a name."""
+    talk = [says("system")("s1w"), says("user")("u1w"), says("assistant")("a1w")]
+    named = [replace(m, name="n1w") if m.role == role else m for m in talk]
+    return [*(named if role == "system" else named[1:]), says("user")("u2w")]
 
 
 class _Keeps:
     """Whether the template accepts messages and keeps their texts, once each and in order."""
 
-    def __init__(self, splicer: Splicer) -> None:
-        self._splicer = splicer
+    def __init__(self, splicer: Splicer, tools: Habits) -> None:
+        self._splicer, self._tools = splicer, tools
+
+    def somehow(self, messages: Sequence[Message], word: str, habits: Habits) -> bool:
+        """Whether any way of asking brings this word into the text, wherever it stands."""
+        for changed in (habits, replace(habits, call_id_length=9)):
+            for frame in (WITH_TOOLS, WITHOUT_TOOLS):
+                self._splicer.habits = changed
+                try:
+                    if word in self._splicer.render(messages, frame):
+                        return True
+                except RequestError:
+                    continue
+        return False
 
     def __call__(
         self,
@@ -79,9 +118,9 @@ class _Keeps:
         also: Sequence[str] = (),
         words: bool = True,
     ) -> bool:
-        self._splicer.habits = habits or Habits()
+        self._splicer.habits = habits or self._tools
         try:
-            text = self._splicer.render(messages, _FRAME)
+            text = self._splicer.render(messages, WITH_TOOLS)
         except RequestError:
             return False
         if not words:
@@ -102,14 +141,14 @@ def reads_reasoning(splicer: Splicer, reasoning: tuple[str, str]) -> bool:
     `splicer` quotes them: where that changes what the template writes, it looks for them.
     """
     said = f"{reasoning[0]}r1w{reasoning[1]}a1w"
-    user, plain = _says("user"), Splicer(splicer.codec)
+    user, plain = says("user"), Splicer(splicer.codec)
     plain.habits = splicer.habits
     for text in (said, said.removeprefix(reasoning[0])):
         reply = Message("assistant", (Text(text),))
         for talk in ([user("u1w"), reply], [user("u1w"), reply, user("u2w")]):
             try:
-                read = plain.render(talk, _FRAME)
-                quoted = splicer.render(talk, _FRAME)
+                read = plain.render(talk, WITH_TOOLS)
+                quoted = splicer.render(talk, WITH_TOOLS)
             except RequestError:
                 continue
             if read != splicer.quotes.unquoted(quoted):
@@ -117,91 +156,41 @@ def reads_reasoning(splicer: Splicer, reasoning: tuple[str, str]) -> bool:
     return False
 
 
-def prove(splicer: Splicer) -> Proof:
-    """Try every reply of the probe conversation. Sets whether shortened histories may be used."""
-    talk = _conversation(parallel=splicer.habits.parallel_calls)
-    failed: dict[bool, str] = {}
-    short = True
-    for k, m in enumerate(talk):
-        if m.role != "assistant":
-            continue
-        for end in _moments(talk, k):
-            reason = _fault(splicer, talk[:end], k)
-            if reason:
-                failed.setdefault(bool(m.tool_calls), reason)
-            elif short:
-                whole = splicer.behind(talk[:end], k, _FRAME, short=False)
-                short = whole == splicer.behind(talk[:end], k, _FRAME, short=True)
-    splicer.short = short and not failed
-    splicer.tools_once = not failed and _moves_tools(splicer, talk)
-    return Proof(False not in failed, True not in failed, "; ".join(failed.values()))
+def find_turns(splicer: Splicer) -> None:
+    """Find out what ends a reply's turn in this template, and what stands around other turns.
 
-
-def _moves_tools(splicer: Splicer, talk: Sequence[Message]) -> bool:
-    """Whether the template writes the tools, in one place, again behind a reply."""
-    k = max(i for i, m in enumerate(talk) if m.role == "assistant")
-    told = splicer.behind(talk, k, _FRAME, short=False)
-    bare = splicer.behind(talk, k, replace(_FRAME, tools=None), short=False)
-    if not told or not bare or told == bare or len(told) <= len(bare):
-        return False
-    n = next((i for i, (a, b) in enumerate(zip(told, bare, strict=False)) if a != b), len(bare))
-    return told.endswith(bare[n:]) and _TOOL.description in told[n : len(told) - len(bare) + n]
-
-
-def _moments(talk: Sequence[Message], k: int) -> list[int]:
-    """Ends of the histories in which the conversation may have been asked on, behind reply k."""
-    return [
-        end
-        for end in range(k + 2, len(talk) + 1)
-        if talk[end - 1].role != "assistant" and (end == len(talk) or talk[end].role == "assistant")
-    ]
-
-
-def _fault(splicer: Splicer, talk: Sequence[Message], k: int) -> str:
-    """Why what follows reply k in this history is not certain; empty where it is."""
-    kind = "a reply with tool calls" if talk[k].tool_calls else "a reply"
-    tail = splicer.behind(talk, k, _FRAME, short=False)
-    if tail is None:
-        return f"the end of {kind} cannot be found in the template's text"
+    a1w <|close|>text<|sep|> <|end|>                    a reply that is the last
+    a1w <|close|>text<|sep|> <|end|> <|turn|>user u2w   the last control token shared ends it
+    """
+    special, user, said = any_of(splicer.codec.special_texts), says("user"), says("assistant")
+    last, asked = [user("u1w"), said("a1w")], [user("u1w"), said("a1w"), user("u2w")]
     try:
-        whole = splicer.render(talk, _FRAME)
-    except RequestError as e:
-        return e.message
-    if not whole.endswith(tail):
-        return f"what the template writes behind {kind} depends on the reply"
-    left = [m.text for m in talk[: k + 1] if m.text and m.text in tail]
-    lost = [m.text for m in talk[k + 1 :] if m.role != "assistant" and m.text not in tail]
-    if left or lost:
-        return f"messages are not in order behind {kind}"
-    return ""
+        alone = splicer.render(last, WITHOUT_TOOLS, scaffold=False).rpartition("a1w")[2]
+        text = splicer.render(asked, WITHOUT_TOOLS).rpartition("a1w")[2].partition("u2w")[0]
+        question = splicer.render(last[:1], WITHOUT_TOOLS)
+    except RequestError:
+        return
+    shared = shared_length(alone, text)
+    found = [m for m in special.finditer(text) if m.end() <= shared]
+    end = found[-1][0] if found else text[:shared].strip()
+    if end and not any(e and e in text[:shared] for e in splicer.ends):
+        splicer.ends = [*splicer.ends, end]
+    splicer.opens = {m[0] for m in special.finditer(question)} - {*splicer.ends}
 
 
-def _conversation(*, parallel: bool) -> list[Message]:
-    user, said = _says("user"), _says("assistant")
-    thought = Reasoning("r1w")
-    first = [_calls("r1w", "c1w", "c2w"), _result("c1w", "t1w"), _result("c2w", "t2w")]
-    if not parallel:
-        first = [_calls("r1w", "c1w"), _result("c1w", "t1w")]
-        first += [_calls("r2w", "c2w"), _result("c2w", "t2w")]
-    return [
-        user("u1w"), *first,
-        replace(said("a1w"), parts=(thought, Text("a1w"))),
-        user("u2w"), _calls("r3w", "c3w"), _result("c3w", "t3w"), said("a2w"),
-        user("u3w"), said("a3w"), user("u4w"),
-    ]  # fmt: skip
-
-
-def _says(role: Role) -> Callable[[str], Message]:
+def says(role: Role) -> Callable[[str], Message]:
+    """Makes messages of this role from their texts."""
     return lambda text: Message(role, (Text(text),))
 
 
-def _calls(thought: str, *words: str) -> Message:
+def calls(thought: str, *words: str) -> Message:
     """A reply that calls a tool with each of these words."""
-    calls = (call("look", f"call{w}", at=w) for w in words)
+    made = (call("look", f"call{w}", at=w) for w in words)
     if thought == "x":
-        return Message("assistant", (Reasoning("x"), Text("x"), *calls))
-    return Message("assistant", (*((Reasoning(thought),) if thought else ()), *calls))
+        return Message("assistant", (Reasoning("x"), Text("x"), *made))
+    return Message("assistant", (*((Reasoning(thought),) if thought else ()), *made))
 
 
-def _result(word: str, text: str) -> Message:
+def result(word: str, text: str) -> Message:
+    """What the call with this word brought."""
     return Message("tool", (Text(text),), f"call{word}")

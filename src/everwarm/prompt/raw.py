@@ -11,9 +11,10 @@ from everwarm.messages import MessageId, tidied
 from everwarm.prompt.length import Length
 from everwarm.prompt.pieces import Pieces
 from everwarm.prompt.shape import tool_dicts
+from everwarm.prompt.spans import ends_of
 from everwarm.prompt.splice import Frame, Splicer
 from everwarm.request import Request
-from everwarm.tokens import Prompt, tokens_of
+from everwarm.tokens import Mark, Prompt, tokens_of
 
 _HEAD = MessageId("raw")
 COUNTED_CONTEXTS = 4
@@ -37,7 +38,8 @@ def raw_prompt(
         raise RequestError(
             "The prompt has no tokens: there is nothing to continue.", param="prompt"
         )
-    return Prompt(tokens, (), len(tokens), _HEAD)
+    marks = tuple(Mark(at, "prompt") for at in ends_of(None, len(tokens)) if at)
+    return Prompt(tokens, marks, len(tokens), _HEAD)
 
 
 def count_tokens(

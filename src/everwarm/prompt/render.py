@@ -36,10 +36,11 @@ from everwarm.prompt.chain import Chains, History
 from everwarm.prompt.dialects import families
 from everwarm.prompt.length import Length
 from everwarm.prompt.pieces import Pieces
-from everwarm.prompt.probe import habits_of, prove, reads_reasoning
+from everwarm.prompt.probe import find_turns, habits_of, reads_reasoning
+from everwarm.prompt.proof import prove
 from everwarm.prompt.quote import quotes_of
 from everwarm.prompt.samples import Replies
-from everwarm.prompt.shape import tool_dicts
+from everwarm.prompt.shape import shows_name, tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
 from everwarm.prompt.thinking import markers_of
 from everwarm.prompt.verbatim import Bounded, Path, Record, Records
@@ -70,6 +71,7 @@ class Renderer:
         splicer = Splicer(codec, None if control_tokens_in_text else quotes_of(codec))
         own_id = next((c.own_id for c in self.dialect.calls if c.own_id), "")
         splicer.habits = replace(habits_of(splicer), own_id=own_id)
+        find_turns(splicer)
         think = self.dialect.reasoning
         if think and not control_tokens_in_text and reads_reasoning(splicer, think):
             splicer.quotes = quotes_of(codec, think)
@@ -80,7 +82,7 @@ class Renderer:
         self._records = Records()
         self._pieces = Pieces(codec, splicer.quotes)
         self._builder = Builder(splicer, self._pieces, self._records, self._replies, self.proof)
-        self._chains = Chains(self._head, self._replies)
+        self._chains = Chains(self._head, self._replies, splicer.habits)
         self._prompts: Bounded[object, tuple[Record, Prompt]] = Bounded(64)
         self._known: Bounded[MessageId, Counter[bytes]] = Bounded(_CONVERSATIONS)
         self._asked = Histories()
@@ -97,7 +99,13 @@ class Renderer:
     @property
     def verbatim(self) -> bool:
         """Whether replies come back word for word, unless a request asks for the template."""
-        return self._mode == "verbatim" and (self.proof.texts or self.proof.calls)
+        return self._mode == "verbatim" and bool(self.proof.proved)
+
+    def ignored(self, request: Request) -> tuple[str, ...]:
+        """Paths of what the template has no place for. From any thread."""
+        habits = self._splicer.habits
+        lost = any(m.name and not shows_name(m, habits) for m in request.messages)
+        return ("messages[].name",) if lost else ()
 
     def prompt(self, request: Request) -> Prompt:
         """The tokens to read for this request.
@@ -215,7 +223,9 @@ class Renderer:
         """Why past replies may stand in a prompt in other words than the model's."""
         if asked.mode == "template":
             return "history is set to template, which writes past replies in its own words"
-        if self.proof.reason:
+        messages = asked.history.messages
+        covered = self.proof.covered(messages)
+        if any(m.role == "assistant" and not c for m, c in zip(messages, covered, strict=True)):
             return f"replies cannot be put back into this template: {self.proof.reason}"
         return ""
 

@@ -72,6 +72,11 @@ class Replies:
         known = self._threads.use(thread)
         return {r.reasoning for r in known.replies.values()} if known else set()
 
+    def contents(self, thread: MessageId) -> set[bytes]:
+        """The `content_id` of each of a conversation's replies."""
+        known = self._threads.use(thread)
+        return {r.content for r in known.replies.values()} if known else set()
+
     def called(self, namespace: str, message: Message) -> Reply | None:
         """The reply that made exactly these calls, whatever became of their values.
 

@@ -8,24 +8,35 @@ rule looks only at what stands before, so that a longer history is shaped as the
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from everwarm.messages import Message, ToolCall, arguments_value, call_key
+from everwarm.messages import Message, Role, Text, ToolCall, arguments_value, call_key
 from everwarm.prompt.call_ids import own_id
 from everwarm.request import Tool
 
 Dicts = list[dict[str, Any]]
+_SCHEMAS: Final = frozenset(("items", "additionalProperties", "anyOf", "oneOf", "allOf"))
+"""Keys of a JSON schema that hold schemas, besides `properties`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Habits:
     """What a chat template accepts, and keeps in its place. See `probe.habits_of`.
 
-    `own_id`: the dialect's pattern of ids that the model writes itself, see `call_ids`.
+    - `no_tools`: it takes a request without tools; if not, it is given an empty list of them.
+    - `tools`: it takes tools at all. `bare_schemas`: their parameters may lack a description.
+    - `tool_messages`: it writes results of tools; if not, calls and results become texts.
+    - `own_id`: the dialect's pattern of ids that the model writes itself, see `call_ids`.
+    - `names`: the roles whose speakers' names it writes.
     """
 
+    no_tools: bool = True
+    tools: bool = True
+    bare_schemas: bool = True
+    tool_messages: bool = True
     system_first: bool = True
     system_anywhere: bool = True
     users_in_a_row: bool = True
@@ -36,6 +47,17 @@ class Habits:
     text_beside_thinking: bool = True
     call_id_length: int | None = None
     own_id: str = ""
+    names: frozenset[Role] = frozenset()
+
+
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+
+
+def shows_name(message: Message, habits: Habits) -> bool:
+    """Whether the template writes who says this. A name that is a role's own word is not written:
+    it would stand where the role stands."""
+    name = (message.name or "").strip().lower()
+    return bool(name) and message.role in habits.names and name not in _ROLES
 
 
 def tool_dicts(tools: Sequence[Tool]) -> Dicts:
@@ -53,8 +75,37 @@ def tool_dicts(tools: Sequence[Tool]) -> Dicts:
     ]
 
 
+def shaped_tools(tools: Dicts | None, habits: Habits) -> Dicts | None:
+    """Tools as the template's input."""
+    if not tools or not habits.tools:
+        return None if habits.no_tools else []
+    return tools if habits.bare_schemas else [_described(t) for t in tools]
+
+
+def _described(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """The tool with an empty description and an empty `required` where a schema has none."""
+    function = tool["function"]
+    parameters = _filled(function["parameters"])
+    return {**tool, "function": {**function, "parameters": parameters}}
+
+
+def _filled(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_filled(s) for s in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    out = {k: _filled(v) if k in _SCHEMAS else v for k, v in schema.items()}
+    if isinstance(schema.get("properties"), Mapping):
+        members = ((k, _filled(v)) for k, v in schema["properties"].items())
+        described = {k: {"description": "", **v} if isinstance(v, dict) else v for k, v in members}
+        out = {"required": [], **out, "properties": described}
+    return out
+
+
 def shaped(messages: Sequence[Message], habits: Habits) -> Dicts:
     """Messages as the template's input."""
+    if not habits.tool_messages:
+        messages = [_as_text(m) for m in messages]
     out: Dicts = []
     names: dict[str, str] = {}
     waiting: Dicts = []  # calls that a template without parallel calls gets one by one
@@ -75,6 +126,18 @@ def shaped(messages: Sequence[Message], habits: Habits) -> Dicts:
     return out + waiting
 
 
+def _as_text(m: Message) -> Message:
+    """A call or a result in words, for a template that would refuse or drop it."""
+    if m.role == "tool":
+        return Message("user", (Text(m.text),))
+    if not m.tool_calls:
+        return m
+    calls = (f'{{"name": {json.dumps(c.name)}, "arguments": {c.arguments}}}' for c in m.tool_calls)
+    kept = (p for p in m.parts if not isinstance(p, Text | ToolCall))
+    text = "\n".join([*([m.text] if m.text else []), *calls])
+    return replace(m, parts=(*kept, Text(text)))
+
+
 def _say(out: Dicts, m: Message, habits: Habits) -> None:
     """Add a system or user message."""
     role, last = m.role, out[-1] if out else None
@@ -91,7 +154,11 @@ def _say(out: Dicts, m: Message, habits: Habits) -> None:
         return
     if role == "user" and last and last["role"] == "tool" and not habits.user_after_tool:
         out.append({"role": "assistant", "content": ""})
-    out.append({"role": role, "content": m.text})
+    out.append({"role": role, "content": m.text, **_speaker(m)})
+
+
+def _speaker(m: Message) -> dict[str, str]:
+    return {"name": m.name} if m.name else {}
 
 
 def _reply(out: Dicts, entry: dict[str, Any], habits: Habits) -> None:
@@ -108,7 +175,7 @@ def _reply(out: Dicts, entry: dict[str, Any], habits: Habits) -> None:
 
 
 def _assistant(m: Message, habits: Habits) -> Dicts:
-    entry: dict[str, Any] = {"role": "assistant", "content": m.text}
+    entry: dict[str, Any] = {"role": "assistant", "content": m.text, **_speaker(m)}
     calls = [_call(c, habits) for c in m.tool_calls]
     if m.reasoning:
         entry["reasoning_content"] = m.reasoning

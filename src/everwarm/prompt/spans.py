@@ -16,6 +16,8 @@ from everwarm.prompt.pieces import Encoded
 from everwarm.tokens import Mark
 
 _USERS = 8
+NEAR_END = 8
+"""Asking a prompt again reads at most this many tokens: one more mark stands near a far end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,13 @@ def _is_part(here: int, size: int, specials: Sequence[tuple[int, int]], n: int) 
     return n < len(specials) and specials[n][0] == here and here + size < specials[n][1]
 
 
-def marks_of(messages: Sequence[Message], spans: Sequence[Span], end: int | None) -> list[Mark]:
-    """Positions worth coming back to. `end`: where the messages end, before the scaffold."""
+def marks_of(
+    messages: Sequence[Message], spans: Sequence[Span], end: int | None, stop: int
+) -> list[Mark]:
+    """Positions worth coming back to in a prompt of `stop` tokens.
+
+    `end`: where the messages end, before the scaffold; None: that is not known.
+    """
     first = next((i for i, m in enumerate(messages) if m.role != "system"), -1)
     users = [i for i, m in enumerate(messages) if m.role == "user"][-_USERS:]
     marks: dict[int, Mark] = {}
@@ -92,6 +99,19 @@ def marks_of(messages: Sequence[Message], spans: Sequence[Span], end: int | None
             marks[s.start] = Mark(s.start, "user")
         if s.index == first:
             marks[s.start] = Mark(s.start, "system")
-    if end is not None:
-        marks.setdefault(end, Mark(end, "prompt"))
+    for at in ends_of(end, stop):
+        marks.setdefault(at, Mark(at, "prompt"))
     return sorted((m for m in marks.values() if m.at > 0), key=lambda m: m.at)
+
+
+def ends_of(end: int | None, stop: int) -> list[int]:
+    """Where to come back to when a prompt of `stop` tokens is asked again.
+
+        messages ^ scaffold of at most NEAR_END tokens
+        messages ^ longer scaffold …………………… ^ last token      another scaffold may follow the first
+        messages, and no scaffold ………………… ^ last token
+
+    A prefill reads the last token by itself, so that the place before it costs no border.
+    """
+    ends = [] if end is None else [end]
+    return ends if ends and stop - ends[0] <= NEAR_END else [*ends, stop - 1]

@@ -8,7 +8,7 @@ follows the reply. No template is known by name here; `probe.py` proves each whe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Text, ToolCall
 from everwarm.prompt.quote import Quotes
-from everwarm.prompt.shape import Dicts, Habits, shaped
+from everwarm.prompt.shape import Dicts, Habits, shaped, shaped_tools
 
 SENTINEL = "XQZJVKEVERWARMSENTINELKVJZQX"
 LONG = 32
@@ -38,8 +38,12 @@ class Frame:
 class Splicer:
     """Renders with one template. Texts are quoted (`quote.py`): an end of turn is the template's.
 
-    `habits`, `short` (a shortened history gives the same text) and `tools_once` are what `probe.py`
-    finds out when the template is loaded; then nothing changes any more.
+    What `probe.py` and `proof.py` find out when the template is loaded; then nothing changes:
+
+    - `habits`: what it accepts. `ends`: what may end a turn. `opens`: control tokens around users'
+      turns.
+    - `short`: a shortened history gives the same text.
+    - `tools_once`, `system_once`: it moves tools, or the system prompt, behind old replies.
     """
 
     def __init__(self, codec: Codec, quotes: Quotes | None = None) -> None:
@@ -48,15 +52,17 @@ class Splicer:
         self.habits = Habits()
         self.short = False
         self.tools_once = False
+        self.system_once = False
         ends = {codec.decode([i]) for i in codec.eos_ids}
-        self._ends = sorted(ends | {t for t in _TURN_ENDS if t in codec.special_texts})
+        self.opens: Set[str] = frozenset()
+        self.ends = sorted(ends | {t for t in _TURN_ENDS if t in codec.special_texts})
 
     def render(self, messages: Sequence[Message], frame: Frame, *, scaffold: bool = True) -> str:
         """The template's text, quoted. Raises RequestError where it refuses."""
-        quotes = self.quotes
+        quotes, tools = self.quotes, shaped_tools(frame.tools, self.habits)
         return self.codec.render(
             quotes.messages(shaped(messages, self.habits)),
-            quotes.tools(frame.tools),
+            quotes.tools(tools) if tools else tools,
             scaffold=scaffold,
             args=quotes.args(frame.args),
             now=frame.now,
@@ -67,21 +73,43 @@ class Splicer:
     ) -> str | None:
         """The text from the end of reply k's turn on, or None where that is not certain.
 
-        A template that writes the tools anew before each user message is not shown them again.
+        A template that writes tools or system prompt anew before each user message is not shown
+        them again.
         """
         if self.tools_once:
             frame = replace(frame, tools=None)
+        if self.system_once:
+            n = next((i for i, m in enumerate(messages) if m.role != "system"), 0)
+            messages, k = messages[n:], k - n
         if short if short is not None else self.short and k > LONG:
             messages, k = _shortened(messages, k)
         for marked in self._marked(messages[k]):
+            history = [*messages[:k], marked]
             try:
-                text = self.render([*messages[:k], marked, *messages[k + 1 :]], frame)
+                text = self.render([*history, *messages[k + 1 :]], frame)
+                if text.count(SENTINEL) != 1:
+                    continue
+                tail = self._tail(text, messages, k)
+                if tail is None and marked.tool_calls:
+                    tail = self._behind_calls(text, self.render(history, frame, scaffold=False))
             except RequestError:
                 continue
-            tail = self._tail(text, messages, k) if text.count(SENTINEL) == 1 else None
             if tail is not None:
                 return tail
         return None
+
+    def _behind_calls(self, text: str, alone: str) -> str | None:
+        """What follows a reply with calls in a template that writes no end of turn behind them.
+
+        … sentinel "}]          the history up to the reply, `alone`: what closes its calls
+        … sentinel "}] <|turn|> all of it, `text`: what they share, up to where a turn begins
+        """
+        behind, closing = text.partition(SENTINEL)[2], alone.partition(SENTINEL)[2]
+        shared = shared_length(behind, closing)
+        opened = [i for o in self.opens if (i := behind.find(o, 0, shared)) >= 0]
+        if opened:
+            return behind[min(opened) :]
+        return behind[shared:] if SENTINEL in alone and shared == len(closing) else None
 
     def _marked(self, reply: Message) -> Iterator[Message]:
         """The reply with nothing in it but the sentinel, in the ways in which it may be found.
@@ -99,15 +127,19 @@ class Splicer:
 
     def _tail(self, text: str, messages: Sequence[Message], k: int) -> str | None:
         at = text.index(SENTINEL) + len(SENTINEL)
-        ends = [i for e in self._ends if e and (i := text.find(e, at)) >= 0]
-        between = self.quotes.unquoted(text[at : min(ends)] if ends else text[at:])
-        if ends and not between.strip():
-            return text[min(ends) :]
+        end = self.turn_end(text, at)
+        between = self.quotes.unquoted(text[at:end])
+        if end is not None and not between.strip():
+            return text[end:]
         if not messages[k].tool_calls:
             return text[at:]  # no end of turn is written: all that follows is no part of the reply
         follows = messages[k + 1].text.strip() if k + 1 < len(messages) else ""
-        certain = ends and not (follows and follows in between)
-        return text[min(ends) :] if certain else None
+        certain = end is not None and not (follows and follows in between)
+        return text[end:] if certain else None
+
+    def turn_end(self, text: str, at: int = 0) -> int | None:
+        """Where a turn ends in this text from `at` on; None where no end is written."""
+        return min((i for e in self.ends if e and (i := text.find(e, at)) >= 0), default=None)
 
 
 def _shortened(messages: Sequence[Message], k: int) -> tuple[list[Message], int]:
@@ -120,3 +152,9 @@ def _shortened(messages: Sequence[Message], k: int) -> tuple[list[Message], int]
 def call(name: str, call_id: str, **arguments: object) -> ToolCall:
     """A call with these arguments."""
     return ToolCall(call_id, name, json.dumps(arguments))
+
+
+def shared_length(a: str, b: str) -> int:
+    """How many characters two texts share from their start."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))

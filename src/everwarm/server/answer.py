@@ -25,9 +25,10 @@ from starlette.types import Receive, Scope, Send
 
 from everwarm.config import Settings
 from everwarm.errors import EverwarmError
-from everwarm.events import Event, Progress
+from everwarm.events import Event, Progress, Started
 from everwarm.request import Request
 from everwarm.server.bodies import Bodies
+from everwarm.server.ignored import header_of
 from everwarm.server.kept import Kept
 from everwarm.server.noted import Noted, Recorder
 from everwarm.server.record import Trace
@@ -91,6 +92,7 @@ class Answer:
         try:
             arrived = time.perf_counter()
             asked = self._continued(await self._bodies.parsed(http, self._parse))
+            line.headers |= header_of(asked.request.ignored)
             encoder = asked.encoder(Head(turn_id, self._model, int(time.time()), self._caches))
             parse_s = time.perf_counter() - arrived
             noted.asked, more = asked, {"trace": noted.trace} if self._recorder else {}
@@ -143,6 +145,7 @@ class Answer:
                 progress = event
             if event is not None:
                 said.append(event)
+                line.heard(event)
             if not chunks and line.pace.left == 0:
                 chunks = encoder.keepalive(progress)
             await line.start("text/event-stream; charset=utf-8")
@@ -160,6 +163,7 @@ class Answer:
         async for event in events:
             if event is not None:
                 said.append(event)
+                line.heard(event)
             if line.pace.left == 0:
                 if said:
                     await line.start("application/json")
@@ -197,6 +201,11 @@ class _Line:
         self.send, self.headers, self.pace = send, headers, pace
         self.kind: str | None = None
 
+    def heard(self, event: Event) -> None:
+        """Take what the headers say out of an event; the first ones come before they are sent."""
+        if isinstance(event, Started):
+            self.headers |= header_of(event.ignored)
+
     async def start(self, kind: str) -> None:
         """Send the headers, once."""
         if self.kind is None:
@@ -224,6 +233,7 @@ class CountTokens:
         try:
             request = await self._bodies.parsed(http, parse_count)
             n = await self._turns.count(request)
+            headers |= header_of(request.ignored)
             answer = Response(orjson.dumps({"input_tokens": n}), 200, headers, "application/json")
         except EverwarmError as e:
             answer = _refuse(anthropic_error(e), headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from dataclasses import asdict
 from functools import cache
 from typing import Any, Final
@@ -41,6 +42,7 @@ from everwarm.wire.format import Format
 from everwarm.wire.models import anthropic_model, anthropic_models, openai_model, openai_models
 from everwarm.wire.openapi import description
 
+log = logging.getLogger("everwarm.server")
 LONG_STEP_S: Final = 120.0
 """A step of a prefill should take about one second; the first of a large model may take many."""
 
@@ -57,6 +59,8 @@ def create_app(
     `history`: where sessions are; without one, in the home directory, from their first use on.
     """
     turns = Turns(engine, codec, settings, store)
+    for limit in turns.model.limits:
+        log.warning("%s: %s", engine.model.id, limit)
     kept, bodies = Kept(), Bodies(settings.max_body)
     database = history or Database(settings.home / "history.db")
     held = Held(database)

@@ -80,7 +80,7 @@ class Board:
         disk = {k.removeprefix("disk_"): v for k, v in stats.items() if k.startswith("disk_")}
         return _json(
             {
-                "model": openai_model(turns.engine.model),
+                "model": openai_model(turns.model),
                 "machine": _machine(),
                 "memory": {k: v for k, v in stats.items() if not k.startswith("disk_")},
                 "running": [asdict(live) for live in turns.running.values()],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from everwarm.config import Settings
@@ -33,12 +33,27 @@ def without_words(record: TurnRecord) -> TurnRecord:
     return replace(record, miss=replace(record.miss, before="")) if record.miss else record
 
 
+def log_line(record: TurnRecord) -> str:
+    """A record in one line, without any text of the conversation."""
+    shown = {k: v for k, v in asdict(record).items() if v is not None}
+    if record.miss:
+        shown["miss"] = f"{record.miss.part}: {record.miss.cause}"
+    shown["ignored"] = ",".join(record.ignored)
+    return " ".join(f"{k}={_short(v)}" for k, v in shown.items())
+
+
+def _short(value: Any) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f'"{text}"' if " " in text else text
+
+
 def near_scaffold(prompt: Prompt, record: TurnRecord) -> Miss | None:
     """Where all messages were warm, and only what opens the reply was read once more.
 
     Layers that cannot be cut go back to a checkpoint, and none is worth its bytes so near the end.
     """
-    end = max((m.at for m in prompt.marks if m.kind == "prompt"), default=None)
+    last = max((m.at for m in prompt.marks if m.kind != "prompt"), default=0)
+    end = min((m.at for m in prompt.marks if m.kind == "prompt" and m.at >= last), default=None)
     if end is None or record.cached_tokens < end:
         return None
     cause = f"{record.prefilled_tokens} tokens to the nearest checkpoint: what opens the reply"

@@ -52,11 +52,15 @@ async def watched(
                 {upcoming, gone}, timeout=pace.left, return_when=asyncio.FIRST_COMPLETED
             )
             if upcoming in done:
-                arrived, upcoming = upcoming, None
                 try:
-                    yield arrived.result()
+                    event = upcoming.result()
                 except StopAsyncIteration:
                     return
+                finally:
+                    # An error holds this frame. Were the task still here, which holds the error,
+                    # the request's texts would stay until the next full collection.
+                    done, upcoming = set(), None
+                yield event
             elif gone in done:
                 raise ClientGone
             else:

@@ -9,8 +9,8 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
@@ -31,6 +31,7 @@ from everwarm.job import (
 from everwarm.messages import MessageId
 from everwarm.prompt.dialects import families
 from everwarm.prompt.grammar import Wanted, check_schemas, wanted
+from everwarm.prompt.limits import limits_of
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
@@ -38,8 +39,9 @@ from everwarm.replies import ReplyStore, reply_id
 from everwarm.request import HistoryMode, Request
 from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.grammars import Compiler
+from everwarm.server.ignored import IgnoredFields
 from everwarm.server.outbox import Outbox
-from everwarm.server.record import Draft, Trace, lost, near_scaffold, without_words
+from everwarm.server.record import Draft, Trace, log_line, lost, near_scaffold, without_words
 from everwarm.server.totals import Totals
 from everwarm.tokens import Prompt, Tokens, tokens_of
 
@@ -74,6 +76,7 @@ class Turns:
     running: dict[str, Live] = field(default_factory=dict)
     records: deque[TurnRecord] = field(default_factory=lambda: deque(maxlen=1000))
     totals: Totals = field(default_factory=Totals)
+    _ignored: IgnoredFields = field(init=False)
     _worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="everwarm-render")
     )
@@ -84,6 +87,7 @@ class Turns:
 
     def __post_init__(self) -> None:
         self._ahead = Ahead(self.engine)
+        self._ignored = IgnoredFields(strict=self.settings.strict)
         mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
         self._renderer = Renderer(
             self.codec,
@@ -107,10 +111,13 @@ class Turns:
         live: Live | None = None,
     ) -> AsyncIterator[Event]:
         """The events of one turn. Closing the generator cancels the job; what was read is kept."""
+        ignored = (*request.ignored, *self._renderer.ignored(request))
+        self._ignored.check(ignored)
         self._check(request)
         self._ahead.stop()
         live = self.running[turn_id] = live or Live(turn_id)
         draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
+        draft.set(ignored=ignored)
         try:
             async for event in self._events(request, draft, live):
                 yield event
@@ -162,16 +169,21 @@ class Turns:
 
     @property
     def model(self) -> ModelInfo:
-        """The model, with what its dialect can write."""
-        dialect = families.of(self.codec)
+        """The model, with what its dialect can write, and what was proved of its template."""
+        dialect, proof = self._renderer.dialect, self._renderer.proof
         return replace(
             self.engine.model,
             has_reasoning=dialect.reasoning is not None,
             has_tools=bool(dialect.calls),
+            dialect=dialect.name,
+            proved=proof.proved,
+            not_proved={str(kind): why for kind, why in proof.faults.items()},
+            limits=limits_of(proof, dialect),
         )
 
     async def count(self, request: Request) -> int:
         """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
+        self._ignored.check(request.ignored)
         renderer = self._renderer
         return await asyncio.to_thread(
             count_tokens, self.codec, request, renderer.splicer, renderer.length
@@ -190,7 +202,7 @@ class Turns:
         may_call = request.tool_choice != "none" and not prompt.kept_tools
         if prompt.kept_tools:
             draft.set(tools_from="conversation")
-        yield Started(len(prompt.tokens))
+        yield Started(len(prompt.tokens), draft.record.ignored)
         parser = ReplyParser(
             self.codec,
             tools=(*request.tools, *request.deferred),
@@ -378,16 +390,8 @@ class Turns:
     def _file(self, record: TurnRecord) -> None:
         self.records.appendleft(record)
         self.totals.add(record)
-        shown = {k: v for k, v in asdict(record).items() if v is not None}
-        if record.miss:  # its texts are the user's
-            shown["miss"] = f"{record.miss.part}: {record.miss.cause}"
-        log.info(" ".join(f"{k}={_short(v)}" for k, v in shown.items()))
+        log.info(log_line(record))
 
 
 def _too_long(info: ModelInfo, fact: str) -> TooLong:
     return TooLong(f"{fact}; '{info.id}' reads {info.context_length:,} with the reply. Shorten it.")
-
-
-def _short(value: Any) -> str:
-    text = f"{value:.4f}" if isinstance(value, float) else str(value)
-    return f'"{text}"' if " " in text else text

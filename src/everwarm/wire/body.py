@@ -1,14 +1,13 @@
 """What the bodies of several formats have in common: reading, types, the sampling fields.
 
-Nothing is ignored in silence: what a format does not know it refuses by its path. A refusal never
-repeats input, and the first fault ends the reading: a body with a million faults costs as much as
-one with a single fault.
+Nothing is ignored in silence: what does not change an answer is noted (`fields.py`), all else is
+honoured or refused by its path. A refusal never repeats input, and the first fault ends the
+reading: a body with a million faults costs as much as one with a single fault.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -18,11 +17,13 @@ from everwarm.request import Sampling
 from everwarm.wire import extensions
 from everwarm.wire.errors import refusal
 from everwarm.wire.extensions import TemplateArgs, template_args
-from everwarm.wire.strict import StrictObject
+from everwarm.wire.fields import Noted, Refused, WireObject
 from everwarm.wire.structure import check_structure
 
-Effort = extensions.Effort | Literal["max"]
+Effort = extensions.Effort
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+Speaker = Annotated[str, Field(max_length=256)]
+"""Who says a message; none where it is empty."""
 NonEmpty = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=2**53)]
 TINY_TOP_P = 1e-6
@@ -35,9 +36,7 @@ Many = Annotated[list[T], Field(fail_fast=True)]
 """A list whose first fault ends its reading. Every list of a body is one; a test holds this."""
 
 
-def read(
-    body: bytes, model: type[B], *, no_effect: Iterable[str], tags: frozenset[str] = frozenset()
-) -> B:
+def read(body: bytes, model: type[B], *, tags: frozenset[str] = frozenset()) -> B:
     """Read a body. Raises RequestError with the path of the first field that is wrong.
 
     `tags`: the names by which unions choose; they are no part of a path. May take a second for the
@@ -51,9 +50,8 @@ def read(
         raise RequestError(f"The body is not valid JSON ({where}).") from None
     if not isinstance(value, dict):
         raise RequestError("The body must be a JSON object.")
-    skipped = frozenset(no_effect)
     try:
-        return model.model_validate({k: v for k, v in value.items() if k not in skipped})
+        return model.model_validate(value)
     except ValidationError as e:
         raise refusal(e, tags) from None
 
@@ -80,14 +78,6 @@ def _bias_of(value: object) -> object:
     return {int(k): v for k, v in value.items()}
 
 
-def _a_flag(value: object) -> object:
-    if not isinstance(value, bool):  # 0 is as good as false to `Literal`
-        raise ValueError("must be false")
-    return value
-
-
-Off = Annotated[Literal[False], BeforeValidator(_a_flag, json_schema_input_type=Literal[False])]
-"""What is not offered: false, if anything."""
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Bias = Annotated[
@@ -101,13 +91,18 @@ Json = Annotated[dict[str, Any], BeforeValidator(_shallow)]
 _UpTo16 = Annotated[Many[NonEmpty], Field(max_length=16)]
 Texts = Annotated[_UpTo16, BeforeValidator(_texts_of, json_schema_input_type=NonEmpty | _UpTo16)]
 """One text or a list of them, none empty."""
+Books = Annotated[Any, Noted("for the provider's own books")]
+Cached = Annotated[Any, Noted("everything is cached")]
+Moderation = Annotated[Any, Refused("Nothing here moderates: leave it out.")]
+Untrained = Annotated[Any, Noted("a hint that no local model is trained for")]
+Afterwards = Annotated[Any, Noted("a provider's remark on what was said")]
 
 
-class StreamOptions(StrictObject):
+class StreamOptions(WireObject):
     """How OpenAI's streams are to be sent."""
 
     include_usage: bool = False
-    include_obfuscation: Off = False
+    include_obfuscation: Annotated[Any, Noted("no stream is obfuscated here")] = None
 
 
 def session_name(given: object) -> str | None:
@@ -124,5 +119,5 @@ def sampling(temperature: float, top_p: float, **more: Any) -> Sampling:
 
 
 def effort_args(effort: Effort | None) -> dict[str, Any]:
-    """How hard to think, as chat templates are told. The highest name that they know is xhigh."""
-    return dict(template_args("xhigh" if effort == "max" else effort, TemplateArgs()))
+    """How hard to think, as chat templates are told."""
+    return dict(template_args(effort, TemplateArgs()))

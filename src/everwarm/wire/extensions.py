@@ -11,7 +11,7 @@ from everwarm.request import HistoryMode
 from everwarm.wire.strict import StrictObject
 
 Budget = Annotated[int, Field(ge=0, le=2**53)]
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class TemplateArgs(StrictObject):
@@ -39,12 +39,13 @@ class Everwarm(StrictObject):
 
 
 def template_args(effort: Effort | None, given: TemplateArgs) -> Mapping[str, Any]:
-    """What goes to the template."""
+    """What goes to the template. The highest effort that most know is xhigh; `given` is taken as
+    it stands."""
     args: dict[str, Any] = {}
     if effort == "none":
         args["enable_thinking"] = False
     elif effort is not None:
-        args["reasoning_effort"] = effort
+        args["reasoning_effort"] = "xhigh" if effort == "max" else effort
     return args | given.model_dump(exclude_none=True)
 
 

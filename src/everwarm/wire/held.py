@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from everwarm.errors import RequestError
 from everwarm.request import Shape
 from everwarm.wire.body import Json, Name
-from everwarm.wire.strict import StrictObject
+from everwarm.wire.fields import WireObject
 
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
@@ -19,11 +19,11 @@ def _typed(value: object) -> object:
     return {"type": value} if isinstance(value, str) else value
 
 
-class _Named(StrictObject):
+class _Named(WireObject):
     name: Name
 
 
-class _Choice(StrictObject):
+class _Choice(WireObject):
     type: Literal["none", "auto", "required", "function", "custom"]
     function: _Named | None = None  # chat completions name the tool one level further down
     name: Name | None = None
@@ -45,14 +45,14 @@ def chosen(choice: _Choice) -> tuple[Literal["none", "auto", "required"], str | 
     return "required", name
 
 
-class _JsonSchema(StrictObject):
+class _JsonSchema(WireObject):
     name: str = ""
     description: str = ""
     schema_: Json | None = Field(None, alias="schema")
     strict: bool = False
 
 
-class ChatFormat(StrictObject):
+class ChatFormat(WireObject):
     """`response_format` of chat completions."""
 
     type: Literal["text", "json_object", "json_schema"]

@@ -21,6 +21,7 @@ def openai_model(info: ModelInfo) -> dict[str, Any]:
         "quantization": info.quantization,
         "capabilities": {"reasoning": info.has_reasoning, "tools": info.has_tools},
         "aliases": list(info.aliases),
+        "everwarm": _everwarm(info),
     }
 
 
@@ -39,6 +40,7 @@ def anthropic_model(info: ModelInfo) -> dict[str, Any]:
         "created_at": created,
         "max_input_tokens": info.context_length,
         "max_tokens": info.context_length,
+        "everwarm": _everwarm(info),
     }
 
 
@@ -47,3 +49,13 @@ def anthropic_models(infos: list[ModelInfo]) -> dict[str, Any]:
     data = [anthropic_model(i) for i in infos]
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
     return {"data": data, "has_more": False, "first_id": None, "last_id": None, **ends}
+
+
+def _everwarm(info: ModelInfo) -> dict[str, Any]:
+    """What was found out about the model's chat template, and no more than was proved of it."""
+    return {
+        "dialect": info.dialect,
+        "proved": list(info.proved),
+        "not_proved": dict(info.not_proved),
+        "limits": list(info.limits),
+    }

@@ -2,44 +2,36 @@
 
 Streamed and unstreamed answers are made of the same events by the same `Encoder`.
 
-Nothing is ignored in silence: a field that is not known here is refused by its path, as is a value
-that cannot be honoured. Two exceptions: `null` is the same as absent, everywhere; and the fields in
-`NO_EFFECT` are accepted, since an answer is right without them. A refusal never repeats input.
+What would change the answer is honoured or refused by its path, all else is noted (`fields.py`).
+`null` is the same as absent, everywhere. A refusal never repeats input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WrapValidator
+from pydantic import Discriminator, Field, Tag
 
 from everwarm import events as ev
 from everwarm.errors import RequestError
 from everwarm.events import Event, TokenLogprob, TurnRecord
-from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
-from everwarm.request import Request, Sampling, Tool
+from everwarm.request import Request, Tool
 from everwarm.wire import body as wb
 from everwarm.wire import held
+from everwarm.wire.chat_messages import TAGS, AnyMessage
 from everwarm.wire.extensions import (
     Budget,
-    Effort,
     Everwarm,
     TemplateArgs,
     first_budget,
     history_mode,
     template_args,
 )
-from everwarm.wire.once import Once
-from everwarm.wire.strict import StrictObject as _Object
-
-NO_EFFECT = frozenset(
-    {"user", "safety_identifier", "metadata", "store", "service_tier"}  # for OpenAI's own books
-    | {"verbosity"}  # a hint
-)
-"""Fields of the body that are accepted and change nothing."""
+from everwarm.wire.fields import Hint, Noted, Refused, WireObject, bounded, ignored_in
+from everwarm.wire.hosted import HOSTED, HostedTool, check_choice, hosted_in, kind_of
+from everwarm.wire.sampled import Sampled, sampling_of
 
 LEAST_LOGPROB = -9999.0
 """How OpenAI spells a probability of nothing; JSON has no infinity."""
@@ -55,122 +47,45 @@ class ChatBody:
     session: str | None = None
 
 
-def _parts_of(value: object) -> object:
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
-
-
-class _TextPart(_Object):
-    type: Literal["text"]
-    text: str
-    cache_control: Any = None  # a hint to cache: everything is cached
-
-
-def _readable(part: object) -> object:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind in ("image_url", "input_audio", "video_url", "file"):
-        what = kind.removesuffix("_url").removeprefix("input_")
-        raise ValueError(f"{what} cannot be read by this model; send text")
-    return part
-
-
-_Part = Annotated[_TextPart, BeforeValidator(_readable)]
-_Content = Annotated[
-    wb.Many[_Part], BeforeValidator(_parts_of, json_schema_input_type=str | list[_Part])
-]
-
-
-class _CalledFunction(_Object):
-    name: wb.Name
-    arguments: str
-
-
-class _Call(_Object):
-    id: str
-    type: Literal["function"] = "function"
-    function: _CalledFunction
-    index: int | None = None  # clients that join chunks send it back
-
-
-def _texts(content: Iterable[_TextPart]) -> tuple[Part, ...]:
-    return tuple(Text(p.text) for p in content if p.text)
-
-
-class _PlainMessage(_Object):
-    role: Literal["system", "developer", "user"]
-    content: _Content
-
-    @cached_property
-    def message(self) -> Message:
-        """The same object at every turn: what is worked out of it once stays."""
-        return Message("user" if self.role == "user" else "system", _texts(self.content))
-
-
-class _AssistantMessage(_Object):
-    role: Literal["assistant"]
-    content: _Content = []
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: wb.Many[_Call] = []
-
-    @cached_property
-    def message(self) -> Message:
-        """As of a plain message."""
-        thought = self.reasoning_content or self.reasoning
-        thoughts = (Reasoning(thought),) if thought else ()
-        calls = (ToolCall(c.id, c.function.name, c.function.arguments) for c in self.tool_calls)
-        return Message("assistant", (*thoughts, *_texts(self.content), *calls))
-
-
-class _ToolMessage(_Object):
-    role: Literal["tool"]
-    content: _Content
-    tool_call_id: wb.NonEmpty
-    name: str | None = None  # the call is known by its id
-
-    @cached_property
-    def message(self) -> Message:
-        """As of a plain message."""
-        return Message("tool", _texts(self.content), tool_call_id=self.tool_call_id)
-
-
-_AnyMessage = Annotated[
-    Annotated[_PlainMessage | _AssistantMessage | _ToolMessage, Field(discriminator="role")],
-    WrapValidator(Once()),
-]
-
-
-class _Function(_Object):
+class _Function(WireObject):
     name: wb.Name
     description: str = ""
     parameters: wb.Json | None = None
     strict: bool = False
 
 
-class _Tool(_Object):
+class _Tool(WireObject):
     type: Literal["function"]
     function: _Function
 
 
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+_AnyTool = Annotated[
+    Annotated[_Tool, Tag("function_tool")] | Annotated[HostedTool, Tag(HOSTED)],
+    Discriminator(kind_of({"function"})),
+]
 
 
-class _Body(_Object):
+class _Reasoning(WireObject):
+    """How hard to think, as one router of requests spells it."""
+
+    effort: Annotated[wb.Effort | None, Hint()] = None
+    enabled: bool | None = None
+    max_tokens: Budget | None = None
+
+
+class _Thinking(WireObject):
+    """Whether to think, as some providers of chat completions spell it."""
+
+    type: Literal["enabled", "disabled", "adaptive", "auto"]
+    budget_tokens: Budget | None = None
+
+
+class _Body(Sampled):
     model: Annotated[str, Field(max_length=1024)] | None = None
-    messages: Annotated[wb.Many[_AnyMessage], Field(min_length=1)]
-    tools: Annotated[wb.Many[_Tool], Field(max_length=1024)] = []
+    messages: Annotated[wb.Many[AnyMessage], Field(min_length=1)]
+    tools: Annotated[wb.Many[_AnyTool], Field(max_length=1024)] = []
     tool_choice: held.Choice = held.AUTO
     parallel_tool_calls: bool = True
-    stop: wb.Texts = []
-    seed: wb.Seed | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0  # OpenAI's default
-    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
-    repetition_context_size: Annotated[int, Field(ge=1, le=2**20)] = 20
-    presence_penalty: wb.Penalty = 0.0
-    frequency_penalty: wb.Penalty = 0.0
-    logit_bias: wb.Bias = {}
     max_tokens: wb.Count | None = None
     max_completion_tokens: wb.Count | None = None
     n: Annotated[int, Field(ge=1, le=1)] = 1
@@ -180,66 +95,83 @@ class _Body(_Object):
     stream: bool = False
     stream_options: wb.StreamOptions = wb.StreamOptions()
     chat_template_kwargs: TemplateArgs = TemplateArgs()
-    reasoning_effort: Effort | None = None
+    reasoning_effort: Annotated[wb.Effort | None, Hint()] = None
+    reasoning: _Reasoning = _Reasoning()
+    thinking: _Thinking | None = None
     enable_thinking: bool | None = None
     thinking_budget: Budget | None = None
     response_format: held.ChatFormat | None = None
     everwarm: Everwarm = Everwarm()
     prompt_cache_key: Any = None  # tells conversations apart; what is cached does not depend on it
+    prompt_cache_retention: wb.Cached = None
+    prompt_cache_options: wb.Cached = None
+    prediction: Annotated[Any, Noted("it would only make the answer quicker")] = None
+    user: wb.Books = None
+    safety_identifier: wb.Books = None
+    metadata: wb.Books = None
+    store: wb.Books = None
+    service_tier: wb.Books = None
+    verbosity: wb.Untrained = None
+    functions: Annotated[Any, Refused("Send tools instead.")] = None
+    function_call: Annotated[Any, Refused("Send tool_choice instead.", passes=("none", "auto"))] = (
+        None
+    )
+    audio: Annotated[Any, Refused("Leave it out: answers are text.")] = None
+    moderation: wb.Moderation = None
+    web_search_options: Annotated[Any, Refused("Nothing here can search: send a tool.")] = None
+    echo: Annotated[Any, Refused("Leave it out: answers hold what is new.")] = None
+    continue_final_message: Annotated[Any, Refused("End with a user message.")] = None
 
 
 def parse(body: bytes, *, namespace: str = "") -> ChatBody:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
-    b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=_ROLES)
+    b = wb.read(body, _Body, tags=TAGS)
     name = wb.session_name(b.prompt_cache_key)
     return ChatBody(_request(b, namespace), b.stream, b.stream_options.include_usage, name)
 
 
 def _request(b: _Body, namespace: str) -> Request:
     choice, named = held.chosen(b.tool_choice)
+    check_choice(b.tools, named, forced=choice == "required")
+    functions = (t.function for t in b.tools if isinstance(t, _Tool))
     return Request(
         model=b.model,
         messages=tuple(m.message for m in b.messages),
-        tools=tuple(
-            Tool(f.name, f.description, f.parameters, f.strict)
-            for f in (t.function for t in b.tools)
-        ),
+        tools=tuple(Tool(f.name, f.description, f.parameters, f.strict) for f in functions),
         tool_choice=choice,
         named_tool=named,
         parallel_calls=b.parallel_tool_calls,
         shape=held.chat_shape(b.response_format),
-        sampling=_sampling(b),
+        sampling=sampling_of(b),
         max_tokens=_max_tokens(b),
         stop=tuple(b.stop),
         logprobs=_logprobs(b),
         template_args=_template_args(b),
         thinking_budget=first_budget(
-            b.thinking_budget, b.chat_template_kwargs.thinking_budget, b.everwarm.thinking_budget
+            b.thinking_budget,
+            b.chat_template_kwargs.thinking_budget,
+            b.everwarm.thinking_budget,
+            b.thinking.budget_tokens if b.thinking else None,
+            b.reasoning.max_tokens,
         ),
         namespace=namespace,
         history=history_mode(b.everwarm, b.chat_template_kwargs),
         forced_reply=b.everwarm.reply,
+        ignored=bounded((*ignored_in(b), *hosted_in(b.tools))),
     )
 
 
 def _template_args(b: _Body) -> Mapping[str, Any]:
-    switch = {} if b.enable_thinking is None else {"enable_thinking": b.enable_thinking}
-    return switch | dict(template_args(b.reasoning_effort, b.chat_template_kwargs))
+    """What goes to the template: a field of its own wins over one that other providers have."""
+    effort = b.reasoning_effort or b.reasoning.effort
+    switches = (b.enable_thinking, _thinks(b.thinking), b.reasoning.enabled)
+    switch = next((s for s in switches if s is not None), None)
+    args = {} if switch is None else {"enable_thinking": switch}
+    return args | dict(template_args(effort, b.chat_template_kwargs))
 
 
-def _sampling(b: _Body) -> Sampling:
-    return wb.sampling(
-        b.temperature,
-        b.top_p,
-        top_k=b.top_k,
-        min_p=b.min_p,
-        repetition_penalty=b.repetition_penalty,
-        repetition_context=b.repetition_context_size,
-        presence_penalty=b.presence_penalty,
-        frequency_penalty=b.frequency_penalty,
-        logit_bias=b.logit_bias,
-        seed=None if b.seed is None else b.seed % 2**64,
-    )
+def _thinks(thinking: _Thinking | None) -> bool | None:
+    return {"enabled": True, "disabled": False}.get(thinking.type) if thinking else None
 
 
 def _max_tokens(b: _Body) -> int | None:

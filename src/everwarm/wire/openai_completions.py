@@ -1,14 +1,14 @@
 """OpenAI's completions: a text, or token ids, continued as they stand. No messages, no template.
 
-Nothing is ignored in silence: a field that is not known here is refused by its path, as are `echo`,
-`suffix` and more than one prompt. A refusal never repeats input.
+What would change the answer is honoured or refused by its path, all else is noted (`fields.py`). A
+refusal never repeats input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -18,12 +18,10 @@ from everwarm.request import Request
 from everwarm.wire import body as wb
 from everwarm.wire.errors import openai_error
 from everwarm.wire.extensions import Everwarm
+from everwarm.wire.fields import Refused, ignored_in
 from everwarm.wire.format import Asked, Chunk, Head, told
 from everwarm.wire.openai_chat import LEAST_LOGPROB
-from everwarm.wire.strict import StrictObject
-
-NO_EFFECT = frozenset({"user", "prompt_cache_key"})
-"""Fields of the body that are accepted and change nothing."""
+from everwarm.wire.sampled import Sampled, sampling_of
 
 _DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
@@ -42,57 +40,39 @@ _Ids = wb.Many[Annotated[int, Field(ge=0, lt=2**31)]]
 _OnlyOne = Annotated[list[str] | list[_Ids], Field(min_length=1, max_length=1)]
 
 
-class _Body(StrictObject):
+class _Body(Sampled):
     model: Annotated[str, Field(max_length=1024)] | None = None
     prompt: Annotated[
         str | _Ids, BeforeValidator(_one_prompt, json_schema_input_type=str | _Ids | _OnlyOne)
     ]
     max_tokens: Annotated[int, Field(ge=0, le=2**53)] = _DEFAULT_MAX_TOKENS
-    stop: wb.Texts = []
-    seed: wb.Seed | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
-    presence_penalty: wb.Penalty = 0.0
-    frequency_penalty: wb.Penalty = 0.0
-    logit_bias: wb.Bias = {}
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     n: Annotated[int, Field(ge=1, le=1)] = 1
     best_of: Annotated[int, Field(ge=1, le=1)] = 1
-    echo: wb.Off = False
-    suffix: Literal[""] = ""
+    echo: Annotated[Any, Refused("Leave it out: the prompt is yours already.")] = None
+    suffix: Annotated[Any, Refused("The model reads from left to right: put it first.")] = None
     stream: bool = False
     stream_options: wb.StreamOptions = wb.StreamOptions()
     everwarm: Everwarm = Everwarm()
+    user: wb.Books = None
+    prompt_cache_key: wb.Cached = None
 
 
 def parse(body: bytes, namespace: str = "") -> Asked:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
-    b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=frozenset({"str"}))
-    sampling = wb.sampling(
-        b.temperature,
-        b.top_p,
-        top_k=b.top_k,
-        min_p=b.min_p,
-        repetition_penalty=b.repetition_penalty,
-        presence_penalty=b.presence_penalty,
-        frequency_penalty=b.frequency_penalty,
-        logit_bias=b.logit_bias,
-        seed=None if b.seed is None else b.seed % 2**64,
-    )
+    b = wb.read(body, _Body, tags=frozenset({"str"}))
     request = Request(
         model=b.model,
         messages=(),
         raw=b.prompt if isinstance(b.prompt, str) else tuple(b.prompt),
-        sampling=sampling,
+        sampling=sampling_of(b),
         max_tokens=b.max_tokens,
         stop=tuple(b.stop),
         logprobs=b.logprobs,
         namespace=namespace,
         history=b.everwarm.history,
         forced_reply=b.everwarm.reply,
+        ignored=ignored_in(b),
     )
     shows_usage = not b.stream or b.stream_options.include_usage
     return Asked(request, b.stream, partial(Encoder, shows_usage=shows_usage))

@@ -1,11 +1,11 @@
 """OpenAI's responses: a body becomes a `Request`. The answer is spelled in `responses_stream.py`.
 
 A reply's items (reasoning, message, calls) come back one by one and are joined again to the one
-message that the model wrote. Tools of a `namespace` are flattened; hosted `web_search` is accepted
-and not offered to the model, since nothing here can search.
+message that the model wrote. Tools of a `namespace` are flattened; those that OpenAI runs are not
+offered to the model.
 
-Nothing is ignored in silence: a field that is not known here is refused by its path. Fields in
-`NO_EFFECT` are accepted, since an answer is right without them. A refusal never repeats input.
+What would change the answer is honoured or refused by its path, all else is noted (`fields.py`). A
+refusal never repeats input.
 """
 
 from __future__ import annotations
@@ -23,35 +23,29 @@ from everwarm.request import Request
 from everwarm.wire import body as wb
 from everwarm.wire import held
 from everwarm.wire.extensions import Everwarm
+from everwarm.wire.fields import Hint, Noted, Refused, WireObject, bounded, ignored_in
 from everwarm.wire.format import Asked
+from everwarm.wire.hosted import check_choice, hosted_in
 from everwarm.wire.once import Once
 from everwarm.wire.responses_stream import Encoder, turn_of_item
 from everwarm.wire.responses_tools import AnyTool, Named, named_tools
 from everwarm.wire.sealed import Seals
-from everwarm.wire.strict import StrictObject
-
-NO_EFFECT = frozenset(
-    {"user", "safety_identifier", "service_tier", "client_metadata"}  # for their own books
-    | {"prompt_cache_retention", "prompt_cache_options"}  # all is cached
-    | {"max_tool_calls", "stream_options"}  # hints
-)
-"""Fields of the body that are accepted and change nothing."""
 
 
-class _InputText(StrictObject):
+class _InputText(WireObject):
     type: Literal["input_text", "output_text", "text", "summary_text", "reasoning_text"]
     text: str
-    annotations: Any = None
-    logprobs: Any = None
-    prompt_cache_breakpoint: Any = None
+    annotations: wb.Afterwards = None
+    logprobs: wb.Afterwards = None
+    prompt_cache_breakpoint: wb.Cached = None
 
 
-class _Refusal(StrictObject):
+class _Refusal(WireObject):
     type: Literal["refusal"]
     refusal: str
 
 
-class _Media(StrictObject):
+class _Media(WireObject):
     type: Literal["input_image", "input_file", "input_audio"]
     image_url: Any = None
     file_url: Any = None
@@ -72,16 +66,16 @@ _Content = Annotated[
 ]
 
 
-class _Item(StrictObject):
+class _Item(WireObject):
     id: str | None = None
-    status: str | None = None
+    status: wb.Afterwards = None
 
 
 class _Message(_Item):
     type: Literal["message"]
     role: Literal["system", "developer", "user", "assistant"]
     content: _Content
-    phase: str | None = None
+    phase: wb.Afterwards = None
 
 
 class _Reasoning(_Item):
@@ -97,7 +91,7 @@ class _Call(_Item):
     name: wb.Name
     arguments: str
     namespace: str | None = None
-    caller: Any = None
+    caller: wb.Afterwards = None
 
 
 class _CustomCall(_Item):
@@ -106,15 +100,15 @@ class _CustomCall(_Item):
     name: wb.Name
     input: str
     namespace: str | None = None
-    caller: Any = None
+    caller: wb.Afterwards = None
 
 
 class _Output(_Item):
     type: Literal["function_call_output", "custom_tool_call_output"]
     call_id: wb.NonEmpty
     output: _Content
-    name: str | None = None
-    caller: Any = None
+    name: Annotated[Any, Noted("the call is known by its id")] = None
+    caller: wb.Afterwards = None
 
 
 _AnyItem = Annotated[
@@ -134,18 +128,23 @@ def _items_of(value: object) -> object:
     ]
 
 
-class _ReasoningConfig(StrictObject):
-    effort: wb.Effort | None = None
-    summary: Literal["auto", "concise", "detailed"] | None = None
-    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+_Summary = Annotated[Literal["auto", "concise", "detailed"] | None, Hint()]
 
 
-class _TextConfig(StrictObject):
+class _ReasoningConfig(WireObject):
+    effort: Annotated[wb.Effort | None, Hint()] = None
+    summary: _Summary = None
+    generate_summary: _Summary = None
+    context: Annotated[Any, Noted("reasoning stays where the model read it")] = None
+    mode: wb.Untrained = None
+
+
+class _TextConfig(WireObject):
     format: held.FlatFormat | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None  # a hint
+    verbosity: wb.Untrained = None
 
 
-class _Body(StrictObject):
+class _Body(WireObject):
     model: Annotated[str, Field(max_length=1024)] | None = None
     input: Annotated[
         _Items,
@@ -164,8 +163,8 @@ class _Body(StrictObject):
     previous_response_id: wb.NonEmpty | None = None
     store: bool = True
     stream: bool = False
-    background: wb.Off = False
-    truncation: Literal["disabled"] = "disabled"
+    background: Annotated[Any, Refused("Leave it out, and stream the answer.")] = False
+    truncation: Annotated[Literal["disabled"], Hint()] = "disabled"
     max_output_tokens: wb.Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -173,22 +172,40 @@ class _Body(StrictObject):
     metadata: Annotated[dict[str, str], Field(fail_fast=True)] = {}
     everwarm: Everwarm = Everwarm()
     prompt_cache_key: Any = None  # tells conversations apart
+    prompt_cache_retention: wb.Cached = None
+    prompt_cache_options: wb.Cached = None
+    user: wb.Books = None
+    safety_identifier: wb.Books = None
+    service_tier: wb.Books = None
+    client_metadata: wb.Books = None
+    background_options: Annotated[Any, Noted("background is refused")] = None
+    access_programs: wb.Books = None
+    image: Annotated[Any, Noted("images are refused")] = None
+    conversation: Annotated[Any, Refused("Send previous_response_id, or all messages.")] = None
+    prompt: Annotated[Any, Refused("No prompts are kept here: send its text.")] = None
+    context_management: Annotated[
+        Any, Refused("Nothing is cut from a conversation here: compact it yourself.")
+    ] = None
+    moderation: wb.Moderation = None
+    max_tool_calls: Annotated[Any, Noted("it counts calls of tools that OpenAI runs")] = None
+    stream_options: Annotated[Any, Noted("nothing obfuscates a stream here")] = None
 
 
+_INCLUDES = frozenset({"message.output_text.logprobs", "reasoning.encrypted_content"})
 _TAGS = frozenset(
     {"message", "reasoning", "function_call", "custom_tool_call", "function_call_output"}
     | {"custom_tool_call_output", "input_text", "output_text", "text", "summary_text"}
     | {"reasoning_text", "refusal", "input_image", "input_file", "input_audio"}
-    | {"function", "custom", "namespace", "web_search", "web_search_preview"}
-    | {"web_search_2025_08_26", "web_search_preview_2025_03_11"}
+    | {"function", "custom", "function_tool", "custom_tool", "namespace_tool", "hosted_tool"}
 )
 
 
 def parse(body: bytes, namespace: str = "") -> Asked:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
-    b = wb.read(body, _Body, no_effect=NO_EFFECT, tags=_TAGS)
+    b = wb.read(body, _Body, tags=_TAGS)
     tools, names = named_tools(b.tools)
     choice, named = held.chosen(b.tool_choice)
+    check_choice(b.tools, named, forced=choice == "required")
     wants_logprobs = b.top_logprobs is not None or "message.output_text.logprobs" in b.include
     own = (Message("system", (Text(b.instructions),)),) if b.instructions else ()
     request = Request(
@@ -207,6 +224,7 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         history=b.everwarm.history,
         thinking_budget=b.everwarm.thinking_budget,
         forced_reply=b.everwarm.reply,
+        ignored=bounded((*ignored_in(b), *hosted_in(b.tools), *_not_included(b.include))),
     )
     encoder = partial(
         Encoder,
@@ -217,6 +235,10 @@ def parse(body: bytes, namespace: str = "") -> Asked:
     )
     name = wb.session_name(b.prompt_cache_key)
     return Asked(request, b.stream, encoder, b.previous_response_id, b.store, len(own), name)
+
+
+def _not_included(include: list[str]) -> list[str]:
+    return ["include[]"] if set(include) - _INCLUDES else []
 
 
 def _echo(b: _Body) -> dict[str, Any]:

@@ -25,24 +25,24 @@ from everwarm.wire import (
 )
 
 _EMPTY = ("stop", "undo", "prepare", "compact", "uncompact")
-BODIES: dict[str, tuple[type[BaseModel], Iterable[str]]] = {
-    "/v1/chat/completions": (openai_chat._Body, openai_chat.NO_EFFECT),
-    "/v1/completions": (openai_completions._Body, openai_completions.NO_EFFECT),
-    "/v1/responses": (openai_responses._Body, openai_responses.NO_EFFECT),
-    "/v1/messages": (anthropic._Body, anthropic.NO_EFFECT),
-    "/v1/messages/count_tokens": (anthropic._Counted, anthropic.NO_EFFECT),
-    "/api/sessions": (sessions.CreateBody, ()),
-    "/api/sessions/import": (session_files.ImportBody, ()),
-    "/api/sessions/{id}": (sessions.ChangeBody, ()),
-    "/api/sessions/{id}/send": (sessions.SendBody, ()),
-    "/api/sessions/{id}/regenerate": (sessions.RegenerateBody, ()),
-    "/api/sessions/{id}/edit": (sessions.EditBody, ()),
-    "/api/sessions/{id}/branches": (sessions.BranchBody, ()),
-    "/api/sessions/{id}/select": (sessions.SelectBody, ()),
-    "/api/cache/pin": (board.PinBody, ()),
-    "/api/cache/drop": (board.DropBody, ()),
+BODIES: dict[str, type[BaseModel]] = {
+    "/v1/chat/completions": openai_chat._Body,
+    "/v1/completions": openai_completions._Body,
+    "/v1/responses": openai_responses._Body,
+    "/v1/messages": anthropic._Body,
+    "/v1/messages/count_tokens": anthropic._Counted,
+    "/api/sessions": sessions.CreateBody,
+    "/api/sessions/import": session_files.ImportBody,
+    "/api/sessions/{id}": sessions.ChangeBody,
+    "/api/sessions/{id}/send": sessions.SendBody,
+    "/api/sessions/{id}/regenerate": sessions.RegenerateBody,
+    "/api/sessions/{id}/edit": sessions.EditBody,
+    "/api/sessions/{id}/branches": sessions.BranchBody,
+    "/api/sessions/{id}/select": sessions.SelectBody,
+    "/api/cache/pin": board.PinBody,
+    "/api/cache/drop": board.DropBody,
     **{
-        f"/api/{path}": (sessions.EmptyBody, ())
+        f"/api/{path}": sessions.EmptyBody
         for path in ("turns/{id}/cancel", *(f"sessions/{{id}}/{verb}" for verb in _EMPTY))
     },
 }
@@ -100,14 +100,11 @@ Route = tuple[str, Iterable[str], bool, str]
 def description(version: str, routes: Iterable[Route]) -> dict[str, Any]:
     """The document."""
     refs, made = models_json_schema(
-        [(model, "validation") for model, _ in BODIES.values()],
+        [(model, "validation") for model in BODIES.values()],
         ref_template="#/components/schemas/{model}",
     )
-    bodies = {path: refs[model, "validation"] for path, (model, _) in BODIES.items()}
+    bodies = {path: refs[model, "validation"] for path, model in BODIES.items()}
     schemas = made["$defs"]
-    for path, (_, no_effect) in BODIES.items():
-        fields = schemas[bodies[path]["$ref"].rpartition("/")[2]]["properties"]
-        fields |= {name: {"description": "Changes nothing."} for name in sorted(no_effect)}
     for schema in schemas.values():
         _let_nulls_pass(schema)
     document = {
@@ -161,17 +158,16 @@ def _operation(route: Route, method: str, body: dict[str, Any] | None) -> dict[s
 
 
 def _let_nulls_pass(schema: dict[str, Any]) -> None:
-    """Null is the same as absent, for every field (`strict.py`)."""
-    if schema.get("additionalProperties") is not False:
-        return
-    schema["additionalProperties"] = {"type": "null"}
+    """Null is the same as absent, for every field (`strict.py`, `fields.py`)."""
+    if schema.get("additionalProperties") is False:
+        schema["additionalProperties"] = {"type": "null"}
     for name, field in schema.get("properties", {}).items():
         if name not in schema.get("required", ()):
             schema["properties"][name] = {"anyOf": [field, {"type": "null"}]}
 
 
 def _has_required_fields(path: str) -> bool:
-    return any(field.is_required() for field in BODIES[path][0].model_fields.values())
+    return any(field.is_required() for field in BODIES[path].model_fields.values())
 
 
 def _error(shape: str) -> dict[str, Any]:

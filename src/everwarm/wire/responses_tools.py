@@ -4,7 +4,7 @@
 - `namespace`: its functions, each under its own name where that is free, else behind the
   namespace's.
 - `custom`: a function with one text, `input`. A grammar for it is refused: nothing would hold it.
-- `web_search`: accepted, and not offered to the model. Nothing here can search.
+- What OpenAI runs (`web_search`): accepted, noted, and not offered to the model (`hosted.py`).
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Discriminator, Field, Tag
 
 from everwarm.errors import RequestError
 from everwarm.request import Tool
 from everwarm.wire import body as wb
-from everwarm.wire.strict import StrictObject
+from everwarm.wire.fields import Noted, WireObject
+from everwarm.wire.hosted import HOSTED, HostedTool, kind_of
 
 MAX_TOOLS: Final = 1024
+_AtHead = Annotated[Any, Noted("all tools stand at the head of the prompt")]
+_ByModel = Annotated[Any, Noted("the model is the only one that calls")]
+_Awaited = Annotated[Any, Noted("a client runs its tools as it likes")]
 _INPUT = {
     "type": "object",
     "properties": {"input": {"type": "string"}},
@@ -28,7 +32,7 @@ _INPUT = {
 }
 
 
-class FunctionTool(StrictObject):
+class FunctionTool(WireObject):
     """A function, flat as this format spells it."""
 
     type: Literal["function"]
@@ -36,25 +40,32 @@ class FunctionTool(StrictObject):
     description: str = ""
     parameters: wb.Json | None = None
     strict: bool = False
+    output_schema: Annotated[Any, Noted("chat templates have no place for it")] = None
+    defer_loading: _AtHead = None
+    allowed_callers: _ByModel = None
+    async_: Annotated[_Awaited, Field(alias="async")] = None
 
 
-class _PlainText(StrictObject):
+class _PlainText(WireObject):
     type: Literal["text"]
 
 
-class CustomTool(StrictObject):
+class CustomTool(WireObject):
     """A tool whose input is text."""
 
     type: Literal["custom"]
     name: wb.Name
     description: str = ""
     format: _PlainText | None = None
+    defer_loading: _AtHead = None
+    allowed_callers: _ByModel = None
+    async_: Annotated[_Awaited, Field(alias="async")] = None
 
 
 _Inner = Annotated[FunctionTool | CustomTool, Field(discriminator="type")]
 
 
-class NamespaceTool(StrictObject):
+class NamespaceTool(WireObject):
     """Tools that belong together."""
 
     type: Literal["namespace"]
@@ -63,21 +74,12 @@ class NamespaceTool(StrictObject):
     tools: wb.Many[_Inner]
 
 
-class WebSearchTool(StrictObject):
-    """A hosted tool, whose options are of no consequence here."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    type: Literal[
-        "web_search",
-        "web_search_preview",
-        "web_search_2025_08_26",
-        "web_search_preview_2025_03_11",
-    ]
-
-
 AnyTool = Annotated[
-    FunctionTool | CustomTool | NamespaceTool | WebSearchTool, Field(discriminator="type")
+    Annotated[FunctionTool, Tag("function_tool")]
+    | Annotated[CustomTool, Tag("custom_tool")]
+    | Annotated[NamespaceTool, Tag("namespace_tool")]
+    | Annotated[HostedTool, Tag(HOSTED)],
+    Discriminator(kind_of({"function", "custom", "namespace"})),
 ]
 
 

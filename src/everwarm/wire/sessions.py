@@ -116,7 +116,7 @@ class PageQuery(BaseModel):
 
 def read(body: bytes, model: type[B]) -> B:
     """Read a body; none at all is an empty object. Raises RequestError with the field's path."""
-    return wb.read(body or b"{}", model, no_effect=())
+    return wb.read(body or b"{}", model)
 
 
 def choices_of(body: SettingsBody) -> Choices:

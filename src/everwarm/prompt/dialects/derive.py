@@ -148,6 +148,6 @@ class _Deriver:
                 told = f"Not read back as it was: an argument of type {', '.join(kinds)}."
                 self.found = replace(dialect, note=told if kinds else "")
                 return
-            note = note or f"Calls as the template writes them could not be read back: {why}."
+            note = note or f"Calls as the template writes them could not be read back: {why[:160]}."
         note = note or "How the template writes calls could not be derived."
         self.found = replace(self.found, note=note)

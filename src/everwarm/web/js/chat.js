@@ -6,7 +6,7 @@ import { copyText } from "./code.js";
 import { live } from "./live.js";
 import { Action, Aside, LiveReply, Reply, Summary, UserMessage } from "./message.js";
 import { Settings } from "./settings.js";
-import { Login, Offline, whenBack } from "./shell.js";
+import { Limits, Login, Offline, whenBack } from "./shell.js";
 import { Sidebar } from "./sidebar.js";
 import { needsKey } from "./api.js";
 import * as store from "./store.js";
@@ -28,6 +28,7 @@ function Empty() {
     <p>everwarm keeps what the model has read. Each turn reads only what is new, also after a branch, an edit or a restart; the badge under a reply says how much that was.</p>
     <p class="sample" aria-label="An example of a badge"><span class="badge warm"><span class="dot"></span>99.8% warm · 212 new of 101,334 · 0.5 s</span></p>
     <div class="ideas">${IDEAS.map(([name, text]) => html`<button type="button" key=${name} onClick=${() => { given.value = text; }}><strong>${name}</strong><span>${text}</span></button>`)}</div>
+    <${Limits} model=${store.model.value} />
     <dl class="keys">
       <div><dt><kbd>Enter</kbd></dt><dd>send</dd></div><div><dt><kbd>Shift</kbd> <kbd>Enter</kbd></dt><dd>new line</dd></div>
       <div><dt><kbd>Esc</kbd></dt><dd>stop</dd></div><div><dt><kbd>Up</kbd></dt><dd>edit your last message</dd></div><div><dt><kbd>/</kbd></dt><dd>search</dd></div>

@@ -6,7 +6,7 @@ import { ApiError, call, hint, needsKey } from "./api.js";
 import { Histogram, Meter } from "./charts.js";
 import { bytes, count, percent, plural, seconds, when } from "./format.js";
 import { Progress } from "./progress.js";
-import { Login, Offline, ThemeButton, whenBack } from "./shell.js";
+import { Limits, Login, Offline, ThemeButton, whenBack } from "./shell.js";
 import { Tree } from "./tree.js";
 import { Missed } from "./turn.js";
 
@@ -96,6 +96,7 @@ function ModelCard({ model, machine, memory }) {
       <div><dt>Machine</dt><dd>${machine.system} ${machine.machine}, ${plural(machine.cpus, "core")}, ${bytes(machine.memory_bytes)}</dd></div>
       <div><dt>Version</dt><dd>${machine.version}</dd></div>
     </dl>
+    <${Limits} model=${model} />
     <${Meter} name="Model and cache in memory" used=${memory.memory_bytes} limit=${machine.memory_bytes} show=${bytes} />
     <${Meter} name="Conversations in memory" used=${memory.cache_bytes} limit=${memory.cache_budget_bytes} show=${bytes} />
     <p class="quiet">${bytes(memory.cache_promised_bytes)} promised to running replies, ${bytes(memory.cache_in_flight_bytes)} on the way to or from disk</p>

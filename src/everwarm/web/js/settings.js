@@ -1,6 +1,7 @@
 // How this conversation is answered: system prompt, sampling, thinking. And what the model is.
 import { html, useState } from "./lib.js";
 import { count } from "./format.js";
+import { Limits } from "./shell.js";
 import { Dialog } from "./turn.js";
 import * as store from "./store.js";
 
@@ -33,6 +34,7 @@ export function Settings({ close }) {
   return html`<${Dialog} title="Model and settings" close=${close}>
     ${model && html`<dl class="facts"><div><dt>Model</dt><dd>${model.id}</dd></div>
       <div><dt>Context</dt><dd>${count(model.context_length ?? model.max_model_len)} tokens</dd></div></dl>`}
+    <${Limits} model=${model} />
     <form class="settings" onSubmit=${save}>
       <label>System prompt<textarea rows="4" value=${now.system ?? ""} placeholder="How the model is to behave in this conversation"
         onInput=${(e) => change({ system: e.target.value })}></textarea></label>

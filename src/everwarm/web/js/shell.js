@@ -30,6 +30,12 @@ export function Offline() {
     The server cannot be reached. Trying again; nothing is lost.</div>`;
 }
 
+/** What does not hold for this model, where anything does not. */
+export function Limits({ model }) {
+  const limits = model?.everwarm?.limits ?? [];
+  return limits.length > 0 && html`<div class="limits" role="note" aria-label="About this model">${limits.map((l) => html`<p key=${l}>${l}</p>`)}</div>`;
+}
+
 /** Asks for the key; `onKey` reads the page's data anew. */
 export function Login({ onKey }) {
   const [key, change] = useState("");

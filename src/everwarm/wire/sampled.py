@@ -1,0 +1,95 @@
+"""The sampling fields that OpenAI's chat completions and completions share, with those of other
+local servers: what the sampler here can do under another name is done, what it cannot is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from everwarm.errors import RequestError
+from everwarm.request import Sampling
+from everwarm.wire import body as wb
+from everwarm.wire.fields import Noted, Refused, WireObject
+
+_SAMPLER: Final = "Leave it out: temperature, top_p, top_k and min_p are what the sampler here has."
+_HELD: Final = "Send response_format with a JSON schema."
+_Off = Annotated[Any, Refused(_SAMPLER)]
+_One = Annotated[Any, Refused(_SAMPLER, passes=(1,))]
+_Grammar = Annotated[Any, Refused(_HELD)]
+_Limit = Annotated[Any, Refused("Send max_tokens.", passes=(-1, -2))]
+
+
+class Sampled(WireObject):
+    """Fields of a body that say how tokens are drawn."""
+
+    stop: wb.Texts = []
+    seed: wb.Seed | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0  # OpenAI's default
+    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repetition_context_size: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    repeat_last_n: Annotated[int, Field(ge=-1, le=2**20)] | None = None
+    presence_penalty: wb.Penalty = 0.0
+    frequency_penalty: wb.Penalty = 0.0
+    logit_bias: wb.Bias = {}
+    num_ctx: Annotated[Any, Noted("the server is set so (context_length), not a request")] = None
+    num_predict: _Limit = None
+    n_predict: _Limit = None
+    min_tokens: Annotated[Any, Refused("A reply ends where the model ends it.")] = None
+    ignore_eos: Annotated[Any, Refused("A reply ends where the model ends it.")] = None
+    use_beam_search: _Off = None
+    mirostat: _Off = None
+    mirostat_mode: _Off = None
+    top_a: _Off = None
+    dry_multiplier: _Off = None
+    xtc_probability: _Off = None
+    dynatemp_range: _Off = None
+    smoothing_factor: _Off = None
+    typical_p: _One = None
+    typical: _One = None
+    tfs: _One = None
+    tfs_z: _One = None
+    epsilon_cutoff: _Off = None
+    eta_cutoff: _Off = None
+    grammar: _Grammar = None
+    json_schema: _Grammar = None
+    guided_json: _Grammar = None
+    guided_regex: _Grammar = None
+    guided_choice: _Grammar = None
+    guided_grammar: _Grammar = None
+    structured_outputs: _Grammar = None
+    format: _Grammar = None
+
+
+def sampling_of(b: Sampled) -> Sampling:
+    """How tokens are drawn. Raises RequestError where one thing is said twice, differently."""
+    window = _one(b, "repetition_context_size", "repeat_last_n")
+    penalty = _one(b, "repetition_penalty", "repeat_penalty")
+    more: Mapping[str, Any] = {"repetition_context": window} if window else {}
+    if window == -1:  # how llama.cpp and Ollama spell the whole context
+        more = {"repetition_context": 2**20}
+    return wb.sampling(
+        b.temperature,
+        b.top_p,
+        top_k=max(b.top_k, 0),  # -1 is how vLLM spells it
+        min_p=b.min_p,
+        repetition_penalty=1.0 if penalty is None or window == 0 else penalty,
+        presence_penalty=b.presence_penalty,
+        frequency_penalty=b.frequency_penalty,
+        logit_bias=b.logit_bias,
+        seed=None if b.seed is None else b.seed % 2**64,
+        **more,
+    )
+
+
+def _one(b: Sampled, name: str, other: str) -> Any:
+    first, second = getattr(b, name), getattr(b, other)
+    if first is not None and second is not None and first != second:
+        raise RequestError(f"{name} and {other} differ: send one.", param=name)
+    return first if second is None else second
