@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from everwarm.engine.template import ChatTemplate
+from everwarm.engine.template_bounds import Limits
 
 NAME, ARGS, ID = "{{ c.function.name }}", "{{ c.function.arguments | tojson }}", "{{ c.id }}"
 
@@ -28,7 +29,7 @@ class TemplateCodec:
         self.eos_ids = frozenset(range(len(ends)))
         self._ends = ends
         names = {"bos_token": "<s>", "eos_token": "</s>"}
-        self._template = ChatTemplate(template, names)
+        self._template = ChatTemplate(template, names, Limits(seconds=1.0))
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self._ends[i] for i in ids)
@@ -96,8 +97,8 @@ _TYPED = (
 )
 _NESTED = (
     "{% macro tags(k, v) %}<{{ k }}>{% if v is mapping %}{% for a, b in v.items() %}"
-    "{{ tags(a, b) }}{% endfor %}{% elif v is string or v is not iterable %}{{ v if v is string else v | tojson }}"
-    "{% else %}{% for b in v %}{{ tags('item', b) }}{% endfor %}{% endif %}</{{ k }}>{% endmacro %}"
+    "{{ tags(a, b) }}{% endfor %}{% elif v is string or v is not iterable %}"
+    "{{ v if v is string else v | tojson }}{% else %}{% for b in v %}{{ tags('item', b) }}{% endfor %}{% endif %}</{{ k }}>{% endmacro %}"
 )
 _PYTHON = (
     "{{ c.function.name }}({% for k, v in c.function.arguments.items() %}{{ k }}="
@@ -105,7 +106,8 @@ _PYTHON = (
 )
 _FENCED = (
     "{{ '\\nAction:\\n```json\\n[\\n' }}{% for c in m.tool_calls %}"
-    "{{ '    {\\n        \"tool_name\": ' }}{{ c.function.name | tojson }}{{ ',\\n        \"parameters\": ' }}"
+    "{{ '    {\\n        \"tool_name\": ' }}{{ c.function.name | tojson }}"
+    "{{ ',\\n        \"parameters\": ' }}"
     "{{ c.function.arguments | tojson(indent=4) }}{{ '\\n    }' }}"
     "{% if not loop.last %}{{ ',\\n' }}{% endif %}{% endfor %}{{ '\\n]\\n```' }}"
 )

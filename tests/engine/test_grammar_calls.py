@@ -9,6 +9,7 @@ from itertools import count
 import numpy as np
 import pytest
 from dialect_samples import SAMPLES
+from notations import NOTATIONS
 from random_writer import WIDTH, Writer
 
 from everwarm.engine.grammar import Grammars
@@ -107,6 +108,37 @@ def test_what_random_logits_end_is_a_call_of_the_schema(sample_codec: MakeCodec,
             assert call.name == "pick"
             assert value["kind"] in ("lake", "sea") and 0 <= value["n"] <= 99, codec.decode(ids)
     assert finished >= 3
+
+
+ODD = ["tags in tags", "typed tags between words", "name as the key", "python calls on lines"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_derived_notation_holds_a_call_as_its_template_writes_it(
+    marked_codec: Callable[..., TextCodec], name: str
+) -> None:
+    marks = ["<|open|>", "<|close|>", "<|sep|>", "<tool_call>", "</tool_call>", "<|tools_prefix|>"]
+    codec = marked_codec(NOTATIONS[name], marks)
+    tool = Tool("look", "", {"type": "object", "properties": {
+        "at": {"type": "string"}, "n": {"type": "integer"},
+        "l": {"type": "array", "items": {"type": "string"}},
+    }, "required": ["at"]})  # fmt: skip
+    given = {"at": "here", "n": 7, "l": ["a", "b"]}
+    function = {"name": "look", "arguments": given}
+    messages = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "c", "function": function}]},
+    ]
+    text = codec.render(messages, None, scaffold=False, args={})
+    opens = families.of(codec).calls[0].open
+    reply = text[text.index(opens) :].rstrip().removesuffix("<|im_end|>")
+    reply = reply.removesuffix("<|close|>message<|sep|>")
+    matcher = Grammars(codec._tokenizer, WIDTH, codec.eos_ids).matcher(
+        asked(codec, tool).grammar.reply
+    )
+    for token in codec.encode(reply):
+        matcher.take(token)
+    assert np.array(matcher.mask(WIDTH))[min(codec.eos_ids)]
 
 
 def test_arguments_stand_on_one_line(sample_codec: MakeCodec) -> None:

@@ -172,7 +172,7 @@ def test_a_template_that_takes_long_is_left_alone() -> None:
     slow = loop * 3 + "{% set k = i %}" + "{% endfor %}" * 3
     begin = time.monotonic()
     dialect = derived(TemplateCodec(slow + chat(each("<c>{{ c.function | tojson }}</c>"))))
-    assert time.monotonic() - begin < 12
+    assert time.monotonic() - begin < 5
     assert (dialect.calls, dialect.note) == ((), TOO_SLOW)
 
 
