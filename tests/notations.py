@@ -1,51 +1,21 @@
-"""Chat templates of our own, each with a way of writing calls that no sample of a family has.
-
-`TemplateCodec` is a codec that has a template and no tokenizer: all that deriving a dialect needs.
-"""
+"""Chat templates of our own, each with a way of writing calls that no sample of a family has."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
 
-from everwarm.engine.template import ChatTemplate
+from everwarm.engine.bare_text import TemplateText
 from everwarm.engine.template_bounds import Limits
 
 NAME, ARGS, ID = "{{ c.function.name }}", "{{ c.function.arguments | tojson }}", "{{ c.id }}"
 
 
-class TemplateCodec:
-    """Renders one template. `ends`: texts of tokens that end a turn."""
-
-    think_markers = tool_format = tool_markers = None
-
-    def __init__(
-        self, template: str, specials: Sequence[str] = (), ends: Sequence[str] = ("</s>",)
-    ) -> None:
-        self.template_text = template
-        self.special_texts = tuple(specials)
-        self.eos_ids = frozenset(range(len(ends)))
-        self._ends = ends
-        names = {"bos_token": "<s>", "eos_token": "</s>"}
-        self._template = ChatTemplate(template, names, Limits(seconds=1.0))
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return "".join(self._ends[i] for i in ids)
-
-    def render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None,
-        *,
-        scaffold: bool,
-        args: Mapping[str, Any],
-        now: datetime | None = None,
-    ) -> str:
-        return self._template.render(
-            messages, tools, scaffold=scaffold, args=args, now=now or datetime(2001, 2, 3)
-        )
+def codec_of(
+    template: str, specials: Sequence[str] = (), ends: Sequence[str] = ("</s>",)
+) -> TemplateText:
+    """What derives a template's dialect: no tokenizer is needed. Bounded to a second."""
+    return TemplateText(template, specials, ends, Limits(seconds=1.0))
 
 
 def chat(
@@ -98,7 +68,8 @@ _TYPED = (
 _NESTED = (
     "{% macro tags(k, v) %}<{{ k }}>{% if v is mapping %}{% for a, b in v.items() %}"
     "{{ tags(a, b) }}{% endfor %}{% elif v is string or v is not iterable %}"
-    "{{ v if v is string else v | tojson }}{% else %}{% for b in v %}{{ tags('item', b) }}{% endfor %}{% endif %}</{{ k }}>{% endmacro %}"
+    "{{ v if v is string else v | tojson }}{% else %}{% for b in v %}{{ tags('item', b) }}"
+    "{% endfor %}{% endif %}</{{ k }}>{% endmacro %}"
 )
 _PYTHON = (
     "{{ c.function.name }}({% for k, v in c.function.arguments.items() %}{{ k }}="

@@ -16,9 +16,9 @@ import pytest
 from dialect_samples import SAMPLES
 from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
-from notations import NOTATIONS, TemplateCodec, chat, each
+from notations import NOTATIONS, chat, codec_of, each
 
-from everwarm.codec import Codec
+from everwarm.codec import Writing
 from everwarm.messages import Message, ToolCall
 from everwarm.prompt.dialects import families
 from everwarm.prompt.dialects.derive import NO_CALLS, TOO_SLOW, derived
@@ -67,7 +67,7 @@ def reply(calls: Calls, text: str = "", thought: str = "", own_id: str = "") -> 
     )
 
 
-def written(codec: Codec, message: Mapping[str, Any]) -> str | None:
+def written(codec: Writing, message: Mapping[str, Any]) -> str | None:
     """What a model writes so that its template shows it this way: what follows the scaffold."""
     user = {"role": "user", "content": "the question"}
     args = {"enable_thinking": True}
@@ -93,7 +93,7 @@ def calls_of(message: Message) -> list[tuple[str, Any]]:
     return [(c.name, json.loads(c.arguments)) for c in message.tool_calls]
 
 
-def hold(codec: Codec, dialect: Dialect, message: Mapping[str, Any], calls: Calls) -> None:
+def hold(codec: Writing, dialect: Dialect, message: Mapping[str, Any], calls: Calls) -> None:
     """What a template writes is these calls and no markers, whole and cut at each character."""
     text = written(codec, message)
     names = [n for n, _ in calls]
@@ -108,7 +108,7 @@ def hold(codec: Codec, dialect: Dialect, message: Mapping[str, Any], calls: Call
         assert read(dialect, [text[:at], text[at:]], TOOLS) == whole, at
 
 
-def hold_all(codec: Codec, dialect: Dialect) -> None:
+def hold_all(codec: Writing, dialect: Dialect) -> None:
     assert dialect.calls, dialect.note
     for calls in (ONE, TWO, NONE):
         for text, thought in (("", ""), ("I see.", ""), ("", "hm"), ("I see.", "hm")):
@@ -121,7 +121,7 @@ def hold_all(codec: Codec, dialect: Dialect) -> None:
 
 @pytest.mark.parametrize("name", NOTATIONS)
 def test_what_a_template_writes_is_read(name: str) -> None:
-    codec = TemplateCodec(NOTATIONS[name], ends=("<|im_end|>",))
+    codec = codec_of(NOTATIONS[name], ends=("<|im_end|>",))
     dialect = derived(codec)
     assert (dialect.origin, dialect.note) == ("derived", "")
     hold_all(codec, dialect)
@@ -129,7 +129,7 @@ def test_what_a_template_writes_is_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", DERIVED)
 def test_the_samples_of_families_are_derived_without_them(name: str) -> None:
-    codec = TemplateCodec(SAMPLES[name].template, SAMPLES[name].markers, ("<|im_end|>",))
+    codec = codec_of(SAMPLES[name].template, SAMPLES[name].markers, ("<|im_end|>",))
     dialect = derived(codec)
     assert (dialect.origin, dialect.note) == ("derived", "")
     hold_all(codec, dialect)
@@ -139,7 +139,7 @@ def test_the_samples_of_families_are_derived_without_them(name: str) -> None:
 def test_families_that_templates_show_have_no_entry(name: str) -> None:
     sample = SAMPLES[name]
     assert not any(f.matches(sample.template) for f in families.FAMILIES if f.name != "json_tools")
-    dialect = families.of(TemplateCodec(sample.template, sample.markers, ("<|im_end|>",)))
+    dialect = families.of(codec_of(sample.template, sample.markers, ("<|im_end|>",)))
     assert dialect.origin == "derived"
     assert len(read(dialect, [sample.reply], TOOLS).tool_calls) == sample.n_calls
 
@@ -149,7 +149,7 @@ def test_each_family_says_why_it_cannot_be_derived() -> None:
 
 
 def test_a_template_without_calls_has_none_and_says_so() -> None:
-    dialect = families.of(TemplateCodec(chat("")))
+    dialect = families.of(codec_of(chat("")))
     assert (dialect.calls, dialect.origin, dialect.note) == ((), "none", NO_CALLS)
 
 
@@ -163,7 +163,7 @@ def test_a_template_without_calls_has_none_and_says_so() -> None:
     ],
 )
 def test_what_cannot_be_derived_is_no_calls_and_says_so(calls: str) -> None:
-    dialect = families.of(TemplateCodec(chat(calls)))
+    dialect = families.of(codec_of(chat(calls)))
     assert dialect.calls == () and dialect.origin == "none" and dialect.note
 
 
@@ -171,14 +171,14 @@ def test_a_template_that_takes_long_is_left_alone() -> None:
     loop = "{% for i in range(1000) %}"
     slow = loop * 3 + "{% set k = i %}" + "{% endfor %}" * 3
     begin = time.monotonic()
-    dialect = derived(TemplateCodec(slow + chat(each("<c>{{ c.function | tojson }}</c>"))))
+    dialect = derived(codec_of(slow + chat(each("<c>{{ c.function | tojson }}</c>"))))
     assert time.monotonic() - begin < 5
     assert (dialect.calls, dialect.note) == ((), TOO_SLOW)
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: p.stem)
 def test_what_a_published_template_writes_is_read(path: Path) -> None:
-    codec = TemplateCodec(path.read_text(), ends=ENDS)
+    codec = codec_of(path.read_text(), ends=ENDS)
     begin = time.monotonic()
     dialect = families.of(codec)
     assert time.monotonic() - begin < 2
@@ -250,7 +250,7 @@ def wraps(dialect: Dialect) -> set[str]:
 
 @pytest.mark.parametrize("name", NOTATIONS)
 def test_random_text_and_mutated_calls_are_never_half_a_call(name: str) -> None:
-    codec = TemplateCodec(NOTATIONS[name], ends=("<|im_end|>",))
+    codec = codec_of(NOTATIONS[name], ends=("<|im_end|>",))
     dialect = derived(codec)
     whole = [w for c in (ONE, TWO, NONE) if (w := written(codec, reply(c, "I see.", "hm")))]
     (syntax,) = dialect.calls
@@ -300,7 +300,7 @@ def test_random_text_and_mutated_calls_are_never_half_a_call(name: str) -> None:
 @given(st.text(max_size=200))
 @settings(max_examples=200, deadline=None, database=None)
 def test_any_text_is_an_answer_word_for_word_where_it_has_no_marker(text: str) -> None:
-    dialect = derived(TemplateCodec(NOTATIONS["keys and values on lines"], ends=("<|im_end|>",)))
+    dialect = derived(codec_of(NOTATIONS["keys and values on lines"], ends=("<|im_end|>",)))
     message = read(dialect, list(text), TOOLS)
     if "<" not in text:
         assert message.text == text

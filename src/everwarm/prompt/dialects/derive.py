@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from everwarm.codec import Codec
+from everwarm.codec import Writing
 from everwarm.prompt.dialects.derive_calls import CallFinder
 from everwarm.prompt.dialects.edges import Edges
 from everwarm.prompt.dialects.prove import untyped, why_unproved
@@ -35,7 +35,7 @@ NO_CALLS = "The template writes no tool calls."
 TOO_SLOW = "The template takes too long for its notation to be derived."
 
 
-def derived(codec: Codec) -> Dialect:
+def derived(codec: Writing) -> Dialect:
     """The dialect that the template shows; `note` says why it has no calls, where it has none."""
     deriver = _Deriver(codec)
     try:
@@ -48,7 +48,7 @@ def derived(codec: Codec) -> Dialect:
 class _Deriver:
     """Derives one dialect. Live: for as long as that takes."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Writing) -> None:
         self._renderings = Renderings(codec)
         self._edges = Edges(codec.special_texts)
         self._ends = [t for i in codec.eos_ids if (t := codec.decode([i]).strip())]

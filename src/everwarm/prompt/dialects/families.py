@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
-from everwarm.codec import Codec
+from everwarm.codec import Codec, Writing
 from everwarm.prompt.dialects.derive import derived
 from everwarm.prompt.dialects.syntax import CallSyntax, Dialect, Literals, Origin, Tags
 
@@ -162,10 +162,10 @@ _READ_BY_MLX = ("minicpm5", "muse_spark", "kimi_k3")
 """Notations that mlx-lm reads, for models whose templates write no calls."""
 _REASONING = (THINK, ("[THINK]", "[/THINK]"))
 """Markers of reasoning that templates drop from past replies and tokenizers do not name."""
-_found: WeakKeyDictionary[Codec, Dialect] = WeakKeyDictionary()
+_found: WeakKeyDictionary[Writing, Dialect] = WeakKeyDictionary()
 
 
-def of(codec: Codec) -> Dialect:
+def of(codec: Writing) -> Dialect:
     """The dialect of a model's template and control tokens. Worked out once for each codec."""
     found = _found.get(codec)
     if found is None:
@@ -173,7 +173,7 @@ def of(codec: Codec) -> Dialect:
     return found
 
 
-def corrected(codec: Codec, shown: Dialect) -> Dialect:
+def corrected(codec: Writing, shown: Dialect) -> Dialect:
     """A derived dialect with what its template never shows."""
     text = codec.template_text
     family = next((f for f in FAMILIES if f.matches(text)), None)
@@ -202,7 +202,7 @@ def _with_family(shown: Dialect, family: Family) -> Dialect:
     return replace(made, name=family.name, origin=origin, note=family.reason)
 
 
-def _by_setting(codec: Codec, shown: Dialect) -> Dialect:
+def _by_setting(codec: Writing, shown: Dialect) -> Dialect:
     """Calls as mlx-lm's name for a tokenizer's notation says."""
     name = codec.tool_format or ""
     note = "The template writes no calls; a setting of the tokenizer names their notation."
@@ -228,7 +228,7 @@ def call_tokens(codec: Codec) -> set[int]:
     return found
 
 
-def _reasoning(codec: Codec) -> tuple[str, str] | None:
+def _reasoning(codec: Writing) -> tuple[str, str] | None:
     if codec.think_markers:
         return codec.think_markers
     shown = codec.template_text

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from everwarm.codec import Codec
+from everwarm.codec import Writing
 from everwarm.errors import EngineError, RequestError
 
 USER, TEXT, THOUGHT, RESULT = "userzq", "textzq", "thoughtzq", "resultzq"
@@ -57,7 +57,7 @@ def tool(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 class Renderings:
     """Renders with one codec. Live: for as long as its dialect is derived."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Writing) -> None:
         self._codec = codec
         self._until = time.monotonic() + _SECONDS
         schema = parameters(dict.fromkeys(KEYS, "string"))
