@@ -304,3 +304,17 @@ def test_any_text_is_an_answer_word_for_word_where_it_has_no_marker(text: str) -
     message = read(dialect, list(text), TOOLS)
     if "<" not in text:
         assert message.text == text
+
+
+@pytest.mark.parametrize("name", ["typed tags between words", "a bare list", "tags in tags"])
+@pytest.mark.parametrize("piece", ["\n", "word ", "<tool_call>", '{"name": "look", "arguments": {'])
+def test_a_long_reply_is_read_in_time_that_grows_with_its_length(name: str, piece: str) -> None:
+    dialect = derived(codec_of(NOTATIONS[name], ends=("<|im_end|>",)))
+
+    def seconds(n: int) -> float:
+        begin = time.process_time()
+        read(dialect, [piece] * n, TOOLS)
+        return time.process_time() - begin
+
+    seconds(100)
+    assert seconds(16_000) < 24 * max(seconds(2_000), 0.002)

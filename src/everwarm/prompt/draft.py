@@ -29,7 +29,7 @@ def partial(text: str, markers: Sequence[str]) -> int:
 
 _BATCHES = 256
 """A held call is read again when it has grown by this part of itself."""
-_MOST_BLANKS = 64
+MOST_BLANKS = 64
 """Blanks that may stand before a call. A model that writes more of them writes no call."""
 
 
@@ -113,7 +113,7 @@ class Draft:
         body = self.text[:at]
         if marker in calls or (calls and not marker and not self.final):
             body = body.rstrip()
-        if not marker and at - len(body) > _MOST_BLANKS:
+        if not marker and at - len(body) > MOST_BLANKS:
             body = self.text[:at]
         may_stop = len(body) if marker else self._stop_may_begin()
         stop = _first(body, self._stop)

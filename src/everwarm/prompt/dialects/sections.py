@@ -8,7 +8,7 @@ from typing import Any, Literal
 from everwarm.prompt.dialects.calls import CallReader, Parse
 from everwarm.prompt.dialects.json_text import begins, blank_end
 from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
-from everwarm.prompt.draft import Draft
+from everwarm.prompt.draft import MOST_BLANKS, Draft
 
 _MOST_REREAD = 2**20
 """Characters that may be read again, since they were no calls. Behind that, no more are looked for:
@@ -101,6 +101,8 @@ class Sections:
         """Behind what ends a turn: where text follows all the same, it was text as well."""
         draft = self._draft
         at = blank_end(draft.text, 0)
+        if at > MOST_BLANKS:
+            return self._was_no_end()
         if at == len(draft.text):
             draft.take(at if draft.final else 0)
             return False
@@ -109,11 +111,14 @@ class Sections:
             draft.gap, self._ended = self._ended + draft.take(at), ""
             draft.take(len(marker))
             self._open(marker, self._marked[marker])
-        elif not draft.final and begins(draft.text, at, list(self._marked)):
+            return True
+        if not draft.final and begins(draft.text, at, list(self._marked)):
             return False
-        else:
-            draft.say(self._ended)
-            self._ended = ""
+        return self._was_no_end()
+
+    def _was_no_end(self) -> bool:
+        self._draft.say(self._ended)
+        self._ended = ""
         return True
 
     def _at_beginning(self) -> bool | None:
@@ -124,18 +129,22 @@ class Sections:
         draft, think, opens = self._draft, self._dialect.reasoning, self._dialect.text[0]
         stray = think[1] if think and draft.untold else ""
         at = blank_end(draft.text, 0)
+        if at > MOST_BLANKS:
+            return None
         found = next((m for m in (opens, stray) if m and draft.text.startswith(m, at)), "")
         if found:
             draft.take(at + len(found))
             self._wrapped, self._trim = found == opens, True
             return True
         waits = not draft.final and begins(draft.text, at, [opens, stray])
-        return False if waits and (opens or stray) else None
+        return False if waits else None
 
     def _in_bare(self) -> bool | None:
         """At the beginning of an answer that may be a call; None: it is not."""
         draft = self._draft
         at = blank_end(draft.text, 0)
+        if at > MOST_BLANKS:
+            return None
         if at == len(draft.text) and not draft.final:
             return False
         for opens, syntaxes in self._bare.items():
