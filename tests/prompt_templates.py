@@ -120,8 +120,15 @@ CLOSES_TEXTS = (
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>channel one, effort high, "
     "format plain: {% endif %}"
 )
+# Those of models that see: a message is a list of parts, and a bare text is dropped.
+TEXT_PARTS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}"
+    "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 HABITS = {
+    "text_parts": TEXT_PARTS,
     "no_scaffold_moves_system": NO_SCAFFOLD_MOVES_SYSTEM,
     "other_end_without_scaffold": OTHER_END_WITHOUT_SCAFFOLD,
     "no_control_tokens": NO_CONTROL_TOKENS,

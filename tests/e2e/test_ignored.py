@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prompt_templates import TURNS_ALONE
 from serving import Server, save_talker, serving
 
 HI = {"role": "user", "content": "hi"}
@@ -75,3 +76,74 @@ def test_a_strict_server_refuses_to_count_it(strict: Server) -> None:
     body = {"messages": [HI], "safeguards": []}
     status, answer, _ = strict.call("POST", "/v1/messages/count_tokens", body)
     assert status == 400 and answer["error"]["message"].startswith("safeguards ")
+
+
+PARAMETERS = {"type": "object", "properties": {"at": {"type": "string"}}}
+LOOK = {"type": "function", "function": {"name": "look", "parameters": PARAMETERS}}
+FLAT_LOOK = {"type": "function", "name": "look", "parameters": PARAMETERS}
+WITH_TOOLS: list[tuple[str, dict[str, Any], Any]] = [
+    (
+        "/v1/chat/completions",
+        {"messages": [HI], "tools": [LOOK]},
+        {"type": "function", "function": {"name": "look"}},
+    ),
+    (
+        "/v1/responses",
+        {"input": "hi", "tools": [FLAT_LOOK]},
+        {"type": "function", "name": "look"},
+    ),
+    (
+        "/v1/messages",
+        {
+            "messages": [HI],
+            "max_tokens": 4,
+            "tools": [{"name": "look", "input_schema": PARAMETERS}],
+        },
+        {"type": "tool", "name": "look"},
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def mute(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[Server]:
+    """A model that has no notation for calls, and whose template refuses results."""
+    path = tmp_path_factory.mktemp("mute")
+    with serving(save_talker(path, smollm2, template=TURNS_ALONE), "--forced-replies") as running:
+        yield running
+
+
+@pytest.mark.parametrize(("path", "body", "choice"), WITH_TOOLS)
+def test_a_model_without_a_notation_takes_tools_and_says_that_they_have_no_effect(
+    mute: Server, path: str, body: dict[str, Any], choice: object
+) -> None:
+    said = mute.call("GET", "/v1/models")[1]["data"][0]
+    assert said["capabilities"]["tools"] is False
+    assert "no notation for tool calls" in said["everwarm"]["limits"][0]
+    status, _, headers = mute.call("POST", path, {**body, **SHORT})
+    assert (status, headers[HEADER]) == (200, "tools")
+    assert mute.turn()["ignored"] == ["tools"]
+
+
+@pytest.mark.parametrize("any_call", [True, False])
+@pytest.mark.parametrize(("path", "body", "choice"), WITH_TOOLS)
+def test_a_call_that_is_asked_for_is_refused_without_a_notation(
+    mute: Server, path: str, body: dict[str, Any], choice: object, any_call: bool
+) -> None:
+    required: Any = {"type": "any"} if path == "/v1/messages" else "required"
+    asked = {**body, **SHORT, "tool_choice": required if any_call else choice}
+    status, answer, _ = mute.call("POST", path, asked)
+    assert status == 400 and "tool_choice" in str(answer["error"])
+
+
+def test_an_agent_goes_on_as_a_chat_where_another_model_called_tools(mute: Server) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    history = [
+        {"role": "system", "content": "Be brief."},
+        HI,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "seen"},
+    ]
+    body = {"messages": history, "tools": [LOOK], **SHORT}
+    status, answer, _ = mute.call("POST", "/v1/chat/completions", body)
+    assert status == 200
+    assert answer["choices"][0]["message"]["content"] == "Yes."

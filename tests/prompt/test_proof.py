@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 import pytest
 from prompt_templates import (
@@ -20,11 +21,15 @@ from prompt_templates import (
 from talk import Talk, look, result, said, system, user
 
 from everwarm.engine.text import TextCodec
+from everwarm.errors import RequestError
 from everwarm.prompt.proof import KINDS
 from everwarm.prompt.render import Renderer
+from everwarm.prompt.shape import tool_dicts
+from everwarm.prompt.splice import Frame
 from everwarm.request import Request, Tool
 
 MakeCodec = Callable[..., TextCodec]
+NOW = datetime(2026, 11, 30)
 A, B = look("callabc12", at="here"), look("callabc34", at="there")
 
 
@@ -88,6 +93,17 @@ def test_a_template_that_cannot_do_without_descriptions_is_given_empty_ones(
     assert "at (string): Where.<|im_end|>" in made.decode(told.ask().tokens)
     none = Talk(talk.renderer, made, tools=(), messages=[user("go")])
     assert "<|system|><|im_end|><|user|>go" in made.decode(none.ask().tokens)
+
+
+def test_a_tool_nested_too_deep_to_be_described_is_refused_by_name(codec: MakeCodec) -> None:
+    schema: dict[str, object] = {"type": "string"}
+    for _ in range(5000):
+        schema = {"type": "object", "properties": {"a": schema}}
+    made = codec(DESCRIBED_TOOLS)
+    talk = Talk(Renderer(made), made, tools=(Tool("look", "", schema),), messages=[user("go")])
+    with pytest.raises(RequestError, match="nested too deep") as e:
+        talk.renderer.splicer.render(talk.messages, Frame(tool_dicts(talk.tools), {}, NOW))
+    assert e.value.param == "tools"
 
 
 def test_a_template_that_refuses_tools_answers_as_a_chat(codec: MakeCodec) -> None:

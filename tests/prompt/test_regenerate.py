@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
+from prompt_templates import NO_CONTROL_TOKENS
 from talk import Talk, look, result, said, system, user
 
 from everwarm.cache.cache import Cache
@@ -101,3 +103,24 @@ def test_behind_a_long_scaffold_both_its_ends_are_marked(codec: object, thinks: 
     assert last == len(first.tokens) - 1 > end + NEAR_END
     other = talk.ask(template_args={"enable_thinking": not thinks})
     assert read(cache, other) == len(other.tokens) - end
+
+
+@pytest.mark.parametrize("template", [NO_CONTROL_TOKENS, "<|im_start|>" + NO_CONTROL_TOKENS])
+def test_messages_are_marked_where_they_begin_without_control_tokens_before_them(
+    marked_codec: Callable[[str, list[str]], TextCodec], template: str
+) -> None:
+    made = marked_codec(template, [])
+    renderer, cache = Renderer(made), caches()["recurrent"]
+    talk = Talk(
+        renderer, made, tools=(), messages=[system(LONG), user("one"), said("a"), user("two")]
+    )
+    first = talk.ask()
+    read(cache, first)
+    begins = {m.kind: made.decode(first.tokens[: m.at]) for m in first.marks}
+    assert begins["system"].endswith(f"{LONG}\n\nUser:")
+    assert begins["user"].endswith("one\n\nAssistant: a\n\nUser:")
+    talk.messages[-1:] = [user("another question")]
+    other = talk.ask()
+    assert read(cache, other) < 12
+    talk.messages[1:] = [user("a new conversation")]
+    assert read(cache, talk.ask()) < 12

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from everwarm.errors import RequestError
@@ -178,7 +179,8 @@ class Builder:
         encoded = self._pieces.encode(text)
         base = draft.record or Record(Path(), 0)
         end = self._before_scaffold(text, encoded, frame)
-        spans = spans_of(messages, draft.k + 1, encoded, base.end, end)
+        token_at = partial(self._pieces.token_at, encoded)
+        spans = spans_of(messages, draft.k + 1, encoded, base.end, end, token_at)
         stop = base.end + len(encoded.tokens)
         marks = marks_of(messages, spans, None if end is None else base.end + end, stop)
         return base.extend(encoded.tokens, marks), spans, encoded
@@ -210,10 +212,12 @@ class Builder:
             return None
 
     def _before_scaffold(self, text: str, encoded: Encoded, frame: Frame) -> int | None:
-        """The token before the generation scaffold: a piece's start, or None."""
+        """The token before the generation scaffold; at a piece's start where there is any."""
         for scaffold in self._scaffolds_of(frame):
             if text.endswith(scaffold):
                 at = len(text) - len(scaffold)
+                if not encoded.specials:
+                    return self._pieces.token_at(encoded, at)
                 return next((t for c, t in encoded.starts if c >= at), None)
         return None
 

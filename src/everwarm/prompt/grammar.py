@@ -71,7 +71,8 @@ def wanted(
         answers.append(writer.calls(tools, parallel=request.parallel_calls))
     if must and not answers:
         raise RequestError(
-            "This model has no way of writing tool calls, so none can be asked for.",
+            "tool_choice asks for a call, and this model has no notation for calls. Leave the "
+            "choice to it (auto): it answers in text.",
             param="tool_choice",
         )
     if not must and request.shape is not None:

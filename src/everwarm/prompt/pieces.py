@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from everwarm.codec import Codec
 from everwarm.prompt.quote import Quotes, any_of
-from everwarm.tokens import Tokens, tokens_of
+from everwarm.tokens import Tokens, common_length, tokens_of
 
 KNOWN_BYTES = 32 * 2**20
 """What texts and tokens of known pieces may take: some twenty long conversations."""
@@ -85,6 +85,13 @@ class Pieces:
     def specials_in(self, text: str) -> list[tuple[int, int]]:
         """Where special tokens' texts stand: (start, end) in characters."""
         return [m.span() for m in self._special.finditer(text)]
+
+    def token_at(self, encoded: Encoded, at: int) -> int:
+        """The last token of the text that begins at this character or before it, and would begin
+        there whatever followed."""
+        start, token = max(s for s in encoded.starts if s[0] <= at)
+        ids = tokens_of(self._codec.encode(encoded.text[start:at]))
+        return token + common_length(ids, encoded.tokens, token)
 
     def text_of(self, tokens: Tokens[int]) -> str:
         """The text of tokens, control tokens included."""

@@ -6,6 +6,7 @@ It runs when a model is loaded. Whether replies can be spliced into the template
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -67,7 +68,7 @@ def habits_of(splicer: Splicer) -> Habits:
 
 
 def _tool_habits(splicer: Splicer) -> Habits:
-    """How the template takes tools, and a request without any."""
+    """How the template takes a text, tools, and a request without any."""
     user, found = says("user")("u1w"), Habits()
 
     def takes(frame: Frame, habits: Habits) -> bool:
@@ -77,6 +78,8 @@ def _tool_habits(splicer: Splicer) -> Habits:
         except RequestError:
             return False
 
+    if not takes(WITHOUT_TOOLS, found):
+        found = replace(found, text_parts=takes(WITHOUT_TOOLS, replace(found, text_parts=True)))
     if not takes(WITHOUT_TOOLS, found):
         found = replace(found, no_tools=not takes(WITHOUT_TOOLS, replace(found, no_tools=False)))
     if not takes(_BARE_TOOLS, found):
@@ -157,10 +160,12 @@ def reads_reasoning(splicer: Splicer, reasoning: tuple[str, str]) -> bool:
 
 
 def find_turns(splicer: Splicer) -> None:
-    """Find out what ends a reply's turn in this template, and what stands around other turns.
+    """Find out what ends a reply's turn in this template, and what stands around users' turns.
 
-    a1w <|close|>text<|sep|> <|end|>                    a reply that is the last
-    a1w <|close|>text<|sep|> <|end|> <|turn|>user u2w   the last control token shared ends it
+        a1w <|close|>text<|sep|> <|end|>                    a reply that is the last
+        a1w <|close|>text<|sep|> <|end|> <|turn|>user u2w   one that is asked on
+
+    The last control token that both share ends the turn, unless it begins the whole text.
     """
     special, user, said = any_of(splicer.codec.special_texts), says("user"), says("assistant")
     last, asked = [user("u1w"), said("a1w")], [user("u1w"), said("a1w"), user("u2w")]
@@ -171,11 +176,22 @@ def find_turns(splicer: Splicer) -> None:
     except RequestError:
         return
     shared = shared_length(alone, text)
-    found = [m for m in special.finditer(text) if m.end() <= shared]
-    end = found[-1][0] if found else text[:shared].strip()
+    found, begins = list(special.finditer(text)), _leading(special, question)
+    shared = next((m.start() for m in found if m.start() < shared < m.end()), shared)
+    ends = [m[0] for m in found if m.end() <= shared and m[0] not in begins]
+    end = ends[-1] if ends else "" if found else text[:shared].strip()
     if end and not any(e and e in text[:shared] for e in splicer.ends):
         splicer.ends = [*splicer.ends, end]
     splicer.opens = {m[0] for m in special.finditer(question)} - {*splicer.ends}
+
+
+def _leading(special: re.Pattern[str], text: str) -> set[str]:
+    """The control tokens with which a text begins."""
+    out, at = set[str](), 0
+    while m := special.match(text, at):
+        out.add(m[0])
+        at = m.end()
+    return out
 
 
 def says(role: Role) -> Callable[[str], Message]:

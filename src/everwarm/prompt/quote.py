@@ -63,14 +63,14 @@ class Quotes:
         try:
             return [self._message(d) for d in dicts]
         except RecursionError:
-            raise _too_deep("A call's arguments are", "messages") from None
+            raise too_deep("A call's arguments are", "messages") from None
 
     def tools(self, dicts: Sequence[Mapping[str, Any]] | None) -> Dicts | None:
         """A template's tools, quoted."""
         try:
             return [self._call(d) for d in dicts] if dicts else None
         except RecursionError:
-            raise _too_deep("A tool's parameters are", "tools") from None
+            raise too_deep("A tool's parameters are", "tools") from None
 
     def args(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """A template's other arguments, quoted."""
@@ -144,7 +144,8 @@ def quotes_of(codec: Codec, reasoning: tuple[str, str] | None = None) -> Quotes:
     return Quotes(codec.control_texts, codec.template_constants, reasoning)
 
 
-def _too_deep(what: str, param: str) -> RequestError:
+def too_deep(what: str, param: str) -> RequestError:
+    """The refusal of what cannot be walked through."""
     return RequestError(f"{what} nested too deep to be rendered. Flatten them.", param=param)
 
 

@@ -102,10 +102,12 @@ class Renderer:
         return self._mode == "verbatim" and bool(self.proof.proved)
 
     def ignored(self, request: Request) -> tuple[str, ...]:
-        """Paths of what the template has no place for. From any thread."""
+        """Paths of what the model has no place for: names that its template does not write, and
+        tools, where it has no notation for calls. From any thread."""
         habits = self._splicer.habits
         lost = any(m.name and not shows_name(m, habits) for m in request.messages)
-        return ("messages[].name",) if lost else ()
+        idle = bool(request.tools or request.deferred) and not self.dialect.calls
+        return (*(("messages[].name",) if lost else ()), *(("tools",) if idle else ()))
 
     def prompt(self, request: Request) -> Prompt:
         """The tokens to read for this request.

@@ -26,6 +26,7 @@ _SCHEMAS: Final = frozenset(("items", "additionalProperties", "anyOf", "oneOf", 
 class Habits:
     """What a chat template accepts, and keeps in its place. See `probe.habits_of`.
 
+    - `text_parts`: it reads messages as lists of parts; a bare text it would drop or refuse.
     - `no_tools`: it takes a request without tools; if not, it is given an empty list of them.
     - `tools`: it takes tools at all. `bare_schemas`: their parameters may lack a description.
     - `tool_messages`: it writes results of tools; if not, calls and results become texts.
@@ -33,6 +34,7 @@ class Habits:
     - `names`: the roles whose speakers' names it writes.
     """
 
+    text_parts: bool = False
     no_tools: bool = True
     tools: bool = True
     bare_schemas: bool = True
@@ -100,6 +102,11 @@ def _filled(schema: Any) -> Any:
         described = {k: {"description": "", **v} if isinstance(v, dict) else v for k, v in members}
         out = {"required": [], **out, "properties": described}
     return out
+
+
+def in_parts(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message of the template's input with its text as a list of one part."""
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
 
 def shaped(messages: Sequence[Message], habits: Habits) -> Dicts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from everwarm.messages import Message
@@ -35,12 +35,15 @@ def spans_of(
     encoded: Encoded,
     base: int,
     end: int | None = None,
+    token_at: Callable[[int], int] | None = None,
 ) -> list[Span]:
     """The messages from `first` on that are found in the text, whose tokens start at `base`.
 
-    `end`: the token of the text at which the messages end; unset, the last special one.
+    `end`: the token of the text at which the messages end; unset, the last special one. `token_at`:
+    the token at a character, where no special token stands before a message; it is asked for few.
     """
     text, starts = encoded.text, encoded.starts
+    asked = {*_users(messages), _first(messages), len(messages) - 1} if token_at else set[int]()
     found: list[tuple[int, int]] = []
     at, piece = 0, 0
     for i in range(first, len(messages)):
@@ -57,6 +60,8 @@ def spans_of(
                 snapped = starts[piece][1]
             piece += 1
         at = here + len(content)
+        if snapped is None and token_at and i in asked:
+            snapped = token_at(here)
         if snapped is not None:
             found.append((i, base + snapped))
     last = base + (end if end is not None else starts[-1][1] if starts else 0)
@@ -88,8 +93,7 @@ def marks_of(
 
     `end`: where the messages end, before the scaffold; None: that is not known.
     """
-    first = next((i for i, m in enumerate(messages) if m.role != "system"), -1)
-    users = [i for i, m in enumerate(messages) if m.role == "user"][-_USERS:]
+    first, users = _first(messages), _users(messages)
     marks: dict[int, Mark] = {}
     for s in spans:
         if s.index == len(messages) - 1:
@@ -102,6 +106,14 @@ def marks_of(
     for at in ends_of(end, stop):
         marks.setdefault(at, Mark(at, "prompt"))
     return sorted((m for m in marks.values() if m.at > 0), key=lambda m: m.at)
+
+
+def _first(messages: Sequence[Message]) -> int:
+    return next((i for i, m in enumerate(messages) if m.role != "system"), -1)
+
+
+def _users(messages: Sequence[Message]) -> list[int]:
+    return [i for i, m in enumerate(messages) if m.role == "user"][-_USERS:]
 
 
 def ends_of(end: int | None, stop: int) -> list[int]:

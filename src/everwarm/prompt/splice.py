@@ -16,8 +16,8 @@ from typing import Any
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Text, ToolCall
-from everwarm.prompt.quote import Quotes
-from everwarm.prompt.shape import Dicts, Habits, shaped, shaped_tools
+from everwarm.prompt.quote import Quotes, too_deep
+from everwarm.prompt.shape import Dicts, Habits, in_parts, shaped, shaped_tools
 
 SENTINEL = "XQZJVKEVERWARMSENTINELKVJZQX"
 LONG = 32
@@ -59,9 +59,14 @@ class Splicer:
 
     def render(self, messages: Sequence[Message], frame: Frame, *, scaffold: bool = True) -> str:
         """The template's text, quoted. Raises RequestError where it refuses."""
-        quotes, tools = self.quotes, shaped_tools(frame.tools, self.habits)
+        quotes = self.quotes
+        try:
+            tools = shaped_tools(frame.tools, self.habits)
+        except RecursionError:
+            raise too_deep("A tool's parameters are", "tools") from None
+        dicts = quotes.messages(shaped(messages, self.habits))
         return self.codec.render(
-            quotes.messages(shaped(messages, self.habits)),
+            [in_parts(d) for d in dicts] if self.habits.text_parts else dicts,
             quotes.tools(tools) if tools else tools,
             scaffold=scaffold,
             args=quotes.args(frame.args),

@@ -102,6 +102,7 @@ class _Counted(WireObject):
     user_profile_id: wb.Books = None
     workspace_id: wb.Books = None
     billing_policy: wb.Books = None
+    compaction: Annotated[Any, Noted("the conversation is counted as it is sent")] = None
     container: Annotated[Any, Refused("Nothing here runs code: leave it out.")] = None
     mcp_servers: Annotated[Any, Refused("Call them yourself, and send their tools.")] = None
     safeguards: Annotated[Any, Noted("nothing here classifies what a tool would do")] = None

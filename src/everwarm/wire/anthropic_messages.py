@@ -7,7 +7,7 @@ a `tool_reference` names it. A system block's billing line is a client's own boo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
 from pydantic import BeforeValidator, Field, PrivateAttr
@@ -37,6 +37,8 @@ class TextBlock(_Block):
 
 
 class _Image(_Block):
+    AS_A_WHOLE: ClassVar = ("refused", "this model reads text")
+
     type: Literal["image"]
     source: Any = None
 

@@ -79,7 +79,7 @@ class Refused:
 
     def _check(self, value: object) -> object:
         if value and value not in self.passes:
-            raise ValueError(f"is not supported. {self.instead}")
+            raise ValueError(f"is not supported. {self.instead.removesuffix('.')}")
         return value
 
 

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from everwarm.errors import RequestError
 from everwarm.request import Shape
 from everwarm.wire.body import Json, Name
-from everwarm.wire.fields import WireObject
+from everwarm.wire.fields import Noted, WireObject
 
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
@@ -26,6 +26,7 @@ class _Named(WireObject):
 class _Choice(WireObject):
     type: Literal["none", "auto", "required", "function", "custom"]
     function: _Named | None = None  # chat completions name the tool one level further down
+    custom: _Named | None = None
     name: Name | None = None
 
 
@@ -39,17 +40,18 @@ def chosen(choice: _Choice) -> tuple[Literal["none", "auto", "required"], str | 
     """The choice, and the tool that has to be called. Raises RequestError where it has no name."""
     if choice.type != "function" and choice.type != "custom":
         return choice.type, None
-    name = choice.function.name if choice.function else choice.name
+    inner = choice.function or choice.custom
+    name = inner.name if inner else choice.name
     if name is None:
         raise RequestError("tool_choice: the tool's name is required.", param="tool_choice")
     return "required", name
 
 
 class _JsonSchema(WireObject):
-    name: str = ""
-    description: str = ""
+    name: Annotated[Any, Noted("the schema says it all")] = None
+    description: Annotated[Any, Noted("the schema says it all")] = None
     schema_: Json | None = Field(None, alias="schema")
-    strict: bool = False
+    strict: Annotated[Any, Noted("an answer is always held to its schema")] = None
 
 
 class ChatFormat(WireObject):
@@ -59,10 +61,15 @@ class ChatFormat(WireObject):
     json_schema: _JsonSchema | None = None
 
 
-class FlatFormat(_JsonSchema):
-    """`text.format` of responses, and Anthropic's `format`: the schema stands beside the type."""
+class FlatFormat(WireObject):
+    """`text.format` of responses, and Anthropic's `format`: the schema stands beside the type. What
+    is said of it is said again in a response."""
 
     type: Literal["text", "json_object", "json_schema"]
+    name: str = ""
+    description: str = ""
+    schema_: Json | None = Field(None, alias="schema")
+    strict: bool = False
 
 
 def chat_shape(given: ChatFormat | None) -> Shape | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -19,12 +19,18 @@ from everwarm.wire.fields import bounded, spelled
 
 HOSTED: Final = "hosted_tool"
 _RUN_BY_CLIENTS = re.compile(
-    r"(custom|bash|text_editor|computer|memory|local_shell|shell|apply_patch)(_use)?(_preview|_\d+)?"
+    r"(custom|bash|text_editor|computer|memory|browser|local_shell|shell|apply_patch)"
+    r"(_use|_toolset)?(_preview|_\d+)?"
 )
 
 
+def is_run_by_clients(kind: str) -> bool:
+    """Whether a tool of this type is one that clients run, by parameters that they do not tell."""
+    return _RUN_BY_CLIENTS.fullmatch(kind) is not None
+
+
 def _not_run_by_clients(kind: str) -> str:
-    if _RUN_BY_CLIENTS.fullmatch(kind):
+    if is_run_by_clients(kind):
         raise ValueError(
             "is a tool whose parameters only its provider's models know; "
             "describe it as a function with parameters of its own"
@@ -34,6 +40,8 @@ def _not_run_by_clients(kind: str) -> str:
 
 class HostedTool(BaseModel):
     """A tool that its provider runs, or one newer than this server. Its options are not read."""
+
+    AS_A_WHOLE: ClassVar = ("noted", "it is not offered to the model, and refused if it is forced")
 
     model_config = ConfigDict(extra="allow", strict=True)
 

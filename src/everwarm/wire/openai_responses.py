@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, WrapValidator
 
@@ -46,6 +46,8 @@ class _Refusal(WireObject):
 
 
 class _Media(WireObject):
+    AS_A_WHOLE: ClassVar = ("refused", "this model reads text")
+
     type: Literal["input_image", "input_file", "input_audio"]
     image_url: Any = None
     file_url: Any = None
@@ -85,11 +87,15 @@ class _Reasoning(_Item):
     encrypted_content: str = ""
 
 
+_AWAITED = "a client runs its tools as it likes"
+
+
 class _Call(_Item):
     type: Literal["function_call"]
     call_id: wb.NonEmpty
     name: wb.Name
     arguments: str
+    async_: Annotated[Any, Noted(_AWAITED), Field(alias="async")] = None
     namespace: str | None = None
     caller: wb.Afterwards = None
 
@@ -99,15 +105,20 @@ class _CustomCall(_Item):
     call_id: wb.NonEmpty
     name: wb.Name
     input: str
+    async_: Annotated[Any, Noted(_AWAITED), Field(alias="async")] = None
     namespace: str | None = None
     caller: wb.Afterwards = None
+
+
+_BY_ID = "the call is known by its id"
 
 
 class _Output(_Item):
     type: Literal["function_call_output", "custom_tool_call_output"]
     call_id: wb.NonEmpty
     output: _Content
-    name: Annotated[Any, Noted("the call is known by its id")] = None
+    name: Annotated[Any, Noted(_BY_ID)] = None
+    namespace: Annotated[Any, Noted(_BY_ID)] = None
     caller: wb.Afterwards = None
 
 
