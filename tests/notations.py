@@ -108,6 +108,10 @@ NOTATIONS: dict[str, str] = {
              + "<|tool_call:end|>", "", "<|tool_calls|>", "<|calls|>")
     ),
     "arrows": chat(each(">>>" + NAME + "{{ '\\n' }}" + ARGS)),
+    "a name on a line of its own": chat(each(NAME + "{{ '\\n' }}" + ARGS)),
+    "a role between two calls": chat(
+        each("<|recipient|>" + NAME + "{{ '\\n' }}<|content|>" + ARGS, "\n<|from|>assistant\n")
+    ),
     "a bare list": chat(
         each('{"name": "' + NAME + '", "arguments": ' + ARGS + "}", ", ", "[", "]")
     ),

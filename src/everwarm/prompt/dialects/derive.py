@@ -140,7 +140,8 @@ class _Deriver:
         )
         note = ""
         for syntax, end in finder.candidates():
-            ends = tuple(dict.fromkeys([*self.found.ends, *([end] if end else [])]))
+            apart = (syntax.apart or "").strip()  # a role, say: of use before another call
+            ends = tuple(dict.fromkeys(e for e in (*self.found.ends, end, apart) if e))
             dialect = replace(self.found, calls=(syntax,), ends=ends, origin="derived", note="")
             why = why_unproved(dialect, self._renderings, finder.reply_of)
             if not why:

@@ -79,7 +79,7 @@ class Renderings:
                 args={"enable_thinking": True},
                 now=_NOW,
             )
-        except (RequestError, RecursionError):
+        except (RequestError, RecursionError, LookupError, ArithmeticError):
             return None
         except EngineError as e:
             raise TooSlow from e

@@ -148,14 +148,20 @@ class Sections:
         if at == len(draft.text) and not draft.final:
             return False
         for opens, syntaxes in self._bare.items():
-            if draft.text.startswith(opens or ("{", "["), at) and at < len(draft.text):
+            if draft.text.startswith(self._starts(opens), at):
                 draft.gap = draft.take(at)
                 draft.take(len(opens))
                 self._open(opens, syntaxes)
                 return True
-        if not draft.final and begins(draft.text, at, list(self._bare)):
-            return False
-        return None
+        starts = [s for opens in self._bare for s in self._starts(opens)]
+        return False if not draft.final and begins(draft.text, at, starts) else None
+
+    def _starts(self, opens: str) -> tuple[str, ...]:
+        """How an answer begins that may be a call without a marker of its own."""
+        if opens:
+            return (opens,)
+        has_names = any(not s.object and not s.head for s in self._bare[opens])
+        return ("{", "[", *(self._tools if has_names else ()))
 
     def _open(self, opened: str, syntaxes: list[CallSyntax]) -> None:
         self.mode, self._opened = "call", opened
