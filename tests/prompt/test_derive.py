@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 from dialect_samples import SAMPLES
 from hypothesis import Phase, given, seed, settings
@@ -318,3 +320,22 @@ def test_a_long_reply_is_read_in_time_that_grows_with_its_length(name: str, piec
 
     seconds(100)
     assert seconds(16_000) < 24 * max(seconds(2_000), 0.002)
+
+
+@pytest.mark.parametrize("name", NOTATIONS)
+def test_a_damaged_template_never_fails_the_load(name: str) -> None:
+    dice = random.Random(name)
+    for _ in range(12):
+        template = NOTATIONS[name]
+        for _ in range(dice.randint(1, 4)):
+            at = dice.randrange(len(template))
+            piece = dice.choice(
+                ["<", "[", '"', "}", "«name»", "«arguments»", "{{ m.content }}", ""]
+            )
+            template = template[:at] + piece + template[at + dice.randint(0, 9) :]
+        try:
+            codec = codec_of(template)
+        except jinja2.TemplateError:
+            continue
+        dialect = families.of(codec)
+        assert dialect.calls or dialect.note
