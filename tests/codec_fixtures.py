@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from dialect_samples import SAMPLES
+from dialect_samples import SAMPLES, Sample
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tool_parsers import json_tools
 from prompt_templates import HABITS, MARKERS, PROVED
@@ -91,27 +91,32 @@ def marked_codec(smollm2: Path) -> Callable[[str, list[str]], TextCodec]:
 def sample_codec(smollm2: Path) -> Callable[[str], TextCodec]:
     """Makes the codec of a dialect's sample: SmolLM2's tokenizer with its markers and template."""
 
-    @cache
-    def make(name: str) -> TextCodec:
-        sample = SAMPLES[name]
-        tokenizer = AutoTokenizer.from_pretrained(smollm2)
-        tokenizer.add_tokens(list(sample.markers), True)
-        tokenizer.chat_template = sample.template
-        ends = tokenizer.convert_tokens_to_ids(list(sample.ends))
-        if sample.parser is None:
-            return TextCodec(TokenizerWrapper(tokenizer, eos_token_ids=ends))
-        module = importlib.import_module(f"mlx_lm.tool_parsers.{sample.parser}")
-        return TextCodec(
-            TokenizerWrapper(
-                tokenizer,
-                eos_token_ids=ends,
-                tool_call_start=module.tool_call_start,
-                tool_call_end=module.tool_call_end,
-                tool_parser=module.parse_tool_call,
-            )
-        )
+    return cache(lambda name: _sample_codec(smollm2, SAMPLES[name], SAMPLES[name].template))
 
-    return make
+
+@pytest.fixture(scope="session")
+def muted_codec(smollm2: Path) -> Callable[[str], TextCodec]:
+    """Makes the codec of a dialect's sample with a template that writes no calls at all."""
+    return cache(lambda name: _sample_codec(smollm2, SAMPLES[name], PLAIN))
+
+
+def _sample_codec(smollm2: Path, sample: Sample, template: str) -> TextCodec:
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    tokenizer.add_tokens(list(sample.markers), True)
+    tokenizer.chat_template = template
+    ends = tokenizer.convert_tokens_to_ids(list(sample.ends))
+    if sample.parser is None:
+        return TextCodec(TokenizerWrapper(tokenizer, eos_token_ids=ends))
+    module = importlib.import_module(f"mlx_lm.tool_parsers.{sample.parser}")
+    return TextCodec(
+        TokenizerWrapper(
+            tokenizer,
+            eos_token_ids=ends,
+            tool_call_start=module.tool_call_start,
+            tool_call_end=module.tool_call_end,
+            tool_parser=module.parse_tool_call,
+        )
+    )
 
 
 @pytest.fixture(params=[*PROVED, *HABITS, *SAMPLES, *(p.stem for p in PUBLISHED)])

@@ -40,7 +40,8 @@ def _template(
 
 def _each(call: str, between: str = "") -> str:
     return (
-        "{% for c in m.tool_calls %}{% if not loop.first %}" + between + "{% endif %}" + call
+        "{% for c in m.tool_calls %}{% if not loop.first %}{{ " + json.dumps(between) + " }}"
+        "{% endif %}" + call
         + "{% endfor %}"
     )  # fmt: skip
 
@@ -58,6 +59,8 @@ def _tags(open_: str, middle: str, close: str) -> str:
 @dataclass(frozen=True)
 class Sample:
     """`reply`: reasoning "hm", the text "I look." and calls of `look`, as far as there are any.
+
+    `dialect`: what corrects what is derived; `derived` where nothing does.
 
     `n_calls`, `thinks`, `says`: what is in it. `carried`: the ids that it gives its calls.
     `markers`: the vocabulary's control tokens.
@@ -136,7 +139,7 @@ SAMPLES: dict[str, Sample] = {
         ends=("<|return|>",),
     ),
     "deepseek_v3": Sample(
-        "deepseek_v3",
+        "derived",
         _template(
             "<｜tool▁calls▁begin｜>"
             + _each(f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>{_NAME}\n```json\n{_ARGS}\n```"
@@ -153,7 +156,7 @@ SAMPLES: dict[str, Sample] = {
          "<｜tool▁call▁end｜>", "<｜tool▁sep｜>", *_THINK),
     ),
     "deepseek_v31": Sample(
-        "deepseek_v31",
+        "derived",
         _template(
             "<｜tool▁calls▁begin｜>"
             + _each(f"<｜tool▁call▁begin｜>{_NAME}<｜tool▁sep｜>{_ARGS}<｜tool▁call▁end｜>")
@@ -168,7 +171,7 @@ SAMPLES: dict[str, Sample] = {
          "<｜tool▁call▁end｜>", "<｜tool▁sep｜>", *_THINK),
     ),
     "deepseek_v32": Sample(
-        "deepseek_v32",
+        "derived",
         _template(
             "\n\n<｜DSML｜function_calls>\n"
             + _each(
@@ -193,7 +196,7 @@ SAMPLES: dict[str, Sample] = {
         ("｜DSML｜", *_THINK),
     ),
     "kimi_k2": Sample(
-        "kimi_k2",
+        "derived",
         _template(
             "<|tool_calls_section_begin|>"
             + _each(f"<|tool_call_begin|>{{{{ c.id }}}}<|tool_call_argument_begin|>{_ARGS}"
@@ -212,7 +215,7 @@ SAMPLES: dict[str, Sample] = {
         carried=("functions.look:3", "functions.look:4"),
     ),
     "mistral_list": Sample(
-        "mistral",
+        "derived",
         _template("[TOOL_CALLS][" + _each('{"name": "' + _NAME + '", "arguments": ' + _ARGS
                                           + ', "id": "{{ c.id }}"}', ", ") + "]"),
         f"[TOOL_CALLS][{_OBJECT}, {_OBJECT}]",
@@ -221,13 +224,13 @@ SAMPLES: dict[str, Sample] = {
         says=False,
     ),
     "magistral": Sample(
-        "mistral",
+        "derived",
         _template(_each(f"[TOOL_CALLS]{_NAME}[ARGS]{_ARGS}"), think=("[THINK]", "[/THINK]")),
         f"[THINK]hm[/THINK]I look.[TOOL_CALLS]look[ARGS]{ARGS}[TOOL_CALLS]look[ARGS]{ARGS}",
         ("[TOOL_CALLS]", "[ARGS]", "[THINK]", "[/THINK]"),
     ),
     "mistral_id": Sample(
-        "mistral",
+        "derived",
         _template(
             _each("{% if c.id | length != 9 %}{{ raise_exception('nine letters') }}{% endif %}"
                   f"[TOOL_CALLS]{_NAME}[CALL_ID]{{{{ c.id }}}}[ARGS]{_ARGS}"),
@@ -240,12 +243,12 @@ SAMPLES: dict[str, Sample] = {
         carried=("Ab3dEf6hI", "9b3dEf6hI"),
     ),
     "cohere": Sample(
-        "cohere",
+        "derived",
         _template(
-            "<|START_ACTION|>[\n    "
+            "<|START_ACTION|>[{{ '\\n    ' }}"
             + _each('{"tool_call_id": "{{ loop.index0 }}", "tool_name": "' + _NAME
                     + '", "parameters": ' + _ARGS + "}", ",\n    ")
-            + "\n]<|END_ACTION|>",
+            + "{{ '\\n' }}]<|END_ACTION|>",
             think=("<|START_THINKING|>", "<|END_THINKING|>"),
             text=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
         ),
@@ -258,7 +261,7 @@ SAMPLES: dict[str, Sample] = {
          "<|START_ACTION|>", "<|END_ACTION|>"),
     ),
     "phi_4": Sample(
-        "phi_4",
+        "derived",
         _template("<|tool_call|>{{ m.tool_calls | map(attribute='function') | list | tojson }}"
                   "<|/tool_call|>"),
         f"I look.<|tool_call|>[{_OBJECT}, {_OBJECT}]<|/tool_call|>",
@@ -266,7 +269,7 @@ SAMPLES: dict[str, Sample] = {
         thinks=False,
     ),
     "granite_3": Sample(
-        "granite_3",
+        "derived",
         _template(
             "<|tool_call|>{{ m.tool_calls | map(attribute='function') | list | tojson }}",
             think=_THINK,
@@ -289,7 +292,7 @@ SAMPLES: dict[str, Sample] = {
         says=False,
     ),
     "seed_oss": Sample(
-        "seed_oss",
+        "derived",
         _template(
             _each("<seed:tool_call>\n<function=" + _NAME + ">\n"
                   + _tags("<parameter=", ">", "</parameter>\n")
@@ -316,7 +319,7 @@ SAMPLES: dict[str, Sample] = {
         ("<tool_call>", "</tool_call>", *_THINK),
     ),
     "glm_4": Sample(
-        "glm_4",
+        "derived",
         _template(
             _each("<tool_call>" + _NAME
                   + _tags("<arg_key>", "</arg_key><arg_value>", "</arg_value>") + "</tool_call>"),
@@ -330,7 +333,7 @@ SAMPLES: dict[str, Sample] = {
          *_THINK),
     ),
     "minimax_m2": Sample(
-        "minimax_m2",
+        "derived",
         _template(
             "<minimax:tool_call>\n"
             + _each('<invoke name="{{ c.function.name }}">\n'
@@ -346,7 +349,7 @@ SAMPLES: dict[str, Sample] = {
         ("<minimax:tool_call>", "</minimax:tool_call>", *_THINK),
     ),
     "json_tools": Sample(
-        "json_tools",
+        "derived",
         _template(
             _each('<tool_call>\n{"name": "' + _NAME + '", "arguments": ' + _ARGS
                   + "}\n</tool_call>", "\n"),
@@ -357,11 +360,11 @@ SAMPLES: dict[str, Sample] = {
         ("<tool_call>", "</tool_call>", *_THINK),
     ),
     "gemma_4": Sample(
-        "gemma4",
+        "derived",
         _template(
             _each("<|tool_call>call:" + _NAME + "{{ '{' }}"
-                  '{% for k, v in c.function.arguments.items() %}{{ k }}:<|"|>'
-                  '{{ v if v is string else v | tojson }}<|"|>'
+                  '{% for k, v in c.function.arguments.items() %}{{ k }}:{% if v is string %}<|"|>'
+                  '{{ v }}<|"|>{% else %}{{ v | tojson }}{% endif %}'
                   "{% if not loop.last %},{% endif %}{% endfor %}{{ '}' }}<tool_call|>"),
             think=("<|channel>thought\n", "<channel|>"),
         ),
@@ -372,11 +375,11 @@ SAMPLES: dict[str, Sample] = {
         parser="gemma4",
     ),
     "function_gemma": Sample(
-        "function_gemma",
+        "derived",
         _template(
             _each("<start_function_call>call:" + _NAME + "{{ '{' }}"
-                  "{% for k, v in c.function.arguments.items() %}{{ k }}:<escape>"
-                  "{{ v if v is string else v | tojson }}<escape>"
+                  "{% for k, v in c.function.arguments.items() %}{{ k }}:{% if v is string %}"
+                  "<escape>{{ v }}<escape>{% else %}{{ v | tojson }}{% endif %}"
                   "{% if not loop.last %},{% endif %}{% endfor %}{{ '}' }}<end_function_call>"),
         ),
         "I look."
@@ -387,7 +390,7 @@ SAMPLES: dict[str, Sample] = {
         parser="function_gemma",
     ),
     "lfm_2": Sample(
-        "pythonic",
+        "derived",
         _template(
             "<|tool_call_start|>["
             + _each(_NAME + "({% for k, v in c.function.arguments.items() %}{{ k }}="
@@ -402,7 +405,7 @@ SAMPLES: dict[str, Sample] = {
         parser="pythonic",
     ),
     "longcat": Sample(
-        "longcat",
+        "derived",
         _template(
             _each("<longcat_tool_call>" + _NAME + "\n"
                   + _tags("<longcat_arg_key>", "</longcat_arg_key>\n<longcat_arg_value>",
@@ -418,7 +421,7 @@ SAMPLES: dict[str, Sample] = {
         parser="longcat",
     ),
     "minicpm_5": Sample(
-        "minicpm5",
+        "derived",
         _template(
             _each('<function name="' + _NAME + '">'
                   + _tags('<param name="', '"><![CDATA[', "]]></param>") + "</function>"),

@@ -21,12 +21,8 @@ class Detokenizer(Protocol):
         """What was still held back."""
 
 
-class Codec(Protocol):
-    """Text and tokens of one model."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Names this tokenizer and its template: remembered tokens are good for no other."""
+class Writing(Protocol):
+    """What shows how a model writes: its template, and the texts of its control tokens."""
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -35,6 +31,48 @@ class Codec(Protocol):
     @property
     def special_texts(self) -> tuple[str, ...]:
         """The texts of control tokens, each of which encodes to one id wherever it stands."""
+
+    @property
+    def template_text(self) -> str:
+        """The chat template as written; empty where it is code, or there is none."""
+
+    @property
+    def think_markers(self) -> tuple[str, str] | None:
+        """Texts that open and close reasoning, where the model has any."""
+
+    @property
+    def tool_markers(self) -> tuple[str, str] | None:
+        """Texts that open and close a tool call; the second may be empty (ends with the turn)."""
+
+    @property
+    def tool_format(self) -> str | None:
+        """The name of mlx-lm's parser module for this model's calls, such as `json_tools`."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, control tokens included."""
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        *,
+        scaffold: bool,
+        args: Mapping[str, Any],
+        now: datetime | None = None,
+    ) -> str:
+        """Run the chat template. `scaffold`: with the generation prompt at its end. `now`: the
+        time that it sees; unset, the real one. Nothing that is passed in is written to.
+
+        Raises RequestError(param="messages") with the template's own words where it refuses.
+        """
+
+
+class Codec(Writing, Protocol):
+    """Text and tokens of one model."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names this tokenizer and its template: remembered tokens are good for no other."""
 
     @property
     def control_texts(self) -> tuple[str, ...]:
@@ -49,24 +87,8 @@ class Codec(Protocol):
         """Cutting a text directly before a special token never changes its ids (proved at load)."""
 
     @property
-    def template_text(self) -> str:
-        """The chat template as written; empty where it is code, or there is none."""
-
-    @property
     def template_constants(self) -> frozenset[str]:
         """The texts that the template writes or compares with; none where it is code."""
-
-    @property
-    def think_markers(self) -> tuple[str, str] | None:
-        """Texts that open and close reasoning, where the model has any."""
-
-    @property
-    def tool_markers(self) -> tuple[str, str] | None:
-        """Texts that open and close a tool call; the second may be empty (ends with the turn)."""
-
-    @property
-    def tool_format(self) -> str | None:
-        """The name of mlx-lm's parser module for this model's calls, such as `json_tools`."""
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text as it stands: no token is added, control tokens' texts become their ids."""
@@ -78,26 +100,7 @@ class Codec(Protocol):
         cannot write that as text.
         """
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, control tokens included."""
-
     def detokenizer(self) -> Detokenizer: ...
-
-    def render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None,
-        *,
-        scaffold: bool,
-        args: Mapping[str, Any],
-        now: datetime | None = None,
-    ) -> str:
-        """Run the chat template. `scaffold`: with the generation prompt at its end. `now`: the
-        time that it sees; unset, the real one. `tools`: None is no tools, as is an empty list for
-        templates that go through it. Nothing that is passed in is written to.
-
-        Raises RequestError(param="messages") with the template's own words where it refuses.
-        """
 
     def parse_calls(
         self, text: str, tools: Sequence[Mapping[str, Any]] | None

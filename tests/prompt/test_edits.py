@@ -133,20 +133,19 @@ def test_a_reply_that_the_client_cut_short_keeps_its_whole_tokens(talk: Talk, ke
     assert f"I think about {answer}\n</think>\n\n{answer[:kept]}<|im_end|>" in text
 
 
-def test_a_call_that_was_cut_short_is_found_by_its_id(talk: Talk) -> None:
+def test_a_call_that_the_client_cut_short_was_never_told_and_is_not_read_twice(talk: Talk) -> None:
     talk.messages.append(user("go"))
     prompt = talk.ask()
-    ids = talk.codec.encode('hm</think>\n\n<tool_call>{"name": "look", "arguments": {"at": "th')
+    begun = 'hm</think>\n\nI look.<tool_call>{"name": "look", "arguments": {"at": "th'
     parser = ReplyParser(
         talk.codec, tools=TOOLS, tools_allowed=True, opens_reasoning=True, stop=(),
         new_call_id=lambda: "callcut",
     )  # fmt: skip
-    for i in ids:
+    for i in talk.codec.encode(begun):
         parser.feed(Token(i))
     talk.answer(prompt, parser.ids, parser.message)
-    shown = look("callcut")
-    talk.messages[-1] = said("", shown)
-    talk.messages += [result(shown, "Tool execution aborted"), user("go on")]
+    assert parser.message == said("I look.", thought="hm")
+    talk.messages.append(user("go on"))
     assert list(talk.ask(drops_reasoning).tokens[: len(talk.read)]) == list(talk.read)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterable
 from itertools import count
 
@@ -10,7 +11,7 @@ import pytest
 from replies import fold
 
 from everwarm.engine.text import TextCodec
-from everwarm.events import CallDelta, CallStart, Event
+from everwarm.events import CallDelta, CallEnd, CallStart, Event
 from everwarm.job import Token
 from everwarm.messages import Reasoning, Text, ToolCall
 from everwarm.prompt.parse import ReplyParser
@@ -93,14 +94,62 @@ def test_a_scaffold_may_have_opened_the_reasoning(
     assert p.message.parts == (Reasoning("hm"), Text("yes"))
 
 
-def test_a_calls_name_is_shown_before_its_end(
+def test_a_call_is_told_whole_as_soon_as_it_is_there(
     plain: TextCodec, parser: Callable[..., ReplyParser]
 ) -> None:
     p = parser()
-    ids = plain.encode('<tool_call>{"name": "look", "arguments": {"at": "he')
-    events = [e for i in ids for e in p.feed(Token(i))]
-    assert events[0] == CallStart(0, "id0", "look")
-    assert "".join(e.arguments for e in events[1:] if isinstance(e, CallDelta)) == '{"at": "he'
+    begun = '<tool_call>{"name": "look", "arguments": {"at": "here"}'
+    assert [e for i in plain.encode(begun) for e in p.feed(Token(i))] == []
+    events = [e for i in plain.encode("}") for e in p.feed(Token(i))]
+    assert events == [CallStart(0, "id0", "look"), CallDelta(0, '{"at": "here"}'), CallEnd(0)]
+
+
+def test_a_long_call_is_read_in_time_that_grows_with_its_length(
+    plain: TextCodec, parser: Callable[..., ReplyParser]
+) -> None:
+    def seconds(n: int) -> float:
+        p = parser()
+        body = plain.encode('<tool_call>{"name": "look", "arguments": {"at": "')
+        ids = [*body, *plain.encode("word ") * n, *plain.encode('"}}</tool_call>')]
+        begin = time.process_time()
+        run(p, ids)
+        assert p.message.tool_calls[0].arguments.count("word") == n
+        return time.process_time() - begin
+
+    seconds(100)
+    assert seconds(24_000) < 20 * seconds(3_000)
+
+
+@pytest.mark.parametrize("n", [1, 40])
+def test_beginnings_of_calls_without_ends_are_text(
+    plain: TextCodec, parser: Callable[..., ReplyParser], n: int
+) -> None:
+    text = '<tool_call>{"name": "look", "arguments": {"a": "' * n
+    p = parser()
+    run(p, plain.encode(text))
+    assert p.message.parts == (Text(text),)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ['{"a": 1,,}', '{"a" 1}', "{a: 1}", '{"a": NaN}', "[1]", '"no object"', "12", '{"a": 01}'],
+)
+def test_arguments_that_are_no_json_object_are_text(
+    plain: TextCodec, parser: Callable[..., ReplyParser], arguments: str
+) -> None:
+    text = f'<tool_call>{{"name": "look", "arguments": {arguments}}}</tool_call>'
+    p = parser()
+    run(p, plain.encode(text))
+    assert p.message.parts == (Text(text),)
+
+
+def test_arguments_stay_as_they_were_spelled(
+    plain: TextCodec, parser: Callable[..., ReplyParser]
+) -> None:
+    for arguments in ('{"a":1e2,  "b" : "\\u00e9"}', '{"n": 12345678901234567890123}'):
+        p = parser()
+        run(p, plain.encode(f'<tool_call>{{"arguments": {arguments}, "name": "look"}}</tool_call>'))
+        assert p.message.tool_calls[0].arguments == arguments
 
 
 @pytest.mark.parametrize("call", ["{no json}", '{"name" "look"}', '{"arguments": {}}', "[1]"])
@@ -114,12 +163,13 @@ def test_a_call_that_cannot_be_read_is_text(
     assert not p.has_calls
 
 
-def test_arguments_that_never_close_end_with_the_call(
+def test_arguments_that_never_close_are_text(
     plain: TextCodec, parser: Callable[..., ReplyParser]
 ) -> None:
+    text = '<tool_call>{"name": "look", "arguments": {"a": 1</tool_call> after'
     p = parser()
-    run(p, plain.encode('<tool_call>{"name": "look", "arguments": {"a": 1</tool_call> after'))
-    assert p.message.parts == (ToolCall("id0", "look", '{"a": 1'), Text("after"))
+    run(p, plain.encode(text))
+    assert p.message.parts == (Text(text),)
 
 
 def test_calls_are_text_where_none_are_allowed(

@@ -117,6 +117,27 @@ def ps(url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False) -> 
 
 
 @app.command()
+def dialects(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Chat templates, or directories of them (`*.jinja`)."),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Make this page's tables anew instead of printing one.")
+    ] = None,
+) -> None:
+    """Show what is found of chat templates: how their models write reasoning and calls."""
+    from everwarm.cli.dialects import page as made
+    from everwarm.cli.dialects import table, templates
+
+    found = templates(paths or [])
+    if page is not None:
+        page.write_text(made(page.read_text(encoding="utf-8"), found), encoding="utf-8")
+    else:
+        print(table(found))
+
+
+@app.command()
 def why(
     turn: Annotated[
         str | None,

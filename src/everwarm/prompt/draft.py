@@ -27,7 +27,9 @@ def partial(text: str, markers: Sequence[str]) -> int:
     return best
 
 
-_MOST_BLANKS = 64
+_BATCHES = 256
+"""A held call is read again when it has grown by this part of itself."""
+MOST_BLANKS = 64
 """Blanks that may stand before a call. A model that writes more of them writes no call."""
 
 
@@ -52,25 +54,39 @@ class Draft:
         self.events: list[Event] = []
         self.logprobs: list[TokenLogprob] = []
         self._parts: list[Part] = []
-        self._call: CallStart | None = None
-        self._arguments = ""
+        self._kind: type[Text] | type[Reasoning] | None = None
+        self._pieces: list[str] = []
+        self._waiting: list[str] = []
+        self._n_waiting = 0
 
     @property
     def message(self) -> Message:
-        """The reply so far; a call that is not finished yet belongs to it as far as it came."""
-        call = self._call
-        begun = (ToolCall(call.id, call.name, self._arguments),) if call else ()
-        return Message("assistant", (*self._parts, *begun))
+        """The reply so far, as far as it was told."""
+        return Message("assistant", (*self._parts, *self._growing()))
 
-    @property
-    def in_call(self) -> bool:
-        """Whether a call was started and is not finished."""
-        return self._call is not None
+    def add(self, text: str, *, held: bool) -> bool:
+        """More of the reply has come. Whether it is worth reading on.
+
+        `held`: nothing of it is told before all of a call is there. Then it is read in batches,
+        which grow with what is held, so that a long call is not copied with every token.
+        """
+        self._waiting.append(text)
+        self._n_waiting += len(text)
+        if held and not self.final and self._n_waiting * _BATCHES < len(self.text):
+            return False
+        self.text += "".join(self._waiting)
+        self._waiting, self._n_waiting = [], 0
+        return True
 
     @property
     def fresh(self) -> bool:
         """Whether no answer was begun: nothing was said, or nothing since reasoning or a call."""
-        return not self._parts or not isinstance(self._parts[-1], Text)
+        return self._kind is not Text
+
+    @property
+    def untold(self) -> bool:
+        """Whether nothing was told yet."""
+        return not self._parts and self._kind is None
 
     def take(self, n: int) -> str:
         """Take this many characters of the text."""
@@ -89,12 +105,15 @@ class Draft:
         known = [m for m in (*markers, *calls) if m]
         begun = len(self.text) - partial(self.text, known)
         at, _, marker = _first(self.text, known) or (len(self.text), 0, "")
+        if marker and not self.final and self._may_be_longer(at, marker, known):
+            marker = ""
+            begun = min(begun, at)
         if not self.final and at > begun:
             at, marker = begun, ""
         body = self.text[:at]
         if marker in calls or (calls and not marker and not self.final):
             body = body.rstrip()
-        if not marker and at - len(body) > _MOST_BLANKS:
+        if not marker and at - len(body) > MOST_BLANKS:
             body = self.text[:at]
         may_stop = len(body) if marker else self._stop_may_begin()
         stop = _first(body, self._stop)
@@ -110,6 +129,11 @@ class Draft:
         self.take(len(marker))
         return marker
 
+    def _may_be_longer(self, at: int, marker: str, known: Sequence[str]) -> bool:
+        """Whether a marker may still turn out to be the beginning of a longer one."""
+        rest = self.text[at : at + max(map(len, known))]
+        return any(m.startswith(rest) for m in known if len(m) > len(rest) >= len(marker))
+
     def _stop_may_begin(self) -> int:
         """The first place in the text where a stop text begins, or may turn out to."""
         if self.final:
@@ -123,21 +147,24 @@ class Draft:
         if text:
             self.events.append(TextDelta(text, tuple(self.logprobs)))
             self.logprobs.clear()
-            last = self._parts[-1] if self._parts else None
-            if isinstance(last, Text):
-                self._parts[-1] = Text(last.text + text)
-            else:
-                self._parts.append(Text(text))
+            self._grow(Text, text)
 
     def think(self, text: str) -> None:
         """The reasoning goes on."""
         if text:
             self.events.append(ReasoningDelta(text))
-            last = self._parts[-1] if self._parts else None
-            if isinstance(last, Reasoning):
-                self._parts[-1] = Reasoning(last.text + text)
-            else:
-                self._parts.append(Reasoning(text))
+            self._grow(Reasoning, text)
+
+    def _grow(self, kind: type[Text] | type[Reasoning], text: str) -> None:
+        """Add to the last part, or begin another: joined when it is over."""
+        if self._kind is not kind:
+            self._parts += self._growing()
+            self._kind, self._pieces = kind, []
+        self._pieces.append(text)
+
+    def _growing(self) -> tuple[Part, ...]:
+        """The part that may still grow."""
+        return (self._kind("".join(self._pieces)),) if self._kind else ()
 
     def think_until(self, ends: Sequence[str]) -> str | None:
         """Think the text up to the first of `ends`, which is taken and given; None: none yet."""
@@ -149,26 +176,14 @@ class Draft:
         self.think(self.take(at))
         return self.take(len(end))
 
-    def start_call(self, name: str, carried: str = "") -> None:
-        """A call begins. `carried`: what its id must bring back, see `call_ids`."""
-        self._call = CallStart(self.n_calls, self._new_id() + carried, name)
+    def tell_call(self, name: str, arguments: str, carried: str = "") -> None:
+        """A whole call. `carried`: what its id must bring back, see `call_ids`."""
+        call = ToolCall(self._new_id() + carried, name, arguments)
+        self.events += [
+            CallStart(self.n_calls, call.id, name),
+            CallDelta(self.n_calls, arguments),
+            CallEnd(self.n_calls),
+        ]
         self.n_calls += 1
-        self.events.append(self._call)
-
-    def argue(self, text: str) -> None:
-        """The call's arguments go on."""
-        if text and self._call:
-            self._arguments += text
-            self.events.append(CallDelta(self._call.index, text))
-
-    def end_call(self) -> None:
-        """The call is complete."""
-        if self._call:
-            self._parts.append(ToolCall(self._call.id, self._call.name, self._arguments))
-            self.events.append(CallEnd(self._call.index))
-        self._call, self._arguments = None, ""
-
-    def keep_alive(self) -> None:
-        """Show that a call is still being written."""
-        if self._call:
-            self.events.append(CallDelta(self._call.index, ""))
+        self._parts += [*self._growing(), call]
+        self._kind, self._pieces = None, []

@@ -211,7 +211,7 @@ class _Writer:
                     out.append(self.literal(text))
                 case "name":
                     quoted = json.dumps(tool.name, ensure_ascii=False)[1:-1]
-                    out.append(words(quoted if s.keys else tool.name))
+                    out.append(words(quoted if s.object else tool.name))
                 case "arguments":
                     out.append(self._arguments(s, tool))
                 case _:

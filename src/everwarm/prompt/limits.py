@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from everwarm.prompt.dialects.derive import NO_CALLS
 from everwarm.prompt.dialects.syntax import Dialect
 from everwarm.prompt.proof import Kind, Proof
 
@@ -38,7 +39,8 @@ def _rewrites(proof: Proof) -> str:
 def _no_calls(dialect: Dialect) -> str:
     if dialect.calls:
         return ""
+    why = f" ({dialect.note.rstrip('.')})" if dialect.note and dialect.note != NO_CALLS else ""
     return (
-        "The chat template has no notation for tool calls: tools in a request are accepted, "
+        f"The chat template has no notation for tool calls{why}: tools in a request are accepted, "
         "and the model answers in text."
     )

@@ -21,8 +21,6 @@ from everwarm.prompt.draft import Draft
 from everwarm.prompt.shape import tool_dicts
 from everwarm.request import Tool
 
-_ALIVE_EVERY = 16  # tokens between empty deltas of a call whose arguments are held back
-
 
 class ReplyParser:
     """Parses one reply. Owned by one caller."""
@@ -51,7 +49,7 @@ class ReplyParser:
             self._reader = Sections(
                 dialect, self._draft, known, self._parsed, opens_reasoning=opens_reasoning
             )
-        self._seen, self._silent = 0, 0
+        self._seen = 0
         self._ids: list[int] = []
         self._ends: list[int] = []
         self.n_reasoning = 0
@@ -76,7 +74,6 @@ class ReplyParser:
         self._note_logprob(token)
         self._add(text)
         self._ends.append(self._seen)
-        self._keep_alive()
         return self._drain()
 
     def finish(self) -> list[Event]:
@@ -112,10 +109,10 @@ class ReplyParser:
         return self._draft.n_calls > 0
 
     def _add(self, text: str) -> None:
-        self._draft.text += text
         self._seen += len(text)
-        while self._reader.step():
-            pass
+        if self._draft.add(text, held=self._reader.mode == "call"):
+            while self._reader.step():
+                pass
 
     def _parsed(self, body: str) -> list[dict[str, Any]]:
         try:
@@ -123,11 +120,6 @@ class ReplyParser:
         except ValueError:
             return []
         return [c for c in calls if c.get("name")]
-
-    def _keep_alive(self) -> None:
-        self._silent = 0 if self._draft.events or not self._draft.in_call else self._silent + 1
-        if self._silent and self._silent % _ALIVE_EVERY == 0:
-            self._draft.keep_alive()
 
     def _note_logprob(self, token: Token) -> None:
         if token.logprob is not None:

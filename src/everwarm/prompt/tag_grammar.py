@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from everwarm.prompt.dialects.syntax import Tags
 
 _TEXT = r"/(.|\n)*/"
+_DEEPEST = 8
+"""How deep tags may stand in each other; behind that, anything may."""
 
 
 def tagged(
@@ -27,23 +30,66 @@ def tagged(
     """The arguments of a call. `rule` names a rule, `json_of` makes one of a schema."""
     properties = schema.get("properties")
     needed = schema.get("required") or ()
+    shared = {k: schema[k] for k in ("$defs", "definitions") if k in schema}
+    made = _Tagged(tags, rule, json_of, literal, shared)
     out = []
     for key, own in (properties if isinstance(properties, Mapping) else {}).items():
-        own = own if isinstance(own, Mapping) else {}
-        is_text = _may_be_text(own)
-        middle = tags.middle if is_text or not tags.other else tags.other
-        head = f"{literal(tags.open)} {words(key)} {literal(middle)}"
-        if is_text and isinstance(own.get("enum"), list):
-            values = " | ".join(words(str(v)) for v in own["enum"])
-            body = f"{head} ({values}) {literal(tags.close)}"
-        elif is_text:
-            body = f"{head} {text_until(tags.close, rule, literal)}"
-        else:
-            shared = {k: schema[k] for k in ("$defs", "definitions") if k in schema}
-            body = f"{head} {json_of({**shared, **own}, lenient=True)} {literal(tags.close)}"
-        made = rule("param", body)
-        out.append(made if key in needed else f"{made}?")
+        body = rule("param", made.argument(key, own if isinstance(own, Mapping) else {}, 0))
+        out.append(body if key in needed else f"{body}?")
     return " ".join(out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tagged:
+    """Writes one argument after another. `shared`: definitions that schemas refer to."""
+
+    tags: Tags
+    rule: Callable[..., str]
+    json_of: Callable[..., str]
+    literal: Callable[[str], str]
+    shared: Mapping[str, Any]
+
+    def argument(self, key: str, schema: Mapping[str, Any], depth: int) -> str:
+        """A key with its value and the tags around them."""
+        tags, literal = self.tags, self.literal
+        is_text = _may_be_text(schema)
+        middle = tags.middle if is_text else _middle(tags, schema)
+        close = tags.close.replace("«key»", key)
+        head = f"{literal(tags.open)} {words(key)} {literal(middle)}"
+        if is_text and isinstance(schema.get("enum"), list):
+            values = " | ".join(words(str(v)) for v in schema["enum"])
+            return f"{head} ({values}) {literal(close)}"
+        if is_text or (tags.nests and depth > _DEEPEST):
+            return f"{head} {text_until(close, self.rule, literal)}"
+        inner = self._nested(schema, depth) if tags.nests else None
+        if inner is None:
+            inner = self.json_of({**self.shared, **schema}, lenient=True)
+        return f"{head} {inner} {literal(close)}"
+
+    def _nested(self, schema: Mapping[str, Any], depth: int) -> str | None:
+        """A list or an object as tags in tags; None: it is neither."""
+        if schema.get("type") == "array":
+            items = schema.get("items")
+            own = items if isinstance(items, Mapping) and items else {"type": "string"}
+            return f"({self.rule('item', self.argument(self.tags.item, own, depth + 1))})*"
+        if schema.get("type") != "object":
+            return None
+        properties = schema.get("properties")
+        known = properties if isinstance(properties, Mapping) else {}
+        needed = schema.get("required") or ()
+        made = []
+        for key, value in known.items():
+            own = value if isinstance(value, Mapping) else {}
+            made.append((key, self.rule("param", self.argument(key, own, depth + 1))))
+        return " ".join(m if k in needed else f"{m}?" for k, m in made) or '""'
+
+
+def _middle(tags: Tags, schema: Mapping[str, Any]) -> str:
+    """What stands between a key and a value of this schema, which is no text."""
+    given = schema.get("type")
+    kind = "number" if given == "integer" else given
+    own = dict(tags.others)
+    return own.get(str(kind), next(iter(own.values()), tags.middle))
 
 
 def words(text: str) -> str:

@@ -8,6 +8,7 @@ from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.job import Markers
 from everwarm.messages import Message, Reasoning, Text
+from everwarm.prompt.dialects.json_text import words_of
 from everwarm.prompt.dialects.syntax import Dialect
 from everwarm.prompt.splice import Frame, Splicer
 from everwarm.tokens import tokens_of
@@ -21,7 +22,8 @@ def markers_of(codec: Codec, dialect: Dialect, splicer: Splicer) -> Markers | No
     if end not in closing:  # the template drops reasoning
         marked = dialect.glue + dialect.text[0]
         closing = end + marked if marked else f"\n{end}\n\n"
-    calls = tuple((c.open, c.close) for c in dialect.calls if c.open and not c.bare)
+    own = (c for c in dialect.calls if c.open and not c.bare)
+    calls = tuple((c.open, next(iter(words_of(c.close)), "")) for c in own)
     return Markers(dialect.reasoning, calls, tokens_of(codec.encode(closing)))
 
 

@@ -35,7 +35,7 @@ class _Tool(WireObject):
     strict: bool = False
     input_examples: Annotated[Any, Noted("chat templates have no place for them")] = None
     allowed_callers: Annotated[Any, Noted("the model is the only one that calls")] = None
-    eager_input_streaming: Annotated[Any, Noted("arguments are streamed as they come")] = None
+    eager_input_streaming: Annotated[Any, Noted("a call is told when it is whole")] = None
 
 
 _AnyTool = Annotated[

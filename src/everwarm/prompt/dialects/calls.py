@@ -3,8 +3,9 @@
     <open> blanks CALL (, blanks CALL)* blanks <close>
            ^ the reader's text begins here; `read` says where the section ends in it
 
-A call is told as soon as it can only be one, and its arguments as they come. Until the first is
-told, the section may still turn out to be none: then nothing of it was said, and it is text.
+A call is told when it is complete and its arguments are a JSON object, never before: nobody runs a
+tool with half of what the model meant. What cannot be read whole is text, from where the last call
+before it ends.
 """
 
 from __future__ import annotations
@@ -15,29 +16,44 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from everwarm.prompt.call_ids import carried
-from everwarm.prompt.dialects.json_text import JsonObject, begins, blank_end
+from everwarm.prompt.dialects.json_text import JsonObject, begins, blank_end, words_of
 from everwarm.prompt.dialects.literals import LiteralReader
+from everwarm.prompt.dialects.nested import NestedReader
+from everwarm.prompt.dialects.objects import KEYS, called, valid_arguments
 from everwarm.prompt.dialects.syntax import CallSyntax
 from everwarm.prompt.dialects.tags import TagReader
 from everwarm.prompt.draft import Draft
 
 Parse = Callable[[str], list[dict[str, Any]]]
 _LONGEST_HEAD = 512
-_STRING = r'"((?:[^"\\]|\\.)*)"'
-_KEYS = {"name", "tool_name", "arguments", "parameters", "type", "function", "tool_call_id", "id"}
-_EARLY = re.compile(
-    r'\{\s*(?:"(?:id|tool_call_id|type)"\s*:\s*"[^"\\]*"\s*,\s*)*'
-    rf'"(?:tool_)?name"\s*:\s*{_STRING}\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{{)'
-)
 _FIRST_KEY = re.compile(r'\{\s*"([^"\\]*)("?)')
 _FIRST_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]*)("?)')
+
+
+class _Json:
+    """Arguments that are a JSON object behind a name."""
+
+    def __init__(self, ends: Sequence[str], at: int) -> None:
+        self._object, self._ends, self._from, self.at = JsonObject(at), ends, at, at
+        self.state = "more"
+
+    def read(self, text: str, *, final: bool) -> str:
+        """The arguments, when they are complete."""
+        self._object.advance(text, self._ends)
+        self.at = self._object.at
+        if self._object.closed:
+            self.state = "ended"
+            return text[self._from : self.at]
+        if final or any(text.startswith(e, self.at) for e in self._ends):
+            self.state = "broken"
+        return ""
 
 
 class CallReader:
     """Reads one section. Live: owned by one parser.
 
     `syntaxes` share the opening marker. `tools`: the parameters of each, by name. `parse` reads a
-    whole section in a notation of its own.
+    whole section in a notation of its own. `n_read`: how far the text was looked at.
     """
 
     def __init__(
@@ -47,19 +63,22 @@ class CallReader:
         tools: Mapping[str, Mapping[str, Any]],
         parse: Parse | None = None,
     ) -> None:
-        self._syntaxes, self._draft, self._tools, self._parse = syntaxes, draft, tools, parse
-        self._close = next((s.close for s in syntaxes if s.close), "")
-        self._heads = [(s, _head(s), _start(s)) for s in syntaxes if not s.keys and not s.own]
+        self._draft, self._tools, self._parse = draft, tools, parse
+        self._close = words_of(next((s.close for s in syntaxes if s.close), ""))
+        self._objects = [(s, _lead(s), _first_word(s)) for s in syntaxes if s.object]
+        self._named = [(s, _head(s), _first_word(s)) for s in syntaxes if not s.object]
         self._bare = all(s.bare for s in syntaxes)
-        self._takes_objects = any(s.keys for s in syntaxes)
-        self._step = self._begin if not any(s.own for s in syntaxes) else self._whole
-        self._at, self._told, self._done = 0, 0, 0
+        self._repeats = any(s.between is not None for s in syntaxes)
+        self._listed = bool(self._objects) or any("[" in s.head for s in syntaxes)
+        self._step = self._whole if any(s.own for s in syntaxes) else self._begin
+        self._at, self._done, self.n_read = 0, 0, 0
         self._end: int | None = None
         self._in_list = False
-        self._json: JsonObject | None = None
-        self._listed = any(s.head.startswith("[") and not s.keys for s in syntaxes)
-        self._written: TagReader | LiteralReader | None = None
-        self._suffix, self._ends = "", [self._close]
+        self._syntax: CallSyntax | None = None
+        self._object = JsonObject(0)
+        self._body: _Json | TagReader | NestedReader | LiteralReader | None = None
+        self._name, self._carried, self._told = "", "", list[str]()
+        self._suffix: Sequence[str] = ()
         self._text, self._final = "", False
         self.n_calls = 0
 
@@ -71,214 +90,180 @@ class CallReader:
         self._text, self._final = text, final
         while self._end is None and self._step():
             pass
+        self.n_read = len(text)
         return self._end
 
     # --- steps: each says whether there is another to take ---
 
     def _begin(self) -> bool:
         """In front of a call."""
-        at = blank_end(self._text, self._at)
-        if at == len(self._text):
-            return self._wait(at)
-        lists = self._takes_objects or self._listed
-        if lists and self._text[at] == "[" and not self.n_calls:
+        text, at = self._text, blank_end(self._text, self._at)
+        if at == len(text):
+            return self._wait()
+        if self._listed and text[at] == "[" and not self.n_calls and not self._in_list:
             self._in_list, self._at = True, at + 1
-        elif self._takes_objects and self._text[at] == "{":
-            self._at, self._step = at, self._object
-            self._json = JsonObject(at)
-        else:
-            return self._named(at)
-        return True
-
-    def _named(self, at: int) -> bool:
-        """In front of a call that begins with its name."""
-        for syntax, head, _ in self._heads:
-            found = head.match(self._text, at)
-            if found and found.end() - at <= _LONGEST_HEAD and self._known(found["name"]):
-                slots = found.groupdict()
-                self._start(found["name"], carried(slots.get("n"), slots.get("id")))
-                self._ends = [*_cores(_suffix(syntax)), self._close]
-                self._suffix = _suffix(syntax).strip()
-                self._written = self._reader_of(syntax, found["name"], found.end())
-                self._step = self._own_arguments if self._written else self._arguments
-                self._json = JsonObject(found.end())
-                self._told = found.end()
+            return True
+        for syntax, lead, _ in self._objects:
+            found = lead.match(text, at)
+            if found:
+                self._at, self._syntax, self._step = found.end(), syntax, self._in_object
+                self._object = JsonObject(self._at)
                 return True
-        close = self._text.find(self._close, at) if self._close else -1
-        if close >= 0 or len(self._text) - at > _LONGEST_HEAD or not self._heads:
-            return self._stop(self._done)
-        return self._wait(self._done)
+        for syntax, head, _ in self._named:
+            found = head.match(text, at)
+            if found and found.end() - at <= _LONGEST_HEAD and self._known(found["name"]):
+                return self._begin_named(syntax, found)
+        return self._wait() if self._may_begin(at) else self._stop()
 
-    def _reader_of(
-        self, syntax: CallSyntax, name: str, at: int
-    ) -> TagReader | LiteralReader | None:
-        """Who reads arguments that are not JSON."""
-        schema, ends = self._tools.get(name, {}), [e for e in self._ends if e]
+    def _may_begin(self, at: int) -> bool:
+        """Whether what stands there may still become the head of a call."""
+        text = self._text
+        if len(text) - at > _LONGEST_HEAD:
+            return False
+        if self._close and text.find(self._close[0], at) >= 0:
+            return False
+        if self._bare and any(not w for *_, w in self._named):
+            names = list(self._tools)
+            return begins(text, at, names)
+        firsts = [w for *_, w in (*self._objects, *self._named)]
+        return any(not w for *_, w in self._named) or begins(text, at, firsts)
+
+    def _begin_named(self, syntax: CallSyntax, found: re.Match[str]) -> bool:
+        slots = found.groupdict()
+        self._name = found["name"]
+        self._carried = carried(slots.get("n"), slots.get("id")) if syntax.own_id else ""
+        self._suffix = _suffix(syntax, self._name)
+        ends = [*self._suffix[:1], *self._close]
+        schema, at = self._tools.get(self._name, {}), found.end()
         if syntax.literals:
-            return LiteralReader(syntax.literals, schema, ends, at)
-        return TagReader(syntax.tags, schema, ends, at) if syntax.tags else None
-
-    def _object(self) -> bool:
-        """In a call that is a JSON object."""
-        assert self._json is not None
-        begin = self._at
-        early = _EARLY.match(self._text, begin)
-        name = json.loads(f'"{early[1]}"', strict=False) if early else ""
-        if early and self._known(name):
-            self._start(name)
-            self._json = JsonObject(early.end())
-            self._ends, self._suffix = [self._close], ""
-            self._told, self._step = early.end(), self._arguments_of_object
-            return True
-        if self._bare and not self._may_be_call(begin):
-            return self._stop(self._done)
-        self._json.advance(self._text, [self._close])
-        if self._json.closed:
-            return self._tell(self._text[begin : self._json.at])
-        at_close = bool(self._close) and self._text.startswith(self._close, self._json.at)
-        return self._stop(self._done) if at_close else self._wait(self._done)
-
-    def _arguments(self) -> bool:
-        """In JSON arguments behind a name."""
-        return self._follow(self._after_suffix)
-
-    def _arguments_of_object(self) -> bool:
-        """In JSON arguments inside a JSON object."""
-        return self._follow(self._rest_of_object)
-
-    def _follow(self, then: Callable[[], bool]) -> bool:
-        assert self._json is not None
-        self._json.advance(self._text, self._ends)
-        self._at = self._json.at
-        self._draft.argue(self._text[self._told : self._at])
-        self._told = self._at
-        if self._json.closed:
-            self._draft.end_call()
-            self._step = then
-            self._json = JsonObject(self._at, depth=1)
-            return True
-        if any(e and self._text.startswith(e, self._at) for e in self._ends):
-            self._draft.end_call()
-            self._step = self._after_suffix
-            return True
-        return self._wait(self._at)
-
-    def _rest_of_object(self) -> bool:
-        """Behind the arguments in a JSON object: other keys are of no use."""
-        assert self._json is not None
-        self._json.advance(self._text, [self._close])
-        self._at = self._json.at
-        if self._json.closed or (self._close and self._text.startswith(self._close, self._at)):
-            self._step = self._after
-            return True
-        return self._wait(self._at)
-
-    def _own_arguments(self) -> bool:
-        """In arguments that are not written as JSON."""
-        assert self._written is not None
-        self._draft.argue(self._written.read(self._text, final=self._final))
-        self._at = self._written.at
-        if self._written.state == "more":
-            return self._wait(self._at)
-        self._draft.end_call()
-        if self._written.state == "broken":
-            return self._stop(self._at)
-        self._step = self._after_suffix
+            self._body = LiteralReader(syntax.literals, schema, ends, at)
+        elif syntax.tags and syntax.tags.nests:
+            self._body = NestedReader(syntax.tags, schema, ends, at)
+        elif syntax.tags:
+            self._body = TagReader(syntax.tags, schema, ends, at)
+        else:
+            self._body = _Json(ends, at)
+        self._told, self._step = [], self._in_arguments
         return True
 
-    def _after_suffix(self) -> bool:
+    def _in_object(self) -> bool:
+        """In a call that is a JSON object."""
+        assert self._syntax is not None
+        begin = self._at
+        if self._bare and not self._may_be_call(begin):
+            return self._stop()
+        self._suffix = _suffix(self._syntax, "")
+        ends = [*self._suffix[:1], *self._close]
+        self._object.advance(self._text, ends)
+        if not self._object.closed:
+            broken = any(self._text.startswith(e, self._object.at) for e in ends)
+            return self._stop() if broken else self._wait()
+        found = called(self._text[begin : self._object.at], self._syntax)
+        if found is None or not self._known(found[0]):
+            return self._stop()
+        self._name, self._carried = found[0], ""
+        return self._tell(found[1], self._object.at)
+
+    def _in_arguments(self) -> bool:
+        """In the arguments of a call whose name is known."""
+        body = self._body
+        assert body is not None
+        self._told.append(body.read(self._text, final=self._final))
+        if body.state == "more":
+            return self._wait()
+        arguments = valid_arguments("".join(self._told)) if body.state == "ended" else None
+        return self._stop() if arguments is None else self._tell(arguments, body.at)
+
+    def _tell(self, arguments: str, at: int) -> bool:
+        """A call is complete."""
+        self._draft.tell_call(self._name, arguments, self._carried)
+        self.n_calls += 1
+        self._at = self._done = at
+        self._step = self._after_arguments
+        return True
+
+    def _after_arguments(self) -> bool:
         """Behind the arguments: what closes the call may stand there, in parts."""
-        for core in _cores(self._suffix):
-            at = blank_end(self._text, self._at)
-            if self._text.startswith(core, at):
-                self._at = at + len(core)
-            elif not self._final and begins(self._text, at, [core]):
-                return False
-        self._suffix, self._step = "", self._after
+        at = self._past(self._suffix)
+        if at is None:
+            return False
+        self._at = self._done = at
+        self._step = self._after
         return True
 
     def _after(self) -> bool:
         """Behind a call: another one, or the section's end."""
-        self._done = max(self._done, self._at)
-        blanks = " \t\r\n,;" if self._takes_objects or self._in_list else " \t\r\n"
-        at = blank_end(self._text, self._done, blanks)
-        if self._close and self._text.startswith(self._close, at):
-            return self._stop(at + len(self._close))
-        if self._in_list and self._text.startswith("]", at):
-            self._in_list, self._at = False, at + 1
+        text = self._text
+        blanks = " \t\r\n,;" if self._objects or self._in_list else " \t\r\n"
+        at = blank_end(text, self._done, blanks)
+        marks = self._close[:1] + [w for w in self._close if w[0] in "<["]
+        if any(text.startswith(w, at) for w in marks):
+            end = self._past(self._close, at)
+            return False if end is None else self._stop(end)
+        if not self._final and begins(text, at, self._close):
+            return False
+        if self._in_list and text.startswith("]", at):
+            self._in_list, self._done = False, at + 1
             return True
         if not self._close and not self._in_list and not self._bare:
-            return self._stop(self._done)
-        if self._in_list and self._listed and at < len(self._text):
-            self._at, self._step = at, self._begin
-            return True
-        starts = [s for _, _, s in self._heads if s] + ["{"] * self._takes_objects
-        if any(self._text.startswith(s, at) for s in starts):
-            self._at, self._step = at, self._begin
-            return True
-        if not self._final and (
-            at == len(self._text) or begins(self._text, at, [self._close, *starts])
+            return self._stop()
+        firsts = [w for *_, w in (*self._objects, *self._named)]
+        if at < len(text) and (
+            any(w and text.startswith(w, at) for w in firsts)
+            or ((self._in_list or self._repeats) and "" in firsts)
         ):
-            return False
-        return self._stop(self._done)
+            self._at, self._step = at, self._begin
+            return True
+        waits = at == len(text) or begins(text, at, firsts)
+        return False if waits and not self._final else self._stop()
 
     def _whole(self) -> bool:
         """In a section that is read when it is complete."""
-        at = self._text.find(self._close) if self._close else -1
-        if at < 0 and not self._final:
-            return False
+        close = next((s for s in self._close), "")
+        at = self._text.find(close, max(0, self.n_read - len(close))) if close else -1
+        if at < 0 and (close or not self._final):
+            return self._wait()
         body = self._text if at < 0 else self._text[:at]
         calls = self._parse(body) if self._parse else []
-        for call in calls:
-            self._tell_call(call)
-        return self._stop(len(body) + (len(self._close) if at >= 0 else 0) if calls else 0)
+        spelled = [valid_arguments(_spelled(c.get("arguments", {}))) for c in calls]
+        if not calls or None in spelled:
+            return self._stop()
+        for call, arguments in zip(calls, spelled, strict=True):
+            self._draft.tell_call(str(call["name"]), arguments or "{}")
+        self.n_calls = len(calls)
+        return self._stop(len(body) + (len(close) if at >= 0 else 0))
 
     # --- what they share ---
 
-    def _wait(self, at: int) -> bool:
-        """More must come; where none does, the section ends here."""
-        if self._final:
-            self._draft.end_call()
-            return self._stop(at)
-        return False
+    def _past(self, words: Sequence[str], at: int | None = None) -> int | None:
+        """Where those of these words end that stand here, in order; None: more must come."""
+        end = self._at if at is None else at
+        for word in words:
+            at = blank_end(self._text, end)
+            if self._text.startswith(word, at):
+                end = at + len(word)
+            elif not self._final and begins(self._text, at, [word]):
+                return None
+        return end
 
-    def _stop(self, at: int) -> bool:
-        self._end = at if self.n_calls else 0
+    def _wait(self) -> bool:
+        """More must come; where none does, the section ends here."""
+        return self._stop() if self._final else False
+
+    def _stop(self, at: int | None = None) -> bool:
+        self._end = (self._done if at is None else at) if self.n_calls else 0
         return False
 
     def _known(self, name: str) -> bool:
         return not self._bare or name in self._tools
-
-    def _start(self, name: str, carried: str = "") -> None:
-        self.n_calls += 1
-        self._draft.start_call(name, carried)
-
-    def _tell(self, text: str) -> bool:
-        """A whole object is there: a call, or the end of the section."""
-        try:
-            value: Any = json.loads(text)
-        except (ValueError, RecursionError):
-            return self._stop(self._done)
-        call = _call(value)
-        if call is None or not self._known(call["name"]):
-            return self._stop(self._done)
-        self._tell_call(call)
-        self._at += len(text)
-        self._step = self._after
-        return True
-
-    def _tell_call(self, call: Mapping[str, Any]) -> None:
-        arguments = call.get("arguments", {})
-        self._start(str(call["name"]))
-        self._draft.argue(arguments if isinstance(arguments, str) else json.dumps(arguments))
-        self._draft.end_call()
 
     def _may_be_call(self, begin: int) -> bool:
         """Whether an object with nothing to mark it may still be a call of a known tool."""
         key = _FIRST_KEY.match(self._text, begin)
         if not key:
             return blank_end(self._text, begin + 1) == len(self._text)
-        if not (key[1] in _KEYS if key[2] else any(k.startswith(key[1]) for k in _KEYS)):
+        keys = self._tools if self._syntax and self._syntax.names_key else KEYS
+        if not (key[1] in keys if key[2] else any(k.startswith(key[1]) for k in keys)):
             return False
         name = _FIRST_NAME.match(self._text, begin)
         if not name:
@@ -288,28 +273,23 @@ class CallReader:
         return any(t.startswith(name[1]) for t in self._tools)
 
 
-def _call(value: Any) -> dict[str, Any] | None:
-    """The name and arguments of a call that was read as a whole."""
-    if not isinstance(value, dict):
-        return None
-    inner = value.get("function")
-    if isinstance(inner, dict):
-        value = inner
-    name = value.get("name") or value.get("tool_name") or inner
-    arguments = value.get("arguments", value.get("parameters", {}))
-    if not isinstance(name, str) or not name or not isinstance(arguments, dict | str):
-        return None
-    return {"name": name, "arguments": arguments}
+def _spelled(arguments: object) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
-def _suffix(syntax: CallSyntax) -> str:
-    """What stands behind the arguments of a call."""
-    return syntax.call.partition("«arguments»")[2]
+def _suffix(syntax: CallSyntax, name: str) -> Sequence[str]:
+    """The words behind a call's arguments, or behind its JSON object."""
+    text = syntax.call[syntax.object.stop :] if syntax.object else ""
+    if not syntax.object:
+        text = syntax.call.partition("«arguments»")[2]
+    return words_of(text.replace("«name»", name))
 
 
-def _cores(text: str) -> list[str]:
-    """The words of a literal, between blanks."""
-    return text.split()
+def _lead(syntax: CallSyntax) -> re.Pattern[str]:
+    """What stands before a call's JSON object, up to it."""
+    assert syntax.object is not None
+    words = syntax.call[: syntax.object.start].split()
+    return re.compile(r"\s*".join([*map(re.escape, words), r"(?=\{)"]))
 
 
 def _head(syntax: CallSyntax) -> re.Pattern[str]:
@@ -317,26 +297,37 @@ def _head(syntax: CallSyntax) -> re.Pattern[str]:
     slots = {
         "name": r"(?P<name>[^\s<>\[\]{}()\"'|｜]+?)",
         "n": r"(?P<n>\d+)",
-        "id": r"(?P<id>[A-Za-z0-9]+)",
+        "id": r"(?P<id>[A-Za-z0-9_-]+)",
     }
-    out = []
+    out = list[str]()
+    seen = set[str]()
     for kind, text in syntax.parts:
         if kind == "arguments":
             break
         words = [re.escape(w) for w in text.split()]
-        out += [w.replace('"', '"?') for w in words] if kind == "text" else [slots[kind]]
-    behind = r"\s*" if syntax.tags else r"\s*(?=\{)"
+        slot = f"(?P={kind})" if kind in seen else slots.get(kind, "")
+        out += [w.replace('"', '"?') for w in words] if kind == "text" else [slot]
+        seen.add(kind)
+    pattern = r"\s*".join(out).replace(r"functions\.", r"(?:functions\.)?")
+    return re.compile(pattern + _behind_head(syntax))
+
+
+def _behind_head(syntax: CallSyntax) -> str:
+    """What has to follow a head: where a name ends can be told by that alone."""
     if syntax.literals:
         lits = syntax.literals
         opens, closes, equals = (re.escape(x) for x in (lits.open, lits.close, lits.equals))
-        behind = rf"\s*(?={opens}\s*(?:{closes}|[^\s,()\[\]{{}}]+?\s*{equals}))"
-    pattern = r"\s*".join(out).replace(r"functions\.", r"(?:functions\.)?")
-    if syntax.tags and out and out[-1] == slots["name"]:
-        behind = rf"\s*(?={re.escape(syntax.tags.open)}|{re.escape(syntax.close)})"
-    return re.compile(pattern + behind)
+        return rf"\s*(?={opens}\s*(?:{closes}|[^\s,()\[\]{{}}]+?\s*{equals}))"
+    if syntax.tags is None:
+        return r"\s*(?=\{)"
+    ends = [w for w in (*_suffix(syntax, "")[:1], *words_of(syntax.close)[:1]) if w]
+    follows = "|".join(map(re.escape, [syntax.tags.open.strip(), *ends]))
+    return rf"\s*(?={follows})"
 
 
-def _start(syntax: CallSyntax) -> str:
+def _first_word(syntax: CallSyntax) -> str:
     """The first word of a call; empty where that is its name."""
+    if syntax.object:
+        return (syntax.call[: syntax.object.start].split() or ["{"])[0]
     kind, text = syntax.parts[0]
-    return text.split()[0] if kind == "text" else ""
+    return text.split()[0] if kind == "text" and text.strip() else ""

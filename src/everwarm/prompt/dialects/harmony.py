@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from everwarm.prompt.dialects.json_text import JsonObject, blank_end
+from everwarm.prompt.dialects.objects import valid_arguments
 from everwarm.prompt.draft import Draft
 
 _ENDS = ("<|end|>", "<|call|>", "<|return|>")
@@ -41,7 +42,6 @@ class Harmony:
         self._in_header, self._trim = True, False
         self._header = self._name = ""
         self._json: JsonObject | None = None
-        self._told = 0
 
     def step(self) -> bool:
         """Take one step in the draft's text. Whether there may be another."""
@@ -62,7 +62,6 @@ class Harmony:
                 draft.think(rest)
             else:
                 draft.say(rest)
-        draft.end_call()
 
     def _over(self, end: str | None) -> bool:
         """Behind a body, where one of its ends was found."""
@@ -101,7 +100,7 @@ class Harmony:
         to = found["to1"] or found["to2"] or ""
         self._in_header = self._trim = False
         if to.startswith("functions.") and self._allowed:
-            self.mode, self._json, self._told = "call", None, 0
+            self.mode, self._json = "call", None
             self._name = to.removeprefix("functions.")
         elif to.startswith("functions."):
             self.mode = "text"
@@ -116,6 +115,7 @@ class Harmony:
         return self._over(self._draft.say_until([*_ENDS, _START]))
 
     def _in_call(self) -> bool:
+        """A call is told when it is complete; until then it may still be text."""
         draft = self._draft
         text, ends = draft.text, (*_ENDS, _START)
         if self._json is None:
@@ -124,17 +124,17 @@ class Harmony:
                 return False
             if not text.startswith("{", at):
                 return self._no_call()
-            draft.start_call(self._name)
-            self._json, self._told = JsonObject(at), at
+            self._json = JsonObject(at)
         self._json.advance(text, ends)
-        draft.argue(text[self._told : self._json.at])
-        self._told = self._json.at
-        closed = self._json.closed or any(text.startswith(e, self._told) for e in ends)
-        if not closed and not draft.final:
-            return False
-        draft.take(self._told)
-        self._told, self._trim, self.mode = 0, True, "text"
-        draft.end_call()
+        if not self._json.closed:
+            broken = draft.final or any(text.startswith(e, self._json.at) for e in ends)
+            return self._no_call() if broken else False
+        arguments = valid_arguments(text[: self._json.at])
+        if arguments is None:
+            return self._no_call()
+        draft.take(self._json.at)
+        self._trim, self.mode = True, "text"
+        draft.tell_call(self._name, arguments)
         return True
 
     def _no_call(self) -> bool:

@@ -1,8 +1,11 @@
-"""Follows JSON through a text that arrives in parts, without reading more of it than it must."""
+"""Follows JSON and words through a text that arrives in parts, reading no more than it must."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+_APART = re.compile(r"\s+|(?<=>)(?=<)")
 
 
 class JsonObject:
@@ -53,3 +56,8 @@ def blank_end(text: str, at: int, blanks: str = " \t\r\n") -> int:
     while at < len(text) and text[at] in blanks:
         at += 1
     return at
+
+
+def words_of(literal: str) -> list[str]:
+    """The words of a template's text: blanks may stand between two of them, and between tags."""
+    return [w for w in _APART.split(literal) if w]

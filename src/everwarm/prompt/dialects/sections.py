@@ -8,8 +8,11 @@ from typing import Any, Literal
 from everwarm.prompt.dialects.calls import CallReader, Parse
 from everwarm.prompt.dialects.json_text import begins, blank_end
 from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
-from everwarm.prompt.draft import Draft
+from everwarm.prompt.draft import MOST_BLANKS, Draft
 
+_MOST_REREAD = 2**20
+"""Characters that may be read again, since they were no calls. Behind that, no more are looked for:
+else text that is made of nothing but beginnings would be read as often as it has them."""
 Mode = Literal["text", "reasoning", "call"]
 
 
@@ -37,6 +40,8 @@ class Sections:
             (self._bare if c.bare else self._marked).setdefault(c.open, []).append(c)
         self._reader: CallReader | None = None
         self._opened = ""
+        self._ended = ""
+        self._n_reread = 0
         self._trim, self._refused, self._wrapped = False, False, False
 
     def step(self) -> bool:
@@ -64,40 +69,99 @@ class Sections:
         if self._trim:
             draft.take(blank_end(draft.text, 0))
             self._trim = not draft.text
+        if self._ended:
+            return self._behind_end()
+        if draft.fresh and not self._wrapped and (begun := self._at_beginning()) is not None:
+            return begun
         if self._bare and draft.fresh and not self._refused:
             bare = self._in_bare()
             if bare is not None:
                 return bare
-        think = self._dialect.reasoning
-        opens, closes = self._dialect.text
-        wrap = [closes] if self._wrapped else [opens] if draft.fresh else []
-        marker = draft.say_until([*(think[:1] if think else ()), *wrap], list(self._marked))
+        return self._to_marker()
+
+    def _to_marker(self) -> bool:
+        """Say the text up to the next marker, and go on behind it."""
+        draft, think = self._draft, self._dialect.reasoning
+        wrap = [self._dialect.text[1]] if self._wrapped else []
+        end = self._dialect.ends
+        marker = draft.say_until([*(think[:1] if think else ()), *wrap], [*self._marked, *end])
         if marker is None:
             return False
         if marker in self._marked:
             self._open(marker, self._marked[marker])
+        elif marker in end:
+            self._ended, draft.gap = draft.gap + marker, ""
         elif think and marker == think[0]:
             self.mode, self._wrapped, self._refused = "reasoning", False, False
         else:
-            self._wrapped = marker == opens and not self._wrapped
-            self._trim = True
+            self._wrapped, self._trim = False, True
         return True
+
+    def _behind_end(self) -> bool:
+        """Behind what ends a turn: where text follows all the same, it was text as well."""
+        draft = self._draft
+        at = blank_end(draft.text, 0)
+        if at > MOST_BLANKS:
+            return self._was_no_end()
+        if at == len(draft.text):
+            draft.take(at if draft.final else 0)
+            return False
+        marker = max((m for m in self._marked if draft.text.startswith(m, at)), key=len, default="")
+        if marker:
+            draft.gap, self._ended = self._ended + draft.take(at), ""
+            draft.take(len(marker))
+            self._open(marker, self._marked[marker])
+            return True
+        if not draft.final and begins(draft.text, at, list(self._marked)):
+            return False
+        return self._was_no_end()
+
+    def _was_no_end(self) -> bool:
+        self._draft.say(self._ended)
+        self._ended = ""
+        return True
+
+    def _at_beginning(self) -> bool | None:
+        """Take what opens an answer, or closes reasoning that was none, at an answer's beginning.
+
+        None: there is nothing of it. Else whether there may be another step.
+        """
+        draft, think, opens = self._draft, self._dialect.reasoning, self._dialect.text[0]
+        stray = think[1] if think and draft.untold else ""
+        at = blank_end(draft.text, 0)
+        if at > MOST_BLANKS:
+            return None
+        found = next((m for m in (opens, stray) if m and draft.text.startswith(m, at)), "")
+        if found:
+            draft.take(at + len(found))
+            self._wrapped, self._trim = found == opens, True
+            return True
+        waits = not draft.final and begins(draft.text, at, [opens, stray])
+        return False if waits else None
 
     def _in_bare(self) -> bool | None:
         """At the beginning of an answer that may be a call; None: it is not."""
         draft = self._draft
         at = blank_end(draft.text, 0)
+        if at > MOST_BLANKS:
+            return None
         if at == len(draft.text) and not draft.final:
             return False
         for opens, syntaxes in self._bare.items():
-            if draft.text.startswith(opens or ("{", "["), at) and at < len(draft.text):
+            if draft.text.startswith(self._starts(opens), at):
                 draft.gap = draft.take(at)
                 draft.take(len(opens))
                 self._open(opens, syntaxes)
                 return True
-        if not draft.final and begins(draft.text, at, list(self._bare)):
-            return False
-        return None
+        starts = [s for opens in self._bare for s in self._starts(opens)]
+        return False if not draft.final and begins(draft.text, at, starts) else None
+
+    def _starts(self, opens: str) -> tuple[str, ...]:
+        """How an answer begins that may be a call without a marker of its own."""
+        if opens:
+            return (opens,)
+        has_names = any(not s.object and not s.head for s in self._bare[opens])
+        return ("{", "[", *(self._tools if has_names else ()))
 
     def _open(self, opened: str, syntaxes: list[CallSyntax]) -> None:
         self.mode, self._opened = "call", opened
@@ -117,6 +181,7 @@ class Sections:
         end = reader.read(draft.text, final=draft.final)
         if end is None:
             return False
+        self._n_reread += reader.n_read - end
         draft.take(end)
         self.mode = "text"
         if reader.n_calls:
@@ -125,4 +190,6 @@ class Sections:
             self._refused = True
             draft.say(draft.gap + self._opened)
         draft.gap = ""
+        if self._n_reread > _MOST_REREAD:
+            self._marked, self._bare = {}, {}
         return True

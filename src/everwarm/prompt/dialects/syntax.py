@@ -9,9 +9,11 @@ arguments, `«id»` an id that the model makes up, `«n»` a number that it coun
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 Slot = Literal["name", "arguments", "id", "n"]
@@ -22,15 +24,21 @@ _SLOT = re.compile("«(name|arguments|id|n)»")
 class Tags:
     """Arguments one by one: `open KEY middle VALUE close`, `between` two of them.
 
-    Strings are written as they are, all else as JSON. `other` is the middle for what is no string,
-    where that differs.
+    Strings are written as they are, all else as JSON. `others` are the middles for what is no
+    string, by JSON type, where they differ. `nests`: keys are tags of their own, `close` has
+    «key» in it, and lists and objects inside are written alike, a list's values as `item`.
     """
 
     open: str
     middle: str
     close: str
     between: str = ""
-    other: str = ""
+    others: tuple[tuple[str, str], ...] = ()
+    item: str = ""
+
+    @property
+    def nests(self) -> bool:
+        return "«key»" in self.close
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +95,39 @@ class CallSyntax:
         return out
 
     @property
+    def object(self) -> slice | None:
+        """Where in the pattern the call's JSON object stands; None where it is none."""
+        return _object_in(self.call)
+
+    @property
+    def names_key(self) -> bool:
+        """Whether the name is the key of the arguments: {"look": {…}}."""
+        return re.search(r'"«name»"\s*:\s*«arguments»', self.call) is not None
+
+    @property
     def keys(self) -> tuple[str, str] | None:
-        """The keys of name and arguments, where a call is a JSON object."""
-        found = re.search(r'"(\w+)": "«name»".*"(\w+)": «arguments»', self.call)
-        return (found[1], found[2]) if found else None
+        """The keys of name and arguments, where a call is a JSON object with such keys."""
+        name = re.search(r'"([^"«»]+)"\s*:\s*"«name»"', self.call)
+        arguments = re.search(r'"([^"«»]+)"\s*:\s*«arguments»', self.call)
+        return (name[1], arguments[1]) if name and arguments else None
+
+
+@cache
+def _object_in(call: str) -> slice | None:
+    start, end = call.find("{"), call.rfind("}") + 1
+    shown = call[start:end].replace("«arguments»", '"«arguments»"') if start >= 0 else ""
+    shown = re.sub(r"(?<!\")«n»", "0", shown)
+    try:
+        value = json.loads(shown)
+    except ValueError:
+        return None
+    whole = isinstance(value, dict) and "«name»" in shown and "«arguments»" in shown
+    return slice(start, end) if whole else None
+
+
+Origin = Literal["derived", "corrected", "known", "none"]
+"""How a model's calls were found: from its template alone; from it, with what it never shows; by
+a notation that is known, since the template shows none; not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +139,8 @@ class Dialect:
     - `text`: what opens and closes an answer, where it is marked.
     - `glue`: what stands between two parts of a reply.
     - `tool_format`: mlx-lm's parser, where calls are in a notation of their own.
+    - `ends`: what the model may write at its turn's end although that is no token that ends one.
+    - `origin`: how calls were found. `note`: what was corrected, or why there are none.
     """
 
     name: str
@@ -110,3 +149,6 @@ class Dialect:
     text: tuple[str, str] = ("", "")
     glue: str = ""
     tool_format: str | None = None
+    ends: tuple[str, ...] = ()
+    origin: Origin = "known"
+    note: str = ""

@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from everwarm.prompt.dialects.json_text import begins, blank_end
+from everwarm.prompt.dialects.json_text import begins, blank_end, words_of
 from everwarm.prompt.dialects.syntax import Tags
-from everwarm.prompt.draft import partial
 
 
 class TagReader:
@@ -27,8 +26,9 @@ class TagReader:
         self._lead = tags.middle.endswith("\n")
         self._tail = "\n" if tags.close.startswith("\n") else ""
         self._n = 0
+        self._searched = 0
         self._in_value = False
-        self._streams = False
+        self._is_text = False
         self._typed = ""
         self._name = ""
         self.state: Literal["more", "ended", "broken"] = "more"
@@ -52,7 +52,7 @@ class TagReader:
         if any(text.startswith(e, at) for e in self._ends):
             self.state, self.at = "ended", at
         elif final:
-            self.state = "ended" if at == len(text) else "broken"
+            self.state = "ended" if at == len(text) and not self._ends else "broken"
         elif at == len(text) or begins(text, at, [self._open, *self._ends]):
             close = text.find(self._close, at)
             if not text.startswith(self._open, at) or close < 0:
@@ -64,39 +64,37 @@ class TagReader:
 
     def _begin_value(self, found: re.Match[str], text: str) -> str:
         self._name, self.at, self._in_value = found["key"], found.end(), True
-        self._typed = str(found.lastgroup) if self._tags.other else ""
+        self._typed = str(found.lastgroup) if self._tags.others else ""
         types = _types(self._schema, self._name)
-        self._streams = self._typed == "string" or (not self._typed and types == {"string"})
+        self._is_text = self._typed == "string" or (not self._typed and types == {"string"})
         lead = "{" if not self._n else ", "
         self._n += 1
-        return f"{lead}{json.dumps(self._name, ensure_ascii=False)}: " + '"' * self._streams
+        return f"{lead}{json.dumps(self._name, ensure_ascii=False)}: "
 
     def _value(self, text: str, final: bool) -> str | None:
         """In an argument's value."""
         if self._lead:
-            if self.at == len(text) and not final:
+            if self.at == len(text):
+                self._wait(final)
                 return None
             self.at += text.startswith("\n", self.at)
             self._lead = False
-        end = text.find(self._close, self.at)
-        if end < 0 and not final:
-            if not self._streams:
-                return None
-            held = partial(text[self.at :], [self._tail + self._close, self._close])
-            piece = text[self.at : len(text) - held]
-            self.at += len(piece)
-            return _escaped(piece) if piece else None
-        body = text[self.at : end if end >= 0 else len(text)]
+        end = text.find(self._close, max(self.at, self._searched))
         if end < 0:
-            self.at = len(text)
-            self.state = "ended"
-            return _escaped(body) if self._streams else json.dumps(body, ensure_ascii=False)
+            self._searched = max(self.at, len(text) - len(self._close) + 1)
+            self._wait(final)
+            return None
+        body = text[self.at : end]
         self.at = end + len(self._close)
         self._in_value, self._lead = False, self._tags.middle.endswith("\n")
         body = body.removesuffix(self._tail) if self._tail else body
-        if self._streams:
-            return _escaped(body) + '"'
+        if self._is_text:
+            return json.dumps(body, ensure_ascii=False)
         return self._typed_value(body)
+
+    def _wait(self, final: bool) -> None:
+        """A value that does not end is none."""
+        self.state = "broken" if final else self.state
 
     def _typed_value(self, body: str) -> str:
         types = _types(self._schema, self._name)
@@ -106,8 +104,9 @@ class TagReader:
 
 def _key_pattern(tags: Tags) -> re.Pattern[str]:
     middles = [f"(?P<string>{_loose(tags.middle)})"]
-    if tags.other:
-        middles += [f"(?P<other>{_loose(tags.other)})", '(?P<untold>"?>)']
+    if tags.others:
+        others = dict.fromkeys(_loose(m) for _, m in tags.others if m != tags.middle)
+        middles += [f"(?P<other>{'|'.join(others)})", '(?P<untold>"?>)']
     return re.compile(
         _loose(tags.open) + r"\s*(?P<key>[^<>\"\n]+?)\s*(?:" + "|".join(middles) + ")"
     )
@@ -115,11 +114,7 @@ def _key_pattern(tags: Tags) -> re.Pattern[str]:
 
 def _loose(literal: str) -> str:
     """A literal's pattern: blanks may stand between its words, quotes may be missing."""
-    return r"\s*".join(re.escape(w).replace('"', '"?') for w in literal.split())
-
-
-def _escaped(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)[1:-1]
+    return r"\s*".join(re.escape(w).replace('"', '"?') for w in words_of(literal))
 
 
 def _types(schema: Mapping[str, Any], name: str) -> set[str]:
