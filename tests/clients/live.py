@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -237,10 +237,13 @@ def walk(name: str, clients: Path, model: Path, at: Path) -> bool:
     return report(name, one, steps)
 
 
-def install(clients: Path, names: tuple[str, ...]) -> None:
-    """Node first: some of the others want a newer one than a machine may have."""
+def install(clients: Path, names: tuple[str, ...], more: Sequence[str] = ()) -> None:
+    """Node first: some of the others want a newer one than a machine may have.
+
+    `more`: packages besides the agents'.
+    """
     from_npm = [CLIENTS[n] for n in names if CLIENTS[n].install.startswith("npm")]
-    packages = [f"{c.package}@{c.version}" for c in from_npm]
+    packages = [*(f"{c.package}@{c.version}" for c in from_npm), *more]
     clients.mkdir(parents=True, exist_ok=True)
     allowed = {p.package: True for p in CLIENTS.values()} | {"node": True}
     (clients / "package.json").write_text(json.dumps({"allowScripts": allowed}))

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,8 +17,20 @@ ASKS = ("/chat/completions", "/responses", "/messages")
 _DROPPED = {"host", "content-length", "accept-encoding", "connection"}
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How the server answered one request of an agent. `ignored`: the header of that name."""
+
+    method: str
+    path: str
+    status: int
+    ignored: str
+
+
 class Dictation:
     """What the model will say to requests with tools (or `to_all`), in order; others get a title.
+
+    `answers` lists how the server answered each request, in the order of the answers' heads.
 
     `words` counts the times that `word` of a long reply reached the agent, so that a test can stop
     it in the middle. The first request with tools that takes `cut_s` loses its connection, as by a
@@ -28,6 +41,7 @@ class Dictation:
     def __init__(self, port: int) -> None:
         self.port = port
         self.replies: list[str] = []
+        self.answers: list[Answer] = []
         self.words = 0
         self.cut_s = math.inf
         self.to_all = False
@@ -93,6 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
         kept = {k: v for k, v in self.headers.items() if k.lower() not in _DROPPED}
         line.request(self.command, self.path, raw, kept)
         answer = line.getresponse()
+        ignored = answer.getheader("x-everwarm-ignored") or ""
+        self.said.answers.append(Answer(self.command, self.path, answer.status, ignored))
         self.send_response(answer.status)
         self.send_header("content-type", answer.getheader("content-type") or "text/plain")
         has_body = self.command != "HEAD"
