@@ -1,8 +1,8 @@
 """Clients that get an address and a key: `python tests/clients/bare.py CLIENTS_DIR [CLIENT ...]`.
 
 claude (its terminal interface), autogen, langchain and ai-sdk, each against a server of its own,
-without `everwarm launch` and with no setting of ours: base URL, key, and `default` as the model's
-name. A small proxy dictates the replies, as for live.py; all else is real.
+without `everwarm launch` and with no setting of ours: base URL and key. Where a client wants a
+model's name, it is `default`. A small proxy dictates the replies, as for live.py; all else is real.
 
 Not part of the suite, since it wants the clients, and tmux. `--install` puts them into CLIENTS_DIR
 first; that wants npm, and takes the newest AutoGen and LangChain.
@@ -113,7 +113,7 @@ def report(name: str, server: Server, said: Dictation) -> bool:
     noted = sorted({path for t in turns for path in t["ignored"]})
     print(name, "sent without effect:", ", ".join(noted) or "nothing")
     read = sums["prefilled_tokens"]
-    cache, reprocess = read / sums["unseen_tokens"], read / sums["new_tokens"]
+    cache, reprocess = read / max(sums["unseen_tokens"], 1), read / max(sums["new_tokens"], 1)
     print(
         f"| {name} | {len(said.answers)} | {len(refused)} | {sums['prompt_tokens']:,} | {read:,} "
         f"| {cache:.3f} | {reprocess:.3f} | {sums['again']:,} |",

@@ -7,6 +7,7 @@ Escape, plan mode, and the session continued in a new process.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from terminal import Terminal, terminal
 
 THOUGHT = "<think>Let me think.</think>"
 LONG = "word " * 4000
-COMMAND = ["claude", "--model", "default"]
 
 
 def seed(home: Path, project: Path, key: str) -> None:
@@ -56,7 +56,7 @@ class ClaudeSession:
 
     @contextmanager
     def _started(self, *arguments: str) -> Iterator[Terminal]:
-        with terminal([*COMMAND, *arguments], self.project, self.env) as shown:
+        with terminal(["claude", *arguments], self.project, self.env) as shown:
             shown.wait(lambda s: "shortcuts" in s or "shift+tab" in s, "ready")
             yield shown
             shown.type("/exit")
@@ -68,8 +68,9 @@ class ClaudeSession:
         shown.type(text)
 
         def answered(screen: str) -> bool:
-            if "Do you want" in screen and "Esc to cancel" in screen:
+            if "Esc to cancel" in screen.rstrip()[-200:]:
                 shown.press("Enter")
+                time.sleep(3)  # or the next question is answered unread
             return expected in screen and not self.said.replies
 
         shown.wait(answered, f"answered with {expected!r}")

@@ -29,7 +29,7 @@ class Terminal:
     def press(self, key: str) -> None:
         self._tmux("send-keys", key)
 
-    def wait(self, holds: Callable[[str], bool], what: str, timeout_s: float = 300) -> None:
+    def wait(self, holds: Callable[[str], bool], what: str, timeout_s: float = 900) -> None:
         """Wait until something holds for the screen; raises AssertionError where it does not."""
         deadline = time.monotonic() + timeout_s
         while not holds(self.screen()):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from prompt_templates import TURNS_ALONE
-from serving import Server, save_talker, serving
+from serving import Server, save_talker, serving, sse
 
 HI = {"role": "user", "content": "hi"}
 SHORT = {"everwarm": {"reply": "Yes."}}
@@ -53,6 +53,34 @@ def test_a_plain_request_has_no_such_header(server: Server) -> None:
     status, _, headers = server.call("POST", "/v1/chat/completions", {"messages": [HI], **SHORT})
     assert status == 200 and HEADER not in headers
     assert server.turn()["ignored"] == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_name_that_claude_code_has_built_in_means_the_served_model(
+    server: Server, strict: Server, stream: bool
+) -> None:
+    body = {"messages": [HI], "max_tokens": 4, "stream": stream, **SHORT}
+    named = {**body, "model": "claude-opus-5-5"}
+    status, raw, headers = server.call("POST", "/v1/messages", named)
+    assert status == 200 and headers[HEADER] == "model"
+    said = raw if not stream else sse(raw)[0][1]["message"]
+    assert said["model"] == "talker"
+    assert server.turn()["ignored"] == ["model"]
+    assert strict.call("POST", "/v1/messages", named)[0] == 400
+    for other in ("claude", "gpt-5", "somebody/claude-opus-5-5"):
+        status, answer, _ = server.call("POST", "/v1/messages", {**body, "model": other})
+        assert status == 404 and "talker" in answer["error"]["message"]
+
+
+def test_a_model_that_is_served_under_such_a_name_is_asked_for_by_it(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERWARM_MODEL_ID", "claude-local")
+    with serving(model, "--forced-replies") as server:
+        body = {"messages": [HI], "max_tokens": 4, **SHORT}
+        for name, told in (("claude-local", None), ("claude-opus-5-5", "model")):
+            status, _, headers = server.call("POST", "/v1/messages", {**body, "model": name})
+            assert status == 200 and headers.get(HEADER) == told
 
 
 def test_counting_tells_too(server: Server) -> None:

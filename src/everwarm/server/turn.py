@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.errors import Cancelled, EverwarmError, NotFound, RequestError, TooLong
+from everwarm.errors import Cancelled, EverwarmError, RequestError, TooLong
 from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
 from everwarm.job import (
     Ended,
@@ -41,6 +41,7 @@ from everwarm.request import HistoryMode, Request
 from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.grammars import Compiler
 from everwarm.server.ignored import IgnoredFields
+from everwarm.server.model_names import names_of_no_effect
 from everwarm.server.outbox import Outbox
 from everwarm.server.queue import Live, Queue
 from everwarm.server.record import Draft, Trace, log_line, lost, near_scaffold, without_words
@@ -105,7 +106,8 @@ class Turns:
         `place`: its request's; without one it takes one of its own.
         """
         request = self._renderer.fitted(request)
-        ignored = (*request.ignored, *self._renderer.ignored(request))
+        names = names_of_no_effect(request.model, self.engine.model)
+        ignored = (*request.ignored, *names, *self._renderer.ignored(request))
         self._ignored.check(ignored)
         self._check(request)
         with self.queue.place() if place is None else nullcontext():
@@ -329,13 +331,7 @@ class Turns:
 
     def _check(self, request: Request) -> None:
         info = self.engine.model
-        names = {info.id, info.id.rsplit("/", 1)[-1], "default", *info.aliases, None, ""}
-        if request.model not in names:
-            raise NotFound(
-                f"This server has the model '{info.id}' only; ask for that.",
-                param="model",
-                code="model_not_found",
-            )
+        names_of_no_effect(request.model, info)  # raises for another model's
         # A message takes a token at least, so these are too long whatever they say.
         n = len(request.raw if isinstance(request.raw, tuple) else request.messages)
         if n >= info.context_length:
