@@ -68,7 +68,10 @@ class ClaudeSession:
         shown.type(text)
 
         def answered(screen: str) -> bool:
-            if "Esc to cancel" in screen.rstrip()[-200:]:
+            asked = screen.rstrip()[-400:]
+            if "Esc to cancel" in asked:
+                if "❯ No" in asked:  # where nothing checks what a tool does, it proposes No
+                    shown.press("Down")
                 shown.press("Enter")
                 time.sleep(3)  # or the next question is answered unread
             return expected in screen and not self.said.replies
@@ -79,8 +82,14 @@ class ClaudeSession:
         self.said.replies = [f"{THOUGHT}{LONG}"]
         shown.type(text)
         shown.wait(lambda _: not self.said.replies and self.said.words > 50, "writing")
-        shown.press("Escape")
-        shown.wait(lambda s: "Interrupted" in s, "interrupted")
+        with self._interrupted(shown):
+            shown.press("Escape")
+
+    @contextmanager
+    def _interrupted(self, shown: Terminal) -> Iterator[None]:
+        before = shown.screen().count("Interrupted")
+        yield
+        shown.wait(lambda s: s.count("Interrupted") > before, "interrupted")
 
     def _looks(self) -> list[str]:
         shell = agent("claude").shell
