@@ -66,3 +66,11 @@ class Prompt:
     opens_reasoning: bool = False
     kept_tools: bool = False
     thread: MessageId | None = None
+
+
+def fork_marks(prompt: Prompt) -> tuple[Mark, ...]:
+    """The marks of a prompt that gets several replies: where the first begins, the others fork."""
+    fork = len(prompt.tokens) - 1
+    if fork <= max((m.at for m in prompt.marks), default=0):
+        return prompt.marks
+    return (*prompt.marks, Mark(fork, "prompt"))

@@ -66,6 +66,19 @@ def test_a_conversation_is_one_session_and_can_be_gone_on_with(client: Client) -
     assert turn["prefilled_tokens"] <= turn["new_tokens"]
 
 
+def test_samples_are_branches_of_one_session(client: Client) -> None:
+    body = {"messages": [{"role": "user", "content": "Hello there"}], "max_tokens": 5}
+    body |= {"n": 3, "seed": 4, "temperature": 1.0, "stream": False}
+    status, answer = client.ask("POST", "/v1/chat/completions", body)
+    assert status == 200
+    said = {c["message"]["content"] for c in answer["choices"]}
+    assert len(said) == 3
+    (held,) = recorded(client, 3)
+    tree = client.get(f"/api/sessions/{held['id']}/tree")["messages"]
+    assert {m["title"] for m in tree if m["role"] == "assistant"} == {t[:80] for t in said}
+    assert [m["title"] for m in tree if m["role"] == "user"] == ["Hello there"]
+
+
 def test_a_client_names_its_conversation_and_asks_beside_it(client: Client) -> None:
     name = {"X-Claude-Code-Session-Id": "0af3"}
     chat(client, "Write a title for this", **name)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.errors import Cancelled, EverwarmError, NotFound, Overloaded, RequestError, TooLong
+from everwarm.errors import Cancelled, EverwarmError, NotFound, RequestError, TooLong
 from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
 from everwarm.job import (
     Ended,
@@ -29,6 +29,7 @@ from everwarm.job import (
     Token,
 )
 from everwarm.messages import MessageId
+from everwarm.prompt.call_ids import new_call_id
 from everwarm.prompt.dialects import families
 from everwarm.prompt.grammar import Wanted, check_schemas, wanted
 from everwarm.prompt.limits import limits_of
@@ -41,28 +42,13 @@ from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.grammars import Compiler
 from everwarm.server.ignored import IgnoredFields
 from everwarm.server.outbox import Outbox
+from everwarm.server.queue import Live, Queue
 from everwarm.server.record import Draft, Trace, log_line, lost, near_scaffold, without_words
 from everwarm.server.totals import Totals
-from everwarm.tokens import Prompt, Tokens, tokens_of
+from everwarm.tokens import Prompt, Tokens, fork_marks, tokens_of
 
 T = TypeVar("T")
 log = logging.getLogger("everwarm.turn")
-
-
-def new_call_id() -> str:
-    """Alphanumeric only (one client strips the rest) and unguessable: it finds replies again."""
-    return "call" + secrets.token_hex(12)
-
-
-@dataclass(slots=True)
-class Live:
-    """A turn on its way, for `ps`. Whoever makes it may cancel it before it begins."""
-
-    id: str
-    is_cancelled: bool = False
-    done: int = 0
-    total: int = 0
-    completion: int = 0
 
 
 @dataclass(slots=True)
@@ -84,8 +70,10 @@ class Turns:
     _ahead: Ahead = field(init=False)
     _compiler: Compiler = field(init=False)
     _no_calls: dict[int, float] = field(default_factory=dict)
+    queue: Queue = field(init=False)
 
     def __post_init__(self) -> None:
+        self.queue = Queue(self.settings.max_queue)
         self._ahead = Ahead(self.engine)
         self._ignored = IgnoredFields(strict=self.settings.strict)
         mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
@@ -109,27 +97,41 @@ class Turns:
         parse_s: float,
         trace: Trace | None = None,
         live: Live | None = None,
-    ) -> AsyncIterator[Event]:
-        """The events of one turn. Closing the generator cancels the job; what was read is kept."""
+        place: object | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """The events of one turn. Closing the generator cancels the job; what was read is kept.
+
+        `place`: its request's; without one it takes one of its own.
+        """
         request = self._renderer.fitted(request)
         ignored = (*request.ignored, *self._renderer.ignored(request))
         self._ignored.check(ignored)
         self._check(request)
-        self._ahead.stop()
-        live = self.running[turn_id] = live or Live(turn_id)
-        draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
-        draft.set(ignored=ignored)
-        try:
-            async for event in self._events(request, draft, live):
-                yield event
-        except EverwarmError as e:
-            reason: Finish = "cancelled" if isinstance(e, Cancelled) else "error"
-            draft.finish(reason, error=e.message)
-            raise
-        finally:
-            self.running.pop(turn_id, None)
-            draft.trace.record = draft.record
-            self._file(draft.record)
+        with self.queue.place() if place is None else nullcontext():
+            self._ahead.stop()
+            live = self.running[turn_id] = live or Live(turn_id)
+            draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
+            draft.set(ignored=ignored)
+            try:
+                async for event in self._events(request, draft, live):
+                    yield event
+            except EverwarmError as e:
+                reason: Finish = "cancelled" if isinstance(e, Cancelled) else "error"
+                draft.finish(reason, error=e.message)
+                raise
+            finally:
+                self.running.pop(turn_id, None)
+                draft.trace.record = draft.record
+                self._file(draft.record)
+
+    async def checked(self, request: Request) -> Request:
+        """The same request, where it would not be refused as a turn; a raw text as its tokens."""
+        self._check(request)
+        if request.raw is None:
+            return request
+        prompt = await self._work(lambda: self._prompt(request))
+        self._room(len(prompt.tokens))
+        return replace(request, raw=tuple(prompt.tokens))
 
     def cancel(self, turn_id: str) -> bool:
         """End a turn at its next step: it says what it has so far. Whether there is such a turn."""
@@ -350,8 +352,6 @@ class Turns:
                 "everwarm.reply is for servers started with --forced-replies.",
                 param="everwarm.reply",
             )
-        if len(self.running) >= self.settings.max_queue:
-            raise Overloaded(f"{len(self.running)} requests are already waiting.")
 
     def _job(self, request: Request, prompt: Prompt, turn_id: str) -> Job:
         info, room = self.engine.model, self._room(len(prompt.tokens))
@@ -363,7 +363,7 @@ class Turns:
         return Job(
             id=turn_id,
             tokens=prompt.tokens,
-            marks=prompt.marks,
+            marks=prompt.marks if request.samples == 1 else fork_marks(prompt),
             sampling=sampling,
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             logprobs=request.logprobs,
