@@ -59,7 +59,7 @@ class Session:
         message.pop("refusal")
         self.messages.append(message)
         record = self._client.get("/api/turns?limit=1")["turns"][0]
-        keys = ("prompt_tokens", "prefilled_tokens", "new_tokens")
+        keys = ("prompt_tokens", "prefilled_tokens", "new_tokens", "again")
         self.rows.append({"turn": turn, "step": step} | {k: record[k] for k in keys})
         return message
 
@@ -90,6 +90,7 @@ def run(shape: str) -> dict[str, Any]:
                 "read": read,
                 "new": new,
                 "reprocess_ratio": round(read / new, 3),
+                "again": sum(r["again"] for r in rows),
                 "requests": rows,
             }
     return {"shape": shape, "user_turns": USER_TURNS, "calls_each": CALLS, **modes}

@@ -18,7 +18,10 @@ cat > "$folder"/opencode.json <<'END'
         "apiKey": "none",
         "timeout": false,
         "headerTimeout": false,
-        "chunkTimeout": 3600000
+        "chunkTimeout": 3600000,
+        "headers": {
+          "X-Everwarm-Sticky-Reminders": "true"
+        }
       },
       "models": {
         "SmolLM2-135M-Instruct": {

@@ -12,6 +12,16 @@ COMPLETION: dict[str, Any] = {
     "logit_bias": {"5": 1},
     "stop": "a",
 }
+PROMPTS: dict[str, Any] = {"prompt": ["a", "b c"], "n": 2, "max_tokens": 1, "seed": 3, "best_of": 2}
+REFERRING: dict[str, Any] = {
+    "input": [
+        {"role": "user", "content": "hi"},
+        {"type": "item_reference", "id": "msg_0000_0"},
+        {"id": "rs_0000_1"},
+    ],
+    "previous_response_id": "resp_0001",
+    "include": ["reasoning.encrypted_content"],
+}
 SECRET = "s3cr3t input"
 ODD: list[Any] = [
     None, True, 0, -1, 1.5, 1e308, 2**63, 2**70, "", "text", SECRET, "\ud800", "\x00", [], {},

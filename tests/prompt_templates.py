@@ -126,8 +126,21 @@ TEXT_PARTS = (
     "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# DeepSeek V3's: arguments are JSON text, since it adds them to texts.
+SPELLED_ARGUMENTS = (
+    _TOOLS + "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ '<tool_call>' + c.function.name + ' ' + "
+    "c.function.arguments + '</tool_call>' }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Another writes an object as Python does.
+PRINTED_ARGUMENTS = SPELLED_ARGUMENTS.replace("'<tool_call>' + c", "'<tool_call>' ~ c").replace(
+    " + c.function.arguments + ", " ~ c.function.arguments ~ "
+)
 
 HABITS = {
+    "spelled_arguments": SPELLED_ARGUMENTS,
+    "printed_arguments": PRINTED_ARGUMENTS,
     "text_parts": TEXT_PARTS,
     "no_scaffold_moves_system": NO_SCAFFOLD_MOVES_SYSTEM,
     "other_end_without_scaffold": OTHER_END_WITHOUT_SCAFFOLD,

@@ -140,6 +140,15 @@ class Settings:
         f"one of {', '.join(values.HISTORY_MODES)}",
         "--history",
     )
+    sticky_reminders: bool = _setting(
+        False,
+        "Whether a user's message stays as it was read where its client later takes a "
+        "system-reminder block off its end: the model goes on seeing the reminder, and nothing is "
+        "read again. `everwarm launch` turns it on for clients that do this. A request can say it "
+        "too.",
+        "true or false",
+        "--sticky-reminders",
+    )
     remember: bool = _setting(
         True,
         "Whether replies are kept in history.db, so that a restarted server knows them word for "
@@ -319,6 +328,7 @@ _READERS: dict[str, Callable[[object], object]] = {
     "quantized_kv_start": values.one_of(0),
     "max_kv_size": values.between(16, 2**24),
     "history": values.history,
+    "sticky_reminders": values.flag,
     "remember": values.flag,
     "thinking_budget": values.between(0, 2**24),
     "record": values.flag,

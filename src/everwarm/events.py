@@ -113,21 +113,33 @@ class Miss:
         return self.part == SCAFFOLD
 
 
+def beyond_new(prefilled_tokens: int, new_tokens: int) -> int:
+    """A turn's `TurnRecord.again`, in tokens."""
+    return max(0, prefilled_tokens - max(1, new_tokens))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRecord:
     """What one answered request cost. Recorded once; all counts shown anywhere come from here.
 
-    - `new_tokens`: what the client added to the conversation, counted from messages.
+    - `new_tokens`: what the client added to the conversation, counted from messages. A conversation
+      is its chain from the root, tools and system prompt included: under another one all is new,
+      replies that were given elsewhere among it.
     - `unseen_tokens`: positions that this model has never read, counted from the tree.
     - `prefilled_tokens`: what was really read before the first new token (at least 1).
     - `cached_tokens` = `prompt_tokens` - `prefilled_tokens`, unless the client left while its
       prompt was read: then `prefilled_tokens` and `unseen_tokens` count what was read by then.
+    - `again`: tokens read beyond what was new, `prefilled_tokens` - `new_tokens` and never below 0;
+      of a turn with nothing new the one token that must be read is not among them. Added up turn by
+      turn: what one turn reads less than is new makes up for nothing in another.
 
+    `sticky_reminders`: so many messages of the prompt keep a reminder that the client took out.
     `tools_from`: `conversation` where the request brought no tools but continues a conversation
-    that has some: they are shown to the model, and calls are made impossible. `miss`: only where
-    more was read than was new. `thinking_cut`: the thinking budget was spent and closed the
-    reasoning; its end marker is among `reasoning_tokens`. `ignored`: paths of fields that the
-    client sent and that were not used, since the answer is the same without them.
+    that has some: they are shown to the model, and calls are made impossible. `miss`: where more
+    was read than was new, and where a conversation that goes on is a new one to this server.
+    `thinking_cut`: the thinking budget was spent and closed the reasoning; its end marker is among
+    `reasoning_tokens`. `ignored`: paths of fields that the client sent and that were not used,
+    since the answer is the same without them.
 
     Phases are in seconds, on a monotonic clock, and follow each other: `parse_s` body to request,
     `render_s` request to tokens, `wait_s` until the engine took it up, `restore_s` match and
@@ -144,6 +156,8 @@ class TurnRecord:
     prefilled_tokens: int = 0
     new_tokens: int = 0
     unseen_tokens: int = 0
+    again: int = 0
+    sticky_reminders: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     thinking_cut: bool = False

@@ -202,6 +202,11 @@ def child_id(parent: MessageId, content: bytes) -> MessageId:
     return MessageId(hashlib.blake2b(parent.encode() + content, digest_size=16).hexdigest())
 
 
+def thread_id(namespace: str, first: bytes) -> MessageId:
+    """The id of a caller's conversation by the `content_id` of its first user message."""
+    return child_id(root_id([namespace.encode()]), first)
+
+
 def call_key(call_id: str) -> str:
     """A call id as clients bring it back: at least one of them strips all but alphanumerics."""
     return call_id if call_id.isalnum() else "".join(c for c in call_id if c.isalnum())

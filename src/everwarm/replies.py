@@ -72,6 +72,20 @@ class Kept:
     tools: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reminder:
+    """The end of a user's message as it was read, with reminders: all behind the bare text.
+
+    `bare`: the history that ends with the bare message. `thread`: the conversation. `found_by`: the
+    thread that this is without reminders at the end of its first message.
+    """
+
+    thread: MessageId
+    found_by: MessageId
+    bare: MessageId
+    text: str
+
+
 def sample_id(place: MessageId, reasoning: bytes, calls: str) -> MessageId:
     """The id of the reply with this `reasoning_id` and these `calls_key` at a place."""
     if not reasoning and not calls:
@@ -100,3 +114,9 @@ class ReplyStore(Protocol):
 
     def keep(self, kept: Kept) -> None:
         """Keep a reply; returns at once."""
+
+    def reminders(self, found_by: MessageId) -> list[Reminder]:
+        """The messages with reminders of a conversation. May read files."""
+
+    def remind(self, reminder: Reminder) -> None:
+        """Keep a message with reminders; returns at once."""

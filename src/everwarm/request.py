@@ -6,8 +6,9 @@ vocabulary) is checked where the model is known.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from everwarm.messages import Message
@@ -70,8 +71,11 @@ class Request:
     one to be called. `parallel_calls`: a reply may hold more than one. `shape`: what the answer has
     to be; calls are still possible where they are allowed. `thinking_budget`: tokens of reasoning,
     behind which it is closed; None: as the server is set. `raw`: text or token ids to be continued
-    as they stand, without messages or template. `history` None: as the server is set.
-    `forced_reply`: raw text in the model's dialect that it has to say, for benchmarks and tests.
+    as they stand, without messages or template. `samples`: how many replies are wanted to the
+    prompt, each a turn of its own (`nth_sample`). `history` None: as the server is set.
+    `sticky_reminders`: what was read stays, where an old message lost a reminder since; None: as
+    the server is set. `forced_reply`: raw text in the model's dialect that it has to say, for
+    benchmarks and tests.
     `ignored`: paths of what the client sent besides, without which the answer is the same.
     """
 
@@ -92,5 +96,17 @@ class Request:
     thinking_budget: int | None = None
     raw: str | tuple[int, ...] | None = None
     history: HistoryMode | None = None
+    sticky_reminders: bool | None = None
     forced_reply: str | None = None
+    samples: int = 1
     ignored: tuple[str, ...] = field(default=(), compare=False)
+
+
+def nth_sample(request: Request, n: int) -> Request:
+    """The request of one of its samples. With a seed, the first draws as a single reply would."""
+    seed = request.sampling.seed
+    if not n or seed is None:
+        return request
+    digest = hashlib.blake2b(f"{seed}/{n}".encode(), digest_size=8).digest()
+    sampling = replace(request.sampling, seed=int.from_bytes(digest))
+    return replace(request, sampling=sampling)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from everwarm.messages import MessageId
+from everwarm.messages import Message, MessageId
 
 Tokens = array  # array('i'): 4 bytes a token, comparable and sliceable at memory speed
 
@@ -56,7 +56,8 @@ class Prompt:
     is the count that `events.TurnRecord` explains. `head` names the history that was rendered, and
     `thread` its conversation, as `replies.Kept` does.
     `opens_reasoning`: the scaffold already opened a reasoning section. `kept_tools`: the tools are
-    the conversation's, since the request brought none: calls are not allowed.
+    the conversation's, since the request brought none: calls are not allowed. `messages` are those
+    that it was made of; `reminded` of them keep a reminder that the client took out.
     """
 
     tokens: Tokens[int]
@@ -66,3 +67,13 @@ class Prompt:
     opens_reasoning: bool = False
     kept_tools: bool = False
     thread: MessageId | None = None
+    reminded: int = 0
+    messages: tuple[Message, ...] = ()
+
+
+def fork_marks(prompt: Prompt) -> tuple[Mark, ...]:
+    """The marks of a prompt that gets several replies: where the first begins, the others fork."""
+    fork = len(prompt.tokens) - 1
+    if fork <= max((m.at for m in prompt.marks), default=0):
+        return prompt.marks
+    return (*prompt.marks, Mark(fork, "prompt"))

@@ -11,8 +11,9 @@ import pytest
 
 from everwarm.bench.client import ChatClient
 from everwarm.bench.recorded import Call, Said, exchanges
-from everwarm.bench.replay import Read, apart, replay, sums, worst
-from everwarm.errors import ConfigError, EngineError
+from everwarm.bench.replay import FailedRequest, Read, apart, replay, sums, worst
+from everwarm.cli.replay import run
+from everwarm.errors import ConfigError
 
 RECORD = {
     "prompt_tokens": 9, "new_tokens": 2, "unseen_tokens": 3, "prefilled_tokens": 4,
@@ -93,7 +94,7 @@ def test_recorded_ids_become_those_the_server_gave(wire: str, tmp_path: Path) ->
     server = Server()
     with server.client as client:
         reads = list(replay(client, record(tmp_path / "r.jsonl", wire)))
-    assert [r.prefilled for r in reads] == [4, 4]
+    assert [r.prefilled for r in reads if isinstance(r, Read)] == [4, 4]
     first, second = server.bodies
     assert first["model"] == "served"
     assert first["everwarm"]["reply"].startswith("Hm.<tool_call>")
@@ -108,8 +109,78 @@ def test_recorded_ids_become_those_the_server_gave(wire: str, tmp_path: Path) ->
 
 
 def test_a_reply_without_its_calls_ends_the_replay(tmp_path: Path) -> None:
-    with Server(calls=False).client as client, pytest.raises(EngineError, match="1 calls were"):
-        list(replay(client, record(tmp_path / "r.jsonl", "/v1/messages")))
+    with Server(calls=False).client as client:
+        (failed,) = replay(client, record(tmp_path / "r.jsonl", "/v1/messages"))
+    assert isinstance(failed, FailedRequest)
+    assert str(failed) == (
+        "request 1 (t1, /v1/messages) failed: 1 calls were dictated, 0 were answered."
+    )
+
+
+class Refuses(Server):
+    """Refuses the requests that say a word, in the words of the path's format."""
+
+    def __init__(self, word: str, status: int) -> None:
+        super().__init__()
+        self.word, self.status = word, status
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        if self.word.encode() not in request.content:
+            return super().__call__(request)
+        error = {"message": "top_k: must be smaller.", "param": "top_k"}
+        return httpx2.Response(self.status, json={"error": error})
+
+
+def test_a_refused_request_is_named_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = record(tmp_path / "agent.jsonl", "/v1/chat/completions")
+    lines = path.read_text().splitlines()
+    bad = json.loads(lines[0]) | {"seq": 7, "phase": "odd", "body": {"messages": [], "bad": 1}}
+    path.write_text("\n".join([lines[0], json.dumps(bad), lines[1]]))
+    with Refuses('"bad"', 422).client as client:
+        assert run(client, [path], (), as_json=True) == 1
+    out, err = capsys.readouterr()
+    assert "agent: request 7 (odd, /v1/chat/completions) failed with 422: top_k: must" in err
+    (told,) = json.loads(out)["clients"]
+    assert told["sums"][0]["requests"] == 2
+    assert [r["seq"] for r in told["requests"]] == [1, 2]
+    assert told["failed"] == [
+        {"seq": 7, "phase": "odd", "path": "/v1/chat/completions", "status": 422,
+         "message": "top_k: must be smaller."}
+    ]  # fmt: skip
+
+
+def test_a_server_that_fails_ends_the_replay_and_the_counts_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = record(tmp_path / "agent.jsonl", "/v1/chat/completions")
+    with Refuses("ours1", 503).client as client:
+        assert run(client, [path, path], (), as_json=True) == 1
+    out, err = capsys.readouterr()
+    assert err.count("request 2 (t2, /v1/chat/completions) failed: top_k: must") == 2
+    assert [len(c["requests"]) for c in json.loads(out)["clients"]] == [1, 1]
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b""])
+def test_an_answer_that_is_no_json_is_a_failure_of_its_request(
+    tmp_path: Path, answer: bytes
+) -> None:
+    class Babbles(Server):
+        def __call__(self, request: httpx2.Request) -> httpx2.Response:
+            if request.url.path == "/v1/messages":
+                return httpx2.Response(200, content=answer)
+            return super().__call__(request)
+
+    with Babbles().client as client:
+        (failed,) = replay(client, record(tmp_path / "r.jsonl", "/v1/messages"))
+    assert isinstance(failed, FailedRequest) and "did not answer with JSON" in failed.message
+
+
+def test_without_a_failure_the_exit_code_is_0(tmp_path: Path) -> None:
+    path = record(tmp_path / "agent.jsonl", "/v1/messages")
+    with Server().client as client:
+        assert run(client, [path], (), as_json=False) == 0
 
 
 def test_the_dialect_writes_thoughts_text_and_calls_as_they_were() -> None:

@@ -86,6 +86,7 @@ def test_the_summary_counts_requests_tokens_and_buckets() -> None:
     s = session_report.summary(rows)
     assert (s["requests"], s["hits"]) == (4, 2)
     assert s["cache_ratio"] == pytest.approx(10_199 / 1199)
+    assert s["again"] == 100 + 8900
     assert s["hit_rate_by_token"] == pytest.approx(1 - 10_199 / 40_000)
     assert [(t["read"], t["requests"]) for t in s["ttft"]] == [
         ("fewer than 500", 2),

@@ -15,6 +15,8 @@ TURN: dict[str, Any] = {
     "prefilled_tokens": 900,
     "new_tokens": 20,
     "unseen_tokens": 850,
+    "again": 880,
+    "sticky_reminders": 0,
     "tools_from": "request",
     "miss": None,
 }
@@ -33,6 +35,19 @@ def test_a_miss_is_said_in_words_and_shown() -> None:
     assert "system, at token 100: a date changed" in shown
     assert "lost by the difference: 830; by the cache: 50" in shown
     assert shown[-5:] == ["  Hello.", "- It is Monday.", "- More", "+ It is Tuesday.", "+ More"]
+
+
+def test_what_was_read_again_stands_beside_what_was_new() -> None:
+    assert "20 were new, 850 never read before; 880 again" in lines(TURN)[1].plain
+
+
+@pytest.mark.parametrize(
+    ("n", "words"), [(1, "a message keeps a reminder"), (3, "3 messages keep reminders")]
+)
+def test_reminders_that_stay_are_said(n: int, words: str) -> None:
+    shown = [t.plain for t in lines(TURN | {"sticky_reminders": n})]
+    assert f"{words} that the client took out: what was read stays" in shown
+    assert not any("reminder" in t.plain for t in lines(TURN))
 
 
 @pytest.mark.parametrize(

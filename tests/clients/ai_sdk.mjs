@@ -1,4 +1,5 @@
-// What the AI SDK's openai-compatible provider needs, as opencode and cline use it.
+// What the AI SDK needs: its openai-compatible provider, as opencode and cline use it, and its
+// default one, `openai(...)`, which speaks responses that the server stores.
 // Run by ai_sdk.py, which starts the server and says where it is.
 
 import assert from "node:assert/strict";
@@ -10,6 +11,7 @@ import { pathToFileURL } from "node:url";
 const { resolve } = createRequire(process.env.CLIENTS + "/package.json");
 const load = async (name) => import(pathToFileURL(resolve(name)).href);
 const { createOpenAICompatible } = await load("@ai-sdk/openai-compatible");
+const { createOpenAI } = await load("@ai-sdk/openai");
 const { generateText, streamText, jsonSchema, stepCountIs, tool, Output } = await load("ai");
 
 const root = process.env.EVERWARM_URL;
@@ -22,16 +24,23 @@ function provider(replies, options = {}, sent = []) {
   return createOpenAICompatible({
     ...options,
     name: "everwarm",
+    includeUsage: true,
+    ...dictated(replies, sent),
+  });
+}
+
+/** An address, a key, and a fetch that says what the model is to reply. */
+function dictated(replies, sent) {
+  return {
     baseURL: `${root}/v1`,
     apiKey: "none",
-    includeUsage: true,
     fetch: (url, options) => {
       const body = JSON.parse(options.body);
       sent.push(structuredClone(body));
       if (replies.length) body.everwarm = { reply: replies.shift() };
       return fetch(url, { ...options, body: JSON.stringify(body) });
     },
-  });
+  };
 }
 
 const call = (name, args) =>
@@ -95,6 +104,57 @@ for (const [name, run] of [["streamed", streamText], ["whole", generateText]]) {
     assert.ok(steps[1].usage.inputTokenDetails.cacheReadTokens > steps[0].usage.inputTokens);
   });
 }
+
+const turns = async (n) => (await (await fetch(`${root}/api/turns?limit=${n}`)).json()).turns;
+
+for (const [name, run] of [["streamed", streamText], ["whole", generateText]]) {
+  test(`the default provider loops over tools in three steps, and goes on (${name})`, async () => {
+    beds.length = 0;
+    const sent = [];
+    const openai = createOpenAI(dictated([
+      `<think>One first.</think>I look.${call("look", { bed: `north ${name}` })}`,
+      `<think>Then two.</think>${call("look", { bed: "east" })}${call("look", { bed: "west" })}`,
+      "All dry.",
+      "As I said.",
+    ], sent));
+    const asked = { model: openai("default"), tools: { look }, stopWhen: stepCountIs(5) };
+    const first = { role: "user", content: "How are the beds?" };
+    const result = await run({ ...asked, messages: [first] });
+    assert.equal(await result.text, "All dry.");
+    const steps = await result.steps;
+    assert.deepEqual(steps.map((s) => s.finishReason), ["tool-calls", "tool-calls", "stop"]);
+    assert.deepEqual([...beds].sort(), ["east", `north ${name}`, "west"]);
+    // What the model said comes back by its ids, since the server stores it.
+    const kinds = sent.map((body) => body.input.filter((i) => i.type === "item_reference").length);
+    assert.ok(kinds[0] === 0 && kinds[1] >= 2 && kinds[2] > kinds[1], String(kinds));
+    // Reasoning included: a step reads on from where the one before ended.
+    const end = (record) => record.prompt_tokens + record.completion_tokens;
+    const records = (await turns(3)).reverse();
+    for (const [i, record] of records.entries()) {
+      assert.equal(steps[i].usage.inputTokens, record.prompt_tokens);
+      if (i) assert.equal(record.cached_tokens, end(records[i - 1]));
+    }
+    const said = await result.responseMessages;
+    const sure = { role: "user", content: "Sure?" };
+    const last = await run({ ...asked, messages: [first, ...said, sure] });
+    assert.equal(await last.text, "As I said.");
+    assert.equal((await turns(1))[0].cached_tokens, end(records[2]));
+  });
+}
+
+test("a reference to what the server no longer has is an error that names it", async () => {
+  const sent = [];
+  const openai = createOpenAI(dictated([], sent));
+  const lost = { openai: { itemId: "msg_0000_0" } };
+  const messages = [
+    { role: "user", content: "Hi." },
+    { role: "assistant", content: [{ type: "text", text: "Yes?", providerOptions: lost }] },
+    { role: "user", content: "Go on." },
+  ];
+  const ask = generateText({ model: openai("default"), messages, maxRetries: 0 });
+  await assert.rejects(ask, (e) => e.statusCode === 404 &&
+    JSON.parse(e.responseBody).error.param === "input.1.id");
+});
 
 const water = jsonSchema({
   type: "object",

@@ -1,7 +1,7 @@
 """The AI SDK against a real server: `python tests/clients/ai_sdk.py CLIENTS_DIR [--install]`.
 
-Not part of the suite, since it wants npm and Node. Tried with ai 7.0.173 and
-@ai-sdk/openai-compatible 3.0.92.
+Not part of the suite, since it wants npm and Node. Tried with ai 7.0.173, @ai-sdk/openai 3.0.141
+and @ai-sdk/openai-compatible 3.0.92.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from serving import save_talker, serving
 from everwarm.engine.convert import convert
 from everwarm.models import ensure_default
 
-PACKAGES = ["ai@7.0.173", "@ai-sdk/openai-compatible@3.0.92"]
+PACKAGES = ["ai@7.0.173", "@ai-sdk/openai@3.0.141", "@ai-sdk/openai-compatible@3.0.92"]
 
 
 def main() -> int:

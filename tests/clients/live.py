@@ -41,7 +41,7 @@ from everwarm.models import ensure_default
 
 NAMES = ("opencode", "pi", "codex", "claude", "openclaw")
 NODE = "26.10.0"
-COUNTS = ("prompt_tokens", "prefilled_tokens", "unseen_tokens", "new_tokens")
+COUNTS = ("prompt_tokens", "prefilled_tokens", "unseen_tokens", "new_tokens", "again")
 THOUGHT = "<think>Let me think.</think>"
 LONG = "word " * 4000
 LIMIT = 1.02
@@ -213,7 +213,7 @@ def report(name: str, one: Agent, steps: list[tuple[str, dict[str, int]]]) -> bo
     version = CLIENTS[name].version
     print(
         f"| {name} {version} | {sums['requests']} | {sums['prompt_tokens']:,} | {read:,} "
-        f"| {cache:.3f} | {reprocess:.3f} |"
+        f"| {cache:.3f} | {reprocess:.3f} | {sums['again']:,} |"
     )
     return cache <= LIMIT and (one.rereads or one.edits or reprocess <= LIMIT)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from client_bodies import CLAUDE_CODE, CODEX, OPENCLAW, PI
-from mutations import COMPLETION, ODD, places, put
+from mutations import COMPLETION, ODD, PROMPTS, REFERRING, places, put
 from serving import Server, save_talker, serving, sse
 
 N = int(os.environ.get("EVERWARM_MUTATIONS", "300"))
@@ -30,7 +30,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("/v1/messages", CLAUDE_CODE | SHORT | {"max_tokens": 4}),
     ("/v1/messages/count_tokens", CLAUDE_CODE),
     ("/v1/responses", CODEX | SHORT | {"max_output_tokens": 4}),
+    ("/v1/responses", REFERRING | SHORT | {"max_output_tokens": 4}),
     ("/v1/completions", COMPLETION | SHORT),
+    ("/v1/completions", PROMPTS | SHORT),
+    ("/v1/chat/completions", {"messages": PI["messages"], "n": 3, "max_tokens": 2} | SHORT),
 ]
 STORY = " ".join(str(n) for n in range(50))
 

@@ -159,7 +159,7 @@ def test_completions_take_token_ids_and_give_logprobs(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": ["a", [1]]}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": [10, 99_999]}, "prompt"),
         ({"prompt": "a", "echo": True}, "echo"),

@@ -133,6 +133,7 @@ def test_replies_of_an_earlier_version_are_found(
         raw.execute("UPDATE replies SET reply = place")
         raw.execute("ALTER TABLE replies DROP COLUMN place")
         raw.execute("ALTER TABLE replies DROP COLUMN reasoning")
+        raw.execute("DROP TABLE reminders")
         raw.execute("PRAGMA user_version = 3")
     raw.close()
     talk.messages.append(user("more"))

@@ -14,8 +14,10 @@ from prompt_templates import (
     NO_SCAFFOLD_MOVES_SYSTEM,
     NO_TOOLS,
     OTHER_END_WITHOUT_SCAFFOLD,
+    PRINTED_ARGUMENTS,
     PROVED,
     REPEATS,
+    SPELLED_ARGUMENTS,
     TURNS_ALONE,
 )
 from talk import Talk, look, result, said, system, user
@@ -127,6 +129,17 @@ def test_calls_and_results_of_another_model_are_words_where_a_template_has_no_pl
         at = text.index(word, at) + 1
     talk.messages += [said("done"), user("bye")]
     assert talk.ask().tokens[: len(talk.read)] == talk.read
+
+
+@pytest.mark.parametrize("template", [SPELLED_ARGUMENTS, PRINTED_ARGUMENTS])
+def test_arguments_are_json_text_where_a_template_writes_no_object(
+    codec: MakeCodec, template: str
+) -> None:
+    made = codec(template)
+    call = look("callabc12", at='é "x"', n=[1, None])
+    talk = Talk(Renderer(made), made, messages=[user("go"), said("", call), result(call, "seen")])
+    written = '<tool_call>look {"at": "é \\"x\\"", "n": [1, null]}</tool_call>'
+    assert written in made.decode(talk.ask().tokens)
 
 
 @pytest.mark.parametrize("template", PROVED.values(), ids=PROVED)

@@ -220,10 +220,44 @@ def test_new_tokens_are_what_the_client_added(plain: TextCodec, head: tuple[Mess
 def test_seen_messages_are_not_new_where_all_is_rendered_again(plain: TextCodec) -> None:
     renderer = Renderer(plain)
     _, message = reply(plain, renderer, renderer.prompt(ask(user("hello"))), "hi there")
+    request = ask(user("hello"), message, user("more"))
+    renderer.prompt(request)
+    prompt = renderer.prompt(replace(request, history="template"))
+    assert prompt.new_tokens == len(plain.encode("<|im_start|>assistant\n"))
+
+
+def test_under_another_system_prompt_all_is_new(plain: TextCodec) -> None:
+    """Also what a client takes along from a conversation that had none."""
+    renderer = Renderer(plain)
+    _, message = reply(plain, renderer, renderer.prompt(ask(user("hello"))), "hi there")
     renderer.prompt(ask(user("hello"), message, user("more")))
     prompt = renderer.prompt(ask(system("Be brief."), user("hello"), message, user("more")))
-    head, scaffold = "<|im_start|>system\nBe brief.<|im_end|>\n", "<|im_start|>assistant\n"
-    assert prompt.new_tokens == len(plain.encode(head)) + len(plain.encode(scaffold))
+    assert prompt.new_tokens == len(prompt.tokens)
+
+
+@pytest.mark.parametrize("other", ["Be long.", None])
+def test_the_same_questions_under_another_system_prompt_are_new_there(
+    plain: TextCodec, other: str | None
+) -> None:
+    renderer = Renderer(plain)
+    for head in ([system("Be brief.")], [system(other)] if other else []):
+        messages, before = list(head), []
+        for n in range(3):
+            messages.append(user(f"question {n}"))
+            prompt = renderer.prompt(ask(*messages))
+            assert prompt.new_tokens == len(prompt.tokens) - len(before)
+            before, message = reply(plain, renderer, prompt, f"answer {n}")
+            messages.append(message)
+
+
+def test_a_reply_of_another_conversation_is_new_where_this_one_goes_on(plain: TextCodec) -> None:
+    """A client changes its tools for a turn, and takes what was said then back with it."""
+    renderer = Renderer(plain)
+    before, first = reply(plain, renderer, renderer.prompt(ask(user("hello"))), "hi there")
+    head = (user("hello"), first, user("look"))
+    _, second = reply(plain, renderer, renderer.prompt(ask(*head, tools=TOOLS)), "I looked")
+    back = renderer.prompt(ask(*head, second, user("more")))
+    assert back.new_tokens == len(back.tokens) - len(before)
 
 
 def test_the_same_words_said_again_are_new(plain: TextCodec) -> None:

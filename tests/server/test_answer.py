@@ -18,7 +18,7 @@ from everwarm.errors import EngineError, RequestError
 from everwarm.events import Event, Progress, Started, TextDelta
 from everwarm.server.answer import Answer
 from everwarm.server.bodies import read_body
-from everwarm.server.kept import Kept
+from everwarm.server.response_store import ResponseStore
 from everwarm.server.stream import Pace
 from everwarm.wire import formats
 from everwarm.wire.format import Format
@@ -40,14 +40,15 @@ def answered(
     name: str,
     script: Script,
     *,
-    kept: Kept | None = None,
+    kept: ResponseStore | None = None,
     every_s: float = 600.0,
     sent: list[Any] | None = None,
     **fields: Any,
 ) -> Answered:
     fmt, body = BODIES[name]
     turns = Scripted(script)
-    endpoint = Answer(fmt, turns, Settings(), model="tiny", kept=kept or Kept(), every_s=every_s)
+    store = ResponseStore() if kept is None else kept
+    endpoint = Answer(fmt, turns, Settings(), model="tiny", store=store, every_s=every_s)
     return ask(endpoint, body=body | fields, sent=sent)
 
 
@@ -198,35 +199,40 @@ def test_an_unstreamed_failure_behind_white_space_ends_unfinished(name: str) -> 
     assert answer.body.strip() == b""
 
 
-def test_only_what_is_to_be_stored_is_kept() -> None:
-    kept = Kept()
-    first = answered("responses", says(FULL), kept=kept, instructions="Be kind.").json
-    messages = kept.get("", first["id"])
-    assert [m.role for m in messages] == ["user", "assistant"]
-    assert messages[1].text == "I look."
-    second = answered("responses", says(FULL), kept=kept, store=False).json
-    with pytest.raises(RequestError):
-        kept.get("", second["id"])
-    with pytest.raises(RequestError):
-        kept.get("another key", first["id"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_only_what_is_to_be_stored_is_kept(stream: bool) -> None:
+    kept = ResponseStore()
+    answer = answered("responses", says(FULL), kept=kept, stream=stream, instructions="Be kind.")
+    first = frames_of(answer)[-1]["response"] if stream else answer.json
+    stored = kept.get("", first["id"])
+    assert json.loads(stored.json()) == first
+    asked, *said = [json.loads(item.json) for item in stored.items]
+    assert (asked["role"], asked["content"][0]["text"]) == ("user", "hi")
+    assert [i["type"] for i in said] == ["reasoning", "message", "function_call", "function_call"]
+    assert said == first["output"]
+    assert len(kept) == 1
+    answered("responses", says(FULL), kept=kept, stream=stream, store=False)
+    assert len(kept) == 1
 
 
-def test_the_oldest_answers_make_room() -> None:
-    messages = says(FULL), Kept(max_answers=2)
-    ids = [answered("responses", messages[0], kept=messages[1]).json["id"] for _ in range(3)]
-    with pytest.raises(RequestError):
-        messages[1].get("", ids[0])
-    assert messages[1].get("", ids[2])
-    small = Kept(max_characters=3)
-    gone = answered("responses", messages[0], kept=small).json["id"]
-    with pytest.raises(RequestError):
-        small.get("", gone)
+def test_an_answer_is_stored_before_its_client_hears_of_its_end() -> None:
+    kept = ResponseStore()
+    lengths: list[int] = []
+
+    class Sent(list[Any]):
+        def append(self, message: Any) -> None:
+            if b"response.completed" in message.get("body", b""):
+                lengths.append(len(kept))
+            super().append(message)
+
+    answered("responses", says(turn(TextDelta("so"))), kept=kept, sent=Sent(), stream=True)
+    assert lengths == [1]
 
 
 def test_a_body_that_is_too_large_is_refused_by_its_length() -> None:
     fmt, _ = BODIES["messages"]
     settings = Settings(max_body=10)
-    endpoint = Answer(fmt, Scripted(says(FULL)), settings, model="tiny", kept=Kept())
+    endpoint = Answer(fmt, Scripted(says(FULL)), settings, model="tiny", store=ResponseStore())
     lied = ask(endpoint, body=b"x" * 11)
     said = ask(endpoint, body=b"", headers=[("Host", "localhost"), ("Content-Length", "11")])
     assert (lied.status, said.status) == (413, 413)
@@ -248,7 +254,7 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
 
 def test_a_request_s_id_comes_back() -> None:
     fmt, body = BODIES["messages"]
-    endpoint = Answer(fmt, Scripted(says(FULL)), Settings(), model="tiny", kept=Kept())
+    endpoint = Answer(fmt, Scripted(says(FULL)), Settings(), model="tiny", store=ResponseStore())
     own = ask(endpoint, body=body)
     assert own.headers["request-id"] == own.json["id"]
     given = ask(endpoint, body=body, headers=[("x-request-id", "abc-1")])

@@ -65,12 +65,15 @@ def test_sums_are_those_of_the_turns(tmp_path: Path, smollm2: Path) -> None:
         client.say(session, "Four")
         turns = client.get("/api/turns")["turns"]
         board = client.get("/api/dashboard")
+        ps = client.get("/api/ps")
         metrics = client.get("/metrics").decode()
     total = board["totals"]
     assert total["turns"] == len(turns) == 4
     assert total["tokens_saved"] == sum(t["cached_tokens"] for t in turns)
     read, new = (sum(t[k] for t in turns) for k in ("prefilled_tokens", "new_tokens"))
     assert total["reprocess_ratio"] == read / new
+    assert total["again"] == sum(t["again"] for t in turns)
+    assert ps["totals"] == total
     assert sum(b["count"] for b in board["ttft"]["buckets"]) == 4
     assert board["misses"][0]["turn"] == turns[0]["id"]
     assert board["misses"][0]["miss"] == turns[0]["miss"]
@@ -78,6 +81,7 @@ def test_sums_are_those_of_the_turns(tmp_path: Path, smollm2: Path) -> None:
     assert board["memory"]["cache_budget_bytes"] > 0 and board["running"] == []
     values = dict(re.findall(r"^(everwarm_\S+) (\S+)$", metrics, re.M))
     assert float(values["everwarm_prefilled_tokens_total"]) == read
+    assert float(values["everwarm_again_tokens_total"]) == total["again"]
     assert float(values["everwarm_ttft_seconds_count"]) == 4
     ended = [float(v) for k, v in values.items() if k.startswith("everwarm_turns_total{")]
     assert sum(ended) == 4

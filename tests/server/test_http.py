@@ -59,7 +59,7 @@ def chat(port: int, **fields: Any) -> tuple[int, Any]:
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": -3}, "max_tokens"),
         ({"temperature": "hot"}, "temperature"),
-        ({"n": 2}, "n"),
+        ({"n": 9}, "n"),
         ({"everwarm": {"reply": "Hi"}}, "everwarm.reply"),
         ({"logit_bias": {"60000": 1}}, "logit_bias"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),

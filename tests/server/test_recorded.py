@@ -66,6 +66,19 @@ def test_a_conversation_is_one_session_and_can_be_gone_on_with(client: Client) -
     assert turn["prefilled_tokens"] <= turn["new_tokens"]
 
 
+def test_samples_are_branches_of_one_session(client: Client) -> None:
+    body = {"messages": [{"role": "user", "content": "Hello there"}], "max_tokens": 5}
+    body |= {"n": 3, "seed": 4, "temperature": 1.0, "stream": False}
+    status, answer = client.ask("POST", "/v1/chat/completions", body)
+    assert status == 200
+    said = {c["message"]["content"] for c in answer["choices"]}
+    assert len(said) == 3
+    (held,) = recorded(client, 3)
+    tree = client.get(f"/api/sessions/{held['id']}/tree")["messages"]
+    assert {m["title"] for m in tree if m["role"] == "assistant"} == {t[:80] for t in said}
+    assert [m["title"] for m in tree if m["role"] == "user"] == ["Hello there"]
+
+
 def test_a_client_names_its_conversation_and_asks_beside_it(client: Client) -> None:
     name = {"X-Claude-Code-Session-Id": "0af3"}
     chat(client, "Write a title for this", **name)
@@ -77,6 +90,27 @@ def test_a_client_names_its_conversation_and_asks_beside_it(client: Client) -> N
     assert held["title"] == "Fix the bug"
     assert [m["text"] for m in held["messages"]][-2] == "More"
     assert [b["name"] for b in held["branches"]] == ["main", "side"]
+
+
+def test_a_reminder_that_stays_makes_no_branch(client: Client) -> None:
+    """The session has what was read, and goes on from it without reading anything again."""
+    sticky = {"X-Everwarm-Sticky-Reminders": "true"}
+    reminder = "<system-reminder>Only plan.</system-reminder>"
+    hello = chat(client, "Hello there", **sticky)
+    first = chat(client, "Hello there", hello, f"Look{reminder}", **sticky)
+    second = chat(client, "Hello there", hello, "Look", first, f"And now?{reminder}", **sticky)
+    third = chat(client, "Hello there", hello, "Look", first, "And now?", second, "On", **sticky)
+    (held,) = recorded(client, 4)
+    said = ["Hello there", hello, f"Look{reminder}", first, f"And now?{reminder}", second]
+    assert [m["text"] for m in held["messages"]] == [*said, "On", third]
+    assert len(client.get(f"/api/sessions/{held['id']}/tree")["messages"]) == 8
+    turns = client.get("/api/turns")["turns"]
+    assert [t["sticky_reminders"] for t in turns] == [2, 1, 0, 0]
+    assert [t["again"] for t in turns] == [0, 0, 0, 0]
+    settings = held["settings"] | {"max_tokens": 5}
+    client.ask("PATCH", f"/api/sessions/{held['id']}", {"settings": settings})
+    turn = client.say(held["id"], "Here I am.")["message"]["turn"]
+    assert turn["prefilled_tokens"] <= turn["new_tokens"]
 
 
 def test_names_come_from_headers_or_the_body(client: Client) -> None:

@@ -170,3 +170,45 @@ def test_the_setting_template_is_honoured_and_named(engine: Says) -> None:
     record, _ = answer(server, user("go"), said("fine"), user("on"))
     assert record.miss is not None
     assert record.miss.cause.startswith("history is set to template")
+
+
+def test_the_same_questions_under_another_system_prompt_blame_nothing(engine: Says) -> None:
+    server = turns(engine)
+    for head in ("Be brief, please.", "You are long-winded and know all."):
+        messages = [system(head)]
+        for question in ("who?", "where?", "when?"):
+            messages.append(user(question))
+            record, _ = answer(server, *messages)
+            assert record.miss is None
+            assert record.again == 0
+            assert record.prefilled_tokens <= record.new_tokens
+            messages.append(said("fine"))
+
+
+def test_what_is_read_beyond_what_is_new_is_counted(engine: Says) -> None:
+    server = turns(engine)
+    first, _ = answer(server, user("go"))
+    assert first.again == 0
+    engine.read = tokens_of()
+    lost, _ = answer(server, user("go"), said("fine"), user("on"))
+    assert lost.again == lost.prefilled_tokens - lost.new_tokens > 0
+    again, _ = answer(server, user("go"), said("fine"), user("on"))
+    assert (again.prefilled_tokens, again.new_tokens, again.again) == (1, 0, 0)
+    assert "again" in server.totals.sums and server.totals.sums["again"] == lost.again
+
+
+def test_a_reminder_that_stays_is_recorded(engine: Says, caplog: pytest.LogCaptureFixture) -> None:
+    server = turns(engine, sticky_reminders=True)
+    head = user("hello"), said("fine")
+    answer(server, user("hello"))
+    answer(server, *head, user("go<system-reminder>Only plan.</system-reminder>"))
+    with caplog.at_level(logging.INFO):
+        record, _ = answer(server, *head, user("go"), said("fine"), user("on"))
+    assert (record.sticky_reminders, record.again, record.miss) == (1, 0, None)
+    assert "sticky_reminders=1" in caplog.text
+    assert "Only plan" not in caplog.text
+    messages = (*head, user("go"), said("fine"), user("and on"))
+    off, _ = answer(server, *messages, sticky_reminders=False)
+    assert off.sticky_reminders == 0
+    assert off.miss is not None
+    assert "taken out" in off.miss.cause

@@ -51,7 +51,7 @@ def expected_figures(page: Any, turns: list[dict[str, Any]]) -> list[str]:
     """What the card must say, from the turns' records alone."""
     total = {k: sum(t[k] for t in turns) for k in (
         "cached_tokens", "prompt_tokens", "prefilled_tokens", "new_tokens", "unseen_tokens",
-        "prefill_s", "restore_s",
+        "again", "prefill_s", "restore_s",
     )}  # fmt: skip
     read = total["prefilled_tokens"]
     saved_s = total["cached_tokens"] * total["prefill_s"] / read - total["restore_s"]
@@ -61,6 +61,7 @@ def expected_figures(page: Any, turns: list[dict[str, Any]]) -> list[str]:
         spelled(page, "seconds", max(0.0, saved_s)),
         _ratio(read, total["new_tokens"]),
         _ratio(read, total["unseen_tokens"]),
+        spelled(page, "count", total["again"]),
         spelled(page, "count", len(turns)),
     ]
 

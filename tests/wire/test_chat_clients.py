@@ -83,7 +83,7 @@ def test_thinking_is_asked_for_in_several_ways() -> None:
     assert args(reasoning={"effort": "low"}, reasoning_effort="high") == {
         "reasoning_effort": "high"
     }
-    assert args(reasoning_effort="max") == {"reasoning_effort": "xhigh"}
+    assert args(reasoning_effort="max") == {"reasoning_effort": "max"}
     assert read(reasoning_effort="ultra").request.ignored == ("reasoning_effort",)
     assert read(reasoning={"effort": 5, "exclude": True}).request.ignored == (
         "reasoning.effort", "reasoning.exclude",

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from sample_turns import FULL, HEAD
 
 from everwarm.errors import RequestError
 from everwarm.server.ignored import HEADER, MAX_HEADER_NBYTES, MAX_KINDS, IgnoredFields, header_of
@@ -119,3 +120,11 @@ def test_a_strict_server_refuses_by_name() -> None:
     with pytest.raises(RequestError, match="--strict") as refused:
         fields.check(["messages[].name"])
     assert refused.value.param == "messages[].name"
+
+
+def test_a_response_does_not_repeat_what_was_noted() -> None:
+    tool = {"type": "function", "name": "look", "shiny": 1}
+    body = {"input": [HI], "tools": [tool], "shiny": 1}
+    asked = formats.RESPONSES.parse(orjson.dumps(body), "")
+    assert set(asked.request.ignored) == {"shiny", "tools[].shiny"}
+    assert "shiny" not in json.dumps(asked.encoder(HEAD).fold(FULL))

@@ -218,7 +218,7 @@ def test_wrong_messages_are_refused_by_path(message: object, param: str) -> None
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": -1}, "max_completion_tokens"),
         ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
-        ({"n": 2}, "n"),
+        ({"n": 9}, "n"),
         ({"stop": 5}, "stop"),
         ({"stop": ["a", 5]}, "stop.1"),
         ({"stop": ["a", ""]}, "stop.1"),

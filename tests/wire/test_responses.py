@@ -48,7 +48,9 @@ def test_plain_input_is_a_user_message() -> None:
         Message("system", (Text("Be kind."),)),
         Message("user", (Text("hi"),)),
     )
-    assert (plain.n_own, plain.store, plain.stream) == (1, True, False)
+    assert plain.stored_input is not None and not plain.stream
+    assert [json.loads(i.json)["role"] for i in plain.stored_input] == ["user"]
+    assert asked(store=False).stored_input is None
 
 
 def thinks(id: str, text: str = "hm") -> dict[str, Any]:
@@ -157,7 +159,7 @@ def test_hints_that_are_newer_than_the_server_are_noted() -> None:
     [
         ({"input": []}, "input"),
         ({"input": [{"type": SECRET}]}, "input.0.type"),
-        ({"input": [{"type": "item_reference", "id": SECRET}]}, "input.0.type"),
+        ({"input": [{"type": "item_reference", "id": SECRET}]}, "input.0.id"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": SECRET}]}]},
          "input.0.content.0"),
         ({"input": [{**SEEN, "output": [{"type": "input_file", "file_data": SECRET}]}]},

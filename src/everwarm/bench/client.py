@@ -127,9 +127,12 @@ class ChatClient:
             raise EngineError("The connection to the server broke in mid-reply.") from error
         if not response.is_success:
             raise _refusal(response.status_code, response.content)
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
-            return list(_chunks(response))
-        return [response.json()]
+        try:
+            if response.headers.get("content-type", "").startswith("text/event-stream"):
+                return list(_chunks(response))
+            return [response.json()]
+        except ValueError:
+            raise EngineError(f"{self.url}{path} did not answer with JSON.") from None
 
     def models(self) -> list[str]:
         """The ids of the models that are served."""
@@ -241,10 +244,14 @@ def _deltas(delta: Mapping[str, Any]) -> Iterator[Delta]:
 
 
 def _refusal(status: int, body: bytes) -> EverwarmError:
-    """The server's error as one of ours, in its words where it sent OpenAI's error shape."""
+    """The server's error as one of ours, in its words where it sent an error of either shape."""
     try:
         error = json.loads(body)["error"]
         message, param = str(error["message"]), error.get("param")
     except (ValueError, KeyError, TypeError):
         message, param = f"The server answered with status {status}.", None
-    return RequestError(message, param=param) if status < 500 else EngineError(message)
+    if status >= 500:
+        return EngineError(message)
+    refused = RequestError(message, param=param)
+    refused.status = status
+    return refused

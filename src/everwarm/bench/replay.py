@@ -3,6 +3,8 @@
 The replies are dictated (`--forced-replies`), so that they are those of the recording; all else is
 real. A client echoes the ids of the calls that it was given: where the recording has the ids of its
 own time, this server's are put, wherever the wire format keeps them. Needs `/api/turns`.
+
+A request that is refused is told by name, and the next one is sent: nothing counted is lost.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from typing import Any
 
 from everwarm.bench.client import ChatClient
 from everwarm.bench.recorded import Exchange, exchanges
-from everwarm.errors import EngineError
+from everwarm.errors import EngineError, RequestError
+from everwarm.events import beyond_new
 
 ID_FIELDS = frozenset({"id", "tool_call_id", "tool_use_id", "call_id"})
 """Where chat completions, messages and responses keep the id of a call."""
@@ -32,6 +35,23 @@ class Read:
     prefilled: int
     completion: int
     miss: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRequest:
+    """A recorded request that was not answered. `status` None: the server's answer had none, or
+    was not the one that was dictated. `message`: in the server's words."""
+
+    seq: int
+    phase: str
+    path: str
+    status: int | None
+    message: str
+
+    def __str__(self) -> str:
+        status = "" if self.status is None else f" with {self.status}"
+        place = f"request {self.seq} ({self.phase}, {self.path})"
+        return f"{place} failed{status}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +95,7 @@ def sums(name: str, reads: Sequence[Read]) -> Sums:
         sum(r.new for r in reads),
         sum(r.unseen for r in reads),
         sum(r.prefilled for r in reads),
-        sum(max(0, r.prefilled - max(1, r.new)) for r in reads),
+        sum(beyond_new(r.prefilled, r.new) for r in reads),
     )
 
 
@@ -88,28 +108,48 @@ def phases(reads: Sequence[Read]) -> list[Sums]:
 def worst(reads: Iterable[Read], n: int = 5) -> list[Read]:
     """The requests that read most beside what was new."""
     over = sorted(reads, key=lambda r: r.new - r.prefilled)
-    return [r for r in over[:n] if r.prefilled > max(1, r.new)]
+    return [r for r in over[:n] if beyond_new(r.prefilled, r.new)]
 
 
-def replay(client: ChatClient, path: Path) -> Iterator[Read]:
-    """Send the requests of one recording, in order, and yield what each cost."""
+def replay(client: ChatClient, path: Path) -> Iterator[Read | FailedRequest]:
+    """Send the requests of one recording, in order, and yield what each cost.
+
+    Goes on behind a request that is refused; one that the server fails at is the last.
+    """
     issued: dict[str, str] = {}
     model = client.models()[0]
     for exchange in exchanges(path):
-        body = {**_echoed(exchange.body, issued), "model": model}
-        if exchange.reply is None:
-            client.post(exchange.path, body)
-            continue
-        body["everwarm"] = {"reply": exchange.reply.written()}
-        ids = list(dict.fromkeys(_calls(client.post(exchange.path, body))))
-        recorded = [c.id for c in exchange.reply.calls]
-        if len(ids) != len(recorded):
-            raise EngineError(
-                f"{path.name} request {exchange.seq}: {len(recorded)} calls were dictated, "
-                f"{len(ids)} were answered."
-            )
-        issued |= {_key(r): i for r, i in zip(recorded, ids, strict=True)}
-        yield _read(exchange, client.get("/api/turns?limit=1")["turns"][0])
+        try:
+            if (read := _sent(client, exchange, model, issued)) is not None:
+                yield read
+        except RequestError as refused:
+            yield _failed(exchange, refused.status, refused.message)
+        except EngineError as failed:
+            yield _failed(exchange, None, failed.message)
+            return
+
+
+def _sent(
+    client: ChatClient, exchange: Exchange, model: str, issued: dict[str, str]
+) -> Read | None:
+    """Send one request; what it cost, or None where it asked for no tokens."""
+    body = {**_echoed(exchange.body, issued), "model": model}
+    if exchange.reply is None:
+        client.post(exchange.path, body)
+        return None
+    body["everwarm"] = {"reply": exchange.reply.written()}
+    ids = list(dict.fromkeys(_calls(client.post(exchange.path, body))))
+    recorded = [c.id for c in exchange.reply.calls]
+    if len(ids) != len(recorded):
+        raise EngineError(f"{len(recorded)} calls were dictated, {len(ids)} were answered.")
+    issued |= {_key(r): i for r, i in zip(recorded, ids, strict=True)}
+    return _read(exchange, client.get("/api/turns?limit=1")["turns"][0])
+
+
+def _failed(exchange: Exchange, status: int | None, message: str) -> FailedRequest:
+    return FailedRequest(
+        seq=exchange.seq, phase=exchange.phase, path=exchange.path, status=status, message=message
+    )
 
 
 def _read(exchange: Exchange, record: dict[str, Any]) -> Read:
@@ -172,7 +212,12 @@ def apart(reads: Sequence[Read], without: Collection[str]) -> list[Sums]:
     return made
 
 
-def report(name: str, reads: Sequence[Read], without: Collection[str] = ()) -> dict[str, Any]:
+def report(
+    name: str,
+    reads: Sequence[Read],
+    without: Collection[str] = (),
+    failed: Sequence[FailedRequest] = (),
+) -> dict[str, Any]:
     """All that was counted of one client; `without`: phases that are also left out."""
     return {
         "client": name,
@@ -180,6 +225,7 @@ def report(name: str, reads: Sequence[Read], without: Collection[str] = ()) -> d
         "sums": [s.as_dict() for s in apart(reads, without)],
         "phases": [s.as_dict() for s in phases(reads)],
         "requests": [_plain(r) for r in reads],
+        "failed": [asdict(f) for f in failed],
     }
 
 

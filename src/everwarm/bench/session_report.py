@@ -12,6 +12,7 @@ from everwarm.bench.inside import HELD
 from everwarm.bench.machine import sentence
 from everwarm.bench.report import Figure, Report, Table, seconds
 from everwarm.bench.result import Result
+from everwarm.events import beyond_new
 
 BUCKETS: Final = (
     ("fewer than 500", 0, 500),
@@ -67,6 +68,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "hits": len(hits),
         "hit_rate_by_request": len(hits) / max(1, len(rows)),
         "hit_rate_by_token": total["cached_tokens"] / max(1, total["prompt_tokens"]),
+        "again": sum(beyond_new(r["prefilled_tokens"], r["new_tokens"]) for r in rows),
         "cache_ratio": total["prefilled_tokens"] / max(1, total["unseen_tokens"]),
         "reprocess_ratio": total["prefilled_tokens"] / max(1, total["new_tokens"]),
         "kinds": {k: sum(r["kind"] == k for r in rows) for k in _kinds(rows)},
@@ -86,7 +88,8 @@ def headline(result: Result) -> str:
     return (
         f"{s['hits']} of {s['requests']} requests hit ({100 * s['hit_rate_by_request']:.1f}%), "
         f"{100 * s['hit_rate_by_token']:.1f}% of prompt tokens were not read again; "
-        f"{s['cache_ratio']:.3f} tokens read for each that the model had never read."
+        f"{s['cache_ratio']:.3f} tokens read for each that the model had never read; "
+        f"{s['again']:,} tokens read again."
     )
 
 
@@ -153,6 +156,7 @@ def _counts(s: dict[str, Any]) -> Table:
         ("hit rate by token", f"{100 * s['hit_rate_by_token']:.2f}%"),
         ("cache ratio (read / never read before)", f"{s['cache_ratio']:.4f}"),
         ("reprocess ratio (read / added)", f"{s['reprocess_ratio']:.4f}"),
+        ("read again (beyond what was added, request by request)", f"{s['again']:,}"),
         *((what, f"{s[f'{k}_most'] / 1e6:,.0f} MB") for k, what in _HELD if s[f"{k}_most"]),
     ]
     return Table("Counts", ("what", "value"), rows)

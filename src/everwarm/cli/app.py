@@ -60,6 +60,9 @@ def serve(
     disk: Annotated[bool | None, _flag("disk", "--disk/--no-disk")] = None,
     disk_budget: Annotated[str | None, _flag("disk_budget", "--disk-budget")] = None,
     history: Annotated[str | None, _flag("history", "--history")] = None,
+    sticky_reminders: Annotated[
+        bool | None, _flag("sticky_reminders", "--sticky-reminders/--no-sticky-reminders")
+    ] = None,
     remember: Annotated[bool | None, _flag("remember", "--remember/--no-remember")] = None,
     record: Annotated[bool | None, _flag("record", "--record/--no-record")] = None,
     thinking_budget: Annotated[int | None, _flag("thinking_budget", "--thinking-budget")] = None,
@@ -235,12 +238,15 @@ def replay(
 
     cache: tokens read for each that the model had never read. reprocess: tokens read for each that
     the client added; 1.00 is perfect. again: tokens read beyond what was new, request by request.
+
+    A request that is refused is named, the rest goes on, and the exit code is 1.
     """
     from everwarm.bench.client import ChatClient
     from everwarm.cli.replay import run
 
     with ChatClient(url, api_key=api_key) as client:
-        run(client, traces, without or (), as_json=as_json)
+        code = run(client, traces, without or (), as_json=as_json)
+    raise typer.Exit(code)
 
 
 @bench.command()

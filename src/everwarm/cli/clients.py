@@ -14,6 +14,8 @@ from typing import Any
 
 HOUR_MS = 3_600_000
 """No client gives up on a long prefill sooner, where it can be told so."""
+STICKY = {"X-Everwarm-Sticky-Reminders": "true"}
+"""For a client that takes reminders off the ends of old messages again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,7 @@ def _opencode(at: Served, folder: str) -> Setup:
             "timeout": False,
             "headerTimeout": False,
             "chunkTimeout": HOUR_MS,
+            "headers": STICKY,  # plan mode and back: its notice moves from message to message
         },
         "models": {at.model: model},
     }

@@ -10,25 +10,55 @@ from rich.console import Console
 from rich.table import Table
 
 from everwarm.bench.client import ChatClient
-from everwarm.bench.replay import Read, Sums, apart, phases, replay, report, worst
+from everwarm.bench.replay import (
+    FailedRequest,
+    Read,
+    Sums,
+    apart,
+    phases,
+    replay,
+    report,
+    worst,
+)
 
 
 def run(
     client: ChatClient, traces: Sequence[Path], without: Collection[str], *, as_json: bool
-) -> None:
-    """Replay each recording against the server behind `client`, and print its table, or JSON."""
-    made = []
+) -> int:
+    """Replay each recording against the server behind `client`, and print its table, or JSON.
+
+    What was counted is printed whatever happens. The exit code: 1 where a request failed.
+    """
+    made, code = [], 0
     for path in traces:
         reads: list[Read] = []
-        with Console(stderr=True).status(f"replaying {path.stem}") as status:
-            for read in replay(client, path):
-                reads.append(read)
-                status.update(f"replaying {path.stem}, request {read.seq}")
-        made.append(report(path.stem, reads, without))
+        failed: list[FailedRequest] = []
+        try:
+            _follow(client, path, reads, failed)
+        except KeyboardInterrupt:
+            code = 130
+        code = code or (1 if failed else 0)
+        made.append(report(path.stem, reads, without, failed))
         if not as_json:
             _show(path.stem, reads, without)
+        if code == 130:
+            break
     if as_json:
         print(json.dumps({"clients": made}, indent=1))
+    return code
+
+
+def _follow(client: ChatClient, path: Path, reads: list[Read], failed: list[FailedRequest]) -> None:
+    """Fill both lists as the answers come; what failed is said at once."""
+    say = Console(stderr=True)
+    with say.status(f"replaying {path.stem}") as status:
+        for one in replay(client, path):
+            if isinstance(one, Read):
+                reads.append(one)
+            else:
+                failed.append(one)
+                say.print(f"{path.stem}: {one}", highlight=False, markup=False, soft_wrap=True)
+            status.update(f"replaying {path.stem}, request {one.seq}")
 
 
 def _show(name: str, reads: Sequence[Read], without: Collection[str]) -> None:

@@ -54,9 +54,13 @@ def lines(turn: dict[str, Any]) -> list[Text]:
         Text(str(turn["id"]), "bold"),
         Text(
             f"read {turn['prefilled_tokens']:,} of {turn['prompt_tokens']:,} tokens; "
-            f"{turn['new_tokens']:,} were new, {turn['unseen_tokens']:,} never read before"
+            f"{turn['new_tokens']:,} were new, {turn['unseen_tokens']:,} never read before; "
+            f"{turn['again']:,} again"
         ),
     ]
+    if n := turn["sticky_reminders"]:
+        said = "a message keeps a reminder" if n == 1 else f"{n} messages keep reminders"
+        out.append(Text(f"{said} that the client took out: what was read stays"))
     if turn["tools_from"] == "conversation":
         out.append(Text("the request brought no tools: it was given its conversation's"))
     miss = turn["miss"]

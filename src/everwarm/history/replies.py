@@ -1,5 +1,7 @@
 """The table `replies`: what one model said, word for word, so that a restart finds it again.
 
+Beside it `reminders`: what clients took off the ends of messages that stay as they were read.
+
 Bounded by bytes of tokens: conversations that were not continued for the longest time go first,
 whole. Implements `replies.ReplyStore`.
 """
@@ -16,7 +18,7 @@ from typing import Any
 from everwarm.errors import EngineError
 from everwarm.history.database import Database
 from everwarm.messages import MessageId
-from everwarm.replies import Kept, Reply
+from everwarm.replies import Kept, Reminder, Reply
 from everwarm.tokens import Mark, Tokens
 
 LIMIT_BYTES = 256 * 2**20
@@ -67,6 +69,39 @@ class ReplyTable:
         """Keep a reply; one with the same history is replaced."""
         self._db.submit(lambda db: self._write(db, kept))
 
+    def reminders(self, found_by: MessageId) -> list[Reminder]:
+        """A conversation's messages with reminders, in the order in which they were kept."""
+        sql = """SELECT thread, bare, text FROM reminders
+            WHERE model = ? AND found_by = ? ORDER BY n"""
+        values = (self._model, found_by)
+        try:
+            rows = self._reader.ask(lambda db: db.execute(sql, values).fetchall())
+        except EngineError:
+            return []
+        return [
+            Reminder(
+                thread=MessageId(thread),
+                found_by=found_by,
+                bare=MessageId(bare),
+                text=text.decode("utf-8", "surrogatepass"),
+            )
+            for thread, bare, text in rows
+        ]
+
+    def remind(self, reminder: Reminder) -> None:
+        """Keep a message with reminders; one that is there is not written again."""
+        r, text = reminder, reminder.text.encode("utf-8", "surrogatepass")
+        values = (self._model, r.thread, r.found_by, r.bare, text)
+
+        def write(db: sqlite3.Connection) -> None:
+            db.execute(
+                """INSERT OR IGNORE INTO reminders (model, thread, found_by, bare, text)
+                    VALUES (?, ?, ?, ?, ?)""",
+                values,
+            )
+
+        self._db.submit(write)
+
     def _write(self, db: sqlite3.Connection, kept: Kept) -> None:
         tools = _tools_id(kept.tools)
         if tools:
@@ -100,13 +135,15 @@ class ReplyTable:
         for model, thread, size in threads[:-1]:
             if nbytes <= self._limit:
                 break
-            db.execute("DELETE FROM replies WHERE model = ? AND thread = ?", (model, thread))
+            for table in ("replies", "reminders"):
+                db.execute(f"DELETE FROM {table} WHERE model = ? AND thread = ?", (model, thread))
             nbytes -= size
         self._nbytes = nbytes
 
 
 def forget(db: sqlite3.Connection, session_id: str) -> list[MessageId]:
     """Remove the replies of a session's conversations that no other session has; which ones.
+    What they keep of messages with reminders goes whole: it is a user's text.
 
     On the writer thread, in the caller's transaction, while the session is still there.
     """
@@ -118,6 +155,7 @@ def forget(db: sqlite3.Connection, session_id: str) -> list[MessageId]:
             (SELECT reply FROM turns WHERE session != ? AND reply IS NOT NULL)""",
         [(thread, n) for thread in threads],
     )
+    db.executemany("DELETE FROM reminders WHERE thread = ?", [(thread,) for thread in threads])
     db.executemany(  # what others read instead of it, told with its words
         """UPDATE turns SET record = json_set(record, '$.miss.before', '')
             WHERE thread = ? AND session != ? AND json_type(record, '$.miss') = 'object'""",

@@ -103,6 +103,19 @@ MIGRATIONS: Final = (
     ALTER TABLE replies ADD COLUMN place TEXT;      -- what all samples of it have in common
     ALTER TABLE replies ADD COLUMN reasoning BLOB;  -- hash of its message's reasoning
     """,
+    """
+    CREATE TABLE reminders (          -- the ends of users' messages as they were read
+        n INTEGER PRIMARY KEY,
+        model TEXT NOT NULL,          -- as in `replies`
+        thread TEXT NOT NULL,         -- as in `replies`
+        found_by TEXT NOT NULL,       -- the thread without reminders in its first message
+        bare TEXT NOT NULL,           -- id of the history that ends with the bare message
+        text BLOB NOT NULL,           -- UTF-8, where a client cut one, with half a surrogate pair
+        UNIQUE (model, bare, text)
+    );
+    CREATE INDEX reminders_found ON reminders (model, found_by, n);
+    CREATE INDEX reminders_of_thread ON reminders (thread);
+    """,
 )
 """Each script brings the file from the version that is its index to the next."""
 

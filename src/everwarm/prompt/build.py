@@ -129,10 +129,12 @@ class Builder:
         if part is None or tokens is None:
             return
         record, spans, _ = part
-        if spans:
-            draft.new_tokens += spans[-1].end - draft.end - _old(draft, spans, seen, i)
         base, base_end = self._base(history, draft)
         record = record.extend(tokens)
+        if not seen[i]:  # given in another conversation: new in this one, with what opens it
+            draft.new_tokens += record.end - draft.end - _old(draft, spans, seen, i)
+        elif spans:
+            draft.new_tokens += spans[-1].end - draft.end - _old(draft, spans, seen, i)
         own, content = history.ids[i + 1], history.contents[i]
         if len(tokens) != len(reply.tokens):
             reply = replace(reply, tokens=tokens, content=content, text="")
@@ -157,7 +159,8 @@ class Builder:
         record, spans, _ = part
         start = draft.end
         new = record.end - start - _old(draft, spans, seen, len(seen))
-        new = draft.new_tokens + max(0, new)
+        # In a conversation that is not known all is new, replies from another one among it.
+        new = draft.new_tokens + max(0, new) if any(seen) else record.end
         base, base_end = self._base(history, draft)
         return Built(record, new, base, base_end, tuple(draft.rebuilt))
 

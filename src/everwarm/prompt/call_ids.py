@@ -12,8 +12,14 @@ the template is shown the model's:
 from __future__ import annotations
 
 import re
+import secrets
 
 _CARRIED = re.compile(r"call[0-9a-f]{24}(?:n(?P<n>\d+)|i(?P<id>[A-Za-z0-9]+))")
+
+
+def new_call_id() -> str:
+    """An id of ours, which finds its reply again."""
+    return "call" + secrets.token_hex(12)
 
 
 def carried(n: str | None, own: str | None) -> str:

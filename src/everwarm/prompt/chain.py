@@ -11,14 +11,17 @@ reasoning tell. Where the client sends neither, it is the one that the conversat
 
     u1 ─┬─ "Sure." (A) ── u2 ── "Done."     sent: u1, "Sure.", u2, "Done.", u3   ->  A
         └─ "Sure." (B)                      sent: u1, "Sure.", u3                ->  B, the latest
+
+With sticky reminders (`reminders.py`) a user's message may be one that was read at its place with a
+reminder behind it: where a reply follows that was given there, and not behind the message as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from everwarm.messages import (
@@ -28,9 +31,11 @@ from everwarm.messages import (
     content_id,
     reasoning_id,
     root_id,
+    thread_id,
     tidied,
     without_markers,
 )
+from everwarm.prompt.reminders import Reminders
 from everwarm.prompt.samples import Replies
 from everwarm.prompt.shape import Habits, shows_name, tool_dicts
 from everwarm.prompt.verbatim import Bounded
@@ -47,8 +52,10 @@ class History:
 
     A system message that holds only a marker that moves has no content, and leaves no trace. The
     content of a reply holds its reasoning only where a client made that up.
-    `key`: the conversation by root and first user message. `thread`: by the latter alone, so that
-    it survives other tools and another system prompt.
+    `key`: the conversation by its chain from the root, tools and system prompt included, to the
+    first user message. `thread`: by the latter alone, so that it survives other tools and another
+    system prompt. `reminded`: which messages keep a reminder that the client took out; `messages`
+    have it.
     """
 
     messages: tuple[Message, ...]
@@ -57,11 +64,28 @@ class History:
     key: MessageId
     thread: MessageId
     namespace: str
+    reminded: tuple[int, ...] = ()
 
     @property
     def head(self) -> MessageId:
         """The id of the whole history."""
         return self.ids[-1]
+
+
+@dataclass(slots=True)
+class _Way:
+    """One way through a history: its ids so far, and the messages that are not the client's own.
+
+    `is_open`: no reply has shown yet that the last of these messages stands here.
+    """
+
+    ids: list[MessageId]
+    reminded: dict[int, Message] = field(default_factory=dict)
+    is_open: bool = False
+
+    def on(self, id: MessageId) -> _Way:
+        """One step further, beside this one."""
+        return _Way([*self.ids, id], self.reminded, self.is_open)
 
 
 class Chains:
@@ -71,24 +95,60 @@ class Chains:
         self,
         head_of: Callable[[Mapping[str, Any]], str],
         replies: Replies,
+        reminders: Reminders,
         habits: Habits,
     ) -> None:
-        self._head_of, self._replies, self._habits = head_of, replies, habits
+        self._head_of, self._replies, self._reminders = head_of, replies, reminders
+        self._habits = habits
         self._heads: Bounded[str, bytes] = Bounded(64)
 
-    def history(self, request: Request) -> History:
-        """The history that a request brings. A reply known by its calls keeps its own content."""
+    def history(self, request: Request, *, sticky: bool = False) -> History:
+        """The history that a request brings. A reply known by its calls keeps its own content.
+
+        `sticky`: messages keep reminders that the client took out.
+        """
         messages = tuple(map(self._with_name, tidied(request.messages)))
-        namespace = request.namespace
-        first = next((m for m in messages if m.role == "user"), messages[0] if messages else None)
-        start = _plain_content(first) if first else b""
         root = self._root(request)
-        thread = child_id(root_id([namespace.encode()]), start)
+        made = self._history(request.namespace, root, messages, sticky)
+        first = _first_user(messages)
+        if not sticky or self._knows_reply(made, first):
+            return made
+        # The first user message names the thread, so that its replies are found by the kept one.
+        for _, message in (
+            self._reminders.of(made.ids[first + 1], messages[first]) if messages else ()
+        ):
+            with_it = (*messages[:first], message, *messages[first + 1 :])
+            kept = self._history(request.namespace, root, with_it, sticky)
+            if self._knows_reply(kept, first):
+                return replace(kept, reminded=tuple(sorted({first, *kept.reminded})))
+        return made
+
+    def _history(
+        self, namespace: str, root: MessageId, messages: tuple[Message, ...], sticky: bool
+    ) -> History:
+        first = _first_user(messages)
+        start = _plain_content(messages[first]) if messages else b""
+        thread = thread_id(namespace, start)
         messages = self._own_replies(namespace, thread, messages)
         reasonings = self._replies.reasonings(thread)
-        contents = tuple(self._content(namespace, m, reasonings) for m in messages)
-        ids = self._ids(root, thread, namespace, messages, contents)
-        return History(messages, contents, ids, child_id(root, start), thread, namespace)
+        contents = [self._content(namespace, m, reasonings) for m in messages]
+        way = self._way(root, thread, namespace, messages, contents, sticky)
+        said = list(messages)
+        for i, message in way.reminded.items():
+            said[i], contents[i] = message, content_id(message)
+        key = way.ids[min(first + 1, len(messages))]
+        return History(
+            tuple(said), tuple(contents), tuple(way.ids), key, thread, namespace,
+            tuple(way.reminded),
+        )  # fmt: skip
+
+    def _knows_reply(self, history: History, at: int) -> bool:
+        """Whether the next reply behind message `at` was given there."""
+        for i, m in enumerate(history.messages[at + 1 :], at + 1):
+            if m.role == "assistant":
+                place = child_id(history.ids[i], history.contents[i])
+                return bool(self._replies.samples(history.thread, place, m))
+        return False
 
     def _with_name(self, m: Message) -> Message:
         """A message without the name that its template would not write."""
@@ -125,48 +185,66 @@ class Chains:
         speaker = b"\1" + message.name.encode("utf-8", "surrogatepass") if message.name else b""
         return content_id(message) + (own if is_edited else b"") + speaker
 
-    def _ids(
+    def _way(
         self,
         root: MessageId,
         thread: MessageId,
         namespace: str,
         messages: Sequence[Message],
         contents: Sequence[bytes],
-    ) -> tuple[MessageId, ...]:
-        paths = [[root]]
-        for message, content in zip(messages, contents, strict=True):
+        sticky: bool,
+    ) -> _Way:
+        ways = [_Way([root])]
+        for i, (message, content) in enumerate(zip(messages, contents, strict=True)):
             if message.role == "assistant":
-                paths = self._through(paths, thread, namespace, message, content)
+                ways = self._through(ways, thread, namespace, message, content)
                 continue
-            for path in paths:
-                path.append(child_id(path[-1], content) if content else path[-1])
-        return tuple(paths[0])
+            kept = list(self._kept(ways, thread, i, message, content)) if sticky else []
+            for way in ways:
+                way.ids.append(child_id(way.ids[-1], content) if content else way.ids[-1])
+            ways = [*ways, *kept][:_MOST_PATHS]
+        return next(w for w in ways if not w.is_open)
+
+    def _kept(
+        self, ways: Sequence[_Way], thread: MessageId, i: int, said: Message, content: bytes
+    ) -> Iterator[_Way]:
+        """The ways on which message i was read with a reminder behind it."""
+        for way in ways if said.role == "user" else ():
+            for whose, message in self._reminders.of(child_id(way.ids[-1], content), said):
+                if whose == thread:
+                    end = child_id(way.ids[-1], content_id(message))
+                    yield _Way([*way.ids, end], {**way.reminded, i: message}, is_open=True)
 
     def _through(
         self,
-        paths: list[list[MessageId]],
+        ways: list[_Way],
         thread: MessageId,
         namespace: str,
         message: Message,
         content: bytes,
-    ) -> list[list[MessageId]]:
-        """The paths that go on with a reply that is known; all of them, where none does."""
+    ) -> list[_Way]:
+        """The ways that go on with a reply that is known; all of them, where none does."""
         known = []
-        for path in paths:
-            samples = self._replies.samples(thread, child_id(path[-1], content), message)
-            known += [(path, sample) for sample in samples]
+        for way in ways:
+            samples = self._replies.samples(thread, child_id(way.ids[-1], content), message)
+            known += [(way, sample) for sample in samples]
         if len(known) == 1:
-            path, sample = known[0]
-            path.append(sample)
-            return [path]
+            way, sample = known[0]
+            way.ids.append(sample)
+            way.is_open = False
+            return [way]
         if known:
-            return [[*path, sample] for path, sample in known[:_MOST_PATHS]]
+            ways = [way.on(sample) for way, sample in known[:_MOST_PATHS]]
+            for way in ways:
+                way.is_open = False
+            return ways
         called = self._replies.called(namespace, message)
         reasoning = (called and called.reasoning) or reasoning_id(message)
         calls = called.calls if called else ""
-        for path in paths:
-            path.append(sample_id(child_id(path[-1], content), reasoning, calls))
-        return paths
+        ways = [way for way in ways if not way.is_open]
+        for way in ways:
+            way.ids.append(sample_id(child_id(way.ids[-1], content), reasoning, calls))
+        return ways
 
     def _root(self, request: Request) -> MessageId:
         tools = json.dumps(tool_dicts(request.tools), sort_keys=True, default=str)
@@ -181,6 +259,11 @@ class Chains:
             found = hashlib.blake2b(self._head_of(args).encode("utf-8", "surrogatepass")).digest()
             self._heads.put(spelled, found)
         return found
+
+
+def _first_user(messages: Sequence[Message]) -> int:
+    """The number of the first user message; 0 where there is none."""
+    return next((i for i, m in enumerate(messages) if m.role == "user"), 0)
 
 
 def _plain_content(message: Message) -> bytes:

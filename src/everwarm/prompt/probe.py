@@ -29,6 +29,10 @@ _BARE_TOOLS: Final = Frame(tool_dicts([_BARE]), {}, _NOW)
 _SPEAKERS: Final[tuple[Role, ...]] = ("system", "user", "assistant")
 
 
+_PYTHON: Final = "{'at': 'c1w'}"
+"""How a template writes a call's arguments that meant to get JSON text."""
+
+
 def habits_of(splicer: Splicer) -> Habits:
     """Find out what the template accepts."""
     tools = _tool_habits(splicer)
@@ -41,11 +45,7 @@ def habits_of(splicer: Splicer) -> Habits:
         users_in_a_row=keeps(user("u1w"), user("u2w"), said("a1w"), user("u3w")),
     )
     one = (user("u1w"), calls("", "c1w"), result("c1w", "t1w"))
-    if not keeps(*one):
-        short = replace(found, call_id_length=9)
-        found = short if keeps(*one, habits=short) else found
-        if not keeps.somehow(one, "t1w", found):
-            found = replace(found, tool_messages=False)
+    found = _call_habits(keeps, found, one)
     return replace(
         found,
         replies_in_a_row=keeps(
@@ -65,6 +65,19 @@ def habits_of(splicer: Splicer) -> Habits:
         ),
         names=frozenset(r for r in _SPEAKERS if keeps(*_spoken(r), habits=found, also=("n1w",))),
     )  # fmt: skip
+
+
+def _call_habits(keeps: _Keeps, found: Habits, one: Sequence[Message]) -> Habits:
+    """How the template takes a call and its result, or that it takes none."""
+    short, spelled = {"call_id_length": 9}, {"spelled_arguments": True}
+    for changes in ({}, short, spelled, short | spelled):
+        tried = replace(found, **changes)
+        written = keeps(*one, habits=tried) and not keeps(*one, habits=tried, also=(_PYTHON,))
+        if written:
+            return tried
+    if keeps(*one, habits=found) or keeps.somehow(one, "t1w", found):
+        return found
+    return replace(found, tool_messages=False)
 
 
 def _tool_habits(splicer: Splicer) -> Habits:
@@ -104,7 +117,9 @@ class _Keeps:
 
     def somehow(self, messages: Sequence[Message], word: str, habits: Habits) -> bool:
         """Whether any way of asking brings this word into the text, wherever it stands."""
-        for changed in (habits, replace(habits, call_id_length=9)):
+        spelled = replace(habits, spelled_arguments=True)
+        tried = (habits, replace(habits, call_id_length=9), spelled)
+        for changed in tried:
             for frame in (WITH_TOOLS, WITHOUT_TOOLS):
                 self._splicer.habits = changed
                 try:

@@ -34,11 +34,13 @@ from everwarm.prompt.asked import Asked, Histories
 from everwarm.prompt.build import Builder, Standing
 from everwarm.prompt.chain import Chains, History
 from everwarm.prompt.dialects import families
+from everwarm.prompt.effort import Efforts
 from everwarm.prompt.length import Length
 from everwarm.prompt.pieces import Pieces
 from everwarm.prompt.probe import find_turns, habits_of, reads_reasoning
 from everwarm.prompt.proof import prove
 from everwarm.prompt.quote import quotes_of
+from everwarm.prompt.reminders import Reminders
 from everwarm.prompt.samples import Replies
 from everwarm.prompt.shape import shows_name, tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
@@ -61,11 +63,13 @@ class Renderer:
         *,
         clock: Callable[[], datetime] = datetime.now,
         history: HistoryMode = "verbatim",
+        sticky_reminders: bool = False,
         store: ReplyStore | None = None,
         control_tokens_in_text: bool = False,
         context_length: int | None = None,
     ) -> None:
         self._codec, self._clock, self._mode, self._store = codec, clock, history, store
+        self._sticky = sticky_reminders
         self.length = Length(codec, context_length) if context_length else None
         self.dialect = families.of(codec)
         splicer = Splicer(codec, None if control_tokens_in_text else quotes_of(codec))
@@ -77,12 +81,14 @@ class Renderer:
             splicer.quotes = quotes_of(codec, think)
         self.proof = prove(splicer)
         self.markers = markers_of(codec, self.dialect, splicer)
+        self._efforts = Efforts(splicer)
         self._splicer = splicer
         self._replies = Replies(_CONVERSATIONS)
         self._records = Records()
         self._pieces = Pieces(codec, splicer.quotes)
         self._builder = Builder(splicer, self._pieces, self._records, self._replies, self.proof)
-        self._chains = Chains(self._head, self._replies, splicer.habits)
+        self._reminders = Reminders(store)
+        self._chains = Chains(self._head, self._replies, self._reminders, splicer.habits)
         self._prompts: Bounded[object, tuple[Record, Prompt]] = Bounded(64)
         self._known: Bounded[MessageId, Counter[bytes]] = Bounded(_CONVERSATIONS)
         self._asked = Histories()
@@ -100,6 +106,10 @@ class Renderer:
     def verbatim(self) -> bool:
         """Whether replies come back word for word, unless a request asks for the template."""
         return self._mode == "verbatim" and bool(self.proof.proved)
+
+    def fitted(self, request: Request) -> Request:
+        """The request in words that the template takes. From any thread."""
+        return replace(request, template_args=self._efforts.fitted(request.template_args))
 
     def ignored(self, request: Request) -> tuple[str, ...]:
         """Paths of what the model has no place for: names that its template does not write, and
@@ -125,14 +135,19 @@ class Renderer:
         key = (history.head, mode, now, json.dumps(dict(frame.args), sort_keys=True), moving)
         done = self._prompts.use(key)
         if done:
+            self._note_reminders(request, history)
             record, prompt = done
-            return replace(prompt, tokens=record.tokens, new_tokens=0)
+            return replace(
+                prompt, tokens=record.tokens, new_tokens=0, reminded=len(history.reminded),
+                messages=history.messages,
+            )  # fmt: skip
         built = self._builder.build(
             history, frame, self._seen(history), verbatim=mode != "template"
         )
         if self.length is not None:
             self.length.check_made(built.record.end)  # nothing is remembered of what is refused
         self._note(history.key, history.contents)
+        self._note_reminders(request, history)
         prompt = Prompt(
             built.record.tokens,
             tuple(m for m in built.record.marks if 0 < m.at < built.record.end),
@@ -141,8 +156,10 @@ class Renderer:
             self._opens_reasoning(built.record),
             kept_tools=tools != request.tools,
             thread=history.thread,
+            reminded=len(history.reminded),
+            messages=history.messages,
         )
-        self._prompts.put(key, (built.record, replace(prompt, tokens=tokens_of())))
+        self._prompts.put(key, (built.record, replace(prompt, tokens=tokens_of(), messages=())))
         self._records.put(history.head, built.record)
         asked = self._asked.put(Asked(history, frame, built, mode))
         for r in built.rebuilt:  # replies behind an edited message: others will build on them
@@ -191,6 +208,7 @@ class Renderer:
             self._times.pop(thread, None)
             self._tools.pop(thread, None)
             self._unknown.pop(thread, None)
+        self._reminders.forget(threads)
         self._prompts.clear()
 
     def explain(self, prompt: Prompt) -> Miss | None:
@@ -221,6 +239,15 @@ class Renderer:
         all_new = asked.built.new_tokens == len(prompt.tokens)
         return "the server does not know this conversation" if all_new else ""
 
+    def moved(self, prompt: Prompt) -> Miss | None:
+        """Why a conversation that goes on is another one now, all of it new: what its replies once
+        stood behind, tools or system prompt, is not what it was."""
+        asked = self._asked.get(prompt.head)
+        if asked is None or not asked.built.rebuilt:
+            return None
+        found = self.explain(prompt)
+        return found if found and found.part in ("head", "system", "tools") else None
+
     def _rewrites(self, asked: Asked) -> str:
         """Why past replies may stand in a prompt in other words than the model's."""
         if asked.mode == "template":
@@ -233,20 +260,31 @@ class Renderer:
 
     def _history(self, request: Request) -> tuple[History, tuple[Tool, ...]]:
         """The request's history and its tools; without any, those of what it extends."""
-        history = self._chains.history(request)
+        history = self._chain(request)
         if not history.messages:
             raise RequestError("There is nothing to answer in these messages.", param="messages")
-        if self._recall(history):
-            history = self._chains.history(request)
+        if self._recall(request, history):
+            history = self._chain(request)
         if request.tools:
             self._tools.put(history.thread, request.tools)
             return history, request.tools
         tools = self._tools.use(history.thread)
         if tools and not self._extends(history):
-            other = self._chains.history(replace(request, tools=tools))
+            other = self._chain(replace(request, tools=tools))
             if self._extends(other):
                 return other, tools
         return history, ()
+
+    def _chain(self, request: Request) -> History:
+        return self._chains.history(request, sticky=self._is_sticky(request))
+
+    def _note_reminders(self, request: Request, history: History) -> None:
+        if self._is_sticky(request):
+            self._reminders.note(history.namespace, history.thread, history.messages, history.ids)
+
+    def _is_sticky(self, request: Request) -> bool:
+        own = request.sticky_reminders
+        return self._sticky if own is None else own
 
     def _extends(self, history: History) -> bool:
         """Whether a reply in this history is remembered."""
@@ -304,9 +342,15 @@ class Renderer:
 
     # --- what outlives this process ---
 
-    def _recall(self, history: History) -> bool:
+    def _recall(self, request: Request, history: History) -> bool:
         """Load what is kept of the conversation. Whether there was anything."""
-        thread = history.thread
+        threads = set[MessageId]()
+        if self._is_sticky(request):
+            threads = self._reminders.recall(history.namespace, history.messages)
+        found = [self._recall_thread(history, t) for t in {history.thread, *threads}]
+        return bool(threads) or any(found)
+
+    def _recall_thread(self, history: History, thread: MessageId) -> bool:
         if self._store is None or thread in self._replies or thread in self._unknown:
             return False
         called = [calls_key(m) for m in history.messages if m.tool_calls]
@@ -334,6 +378,7 @@ class Renderer:
             return
         history, frame = asked.history, asked.frame
         self._unknown.pop(history.thread, None)
+        self._reminders.keep(history.thread)
         tools = self._tools.get(history.thread, ()) if frame.tools else ()
         self._store.keep(
             Kept(

@@ -29,6 +29,7 @@ class Habits:
     - `text_parts`: it reads messages as lists of parts; a bare text it would drop or refuse.
     - `no_tools`: it takes a request without tools; if not, it is given an empty list of them.
     - `tools`: it takes tools at all. `bare_schemas`: their parameters may lack a description.
+    - `spelled_arguments`: a call's arguments have to be JSON text; it cannot write an object.
     - `tool_messages`: it writes results of tools; if not, calls and results become texts.
     - `own_id`: the dialect's pattern of ids that the model writes itself, see `call_ids`.
     - `names`: the roles whose speakers' names it writes.
@@ -38,6 +39,7 @@ class Habits:
     no_tools: bool = True
     tools: bool = True
     bare_schemas: bool = True
+    spelled_arguments: bool = False
     tool_messages: bool = True
     system_first: bool = True
     system_anywhere: bool = True
@@ -200,6 +202,8 @@ def _call(c: ToolCall, habits: Habits) -> dict[str, Any]:
     value = arguments_value(c.arguments)
     if not isinstance(value, Mapping) and not habits.text_arguments:
         value = {"arguments": value}
+    if habits.spelled_arguments and not isinstance(value, str):
+        value = json.dumps(value, ensure_ascii=False)
     function = {"name": c.name, "arguments": value}
     return {"id": _id(c.id, c.name, habits), "type": "function", "function": function}
 

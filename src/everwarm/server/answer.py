@@ -1,6 +1,6 @@
 """The endpoints that answer with a model: one path for all wire formats.
 
-    body -> parse -> Turns.answer -> Encoder -> frames, or one object
+    body -> parse -> FanOut -> Turns.answer (once, or several times) -> Encoder -> frames
 
 Streamed and unstreamed answers are the same events. While nothing else is sent, a sign of life goes
 out: a real event in a stream, white space before an unstreamed answer.
@@ -15,7 +15,8 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
+from typing import Final, Protocol
 
 import orjson
 from starlette.requests import ClientDisconnect
@@ -24,36 +25,26 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from everwarm.config import Settings
-from everwarm.errors import EverwarmError
-from everwarm.events import Event, Progress, Started
+from everwarm.errors import EverwarmError, RequestError
+from everwarm.events import Event, Finished, Progress, Started
 from everwarm.request import Request
 from everwarm.server.bodies import Bodies
+from everwarm.server.fan_out import Answers, FanOut
 from everwarm.server.ignored import header_of
-from everwarm.server.kept import Kept
 from everwarm.server.noted import Noted, Recorder
 from everwarm.server.record import Trace
+from everwarm.server.refusals import blame
+from everwarm.server.response_store import ResponseStore
 from everwarm.server.stream import KEEPALIVE_S, ClientGone, Pace, send_body, send_start, watched
 from everwarm.wire import sse
 from everwarm.wire.anthropic import parse_count
+from everwarm.wire.choices import ChoiceEvent, ChoicesEncoder
 from everwarm.wire.errors import anthropic_error
-from everwarm.wire.format import Asked, Encoder, Error, Format, Head, reply_of
+from everwarm.wire.format import Asked, Error, Format, Head
 
 log = logging.getLogger("everwarm.answer")
+STICKY: Final = "x-everwarm-sticky-reminders"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
-
-class Answers(Protocol):
-    """Who answers requests: `turn.Turns`."""
-
-    def answer(
-        self,
-        request: Request,
-        *,
-        turn_id: str,
-        arrived: float,
-        parse_s: float,
-        trace: Trace | None = None,
-    ) -> AsyncIterator[Event]: ...
 
 
 class Counts(Protocol):
@@ -72,12 +63,12 @@ class Answer:
         settings: Settings,
         *,
         model: str,
-        kept: Kept,
+        store: ResponseStore,
         bodies: Bodies | None = None,
         recorder: Recorder | None = None,
         every_s: float = KEEPALIVE_S,
     ) -> None:
-        self._format, self._turns, self._kept = fmt, turns, kept
+        self._format, self._turns, self._store = fmt, turns, store
         self._recorder = recorder
         self._model, self._every_s = model, every_s
         self._bodies, self._caches = bodies or Bodies(settings.max_body), settings.cache
@@ -87,27 +78,30 @@ class Answer:
         http = HttpRequest(scope, receive)
         turn_id = self._format.prefix + secrets.token_hex(12)
         line = _Line(send, request_ids(http, turn_id), Pace(self._every_s))
-        encoder: Encoder | None = None
+        encoder: ChoicesEncoder | None = None
         noted = Noted(http.headers)
         try:
             arrived = time.perf_counter()
-            asked = self._continued(await self._bodies.parsed(http, self._parse))
+            sticky = _sticky_of(http)
+            asked = await self._bodies.parsed(http, self._parse)
+            if sticky is not None:
+                asked = replace(asked, request=replace(asked.request, sticky_reminders=sticky))
+            noted.asked = asked
             line.headers |= header_of(asked.request.ignored)
-            encoder = asked.encoder(Head(turn_id, self._model, int(time.time()), self._caches))
+            encoder = _encoder(asked, Head(turn_id, self._model, int(time.time()), self._caches))
             parse_s = time.perf_counter() - arrived
-            noted.asked, more = asked, {"trace": noted.trace} if self._recorder else {}
-            events = self._turns.answer(
-                asked.request, turn_id=turn_id, arrived=arrived, parse_s=parse_s, **more
-            )
+            if self._recorder and asked.request.messages:
+                noted.traces = [Trace() for _ in range(asked.n_choices)]
+            turns = FanOut(self._turns, asked.prompts, turn_id, arrived, parse_s, noted.traces)
             way = self._stream if asked.stream else self._whole
-            await way(watched(events, receive, line.pace), encoder, line, noted.said)
-            self._keep(asked, turn_id, noted.said)
+            await way(watched(turns.events(), receive, line.pace), encoder, line, noted)
         except (ClientGone, ClientDisconnect):
             return
         # Whatever went wrong, the client hears of it in its own format, and no other is touched.
         except Exception as e:
             if not isinstance(e, EverwarmError):
                 log.exception("an answer failed")
+            blame(scope, e)
             await self._failed(e, encoder, line, scope, receive)
         finally:
             if self._recorder:
@@ -117,35 +111,24 @@ class Answer:
         """On a thread of bodies."""
         return self._format.parse(body, self._namespace)
 
-    def _continued(self, asked: Asked) -> Asked:
-        """The request with the conversation that it continues by an answer's id."""
-        if asked.previous is None:
-            return asked
-        before = self._kept.get(self._namespace, asked.previous)
-        own, new = asked.request.messages[: asked.n_own], asked.request.messages[asked.n_own :]
-        return replace(asked, request=replace(asked.request, messages=(*own, *before, *new)))
-
-    def _keep(self, asked: Asked, turn_id: str, said: list[Event]) -> None:
-        if asked.store:
-            messages = (*asked.request.messages[asked.n_own :], reply_of(said))
-            self._kept.put(self._namespace, turn_id, messages)
-
     async def _stream(
         self,
-        events: AsyncIterator[Event | None],
-        encoder: Encoder,
+        events: AsyncIterator[ChoiceEvent | None],
+        encoder: ChoicesEncoder,
         line: _Line,
-        said: list[Event],
+        noted: Noted,
     ) -> None:
         """Headers with the first event, so that a refusal still has its own status."""
         progress: Progress | None = None
-        async for event in events:
-            chunks = [] if event is None else encoder.chunks(event)
-            if isinstance(event, Progress):
-                progress = event
-            if event is not None:
-                said.append(event)
-                line.heard(event)
+        async for said in events:
+            chunks = [] if said is None else encoder.chunks(said)
+            if said is not None:
+                noted.take(said)
+                line.heard(said.event)
+                if isinstance(said.event, Progress):
+                    progress = said.event
+                if isinstance(said.event, Finished):
+                    self._keep(noted, encoder)
             if not chunks and line.pace.left == 0:
                 chunks = encoder.keepalive(progress)
             await line.start("text/event-stream; charset=utf-8")
@@ -154,29 +137,38 @@ class Answer:
 
     async def _whole(
         self,
-        events: AsyncIterator[Event | None],
-        encoder: Encoder,
+        events: AsyncIterator[ChoiceEvent | None],
+        encoder: ChoicesEncoder,
         line: _Line,
-        said: list[Event],
+        noted: Noted,
     ) -> None:
         """One object. White space goes before it where it takes long: it keeps the line open."""
-        async for event in events:
-            if event is not None:
-                said.append(event)
-                line.heard(event)
+        has_begun = False
+        async for said in events:
+            if said is not None:
+                encoder.take(said)
+                noted.take(said)
+                line.heard(said.event)
+                has_begun = True
             if line.pace.left == 0:
-                if said:
+                if has_begun:
                     await line.start("application/json")
                     await line.write(b"\n")
                 line.pace.sent()
-        body = sse.dump(encoder.fold(said))
+        self._keep(noted, encoder)
+        body = sse.dump(encoder.answer())
         await line.start("application/json")
         await line.end(body)
+
+    def _keep(self, noted: Noted, encoder: ChoicesEncoder) -> None:
+        """Store an answer where that was asked, before its client is told and may refer to it."""
+        if noted.asked is not None and noted.asked.stored_input is not None:
+            self._store.put(self._namespace, encoder.answer(), noted.asked.stored_input)
 
     async def _failed(
         self,
         error: Exception,
-        encoder: Encoder | None,
+        encoder: ChoicesEncoder | None,
         line: _Line,
         scope: Scope,
         receive: Receive,
@@ -236,14 +228,31 @@ class CountTokens:
             headers |= header_of(request.ignored)
             answer = Response(orjson.dumps({"input_tokens": n}), 200, headers, "application/json")
         except EverwarmError as e:
+            blame(scope, e)
             answer = _refuse(anthropic_error(e), headers)
         await answer(scope, receive, send)
+
+
+def _encoder(asked: Asked, head: Head) -> ChoicesEncoder:
+    n_samples = asked.request.samples
+    return ChoicesEncoder(
+        partial(asked.encoder, head), n_prompts=len(asked.prompts), n_samples=n_samples
+    )
 
 
 def namespace_of(settings: Settings) -> str:
     """What separates callers with different keys."""
     key = settings.api_key
     return hashlib.sha256(key.encode()).hexdigest() if key else ""
+
+
+def _sticky_of(http: HttpRequest) -> bool | None:
+    """Whether reminders stay (`prompt/reminders.py`), where a client's headers say it. Clients can
+    be made to send a header where they cannot be made to send a field."""
+    given = http.headers.get(STICKY)
+    if given not in (None, "true", "false"):
+        raise RequestError(f"The header {STICKY} must be true or false.", param=STICKY)
+    return None if given is None else given == "true"
 
 
 def request_ids(http: HttpRequest, own: str) -> dict[str, str]:

@@ -28,9 +28,11 @@ from everwarm.server.answer import Answer, CountTokens, namespace_of
 from everwarm.server.board import Board
 from everwarm.server.bodies import Bodies, ReturnsMemory
 from everwarm.server.guard import Guard
-from everwarm.server.kept import Kept
 from everwarm.server.noted import Recorder
 from everwarm.server.policy import POLICIES, policy_of
+from everwarm.server.refusals import blame
+from everwarm.server.response_store import ResponseStore
+from everwarm.server.responses import ResponseRoutes
 from everwarm.server.sessions.held import Held
 from everwarm.server.sessions.routes import Endpoint, SessionRoutes
 from everwarm.server.sessions.talking import Talking
@@ -61,7 +63,7 @@ def create_app(
     turns = Turns(engine, codec, settings, store)
     for limit in turns.model.limits:
         log.warning("%s: %s", engine.model.id, limit)
-    kept, bodies = Kept(), Bodies(settings.max_body)
+    responses, bodies = ResponseStore(), Bodies(settings.max_body)
     database = history or Database(settings.home / "history.db")
     held = Held(database)
     talking = Talking(held, turns, namespace_of(settings))
@@ -74,7 +76,7 @@ def create_app(
             turns,
             settings,
             model=engine.model.id,
-            kept=kept,
+            store=responses,
             bodies=bodies,
             recorder=recorder,
         )
@@ -84,23 +86,16 @@ def create_app(
     endpoints: dict[str, Any] = {
         **SessionRoutes(talking, bodies).endpoints(),
         **Board(turns, held, bodies).endpoints(),
+        **small.endpoints(),
+        **ResponseRoutes(responses, namespace_of(settings), turns.running).endpoints(),
         "/v1/chat/completions": answer(formats.CHAT),
         "/v1/completions": answer(formats.COMPLETIONS),
-        "/v1/responses": answer(formats.RESPONSES),
+        "/v1/responses": answer(formats.responses(responses)),
         "/v1/messages": answer(formats.MESSAGES),
         "/v1/messages/count_tokens": CountTokens(turns, bodies),
-        "/v1/models": small.models,
-        "/v1/models/{name:path}": small.model,
-        "/api/turns": small.recent,
-        "/api/ps": small.ps,
-        "/health": small.health,
-        "/ready": small.ready,
         "/": _page_or(pages.chat, small.root),
-        "/api/hello": small.root,
-        "/api/version": small.version,
         "/dashboard": pages.dashboard,
         "/web/{path:path}": pages.file,
-        "/openapi.json": small.openapi,
     }
     routes = [Route(p.path, endpoints[p.path], methods=list(p.methods)) for p in POLICIES]
     handlers: Any = {HTTPException: _not_here, EverwarmError: _refused}
@@ -121,6 +116,7 @@ def _description() -> str:
 
 
 def _refusal(http: HttpRequest, error: Exception) -> Response:
+    blame(http.scope, error)
     spell = anthropic_error if _is_anthropic(http) else openai_error
     status, body, headers = spell(error)
     return _json(body, status, headers)
@@ -164,6 +160,20 @@ class _Small:
 
     def __init__(self, turns: Turns, history: Database) -> None:
         self._turns, self._history = turns, history
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """What answers at each path."""
+        return {
+            "/v1/models": self.models,
+            "/v1/models/{name:path}": self.model,
+            "/api/turns": self.recent,
+            "/api/ps": self.ps,
+            "/health": self.health,
+            "/ready": self.ready,
+            "/api/hello": self.root,
+            "/api/version": self.version,
+            "/openapi.json": self.openapi,
+        }
 
     async def models(self, http: HttpRequest) -> Response:
         infos = [self._turns.model]
@@ -221,5 +231,10 @@ class _Small:
         stats = await asyncio.to_thread(self._turns.engine.stats)
         running = [asdict(live) for live in self._turns.running.values()]
         return _json(
-            {"model": openai_model(self._turns.model), "engine": stats, "running": running}
+            {
+                "model": openai_model(self._turns.model),
+                "engine": stats,
+                "running": running,
+                "totals": self._turns.totals.shown(),
+            }
         )

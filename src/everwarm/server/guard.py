@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from everwarm.config import Settings
 from everwarm.errors import Forbidden, RequestError
 from everwarm.server.policy import policy_of
+from everwarm.server.refusals import Refusals, blame
 from everwarm.wire.errors import anthropic_error, openai_error
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -47,7 +48,8 @@ def host_name(authority: str) -> str:
 
 
 class Guard:
-    """ASGI middleware. Refusals are spelled as the path's format spells errors."""
+    """ASGI middleware. Refusals are spelled as the path's format spells errors; each answer that
+    refuses something is written to the log here, whoever gave it."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -55,10 +57,12 @@ class Guard:
         self._key = hashlib.sha256(key.encode()).digest() if key else None
         self._hosts = LOOPBACK | {settings.host.lower(), *settings.allowed_hosts}
         self._origins = frozenset(settings.allowed_origins)
+        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        send = self._watched(scope, send)
         origin = self._listed_origin(scope["headers"])
         if origin:
             send = _readable_by(origin, send)
@@ -69,6 +73,14 @@ class Guard:
         if is_preflight:
             return await _allow(send)
         return await self.app(scope, receive, send)
+
+    def _watched(self, scope: Scope, send: Send) -> Send:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._refusals.note(scope, message["status"])
+            await send(message)
+
+        return sending
 
     def _check(self, scope: Scope) -> bool:
         """Raises RequestError. True: a browser asks whether a listed page may call."""
@@ -170,6 +182,7 @@ async def _allow(send: Send) -> None:
 
 
 async def _refuse(error: RequestError, scope: Scope, send: Send) -> None:
+    blame(scope, error)
     is_anthropic = policy_of(scope["path"]).shape == "anthropic"
     status, body, extra = (anthropic_error if is_anthropic else openai_error)(error)
     headers: list[Any] = [(b"content-type", b"application/json")]

@@ -6,31 +6,38 @@ the reply, on the history's writer thread. Who asks waits for none of it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Final
 
-from everwarm.events import Event
 from everwarm.history import recorded
 from everwarm.history.database import Database
 from everwarm.history.recorded import Turn
 from everwarm.server.record import Trace
+from everwarm.server.refusals import client_of
+from everwarm.wire.choices import ChoiceEvent
 from everwarm.wire.format import Asked, reply_of
 
 NAMES: Final = ("x-session-id", "x-claude-code-session-id")
-_PRODUCT = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 
 @dataclass(slots=True)
 class Noted:
-    """One answer in the making, and what its client says of itself."""
+    """One answer in the making, and what its client says of itself.
+
+    `traces`: one for each turn, where they are to be written down.
+    """
 
     headers: Mapping[str, str]
     asked: Asked | None = None
-    said: list[Event] = field(default_factory=list)
-    trace: Trace = field(default_factory=Trace)
+    said: list[ChoiceEvent] = field(default_factory=list)
+    traces: list[Trace] = field(default_factory=list)
+
+    def take(self, said: ChoiceEvent) -> None:
+        """Keep what was said, where it is to be written down."""
+        if self.traces:
+            self.said.append(said)
 
     @property
     def name(self) -> str | None:
@@ -41,8 +48,7 @@ class Noted:
     @property
     def client(self) -> str | None:
         """The program that asks."""
-        found = _PRODUCT.match(self.headers.get("user-agent", ""))
-        return found[0] if found else None
+        return client_of(self.headers.get("user-agent", ""))
 
 
 class Recorder:
@@ -52,21 +58,28 @@ class Recorder:
         self._db = db
 
     def note(self, noted: Noted) -> None:
-        """Write a turn of a conversation down. One that was refused, or has no messages, is not."""
-        asked, trace = noted.asked, noted.trace
-        if asked is None or not asked.request.messages or not trace.tokens or trace.record is None:
+        """Write the turns of a conversation down. Those that were refused, or have no messages,
+        are not."""
+        asked = noted.asked
+        if asked is None or not asked.request.messages:
             return
-        self._db.submit(partial(_write, noted=noted, asked=asked, record=asdict(trace.record)))
+        for index, trace in enumerate(noted.traces):
+            if trace.tokens and trace.record is not None:
+                record = asdict(trace.record)
+                write = partial(_write, noted=noted, asked=asked, index=index, record=record)
+                self._db.submit(write)
 
 
-def _write(db: recorded.Connection, noted: Noted, asked: Asked, record: dict[str, object]) -> None:
-    trace, request = noted.trace, asked.request
+def _write(
+    db: recorded.Connection, noted: Noted, asked: Asked, index: int, record: dict[str, object]
+) -> None:
+    trace, request = noted.traces[index], asked.request
     turn = Turn(
         caller=request.namespace,
         name=f"id:{noted.name}" if noted.name else f"thread:{trace.thread}",
         client=noted.client,
-        messages=request.messages,
-        reply=reply_of(noted.said),
+        messages=trace.messages,
+        reply=reply_of(said.event for said in noted.said if said.index == index),
         record=record,
         thread=trace.thread,
         reply_id=trace.reply,

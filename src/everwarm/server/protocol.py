@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from everwarm.server.guard import MAX_HEADER_BYTES
+from everwarm.server.refusals import Refusals
 
 
 class Connections:
@@ -24,6 +25,11 @@ class Connections:
         self._most = most
         self._open: set[LimitedProtocol] = set()
         self._waiting: dict[LimitedProtocol, None] = {}
+        self._refusals = Refusals()
+
+    def refused(self, status: bytes) -> None:
+        """A connection ends with this status before there was a request to speak of."""
+        self._refusals.note({"method": "-", "path": "-", "headers": ()}, int(status[:3]))
 
     def opened(self, one: LimitedProtocol) -> None:
         self._open.add(one)
@@ -114,6 +120,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             head = b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             self.transport.write(head)
+            self._all.refused(status)
             self.transport.close()
 
     def _linger(self) -> None:

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from everwarm.config import Settings
-from everwarm.events import SCAFFOLD, Finish, Miss, TurnRecord
+from everwarm.events import SCAFFOLD, Finish, Miss, TurnRecord, beyond_new
 from everwarm.job import Ended, Leased
-from everwarm.messages import MessageId
+from everwarm.messages import Message, MessageId
 from everwarm.prompt.parse import ReplyParser
 from everwarm.tokens import Prompt, Tokens, tokens_of
 
@@ -19,10 +19,12 @@ from everwarm.tokens import Prompt, Tokens, tokens_of
 class Trace:
     """What a turn leaves behind, for who wants to find it again. Filled while it runs.
 
-    `tokens`: all that was read and written; `thread`, `reply`: as in `replies.Kept`.
+    `tokens`: all that was read and written; `messages`: what the prompt was made of; `thread`,
+    `reply`: as in `replies.Kept`.
     """
 
     tokens: Tokens[int] = field(default_factory=tokens_of)
+    messages: tuple[Message, ...] = ()
     thread: MessageId | None = None
     reply: MessageId | None = None
     record: TurnRecord | None = None
@@ -90,6 +92,18 @@ class Draft:
     def set(self, **changes: Any) -> None:
         self.record = replace(self.record, **changes)
 
+    def made(self, prompt: Prompt) -> None:
+        """The prompt stands: what it holds is known before anything is read."""
+        trace = self.trace
+        trace.tokens, trace.thread = prompt.tokens[:], prompt.thread
+        trace.messages = prompt.messages
+        self.set(
+            prompt_tokens=len(prompt.tokens),
+            new_tokens=prompt.new_tokens,
+            sticky_reminders=prompt.reminded,
+            tools_from="conversation" if prompt.kept_tools else "request",
+        )
+
     def leased(self, out: Leased) -> None:
         self.set(
             cached_tokens=out.cached_tokens,
@@ -131,4 +145,6 @@ class Draft:
         )
 
     def finish(self, reason: Finish, error: str | None = None) -> None:
-        self.set(finish=reason, error=error, total_s=time.perf_counter() - self._arrived)
+        again = beyond_new(self.record.prefilled_tokens, self.record.new_tokens)
+        total_s = time.perf_counter() - self._arrived
+        self.set(again=again, finish=reason, error=error, total_s=total_s)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final, TypeVar
 
 from starlette.types import Receive, Send
 
-from everwarm.events import Event
-
+T = TypeVar("T")
 KEEPALIVE_S: Final = 10.0
 """Clients give up after 120 to 300 s of silence; some take long for one event."""
 
@@ -37,8 +36,8 @@ class Pace:
 
 
 async def watched(
-    events: AsyncIterator[Event], receive: Receive, pace: Pace
-) -> AsyncIterator[Event | None]:
+    events: AsyncGenerator[T, None], receive: Receive, pace: Pace
+) -> AsyncGenerator[T | None, None]:
     """Events as they come; None when a sign of life is due. Raises ClientGone at a disconnect.
 
     After None the caller tells `pace` that something was sent.
@@ -70,7 +69,7 @@ async def watched(
         if upcoming is not None:
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
 
 async def _disconnect(receive: Receive) -> None:

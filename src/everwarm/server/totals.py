@@ -19,6 +19,7 @@ COUNTED: Final = {
     "cached_tokens": "Tokens of prompts that did not have to be read",
     "prefilled_tokens": "Tokens that were read",
     "new_tokens": "Tokens that clients added to conversations",
+    "again": "Tokens that were read beyond what was new, turn by turn",
     "unseen_tokens": "Tokens that the model had never read before",
     "completion_tokens": "Tokens that were written",
     "reasoning_tokens": "Tokens of these that were reasoning",
@@ -61,6 +62,7 @@ class Totals:
             "seconds_saved": max(0.0, saved_s - s["restore_s"]),
             "reprocess_ratio": _ratio(read, s["new_tokens"]),
             "cache_ratio": _ratio(read, s["unseen_tokens"]),
+            "again": int(s["again"]),
         }
 
     def buckets(self) -> list[dict[str, float | None]]:
@@ -108,6 +110,8 @@ class _Metrics:
 
 
 def _unit(name: str) -> str:
+    if name == "again":
+        return "again_tokens"
     return f"{name[:-2]}_seconds" if name.endswith("_s") else name
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.errors import Cancelled, EverwarmError, NotFound, Overloaded, RequestError, TooLong
+from everwarm.errors import Cancelled, EverwarmError, NotFound, RequestError, TooLong
 from everwarm.events import Event, Finish, Finished, Miss, Progress, Started, TurnRecord
 from everwarm.job import (
     Ended,
@@ -29,6 +29,7 @@ from everwarm.job import (
     Token,
 )
 from everwarm.messages import MessageId
+from everwarm.prompt.call_ids import new_call_id
 from everwarm.prompt.dialects import families
 from everwarm.prompt.grammar import Wanted, check_schemas, wanted
 from everwarm.prompt.limits import limits_of
@@ -41,28 +42,13 @@ from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.grammars import Compiler
 from everwarm.server.ignored import IgnoredFields
 from everwarm.server.outbox import Outbox
+from everwarm.server.queue import Live, Queue
 from everwarm.server.record import Draft, Trace, log_line, lost, near_scaffold, without_words
 from everwarm.server.totals import Totals
-from everwarm.tokens import Prompt, Tokens, tokens_of
+from everwarm.tokens import Prompt, Tokens, fork_marks, tokens_of
 
 T = TypeVar("T")
 log = logging.getLogger("everwarm.turn")
-
-
-def new_call_id() -> str:
-    """Alphanumeric only (one client strips the rest) and unguessable: it finds replies again."""
-    return "call" + secrets.token_hex(12)
-
-
-@dataclass(slots=True)
-class Live:
-    """A turn on its way, for `ps`. Whoever makes it may cancel it before it begins."""
-
-    id: str
-    is_cancelled: bool = False
-    done: int = 0
-    total: int = 0
-    completion: int = 0
 
 
 @dataclass(slots=True)
@@ -84,14 +70,17 @@ class Turns:
     _ahead: Ahead = field(init=False)
     _compiler: Compiler = field(init=False)
     _no_calls: dict[int, float] = field(default_factory=dict)
+    queue: Queue = field(init=False)
 
     def __post_init__(self) -> None:
+        self.queue = Queue(self.settings.max_queue)
         self._ahead = Ahead(self.engine)
         self._ignored = IgnoredFields(strict=self.settings.strict)
         mode: HistoryMode = "template" if self.settings.history == "template" else "verbatim"
         self._renderer = Renderer(
             self.codec,
             history=mode,
+            sticky_reminders=self.settings.sticky_reminders,
             store=self.store,
             control_tokens_in_text=self.settings.control_tokens_in_text,
             context_length=self.engine.model.context_length,
@@ -109,26 +98,41 @@ class Turns:
         parse_s: float,
         trace: Trace | None = None,
         live: Live | None = None,
-    ) -> AsyncIterator[Event]:
-        """The events of one turn. Closing the generator cancels the job; what was read is kept."""
+        place: object | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """The events of one turn. Closing the generator cancels the job; what was read is kept.
+
+        `place`: its request's; without one it takes one of its own.
+        """
+        request = self._renderer.fitted(request)
         ignored = (*request.ignored, *self._renderer.ignored(request))
         self._ignored.check(ignored)
         self._check(request)
-        self._ahead.stop()
-        live = self.running[turn_id] = live or Live(turn_id)
-        draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
-        draft.set(ignored=ignored)
-        try:
-            async for event in self._events(request, draft, live):
-                yield event
-        except EverwarmError as e:
-            reason: Finish = "cancelled" if isinstance(e, Cancelled) else "error"
-            draft.finish(reason, error=e.message)
-            raise
-        finally:
-            self.running.pop(turn_id, None)
-            draft.trace.record = draft.record
-            self._file(draft.record)
+        with self.queue.place() if place is None else nullcontext():
+            self._ahead.stop()
+            live = self.running[turn_id] = live or Live(turn_id)
+            draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
+            draft.set(ignored=ignored)
+            try:
+                async for event in self._events(request, draft, live):
+                    yield event
+            except EverwarmError as e:
+                reason: Finish = "cancelled" if isinstance(e, Cancelled) else "error"
+                draft.finish(reason, error=e.message)
+                raise
+            finally:
+                self.running.pop(turn_id, None)
+                draft.trace.record = draft.record
+                self._file(draft.record)
+
+    async def checked(self, request: Request) -> Request:
+        """The same request, where it would not be refused as a turn; a raw text as its tokens."""
+        self._check(request)
+        if request.raw is None:
+            return request
+        prompt = await self._work(lambda: self._prompt(request))
+        self._room(len(prompt.tokens))
+        return replace(request, raw=tuple(prompt.tokens))
 
     def cancel(self, turn_id: str) -> bool:
         """End a turn at its next step: it says what it has so far. Whether there is such a turn."""
@@ -186,7 +190,7 @@ class Turns:
         self._ignored.check(request.ignored)
         renderer = self._renderer
         return await asyncio.to_thread(
-            count_tokens, self.codec, request, renderer.splicer, renderer.length
+            count_tokens, self.codec, renderer.fitted(request), renderer.splicer, renderer.length
         )
 
     async def _events(self, request: Request, draft: Draft, live: Live) -> AsyncIterator[Event]:
@@ -196,12 +200,8 @@ class Turns:
         draft.set(render_s=time.perf_counter() - began)
         job = self._job(request, prompt, draft.record.id)
         job = replace(job, forced=forced, grammar=grammar)
-        draft.set(prompt_tokens=len(prompt.tokens), new_tokens=prompt.new_tokens)
-        trace = draft.trace
-        trace.tokens, trace.thread = prompt.tokens[:], prompt.thread
+        draft.made(prompt)
         may_call = request.tool_choice != "none" and not prompt.kept_tools
-        if prompt.kept_tools:
-            draft.set(tools_from="conversation")
         yield Started(len(prompt.tokens), draft.record.ignored)
         parser = ReplyParser(
             self.codec,
@@ -230,7 +230,7 @@ class Turns:
             draft.set(completion_tokens=parser.n_tokens, reasoning_tokens=parser.n_reasoning)
             ids, reply = list(parser.ids), parser.message
             if ids and request.raw is None:
-                trace.reply = reply_id(prompt.head, reply)
+                draft.trace.reply = reply_id(prompt.head, reply)
                 remembered = self._worker.submit(self._renderer.remember, prompt, ids, reply)
         if draft.miss:
             draft.set(miss=await asyncio.wrap_future(draft.miss))
@@ -311,7 +311,9 @@ class Turns:
         """On the render thread, while the engine reads."""
         if record.prefilled_tokens <= max(record.new_tokens, 1):
             cause = self._renderer.unknown(prompt)
-            return Miss(at=0, part="whole prompt", cause=cause) if cause else None
+            if cause:
+                return Miss(at=0, part="whole prompt", cause=cause)
+            return self._renderer.moved(prompt)
         by_cache = max(0, record.prefilled_tokens - record.unseen_tokens)
         by_text = max(0, record.unseen_tokens - record.new_tokens)
         if not by_text and (found := near_scaffold(prompt, record)) is not None:
@@ -349,8 +351,6 @@ class Turns:
                 "everwarm.reply is for servers started with --forced-replies.",
                 param="everwarm.reply",
             )
-        if len(self.running) >= self.settings.max_queue:
-            raise Overloaded(f"{len(self.running)} requests are already waiting.")
 
     def _job(self, request: Request, prompt: Prompt, turn_id: str) -> Job:
         info, room = self.engine.model, self._room(len(prompt.tokens))
@@ -362,7 +362,7 @@ class Turns:
         return Job(
             id=turn_id,
             tokens=prompt.tokens,
-            marks=prompt.marks,
+            marks=prompt.marks if request.samples == 1 else fork_marks(prompt),
             sampling=sampling,
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             logprobs=request.logprobs,

@@ -7,7 +7,7 @@ reading: a body with a million faults costs as much as one with a single fault.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -87,6 +87,10 @@ Bias = Annotated[
 ]
 Json = Annotated[dict[str, Any], BeforeValidator(_shallow)]
 """An object whose content is not ours, and not too deep to be walked."""
+
+MAX_SAMPLES: Final = 8
+Samples = Annotated[int, Field(ge=1, le=MAX_SAMPLES)]
+"""How many replies are wanted to one prompt: OpenAI's `n`."""
 
 _UpTo16 = Annotated[Many[NonEmpty], Field(max_length=16)]
 Texts = Annotated[_UpTo16, BeforeValidator(_texts_of, json_schema_input_type=NonEmpty | _UpTo16)]

@@ -39,13 +39,12 @@ class Everwarm(StrictObject):
 
 
 def template_args(effort: Effort | None, given: TemplateArgs) -> Mapping[str, Any]:
-    """What goes to the template. The highest effort that most know is xhigh; `given` is taken as
-    it stands."""
+    """What goes to the template; `given` is taken as it stands."""
     args: dict[str, Any] = {}
     if effort == "none":
         args["enable_thinking"] = False
     elif effort is not None:
-        args["reasoning_effort"] = "xhigh" if effort == "max" else effort
+        args["reasoning_effort"] = effort
     return args | given.model_dump(exclude_none=True)
 
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -25,7 +25,6 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
-    PrivateAttr,
     TypeAdapter,
     ValidationError,
     model_validator,
@@ -87,9 +86,10 @@ class WireObject(BaseModel):
     """An object of a client's body. Null is the same as absent; known fields have their types."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
-    _ignored: tuple[str, ...] = PrivateAttr(default=())
+    _ignored: ClassVar[tuple[str, ...]] = ()
     _read: ClassVar[frozenset[str]] = frozenset()
     _hints: ClassVar[Mapping[str, TypeAdapter[Any]]] = {}
+    _nested: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -98,6 +98,11 @@ class WireObject(BaseModel):
         cls._read = frozenset(
             n for n, f in fields.items() if not any(isinstance(m, Noted) for m in f.metadata)
         )
+        cls._nested = {
+            name: f.alias or name
+            for name, f in cls.model_fields.items()
+            if _holds_objects(f.annotation)
+        }
         cls._hints = {
             name: TypeAdapter(f.annotation, config=_STRICT)
             for name, f in fields.items()
@@ -111,17 +116,20 @@ class WireObject(BaseModel):
             return handler(value)
         if None in value.values():
             value = {k: v for k, v in value.items() if v is not None}
-        unknown = [
+        ignored = [
             h for h, known in cls._hints.items() if h in value and not _fits(known, value[h])
         ]
-        ignored = [*unknown, *islice((spelled(k) for k in value if k not in cls._read), MOST + 1)]
+        if not value.keys() <= cls._read:
+            unread = (k for k in value if k not in cls._read)
+            ignored += islice(map(spelled, unread), MOST + 1)
         if ignored:
-            dropped = {*unknown, *(value.keys() - cls._read)}
-            value = {k: v for k, v in value.items() if k not in dropped}
+            kept = cls._read.difference(ignored)
+            value = {k: v for k, v in value.items() if k in kept}
         made = handler(value)
-        ignored += _inner(made)
+        if cls._nested:
+            ignored += _inner(made, cls._nested)
         if ignored:
-            made._ignored = bounded(ignored)
+            made.__dict__["_ignored"] = bounded(ignored)  # a private attribute costs each object
         return made
 
 
@@ -151,15 +159,21 @@ def _fits(known: TypeAdapter[Any], value: object) -> bool:
     return True
 
 
-def _inner(made: WireObject) -> Iterator[str]:
-    """What was noted in the fields of an object."""
-    for name, field in type(made).model_fields.items():
-        value, own = getattr(made, name), field.alias or name
+def _inner(made: WireObject, fields: Mapping[str, str]) -> Iterator[str]:
+    """What was noted in the fields of an object that may hold others."""
+    for name, own in fields.items():
+        value = getattr(made, name)
         if isinstance(value, WireObject):
             yield from _below(own, value._ignored)
         elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
             inner = (v._ignored for v in value if isinstance(v, WireObject))
             yield from _below(f"{own}[]", dict.fromkeys(p for paths in inner for p in paths))
+
+
+def _holds_objects(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return True
+    return any(_holds_objects(a) for a in get_args(annotation))
 
 
 def _below(field: str, paths: Iterable[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from everwarm import events as ev
 from everwarm.events import Event, Progress
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request
+from everwarm.wire.stored_items import StoredItem
 
 Chunk = dict[str, Any]
 Error = tuple[int, Chunk, dict[str, str]]
@@ -52,17 +53,27 @@ class Encoder(Protocol):
 class Asked:
     """A parsed body: what is asked, and how the answer is to be sent.
 
-    `previous`: the answer that this one continues. `store`: it may be continued itself; the first
-    `n_own` messages are not carried on. `session`: what the client calls the conversation.
+    `others`: the same request with each further prompt of a list. `stored_input`: what is stored
+    of the request with its answer; None: nothing is. `session`: what the client calls the
+    conversation.
     """
 
     request: Request
     stream: bool
     encoder: Callable[[Head], Encoder]
-    previous: str | None = None
-    store: bool = False
-    n_own: int = 0
+    others: tuple[Request, ...] = ()
+    stored_input: tuple[StoredItem, ...] | None = None
     session: str | None = None
+
+    @property
+    def prompts(self) -> tuple[Request, ...]:
+        """A request for each prompt."""
+        return (self.request, *self.others)
+
+    @property
+    def n_choices(self) -> int:
+        """How many replies are asked for in all."""
+        return len(self.prompts) * self.request.samples
 
 
 @dataclass(frozen=True, slots=True)

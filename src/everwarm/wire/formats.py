@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 
 from everwarm.events import Event, Progress
 from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses, sse
 from everwarm.wire.errors import anthropic_error, openai_error
 from everwarm.wire.format import Asked, Chunk, Error, Format, Head, told
+from everwarm.wire.stored_items import StoredItems
 
 
 class _ChatEncoder:
@@ -55,4 +58,10 @@ def _calling(own: str) -> Callable[[Exception], Error]:
 CHAT = Format("chatcmpl-", _chat, sse.event, sse.DONE, openai_error)
 COMPLETIONS = Format("cmpl-", openai_completions.parse, sse.event, sse.DONE, _calling("prompt"))
 RESPONSES = Format("resp_", openai_responses.parse, sse.named, b"", _calling("input"))
+"""Without stored responses; `responses` makes the one that finds them."""
 MESSAGES = Format("msg_", anthropic.parse, sse.named, b"", anthropic_error)
+
+
+def responses(stored: StoredItems) -> Format:
+    """The format of responses that may refer to stored ones."""
+    return replace(RESPONSES, parse=partial(openai_responses.parse, stored=stored))

@@ -88,7 +88,7 @@ class _Body(Sampled):
     parallel_tool_calls: bool = True
     max_tokens: wb.Count | None = None
     max_completion_tokens: wb.Count | None = None
-    n: Annotated[int, Field(ge=1, le=1)] = 1
+    n: wb.Samples = 1
     modalities: wb.Many[Literal["text"]] = ["text"]
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -157,6 +157,7 @@ def _request(b: _Body, namespace: str) -> Request:
         namespace=namespace,
         history=history_mode(b.everwarm, b.chat_template_kwargs),
         forced_reply=b.everwarm.reply,
+        samples=b.n,
         ignored=bounded((*ignored_in(b), *hosted_in(b.tools))),
     )
 

@@ -1,5 +1,7 @@
 """OpenAI's completions: a text, or token ids, continued as they stand. No messages, no template.
 
+A list of prompts is answered as so many turns (`Asked.others`), `n` replies to each.
+
 What would change the answer is honoured or refused by its path, all else is noted (`fields.py`). A
 refusal never repeats input.
 """
@@ -7,12 +9,14 @@ refusal never repeats input.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field
 
 from everwarm import events as ev
+from everwarm.errors import RequestError
 from everwarm.events import Event, Progress, TokenLogprob, TurnRecord
 from everwarm.request import Request
 from everwarm.wire import body as wb
@@ -26,29 +30,35 @@ from everwarm.wire.sampled import Sampled, sampling_of
 _DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
 
-def _one_prompt(value: object) -> object:
-    """The only prompt of a list that holds one; a list of ids is a prompt itself."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
-        return value[0]
-    if isinstance(value, list) and any(isinstance(v, str | list) for v in value):
-        raise ValueError("one prompt at a time; send a request for each")
+MAX_PROMPTS: Final = 128
+"""In one request. They are answered one after another."""
+
+
+def _prompts_of(value: object) -> object:
+    """One prompt as a list of one; a list of ids is a prompt itself."""
+    if not isinstance(value, list) or not any(isinstance(v, str | list) for v in value):
+        return [value]
+    if len(value) > MAX_PROMPTS:
+        raise ValueError(f"may be at most {MAX_PROMPTS} prompts; send the rest in other requests")
+    if len({type(v) for v in value}) > 1:
+        raise ValueError("must be one text, one list of token ids, or a list of one of both")
     return value
 
 
 _Ids = wb.Many[Annotated[int, Field(ge=0, lt=2**31)]]
-
-_OnlyOne = Annotated[list[str] | list[_Ids], Field(min_length=1, max_length=1)]
+_Prompt = str | _Ids
 
 
 class _Body(Sampled):
     model: Annotated[str, Field(max_length=1024)] | None = None
     prompt: Annotated[
-        str | _Ids, BeforeValidator(_one_prompt, json_schema_input_type=str | _Ids | _OnlyOne)
+        wb.Many[_Prompt],
+        BeforeValidator(_prompts_of, json_schema_input_type=_Prompt | list[str] | list[_Ids]),
     ]
     max_tokens: Annotated[int, Field(ge=0, le=2**53)] = _DEFAULT_MAX_TOKENS
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    n: Annotated[int, Field(ge=1, le=1)] = 1
-    best_of: Annotated[int, Field(ge=1, le=1)] = 1
+    n: wb.Samples = 1
+    best_of: wb.Samples | None = None
     echo: Annotated[Any, Refused("Leave it out: the prompt is yours already.")] = None
     suffix: Annotated[Any, Refused("The model reads from left to right: put it first.")] = None
     stream: bool = False
@@ -61,10 +71,16 @@ class _Body(Sampled):
 def parse(body: bytes, namespace: str = "") -> Asked:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
     b = wb.read(body, _Body, tags=frozenset({"str"}))
+    if b.best_of not in (None, b.n):
+        raise RequestError(
+            "best_of: choosing among more replies than are sent is not supported; ask for n.",
+            param="best_of",
+        )
+    first, *others = (p if isinstance(p, str) else tuple(p) for p in b.prompt)
     request = Request(
         model=b.model,
         messages=(),
-        raw=b.prompt if isinstance(b.prompt, str) else tuple(b.prompt),
+        raw=first,
         sampling=sampling_of(b),
         max_tokens=b.max_tokens,
         stop=tuple(b.stop),
@@ -72,10 +88,15 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         namespace=namespace,
         history=b.everwarm.history,
         forced_reply=b.everwarm.reply,
+        samples=b.n,
         ignored=ignored_in(b),
     )
-    shows_usage = not b.stream or b.stream_options.include_usage
-    return Asked(request, b.stream, partial(Encoder, shows_usage=shows_usage))
+    return Asked(
+        request,
+        b.stream,
+        partial(Encoder, shows_usage=not b.stream or b.stream_options.include_usage),
+        others=tuple(replace(request, raw=prompt) for prompt in others),
+    )
 
 
 class Encoder:

@@ -1,8 +1,9 @@
 """OpenAI's responses: a body becomes a `Request`. The answer is spelled in `responses_stream.py`.
 
 A reply's items (reasoning, message, calls) come back one by one and are joined again to the one
-message that the model wrote. Tools of a `namespace` are flattened; those that OpenAI runs are not
-offered to the model.
+message that the model wrote. An `item_reference` stands for an item of a stored response
+(`stored_items.py`). Tools of a `namespace` are flattened; those that OpenAI runs are not offered to
+the model.
 
 What would change the answer is honoured or refused by its path, all else is noted (`fields.py`). A
 refusal never repeats input.
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, WrapValidator
+from pydantic import BeforeValidator, Field, TypeAdapter, WrapValidator
 
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
@@ -30,6 +31,7 @@ from everwarm.wire.once import Once
 from everwarm.wire.responses_stream import Encoder, turn_of_item
 from everwarm.wire.responses_tools import AnyTool, Named, named_tools
 from everwarm.wire.sealed import Seals
+from everwarm.wire.stored_items import GivenItem, Lookup, StoredItems, stored_input
 
 
 class _InputText(WireObject):
@@ -122,10 +124,17 @@ class _Output(_Item):
     caller: wb.Afterwards = None
 
 
+class _Reference(WireObject):
+    type: Literal["item_reference"]
+    id: wb.NonEmpty
+
+
 _AnyItem = Annotated[
-    _Message | _Reasoning | _Call | _CustomCall | _Output, Field(discriminator="type")
+    _Message | _Reasoning | _Call | _CustomCall | _Output | _Reference, Field(discriminator="type")
 ]
-_Items = wb.Many[Annotated[_AnyItem, WrapValidator(Once())]]
+_OneItem = Annotated[_AnyItem, WrapValidator(Once())]
+_Items = wb.Many[_OneItem]
+_STORED: TypeAdapter[_AnyItem] = TypeAdapter(_OneItem)
 
 
 def _items_of(value: object) -> object:
@@ -133,10 +142,17 @@ def _items_of(value: object) -> object:
         return [{"type": "message", "role": "user", "content": value}]
     if not isinstance(value, list):
         return value
-    return [
-        {"type": "message", **v} if isinstance(v, dict) and "role" in v and "type" not in v else v
-        for v in value
-    ]
+    return [_typed(v) for v in value]
+
+
+def _typed(item: object) -> object:
+    """An item with its type, where the client left it out."""
+    if not isinstance(item, dict) or item.get("type") is not None:
+        return item
+    if "role" in item:
+        return {**item, "type": "message"}
+    is_reference = "id" in item and item.keys() <= {"id", "type"}
+    return {**item, "type": "item_reference"} if is_reference else item
 
 
 _Summary = Annotated[Literal["auto", "concise", "detailed"] | None, Hint()]
@@ -206,14 +222,19 @@ _INCLUDES = frozenset({"message.output_text.logprobs", "reasoning.encrypted_cont
 _TAGS = frozenset(
     {"message", "reasoning", "function_call", "custom_tool_call", "function_call_output"}
     | {"custom_tool_call_output", "input_text", "output_text", "text", "summary_text"}
-    | {"reasoning_text", "refusal", "input_image", "input_file", "input_audio"}
+    | {"item_reference", "reasoning_text", "refusal", "input_image", "input_file", "input_audio"}
     | {"function", "custom", "function_tool", "custom_tool", "namespace_tool", "hosted_tool"}
 )
 
 
-def parse(body: bytes, namespace: str = "") -> Asked:
-    """Read a body. Raises RequestError with the path of the first field that is wrong."""
+def parse(body: bytes, namespace: str = "", stored: StoredItems | None = None) -> Asked:
+    """Read a body. Raises RequestError with the path of the first field that is wrong.
+
+    `stored`: where the responses and items are found that it refers to.
+    """
     b = wb.read(body, _Body, tags=_TAGS)
+    lookup = Lookup(stored, namespace, _STORED.validate_python)
+    given = lookup.conversation(b.previous_response_id, b.input)
     tools, names = named_tools(b.tools)
     choice, named = held.chosen(b.tool_choice)
     check_choice(b.tools, named, forced=choice == "required")
@@ -221,7 +242,7 @@ def parse(body: bytes, namespace: str = "") -> Asked:
     own = (Message("system", (Text(b.instructions),)),) if b.instructions else ()
     request = Request(
         model=b.model,
-        messages=(*own, *_messages(b.input, names)),
+        messages=(*own, *_messages(given, names)),
         tools=tools,
         tool_choice=choice,
         named_tool=next((shown for shown, n in names.items() if n.name == named), named),
@@ -244,8 +265,13 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         summarizes=bool(b.reasoning.summary or b.reasoning.generate_summary),
         seals="reasoning.encrypted_content" in b.include,
     )
-    name = wb.session_name(b.prompt_cache_key)
-    return Asked(request, b.stream, encoder, b.previous_response_id, b.store, len(own), name)
+    return Asked(
+        request,
+        b.stream,
+        encoder,
+        stored_input=stored_input(given) if b.store else None,
+        session=wb.session_name(b.prompt_cache_key),
+    )
 
 
 def _not_included(include: list[str]) -> list[str]:
@@ -279,16 +305,16 @@ def _format_of(b: _Body) -> dict[str, Any]:
     return b.text.format.model_dump(exclude_unset=True, by_alias=True)
 
 
-def _messages(items: list[_AnyItem], names: Mapping[str, Named]) -> list[Message]:
+def _messages(given: list[GivenItem], names: Mapping[str, Named]) -> list[Message]:
     """Items as messages: what one reply was made of is one message again."""
     visible = {(n.namespace, n.name): shown for shown, n in names.items()}
     out: list[Message] = []
     reply, turn, seals = list[Part](), "", Seals()
-    for i, item in enumerate(items):
-        parts = _reply_parts(item, f"input.{i}", visible, seals)
+    for item, path in ((g.read, g.path) for g in given):
+        parts = _reply_parts(item, path, visible, seals)
         if parts is None:
             out += _closed(reply)
-            out.append(_other(item, f"input.{i}"))
+            out.append(_other(item, path))
             reply = []
             continue
         new = turn_of_item(item.id)

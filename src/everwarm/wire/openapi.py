@@ -22,6 +22,7 @@ from everwarm.wire import (
     openai_responses,
     session_files,
     sessions,
+    stored_items,
 )
 
 _EMPTY = ("stop", "undo", "prepare", "compact", "uncompact")
@@ -29,6 +30,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": openai_chat._Body,
     "/v1/completions": openai_completions._Body,
     "/v1/responses": openai_responses._Body,
+    "/v1/responses/{id}/cancel": sessions.EmptyBody,
     "/v1/messages": anthropic._Body,
     "/v1/messages/count_tokens": anthropic._Counted,
     "/api/sessions": sessions.CreateBody,
@@ -59,10 +61,16 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "/web/{path:path}": ("*/*",),
 }
 """What kind an answer may be, where it is not always JSON."""
+_TEXTS = {"type": "array", "items": {"type": "string"}}
 _QUERIES: dict[str, dict[str, Any]] = {
     "/api/sessions": sessions.PageQuery.model_json_schema()["properties"],
     "/api/sessions/{id}": {"branch": {"type": "string"}},
     "/api/sessions/{id}/export": {"format": {"enum": ["json", "markdown"]}},
+    "/v1/responses/{id}": {"include": _TEXTS, "stream": {"const": False}},
+    "/v1/responses/{id}/input_items": {
+        **stored_items.ItemsQuery.model_json_schema()["properties"],
+        "include": _TEXTS,
+    },
     "/api/turns": {"limit": {"type": "integer", "minimum": 1, "maximum": 1000}},
 }
 """What a GET takes behind its question mark."""
@@ -142,9 +150,8 @@ def _operation(route: Route, method: str, body: dict[str, Any] | None) -> dict[s
         }
     }
     if body is not None:
-        may_be_absent = path.startswith("/api/") and not _has_required_fields(path)
         content = {_JSON: {"schema": body}}
-        operation["requestBody"] = {"required": not may_be_absent, "content": content}
+        operation["requestBody"] = {"required": _has_required_fields(path), "content": content}
     names = [("path", n, {"type": "string"}) for n in _VARIABLE.findall(path)]
     names += [("query", n, s) for n, s in _QUERIES.get(path, {}).items() if method == "GET"]
     if names:

@@ -98,7 +98,10 @@ class Encoder:
         return [*closed, chunk]
 
     def fold(self, events: Iterable[Event]) -> Chunk:
-        """The whole response of a turn's events, which end with `Finished`."""
+        """The whole response of a turn's events, which end with `Finished`.
+
+        What `chunks` was given before counts too: behind a stream, there are none left.
+        """
         for event in events:
             self.chunks(event)
         assert self._end is not None, "a turn ends with Finished or an exception"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-from everwarm.server.turn import Live
+from everwarm.server.queue import Live
 
 SIGN_OF_LIFE: Final = b": alive\n\n"
 

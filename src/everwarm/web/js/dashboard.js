@@ -82,6 +82,7 @@ function Figures({ totals }) {
     [seconds(totals.seconds_saved), "of reading saved, at this machine's measured rate"],
     [ratio(totals.reprocess_ratio), "tokens read per new token; 1 is the least"],
     [ratio(totals.cache_ratio), "tokens read per token never seen; 1 is the least"],
+    [count(totals.again), "tokens read again, beyond what was new"],
     [count(totals.turns), "turns since the start"],
   ];
   return html`<div class="figures">${figures.map(([n, what]) => html`<div key=${what}><strong class="num">${n}</strong><span>${what}</span></div>`)}</div>`;

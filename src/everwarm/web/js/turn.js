@@ -21,12 +21,13 @@ const PHASES = [
   ["commit_s", "File the state"],
 ];
 
-/** `99.8% warm · 212 new of 101,334 · 0.5 s` */
+/** `99.8% warm · 212 new of 101,334 · 0.5 s`, with `40 again` where more was read than was new. */
 export function summary(turn) {
   const warm = turn.cached_tokens / Math.max(turn.prompt_tokens, 1);
   const first = turn.cached_tokens ? `${percent(warm)} warm` : "cold";
   const read = `${count(turn.prefilled_tokens)} ${turn.miss ? "read" : "new"} of ${count(turn.prompt_tokens)}`;
-  return [first, read, turn.ttft_s === null ? "no token" : seconds(turn.ttft_s)].join(" · ");
+  const again = turn.again ? `${count(turn.again)} again` : "";
+  return [first, read, again, turn.ttft_s === null ? "no token" : seconds(turn.ttft_s)].filter(Boolean).join(" · ");
 }
 
 /** Whether something was lost: what opens a reply may have to be read once more beside that. */
@@ -69,6 +70,8 @@ export function Record({ turn }) {
     ["Warm", `${count(turn.cached_tokens)} from ${FROM[turn.cached_from] ?? turn.cached_from}`],
     ["Read", plural(turn.prefilled_tokens, "token")],
     ["New in the conversation", plural(turn.new_tokens, "token")],
+    ["Read again", plural(turn.again ?? 0, "token")],
+    ...(turn.sticky_reminders ? [["Reminders kept", `in ${plural(turn.sticky_reminders, "message")}; the client took them out`]] : []),
     ["Reply", `${plural(turn.completion_tokens, "token")}${turn.reasoning_tokens ? `, ${count(turn.reasoning_tokens)} of reasoning` : ""}`],
     ["First token after", seconds(turn.ttft_s ?? NaN)],
     ["Speed", Number.isFinite(rate) && rate > 0 ? `${rate.toFixed(1)} tokens/s` : "–"],

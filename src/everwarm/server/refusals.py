@@ -1,0 +1,103 @@
+"""One log line for each request that is refused, and never more than a log can bear.
+
+    refused=400 method=POST path=/v1/messages param=top_k code=- client=opencode
+
+What a client chose is cut and spelled in plain letters; nothing of a body is here, and no message.
+A client that asks in a loop is told of a few times a minute; the next line says how many were left
+out.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from everwarm.prompt.verbatim import Bounded
+
+log = logging.getLogger("everwarm.refused")
+_FAULT: Final = "everwarm.fault"
+"""In a request's scope: the error that it is answered with."""
+CANCELLED: Final = 499
+MINUTE_S: Final = 60.0
+SAME_A_MINUTE: Final = 5
+ALL_A_MINUTE: Final = 60
+_MOST_CHARS: Final = 96
+_ODD = re.compile(r"[^A-Za-z0-9/_.:\[\]-]")
+_PRODUCT = re.compile(r"[A-Za-z0-9._-]{1,40}")
+
+
+def client_of(user_agent: str) -> str | None:
+    """The program that asks, by the first word of what it says of itself."""
+    found = _PRODUCT.match(user_agent)
+    return found[0] if found else None
+
+
+def blame(scope: Any, error: Exception) -> None:
+    """Note what a request is about to be refused for, so that its line can name it."""
+    scope[_FAULT] = error
+
+
+class Refusals:
+    """Writes the lines. Lives on the event loop."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._left_out = 0
+        self._all = _Allowance(ALL_A_MINUTE)
+        self._same: Bounded[str, _Allowance] = Bounded(256)
+
+    def note(self, scope: Any, status: int) -> None:
+        """Write one answer down that says no; one that nobody waits for is none."""
+        if status < 400 or status == CANCELLED:
+            return
+        line, now = _line(scope, status), self._clock()
+        same = self._same.use(line)
+        if same is None:
+            self._same.put(line, same := _Allowance(SAME_A_MINUTE))
+        if not (same.takes(now) and self._all.takes(now)):
+            self._left_out += 1
+            return
+        more = f" left_out={self._left_out}" if self._left_out else ""
+        self._left_out = 0
+        log.warning("%s%s", line, more)
+
+
+class _Allowance:
+    """So many a minute: `n` at once, and one more for each part of a minute that passes."""
+
+    def __init__(self, n: int) -> None:
+        self._most, self._left, self._at = n, float(n), 0.0
+
+    def takes(self, now: float) -> bool:
+        """Whether one more may be; it is taken."""
+        grown = (now - self._at) * self._most / MINUTE_S
+        self._left, self._at = min(float(self._most), self._left + max(0.0, grown)), now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+def _line(scope: Any, status: int) -> str:
+    error = scope.get(_FAULT)
+    facts = {
+        "refused": str(status),
+        "method": scope["method"],
+        "path": scope["path"],
+        "param": getattr(error, "param", None),
+        "code": getattr(error, "code", None),
+        "client": client_of(_header(scope["headers"], b"user-agent")),
+    }
+    return " ".join(f"{k}={_plain(v)}" for k, v in facts.items())
+
+
+def _plain(value: str | None) -> str:
+    """A value on one line, in plain letters, cut; `-` for none."""
+    return _ODD.sub("?", value[:_MOST_CHARS]) if value else "-"
+
+
+def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
+    return next((v.decode("latin-1") for k, v in headers if k == name), "")
