@@ -12,7 +12,7 @@ In any doubt the whole template is rendered. Not here: the cache, the model, any
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -42,6 +42,7 @@ from everwarm.prompt.proof import prove
 from everwarm.prompt.quote import quotes_of
 from everwarm.prompt.reminders import Reminders
 from everwarm.prompt.samples import Replies
+from everwarm.prompt.seen import SeenContents
 from everwarm.prompt.shape import shows_name, tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
 from everwarm.prompt.thinking import markers_of
@@ -90,7 +91,7 @@ class Renderer:
         self._reminders = Reminders(store)
         self._chains = Chains(self._head, self._replies, self._reminders, splicer.habits)
         self._prompts: Bounded[object, tuple[Record, Prompt]] = Bounded(64)
-        self._known: Bounded[MessageId, Counter[bytes]] = Bounded(_CONVERSATIONS)
+        self._seen = SeenContents(_CONVERSATIONS)
         self._asked = Histories()
         self._answered: deque[Before] = deque(maxlen=64)
         self._times: Bounded[MessageId, datetime] = Bounded(_CONVERSATIONS)
@@ -141,12 +142,11 @@ class Renderer:
                 prompt, tokens=record.tokens, new_tokens=0, reminded=len(history.reminded),
                 messages=history.messages,
             )  # fmt: skip
-        built = self._builder.build(
-            history, frame, self._seen(history), verbatim=mode != "template"
-        )
+        seen = self._seen.in_history(history, lambda end: reply_key(end) in self._records)
+        built = self._builder.build(history, frame, seen, verbatim=mode != "template")
         if self.length is not None:
             self.length.check_made(built.record.end)  # nothing is remembered of what is refused
-        self._note(history.key, history.contents)
+        self._seen.note(history.key, history.contents)
         self._note_reminders(request, history)
         prompt = Prompt(
             built.record.tokens,
@@ -186,7 +186,7 @@ class Renderer:
         )  # fmt: skip
         self._replies.add(history.namespace, history.thread, said)
         self._replies.place(history.thread, place, own, said)
-        self._note(history.key, (*history.contents, content))
+        self._seen.note(history.key, (*history.contents, content))
         self._answered.append(Before(history, reply, frame.tools or [], grown))
         self._keep(asked, Standing(own, place, built.base, built.base_end, grown, said))
 
@@ -198,7 +198,7 @@ class Renderer:
         for asked in self._asked:
             if asked.history.thread in threads:
                 self._asked.drop(asked.history.head)
-                self._known.pop(asked.history.key, None)
+                self._seen.forget(asked.history.key)
                 for end in asked.history.ids:
                     self._records.drop(end)
                     self._records.drop(reply_key(end))
@@ -308,21 +308,6 @@ class Renderer:
             known = now
             self._times.put(history.thread, known)
         return known
-
-    def _seen(self, history: History) -> list[bool]:
-        """Whether each message was in the conversation before. Said again is new again."""
-        known, counts = self._known.use(history.key) or Counter(), Counter[bytes]()
-        seen = []
-        for content, end in zip(history.contents, history.ids[1:], strict=True):
-            counts[content] += 1
-            ours = reply_key(end) in self._records
-            seen.append(bool(content) and (counts[content] <= known[content] or ours))
-        return seen
-
-    def _note(self, key: MessageId, contents: Sequence[bytes]) -> None:
-        """Keep what the conversation holds: for each content the most times it stood there."""
-        known = self._known.use(key)
-        self._known.put(key, (known or Counter()) | Counter(contents))
 
     def may_think(self, prompt: Prompt) -> bool:
         """Whether a reply may open reasoning itself: the prompt neither opened nor closed any."""
