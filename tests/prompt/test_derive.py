@@ -81,7 +81,7 @@ def written(codec: Writing, message: Mapping[str, Any]) -> str | None:
     asked, text = (t[t.rindex("the question") + 12 :] for t in (asked, text))
     think = derived(codec).reasoning
     if think:
-        asked = asked.rstrip().removesuffix(think[0])
+        asked = asked.rstrip().removesuffix(think[1]).rstrip().removesuffix(think[0])
     n = next((i for i, (a, b) in enumerate(zip(asked, text, strict=False)) if a != b), len(asked))
     n = max(0, min(n, len(text)))
     opened = text.rfind("<", 0, n)

@@ -46,6 +46,18 @@ def caches() -> dict[str, Cache]:
     return {name: new(name) for name in ORACLES}
 
 
+@pytest.mark.parametrize("more", [" One more.", "\n\nOne more.", "s", "."])
+def test_a_longer_last_message_is_read_from_where_it_grew(plain: TextCodec, more: str) -> None:
+    renderer, held = Renderer(plain), caches()
+    asked = [user("hello"), said("hi"), user(LONG)]
+    first = Talk(renderer, plain, messages=asked).ask()
+    grown = Talk(renderer, plain, messages=[*asked[:2], user(LONG + more)]).ask()
+    added = len(grown.tokens) - len(first.tokens)
+    for family, cache in held.items():
+        read(cache, first)
+        assert read(cache, grown) <= added + NEAR_END + 1, family
+
+
 def test_a_prompt_asked_again_is_read_from_next_to_its_end(any_codec: TextCodec) -> None:
     renderer, held = Renderer(any_codec), caches()
     for name, messages in TALKS.items():

@@ -273,11 +273,12 @@ def test_marks_stand_before_special_tokens(plain: TextCodec) -> None:
     first = renderer.prompt(ask(*head))
     _, message = reply(plain, renderer, first, "hi there")
     second = renderer.prompt(ask(*head, message, user("end")))
-    (start,) = plain.encode("<|im_start|>")
+    (start,), (end,) = plain.encode("<|im_start|>"), plain.encode("<|im_end|>")
     for prompt in (first, second):
         places = [m.at for m in prompt.marks]
         assert places == sorted(set(places))
-        assert all(prompt.tokens[at] == start for at in places)
+        assert all(prompt.tokens[m.at] == start for m in prompt.marks if m.kind != "prompt")
+        assert all(prompt.tokens[m.at + 1] == end for m in prompt.marks if m.kind == "prompt")
     assert [m.kind for m in second.marks] == ["system", "prompt", "user", "prompt"]
     last = next(m.at for m in second.marks if m.kind == "user")
     assert plain.decode(second.tokens[last:]).startswith("<|im_start|>user\nend<|im_end|>")
@@ -300,10 +301,11 @@ def test_a_result_that_is_written_as_json_is_counted(codec: Callable[[str], Text
 def test_each_system_message_of_the_head_has_a_mark(plain: TextCodec) -> None:
     head = (system("You are brief."), system("You can swim."), system("It is Monday."))
     prompt = Renderer(plain).prompt(Request(None, (*head, user("Who are you?"))))
-    (start,) = plain.encode("<|im_start|>")
+    (start,), (end,) = plain.encode("<|im_start|>"), plain.encode("<|im_end|>")
     begins = [i for i, t in enumerate(prompt.tokens) if t == start]
+    inside = max(i for i, t in enumerate(prompt.tokens) if t == end) - 1
     assert [(m.at, m.kind) for m in prompt.marks] == [
-        (begins[1], "user"), (begins[2], "user"), (begins[3], "system"), (begins[4], "prompt"),
+        (begins[1], "user"), (begins[2], "user"), (begins[3], "system"), (inside, "prompt"),
     ]  # fmt: skip
 
 

@@ -62,6 +62,9 @@ def fault(place: Place) -> str:
         except NotFound:
             seen.add("honoured")  # it names what is not kept here
         except RequestError as e:
+            if e.code == "previous_response_not_found":
+                seen.add("honoured")
+                continue
             told = e.param or ""
             if e.code == "previous_response_not_found":
                 seen.add("honoured")  # so does this
@@ -114,6 +117,7 @@ IDLE = {
     "messages[].content[].signature": "read where it is a seal of ours (test_sealed.py)",
     "messages[].content[].data": "read where it is a seal of ours",
     "input[].encrypted_content": "read where it is a seal of ours",
+    "previous_response_id": "read where that response is kept",
     "input[].id": "read where it is ours: which items are one reply's",
     "input[].namespace": "read where such a tool is offered",
 }

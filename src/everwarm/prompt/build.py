@@ -14,7 +14,7 @@ from everwarm.prompt.chain import History
 from everwarm.prompt.pieces import Encoded, Pieces
 from everwarm.prompt.proof import Proof
 from everwarm.prompt.samples import Replies
-from everwarm.prompt.spans import Span, marks_of, spans_of
+from everwarm.prompt.spans import Span, inside_last, marks_of, spans_of
 from everwarm.prompt.splice import Frame, Splicer, shared_length
 from everwarm.prompt.verbatim import Bounded, Path, Record, Records
 from everwarm.replies import Reply
@@ -185,7 +185,8 @@ class Builder:
         token_at = partial(self._pieces.token_at, encoded)
         spans = spans_of(messages, draft.k + 1, encoded, base.end, end, token_at)
         stop = base.end + len(encoded.tokens)
-        marks = marks_of(messages, spans, None if end is None else base.end + end, stop)
+        inside = inside_last(messages, spans, encoded, base.end)
+        marks = marks_of(messages, spans, None if end is None else base.end + end, stop, inside)
         return base.extend(encoded.tokens, marks), spans, encoded
 
     def _unsaid(self, text: str, record: Record) -> str:

@@ -86,7 +86,7 @@ class ReplyParser:
 
     @property
     def message(self) -> Message:
-        """The reply so far; a call that is not finished yet belongs to it as far as it came."""
+        """The reply so far, as far as it was told: a call belongs to it once it is complete."""
         return self._draft.message
 
     @property

@@ -22,11 +22,13 @@ NEAR_END = 8
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Message `index` stands in tokens [start, end)."""
+    """Message `index` stands in tokens [start, end). `text_end`: the character of the encoded text
+    at which what it says ends."""
 
     index: int
     start: int
     end: int
+    text_end: int = 0
 
 
 def spans_of(
@@ -44,7 +46,7 @@ def spans_of(
     """
     text, starts = encoded.text, encoded.starts
     asked = {*_users(messages), _first(messages), len(messages) - 1} if token_at else set[int]()
-    found: list[tuple[int, int]] = []
+    found: list[tuple[int, int, int]] = []
     at, piece = 0, 0
     for i in range(first, len(messages)):
         content = messages[i].text.strip()
@@ -63,10 +65,10 @@ def spans_of(
         if snapped is None and token_at and i in asked:
             snapped = token_at(here)
         if snapped is not None:
-            found.append((i, base + snapped))
+            found.append((i, base + snapped, at))
     last = base + (end if end is not None else starts[-1][1] if starts else 0)
-    stops = [a for _, a in found[1:]] + [max(last, found[-1][1])] if found else []
-    return [Span(i, a, b) for (i, a), b in zip(found, stops, strict=True)]
+    stops = [a for _, a, _ in found[1:]] + [max(last, found[-1][1])] if found else []
+    return [Span(i, a, b, text) for (i, a, text), b in zip(found, stops, strict=True)]
 
 
 def _find(content: str, text: str, at: int, specials: Sequence[tuple[int, int]]) -> int:
@@ -86,12 +88,32 @@ def _is_part(here: int, size: int, specials: Sequence[tuple[int, int]], n: int) 
     return n < len(specials) and specials[n][0] == here and here + size < specials[n][1]
 
 
+def inside_last(
+    messages: Sequence[Message], spans: Sequence[Span], encoded: Encoded, base: int
+) -> int | None:
+    """The place before the last token of what the last message says, if a special token ends it.
+
+    A client that asks again with a longer last message leaves the prompt there: the last token of
+    a text may join what follows it.
+    """
+    if not spans or spans[-1].index != len(messages) - 1:
+        return None
+    n = bisect_left(encoded.starts, (spans[-1].text_end, 0))
+    inside = base + encoded.starts[n][1] - 1 if n < len(encoded.starts) else 0
+    return inside if inside > spans[-1].start else None
+
+
 def marks_of(
-    messages: Sequence[Message], spans: Sequence[Span], end: int | None, stop: int
+    messages: Sequence[Message],
+    spans: Sequence[Span],
+    end: int | None,
+    stop: int,
+    inside: int | None = None,
 ) -> list[Mark]:
     """Positions worth coming back to in a prompt of `stop` tokens.
 
-    `end`: where the messages end, before the scaffold; None: that is not known.
+    `end`: where the messages end, before the scaffold; None: that is not known. `inside`: see
+    `inside_last`.
     """
     first, users = _first(messages), _users(messages)
     marks: dict[int, Mark] = {}
@@ -103,7 +125,7 @@ def marks_of(
             marks[s.start] = Mark(s.start, "user")
         if s.index == first:
             marks[s.start] = Mark(s.start, "system")
-    for at in ends_of(end, stop):
+    for at in ends_of(end, stop, inside):
         marks.setdefault(at, Mark(at, "prompt"))
     return sorted((m for m in marks.values() if m.at > 0), key=lambda m: m.at)
 
@@ -116,14 +138,17 @@ def _users(messages: Sequence[Message]) -> list[int]:
     return [i for i, m in enumerate(messages) if m.role == "user"][-_USERS:]
 
 
-def ends_of(end: int | None, stop: int) -> list[int]:
+def ends_of(end: int | None, stop: int, inside: int | None = None) -> list[int]:
     """Where to come back to when a prompt of `stop` tokens is asked again.
 
+        messag ^ es, their end and scaffold: NEAR_END tokens   a longer last message, too
         messages ^ scaffold of at most NEAR_END tokens
         messages ^ longer scaffold …………………… ^ last token      another scaffold may follow the first
         messages, and no scaffold ………………… ^ last token
 
     A prefill reads the last token by itself, so that the place before it costs no border.
     """
+    if inside is not None and stop - inside <= NEAR_END:
+        return [inside]
     ends = [] if end is None else [end]
     return ends if ends and stop - ends[0] <= NEAR_END else [*ends, stop - 1]
