@@ -19,6 +19,7 @@ from terminal import Terminal, terminal
 
 THOUGHT = "<think>Let me think.</think>"
 LONG = "word " * 4000
+PROPOSED = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
 
 
 def seed(home: Path, project: Path, key: str) -> None:
@@ -46,9 +47,7 @@ class ClaudeSession:
             self._say(shown, "Look it up.", self._searches(), "It is not known.")
             self._stop(shown, "Tell me all about it.")
             self._say(shown, "Tell me all about it.", [f"{THOUGHT}That was all."], "That was all.")
-            shown.press("BTab")
-            shown.press("BTab")
-            shown.wait(lambda s: "plan mode on" in s, "in plan mode")
+            self._plan(shown)
             self._say(shown, "Plan it.", [f"{THOUGHT}There is no need."], "There is no need.")
         with self._started("--continue") as shown:
             self._say(shown, "What was it like?", [f"{THOUGHT}It is deep."], "It is deep.")
@@ -70,13 +69,25 @@ class ClaudeSession:
         def answered(screen: str) -> bool:
             asked = screen.rstrip()[-400:]
             if "Esc to cancel" in asked:
-                if "❯ No" in asked:  # where nothing checks what a tool does, it proposes No
+                if PROPOSED + " No" in asked:  # where nothing checks what a tool does
                     shown.press("Down")
                 shown.press("Enter")
                 time.sleep(3)  # or the next question is answered unread
             return expected in screen and not self.said.replies
 
         shown.wait(answered, f"answered with {expected!r}")
+
+    def _plan(self, shown: Terminal) -> None:
+        """One mode after the other, until it is plan mode."""
+
+        def planning(screen: str) -> bool:
+            if "plan mode on" in screen:
+                return True
+            shown.press("BTab")
+            time.sleep(3)
+            return False
+
+        shown.wait(planning, "in plan mode")
 
     def _stop(self, shown: Terminal, text: str) -> None:
         self.said.replies = [f"{THOUGHT}{LONG}"]
