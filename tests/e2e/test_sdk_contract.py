@@ -80,7 +80,12 @@ def test_a_call_s_deltas_are_as_the_sdk_joins_them(client: OpenAI) -> None:
     assert [d.index for d in deltas if d.id] == [0, 1]
     assert all(d.function and d.function.name == "look" for d in deltas if d.id)
     assert not any(d.function and d.function.name for d in deltas if not d.id)
-    assert len([d for d in deltas if d.index == 0]) > 2  # arguments come as they are written
+    assert "".join(_arguments(deltas, 0)) == '{"at": "lake"}'
+    assert "".join(_arguments(deltas, 1)) == '{"at": "hill"}'
+
+
+def _arguments(deltas: list[Any], index: int) -> list[str]:
+    return [d.function.arguments or "" for d in deltas if d.index == index and d.function]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -15,6 +15,7 @@ import zoo
 from injected import Fatal, Fault, ask, engine_of
 from turns import marks_of, words
 
+from everwarm.cache.tier import WRITE_SHARE
 from everwarm.engine.model import LoadedModel, load_model
 from everwarm.engine.state import bytes_at
 from everwarm.engine.thread import EngineThread
@@ -220,7 +221,8 @@ def test_a_large_job_begins_although_small_ones_keep_coming(
 ) -> None:
     small, large = 40, 400
     room = bytes_at(loaded.model, 32)
-    engine = engine_of(loaded, fault, tmp_path, budget=room(large + 40))
+    budget = room(large + 40) * WRITE_SHARE // (WRITE_SHARE - 1) + WRITE_SHARE  # and the disk's
+    engine = engine_of(loaded, fault, tmp_path, budget=budget)
     order: queue.SimpleQueue[str] = queue.SimpleQueue()
     ended: queue.SimpleQueue[str] = queue.SimpleQueue()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -11,7 +12,7 @@ from asgi import Scripted, ask
 from sample_turns import FULL
 
 from everwarm.config import Settings
-from everwarm.errors import TooLong
+from everwarm.errors import EverwarmError, TooLong
 from everwarm.events import Event
 from everwarm.server.answer import Answer, CountTokens
 from everwarm.server.bodies import Bodies
@@ -164,3 +165,23 @@ def test_a_header_that_says_neither_is_refused_by_name(lines: list[str]) -> None
     assert answered.json["error"]["param"] == "x-everwarm-sticky-reminders"
     (line,) = lines
     assert "param=x-everwarm-sticky-reminders" in line
+
+
+def test_a_refusal_keeps_nothing_of_what_was_sent() -> None:
+    guard, _ = app()
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for path in ("/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens"):
+            for body in (
+                b"[" * 1000,
+                {"messages": 0},
+                {"messages": [{"role": "user", "content": "x"}]},
+            ):
+                ask(guard, path, body, headers=AGENT)
+        kept = [o for o in gc.get_objects() if isinstance(o, EverwarmError)]
+        assert not kept, "a cycle holds an error, whose frames hold the body"
+    finally:
+        if was_enabled:
+            gc.enable()

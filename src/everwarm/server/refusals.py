@@ -19,7 +19,7 @@ from everwarm.prompt.verbatim import Bounded
 
 log = logging.getLogger("everwarm.refused")
 _FAULT: Final = "everwarm.fault"
-"""In a request's scope: the error that it is answered with."""
+"""In a request's scope: the parameter and the code of the error that it is answered with."""
 CANCELLED: Final = 499
 MINUTE_S: Final = 60.0
 SAME_A_MINUTE: Final = 5
@@ -36,8 +36,11 @@ def client_of(user_agent: str) -> str | None:
 
 
 def blame(scope: Any, error: Exception) -> None:
-    """Note what a request is about to be refused for, so that its line can name it."""
-    scope[_FAULT] = error
+    """Note what a request is about to be refused for, so that its line can name it.
+
+    Not the error itself: its frames hold the scope, and all that the request sent.
+    """
+    scope[_FAULT] = getattr(error, "param", None), getattr(error, "code", None)
 
 
 class Refusals:
@@ -82,13 +85,13 @@ class _Allowance:
 
 
 def _line(scope: Any, status: int) -> str:
-    error = scope.get(_FAULT)
+    param, code = scope.get(_FAULT, (None, None))
     facts = {
         "refused": str(status),
         "method": scope["method"],
         "path": scope["path"],
-        "param": getattr(error, "param", None),
-        "code": getattr(error, "code", None),
+        "param": param,
+        "code": code,
         "client": client_of(_header(scope["headers"], b"user-agent")),
     }
     return " ".join(f"{k}={_plain(v)}" for k, v in facts.items())
