@@ -54,7 +54,7 @@ def test_a_model_for_which_all_holds_has_no_limits(
 ) -> None:
     said = told(codec(PROVED["drops_reasoning"]), headers)["everwarm"]
     assert said == {
-        "dialect": "json_tools",
+        "dialect": "derived",
         "proved": list(KINDS),
         "not_proved": {},
         "limits": [],
