@@ -279,7 +279,7 @@ class OracleRun:
         self.prefilled = 0
         self.reply: list[int] = []
         self.over = False
-        self._steps = self._work()
+        self._steps: Generator[None] | None = None
 
     @property
     def is_reading(self) -> bool:
@@ -297,6 +297,7 @@ class OracleRun:
         try:
             if self.lease is None or self.lease.restoring is not None:
                 return self._take_up()
+            self._steps = self._steps or self._work()
             if next(self._steps, "end") == "end":
                 self._finish()
         except EngineError:
@@ -322,9 +323,13 @@ class OracleRun:
         return arrived != "coming"
 
     def close(self) -> None:
-        """Do no more, and hold nothing."""
+        """Do no more, and hold nothing.
+
+        Only a generator that has begun is closed: Python 3.13.0 never frees what another one holds.
+        """
         self.over = True
-        self._steps.close()
+        if self._steps is not None:
+            self._steps.close()
 
     def cancel(self) -> None:
         """End the job now; what it has read is filed."""

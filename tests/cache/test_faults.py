@@ -173,4 +173,4 @@ class LeavesItAtAnError(Cache):
 def test_the_machine_finds_in_the_cache(cache: type[Cache], family: str, what: str) -> None:
     faulty = type("Faulty", (Conversations,), {"families": (family,), "cache": cache})
     with pytest.raises(AssertionError, match=what):
-        explore(faulty, 20_000)
+        explore(faulty, 150_000)
