@@ -31,7 +31,7 @@ import shapes  # isort: skip  (chooses the BLAS before mlx)
 import mlx.core as mx
 from long_context import server
 
-from everwarm.bench.client import ChatClient
+from everwarm.client import ChatClient
 from everwarm.config import Settings
 from everwarm.models import ensure_default
 

@@ -20,9 +20,9 @@ import everwarm.engine  # isort: skip  # noqa: F401  (chooses the BLAS before ml
 import mlx.core as mx
 import numpy as np
 
-from everwarm.cache.blob import Array, Layer, Record
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.health import Limits
+from everwarm.cache.disk.blob import Array, Layer, Record
+from everwarm.cache.disk.health import Limits
+from everwarm.cache.disk.store import DiskStore
 from everwarm.cache.identity import Trail
 from everwarm.engine.model import load_model
 from everwarm.engine.state import State

@@ -21,9 +21,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from everwarm.cache.blob import Array, Layer, Record, encode
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.health import GB, Limits
+from everwarm.cache.disk.blob import Array, Layer, Record, encode
+from everwarm.cache.disk.health import GB, Limits
+from everwarm.cache.disk.store import DiskStore
 from everwarm.cache.identity import Trail
 from everwarm.tokens import tokens_of
 

@@ -20,12 +20,12 @@ from typing import Any
 
 from disk import MODEL, drop_from_page_cache
 
-from everwarm.cache.blob import Array, Layer, Record
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.health import GB, Limits
+from everwarm.cache.disk.blob import Array, Layer, Record
+from everwarm.cache.disk.health import GB, Limits
+from everwarm.cache.disk.restoring import AHEAD
+from everwarm.cache.disk.shelf import ranges
+from everwarm.cache.disk.store import DiskStore
 from everwarm.cache.identity import Trail
-from everwarm.cache.restoring import AHEAD
-from everwarm.cache.shelf import ranges
 from everwarm.tokens import tokens_of
 
 TURN = 376

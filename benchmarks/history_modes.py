@@ -20,9 +20,9 @@ import shapes
 from long_context import server
 from replay_model import make_model
 
-from everwarm.bench.client import ChatClient
-from everwarm.bench.conversation import WORDS
+from everwarm.client import ChatClient
 from everwarm.config import Settings
+from everwarm.lab.conversation import WORDS
 from everwarm.models import ensure_default
 
 USER_TURNS, CALLS = 4, 5

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from everwarm.bench.client import ChatClient, Reply
+from everwarm.client import ChatClient, Reply
 from everwarm.errors import EverwarmError
 
 LONGEST = 24

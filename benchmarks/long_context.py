@@ -30,7 +30,7 @@ import mlx.core as mx
 import mlx_lm
 from mlx_lm.models.cache import make_prompt_cache
 
-from everwarm.bench.client import ChatClient
+from everwarm.client import ChatClient
 from everwarm.config import Settings
 from everwarm.engine import layers
 from everwarm.models import ensure_default

@@ -20,7 +20,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from everwarm.cache.files import OsFiles
+from everwarm.cache.disk.files import OsFiles
 from everwarm.config import Settings
 from everwarm.engine.model import load_model
 from everwarm.engine.parts import Parts, open_parts

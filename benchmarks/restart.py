@@ -24,7 +24,7 @@ from typing import Any
 import shapes  # isort: skip  (chooses the BLAS before mlx)
 import mlx.core as mx
 
-from everwarm.bench.client import ChatClient
+from everwarm.client import ChatClient
 from everwarm.config import Settings
 from everwarm.models import ensure_default
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import everwarm.engine  # isort: skip  # noqa: F401  (chooses the BLAS before mlx)
-from everwarm.bench.conversation import TOOLS, conversation, question
 from everwarm.engine.shapes import SHAPES, TEMPLATE, make_model
+from everwarm.lab.conversation import TOOLS, conversation, question
 
 __all__ = ["SHAPES", "TEMPLATE", "TOOLS", "conversation", "make_model", "no_convert", "question"]
 

@@ -29,8 +29,8 @@ from hypothesis.stateful import (
 )
 
 from everwarm.cache.cache import Cache, Lease
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.cache.evict import candidates
-from everwarm.cache.tier import DiskTier
 from everwarm.cache.tree import Holder, Node
 from everwarm.errors import EngineError, RequestError
 from everwarm.testing import ORACLES, RESERVE, Kind, OracleRun, OracleState, Trap, reply_to

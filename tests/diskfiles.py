@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from everwarm.cache.files import OsFiles
+from everwarm.cache.disk.files import OsFiles
 
 CODES = {errno.ENOSPC: 13, errno.EROFS: 8, errno.EIO: 10, errno.EDQUOT: 13}
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
 
-from everwarm.cache import blob
-from everwarm.cache.blob import Blob, Layer, Record
-from everwarm.cache.health import DiskStats
-from everwarm.cache.index import Stored
-from everwarm.cache.join import Joined
-from everwarm.cache.shelf import Shelf
+from everwarm.cache.disk import blob
+from everwarm.cache.disk.blob import Blob, Layer, Record
+from everwarm.cache.disk.health import DiskStats
+from everwarm.cache.disk.index import Stored
+from everwarm.cache.disk.join import Joined
+from everwarm.cache.disk.shelf import Shelf
 from everwarm.errors import CacheFault
 from everwarm.job import Path
 

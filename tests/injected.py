@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from everwarm.cache.cache import Cache
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.tier import DiskTier
+from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.engine import layers
 from everwarm.engine.model import LoadedModel
 from everwarm.engine.parts import Parts

@@ -8,12 +8,11 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from everwarm.cache import blob
-from everwarm.cache.blob import Array, Blob, Layer, Record, arrays_of
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.health import GB, Limits
+from everwarm.cache.disk.blob import Array, Blob, Layer, Record, arrays_of
+from everwarm.cache.disk.health import GB, Limits
+from everwarm.cache.disk.index import Stored
+from everwarm.cache.disk.store import DiskStore, blob
 from everwarm.cache.identity import Trail
-from everwarm.cache.index import Stored
 from everwarm.errors import CacheFault
 from everwarm.tokens import Tokens, tokens_of
 

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-VENDOR = Path(__file__).parent.parent / "src/everwarm/web/vendor"
+VENDOR = Path(__file__).parent.parent / "src/everwarm/chat/web/vendor"
 
 
 def fetch(name: str, version: str, folder: Path) -> tarfile.TarFile:

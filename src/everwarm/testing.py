@@ -19,8 +19,8 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
-from everwarm.cache.blob import Array, Layer
 from everwarm.cache.cache import Cache, Lease
+from everwarm.cache.disk.blob import Array, Layer
 from everwarm.cache.sequence import Sequence
 from everwarm.cache.store import Bytes
 from everwarm.errors import EngineError

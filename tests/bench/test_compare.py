@@ -11,14 +11,14 @@ import zoo
 from bench.fake_server import FakeServer
 from typer.testing import CliRunner
 
-from everwarm.bench import compare
-from everwarm.bench.client import ChatClient
-from everwarm.bench.compare import CompareRun, Plan, new_result, summary
-from everwarm.bench.result import Result
 from everwarm.cli import app
 from everwarm.cli.child import running_server
-from everwarm.cli.compare import named
+from everwarm.client import ChatClient
 from everwarm.errors import ConfigError
+from everwarm.lab import compare
+from everwarm.lab.commands.compare_command import named
+from everwarm.lab.compare import CompareRun, Plan, new_result, summary
+from everwarm.lab.result import Result
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from everwarm.bench.client import ChatClient
-from everwarm.bench.recorded import Call, Said, exchanges
-from everwarm.bench.replay import FailedRequest, Read, apart, replay, sums, worst
-from everwarm.cli.replay import run
+from everwarm.client import ChatClient
 from everwarm.errors import ConfigError
+from everwarm.lab.commands.replay_command import run
+from everwarm.lab.recorded import Call, Said, exchanges
+from everwarm.lab.replay import FailedRequest, Read, apart, replay, sums, worst
 
 RECORD = {
     "prompt_tokens": 9, "new_tokens": 2, "unseen_tokens": 3, "prefilled_tokens": 4,

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from bench.fake_server import FakeServer
 
-from everwarm.bench import plots, report, turns_report
-from everwarm.bench.client import ChatClient
-from everwarm.bench.machine import machine, sentence, versions
-from everwarm.bench.report import Report, Table
-from everwarm.bench.result import Result
-from everwarm.bench.turns import Plan, TurnsRun, new_result, summary
+from everwarm.client import ChatClient
+from everwarm.lab import plots, report, turns_report
+from everwarm.lab.machine import machine, sentence, versions
+from everwarm.lab.report import Report, Table
+from everwarm.lab.result import Result
+from everwarm.lab.turns import Plan, TurnsRun, new_result, summary
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ import pytest
 from bench.fake_server import FakeServer
 from typer.testing import CliRunner
 
-from everwarm.bench import session_report
-from everwarm.bench.client import ChatClient
-from everwarm.bench.result import Result, load, refuse_to_lose
-from everwarm.bench.session import Plan, SessionRun, new_result
 from everwarm.cli import app
+from everwarm.client import ChatClient
 from everwarm.engine.shapes import make_model
 from everwarm.errors import ConfigError, EngineError
+from everwarm.lab import session_report
+from everwarm.lab.result import Result, load, refuse_to_lose
+from everwarm.lab.session import Plan, SessionRun, new_result
 
 
 def hold(model: Path, out: Path, *flags: str) -> dict[str, Any]:

@@ -14,10 +14,13 @@ from bench.fake_server import FakeServer
 from serving import save_talker
 from typer.testing import CliRunner
 
-from everwarm.bench import plots, strategies_report
-from everwarm.bench import result as results
-from everwarm.bench.client import ChatClient
-from everwarm.bench.strategies import (
+from everwarm.cli import app
+from everwarm.cli.reasoning import with_reasoning
+from everwarm.client import ChatClient
+from everwarm.errors import ConfigError, EngineError
+from everwarm.lab import plots, strategies_report
+from everwarm.lab import result as results
+from everwarm.lab.strategies import (
     FACTS,
     Plan,
     StrategiesRun,
@@ -26,10 +29,7 @@ from everwarm.bench.strategies import (
     new_result,
     strategies,
 )
-from everwarm.bench.strategies_report import summary
-from everwarm.cli import app
-from everwarm.cli.reasoning import with_reasoning
-from everwarm.errors import ConfigError, EngineError
+from everwarm.lab.strategies_report import summary
 
 PLAN = Plan(turns=4)
 

@@ -11,12 +11,12 @@ import pytest
 from bench.fake_server import FakeServer
 from typer.testing import CliRunner
 
-from everwarm.bench import session_report, traced
-from everwarm.bench.client import ChatClient
-from everwarm.bench.traced import TracedRun, TracePlan, words
 from everwarm.cli import app
+from everwarm.client import ChatClient
 from everwarm.engine.shapes import make_model
 from everwarm.errors import EngineError
+from everwarm.lab import session_report, traced
+from everwarm.lab.traced import TracedRun, TracePlan, words
 from everwarm.tokens import Mark, Tokens, tokens_of
 
 

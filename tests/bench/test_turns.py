@@ -13,12 +13,12 @@ import zoo
 from bench.fake_server import FakeServer
 from typer.testing import CliRunner
 
-from everwarm.bench import result as results
-from everwarm.bench.client import ChatClient
-from everwarm.bench.pace import Pace
-from everwarm.bench.turns import Plan, Talk, TurnsRun, new_result, summary
 from everwarm.cli import app
+from everwarm.client import ChatClient
 from everwarm.errors import ConfigError
+from everwarm.lab import result as results
+from everwarm.lab.pace import Pace
+from everwarm.lab.turns import Plan, Talk, TurnsRun, new_result, summary
 
 
 def run(server: FakeServer, plan: Plan, result: Any = None, **more: Any) -> Any:

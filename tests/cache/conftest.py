@@ -9,8 +9,8 @@ import pytest
 from diskfiles import QuickFiles
 from pieces import ROOMY, Open
 
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.health import Limits
+from everwarm.cache.disk.health import Limits
+from everwarm.cache.disk.store import DiskStore
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["everwarm.cache.blob"]):
-    from everwarm.cache import blob
+with atheris.instrument_imports(include=["everwarm.cache.disk.blob"]):
+    from everwarm.cache.disk import blob
 
 from pieces import read_file, sample_file, sealed
 

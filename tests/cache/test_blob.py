@@ -30,8 +30,8 @@ from pieces import (
 )
 from safetensors.numpy import load
 
-from everwarm.cache import blob
-from everwarm.cache.blob import Array, Layer
+from everwarm.cache.disk import blob
+from everwarm.cache.disk.blob import Array, Layer
 from everwarm.cache.identity import Trail
 from everwarm.errors import CacheFault
 from everwarm.tokens import tokens_of

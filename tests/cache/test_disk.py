@@ -28,11 +28,11 @@ from pieces import (
     sequence,
 )
 
-from everwarm.cache.blob import CHUNK, DTYPES, Array, Layer
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.files import OsFiles
-from everwarm.cache.health import GB, Limits
-from everwarm.cache.shelf import ranges
+from everwarm.cache.disk.blob import CHUNK, DTYPES, Array, Layer
+from everwarm.cache.disk.files import OsFiles
+from everwarm.cache.disk.health import GB, Limits
+from everwarm.cache.disk.shelf import ranges
+from everwarm.cache.disk.store import DiskStore
 from everwarm.errors import CacheFault, ConfigError
 
 
@@ -146,7 +146,7 @@ def test_a_second_opener_is_told_who_has_it(open_store: Open) -> None:
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib, time; from everwarm.cache.disk import DiskStore\n"
+        "import sys, pathlib, time; from everwarm.cache.disk.store import DiskStore\n"
         "store = DiskStore.open(pathlib.Path(sys.argv[1])); print('open', flush=True)\n"
         "time.sleep(600)"
     )

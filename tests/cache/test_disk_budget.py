@@ -10,8 +10,8 @@ from pathlib import Path
 from diskfiles import QuickFiles
 from pieces import MODEL, bytes_for, checkpoint_layers, is_right, record, segment_layers, sequence
 
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.health import Limits
+from everwarm.cache.disk.health import Limits
+from everwarm.cache.disk.store import DiskStore
 from everwarm.tokens import Tokens
 
 EVERY_S = 0.01

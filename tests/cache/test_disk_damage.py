@@ -25,9 +25,9 @@ from pieces import (
     sequence,
 )
 
-from everwarm.cache import blob
-from everwarm.cache.files import OsFiles
-from everwarm.cache.reader import Reader
+from everwarm.cache.disk import blob
+from everwarm.cache.disk.files import OsFiles
+from everwarm.cache.disk.reader import Reader
 from everwarm.errors import CacheFault
 
 

@@ -15,9 +15,9 @@ from hypothesis.stateful import rule
 from pieces import MODEL, ROOMY, bytes_for, keep, record, segment_layers, sequence
 
 from everwarm.cache.cache import Cache
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.restoring import PATIENCE_S
-from everwarm.cache.tier import DiskTier
+from everwarm.cache.disk.restoring import PATIENCE_S
+from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.errors import RequestError
 from everwarm.testing import ORACLES, OTHER_BYTES, RESERVE, OracleRun, OracleState, reply_to
 from everwarm.tokens import tokens_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from everwarm.cache.cache import Cache, Lease
 from everwarm.cache.evict import candidates
-from everwarm.cache.simulate import Counted, Sizes
 from everwarm.cache.tree import Node
+from everwarm.lab.simulate import Counted, Sizes
 from everwarm.tokens import Mark, Tokens, tokens_of
 
 SIZES = Sizes(token=10, checkpoint=500)

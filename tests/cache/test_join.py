@@ -23,10 +23,10 @@ from pieces import (
     sequence,
 )
 
-from everwarm.cache.blob import Array, Layer
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.health import GB, Limits
-from everwarm.cache.places import CELL
+from everwarm.cache.disk.blob import Array, Layer
+from everwarm.cache.disk.health import GB, Limits
+from everwarm.cache.disk.places import CELL
+from everwarm.cache.disk.store import DiskStore
 
 CUTS = (0, 1000, 1001, 2048, 3000, CELL)
 """Five turns that fill a cell."""

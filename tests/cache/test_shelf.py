@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pieces import MODEL, record, sequence
 
-from everwarm.cache.index import Stored
-from everwarm.cache.shelf import Shelf
+from everwarm.cache.disk.index import Stored
+from everwarm.cache.disk.shelf import Shelf
 from everwarm.tokens import tokens_of
 
 

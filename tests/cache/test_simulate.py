@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from everwarm.cache import synthetic, traces
 from everwarm.cache.cache import Cache
 from everwarm.cache.policy import Held, Policy
-from everwarm.cache.simulate import (
+from everwarm.lab import synthetic, traces
+from everwarm.lab.simulate import (
     PRODUCT,
     VARIANTS,
     Counted,
@@ -19,7 +19,7 @@ from everwarm.cache.simulate import (
     least_used,
     replay,
 )
-from everwarm.cache.traces import Session, Turn
+from everwarm.lab.traces import Session, Turn
 from everwarm.tokens import Mark, common_length, tokens_of
 
 SMALL = Sizes(token=20, checkpoint=20_000)

@@ -6,9 +6,9 @@ import pytest
 from held_disk import HeldDisk
 
 from everwarm.cache.cache import Cache
-from everwarm.cache.next_write import KEPT
+from everwarm.cache.disk.next_write import KEPT
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.cache.policy import Policy
-from everwarm.cache.tier import DiskTier
 from everwarm.cache.tree import Node
 from everwarm.testing import ORACLES, OracleRun, OracleState, reply_to
 from everwarm.tokens import Mark, Tokens, tokens_of

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from everwarm.cache import synthetic, traces
 from everwarm.errors import ConfigError
+from everwarm.lab import synthetic, traces
 from everwarm.tokens import Mark, common_length
 
 

@@ -10,8 +10,8 @@ import httpx2
 import pytest
 from rich.console import Console
 
-from everwarm.bench.client import ChatClient, Delta, Reply
 from everwarm.cli.chat import Chat, cost
+from everwarm.client import ChatClient, Delta, Reply
 from everwarm.errors import EngineError, RequestError
 
 USAGE = {

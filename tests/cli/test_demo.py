@@ -6,8 +6,8 @@ import json
 
 import httpx2
 
-from everwarm.bench.client import ChatClient, Reply
 from everwarm.cli.demo import MAX_TOKENS, QUESTIONS, compare, hold, verdict
+from everwarm.client import ChatClient, Reply
 
 
 def reply(text: str, cached: int, ttft_s: float) -> Reply:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from everwarm.cache import synthetic
-from everwarm.cache.simulate import VARIANTS
 from everwarm.cli import app
 from everwarm.errors import ConfigError
+from everwarm.lab import synthetic
+from everwarm.lab.simulate import VARIANTS
 
 
 def bench(*args: str) -> str:

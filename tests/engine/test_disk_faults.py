@@ -18,8 +18,8 @@ from diskfiles import Clock, FailingFiles, Killed
 from turns import marks_of, turn, words
 
 from everwarm.cache.cache import Cache
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.tier import DiskTier
+from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.engine.state import State
 
 MODEL = bytes(range(32))

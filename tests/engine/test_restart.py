@@ -12,9 +12,9 @@ import zoo
 from turns import CUTTABLE, OTHERS, Turn, marks_of, turn, words
 
 from everwarm.cache.cache import Cache
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.health import Limits
-from everwarm.cache.tier import DiskTier
+from everwarm.cache.disk.health import Limits
+from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.engine.state import State
 from everwarm.job import Path as TokenPath
 from everwarm.tokens import tokens_of

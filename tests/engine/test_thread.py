@@ -13,8 +13,8 @@ import zoo
 from diskfiles import HangingFiles
 
 from everwarm.cache.cache import Cache
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.tier import DiskTier
+from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
 from everwarm.engine.parts import Parts, open_parts
 from everwarm.engine.state import State

@@ -13,8 +13,8 @@ from replay import ARRANGED, CHUNK, Recorder, arranged, zoo
 from turns import NoText
 
 from everwarm.cache.cache import Cache
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.tier import DiskTier
+from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.engine.run import Run
 from everwarm.engine.state import State
 from everwarm.job import Job, Leased, Output, Token

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from everwarm.history import paths
-from everwarm.history import sessions as table
+from everwarm.chat import path_table
+from everwarm.chat import table as table
+from everwarm.chat.session import Session
 from everwarm.history.database import Database
 from everwarm.history.schema import MIGRATIONS
-from everwarm.sessions import Session
 from everwarm.tokens import Tokens, common_length, tokens_of
 
 TURN = 400
@@ -41,7 +41,7 @@ def reads(db: sqlite3.Connection, tokens: Tokens[int], caller: str = "") -> bool
     """Note a path; whether tokens of others were read for it."""
     asked: list[str] = []
     db.set_trace_callback(asked.append)
-    paths.add(db, "one", caller, tokens)
+    path_table.add(db, "one", caller, tokens)
     db.set_trace_callback(None)
     return any("tokens FROM paths" in statement for statement in asked)
 
@@ -50,7 +50,7 @@ def test_a_turn_stores_what_is_new_and_reads_no_tokens(db: sqlite3.Connection) -
     assert not any(reads(db, talk(n)) for n in range(1, 250))
     assert not reads(db, talk(249))
     assert db.execute(ROWS).fetchone() == (249 * TURN, 249)
-    assert paths.of(db, "one") == [("", talk(249))]
+    assert path_table.of(db, "one") == [("", talk(249))]
 
 
 def test_the_digests_are_found_without_the_rows(db: sqlite3.Connection) -> None:
@@ -63,30 +63,30 @@ def test_the_digests_are_found_without_the_rows(db: sqlite3.Connection) -> None:
 
 
 def test_two_replies_to_one_question_share_what_is_in_front(db: sqlite3.Connection) -> None:
-    paths.add(db, "one", "", talk(30))
+    path_table.add(db, "one", "", talk(30))
     both = [talk(30) + tokens_of([n] * 10) for n in (1, 2)]
     assert not any(reads(db, path) for path in both)
     assert db.execute(ROWS).fetchone() == (30 * TURN + 20, 3)
-    assert sorted(tokens for _, tokens in paths.of(db, "one")) == both
+    assert sorted(tokens for _, tokens in path_table.of(db, "one")) == both
 
 
 def test_an_early_branch_of_a_long_path_shares_its_head(db: sqlite3.Connection) -> None:
-    paths.add(db, "one", "", talk(30))
+    path_table.add(db, "one", "", talk(30))
     branch = talk(20) + tokens_of([7] * 10)
     assert reads(db, branch)
     assert db.execute(ROWS).fetchone() == (30 * TURN + 10, 2)
     grown = branch + tokens_of([8] * 10)
     assert not reads(db, grown)
     assert db.execute(ROWS).fetchone() == (30 * TURN + 20, 3)
-    assert [tokens for _, tokens in paths.of(db, "one")] == [talk(30), grown]
+    assert [tokens for _, tokens in path_table.of(db, "one")] == [talk(30), grown]
 
 
 def test_callers_and_sessions_share_nothing(db: sqlite3.Connection) -> None:
     for caller in ("", "key"):
-        paths.add(db, "one", caller, talk(2))
-    paths.add(db, "two", "", talk(2))
+        path_table.add(db, "one", caller, talk(2))
+    path_table.add(db, "two", "", talk(2))
     assert db.execute(ROWS).fetchone() == (3 * 2 * TURN, 3)
-    assert paths.elsewhere(db, "one", paths.of(db, "one")) == [2 * TURN, 0]
+    assert path_table.elsewhere(db, "one", path_table.of(db, "one")) == [2 * TURN, 0]
 
 
 class Counting:
@@ -112,13 +112,13 @@ def test_a_deletion_reads_of_other_sessions_only_what_is_shared(db: sqlite3.Conn
     for other in range(n):
         table.put(db, Session(id=f"other{other}", title="", created=0.0, updated=0.0))
         said = talk(1) + talk(100, other=1_000_000 * (other + 1))
-        paths.add(db, f"other{other}", "", said)
-        paths.add(db, f"other{other}", "", said + tokens_of([1] * 9999))
+        path_table.add(db, f"other{other}", "", said)
+        path_table.add(db, f"other{other}", "", said + tokens_of([1] * 9999))
     for end in range(5):
-        paths.add(db, "one", "", talk(2) + tokens_of([end] * 3))
-    own = paths.of(db, "one")
+        path_table.add(db, "one", "", talk(2) + tokens_of([end] * 3))
+    own = path_table.of(db, "one")
     counting: Any = Counting(db)
-    assert paths.elsewhere(counting, "one", own) == [TURN] * 5
+    assert path_table.elsewhere(counting, "one", own) == [TURN] * 5
     assert counting.nbytes <= n * 4 * 3 * TURN
 
 
@@ -131,13 +131,13 @@ def test_what_is_shared_is_what_comparing_all_would_say(db: sqlite3.Connection, 
         part = tokens_of(rng.choice((1, 2)) for _ in range(rng.choice((1, 3, 70, 400))))
         said.append(path[: rng.randint(0, len(path))] + part)
         caller, session = rng.choice(("", "key")), rng.choice(("one", "two"))
-        paths.add(db, session, caller, said[-1])
-    own, others = paths.of(db, "one"), paths.of(db, "two")
+        path_table.add(db, session, caller, said[-1])
+    own, others = path_table.of(db, "one"), path_table.of(db, "two")
     expected = [
         max((common_length(t, tokens) for who, t in others if who == caller), default=0)
         for caller, tokens in own
     ]
-    assert paths.elsewhere(db, "one", own) == expected
+    assert path_table.elsewhere(db, "one", own) == expected
 
 
 def test_rows_of_an_older_file_are_built_on(tmp_path: Path) -> None:
@@ -154,6 +154,6 @@ def test_rows_of_an_older_file_are_built_on(tmp_path: Path) -> None:
     assert reads(now, talk(31))
     assert not reads(now, talk(32))
     assert now.execute(ROWS).fetchone() == (32 * TURN, 3)
-    assert paths.of(now, "one") == [("", talk(32))]
+    assert path_table.of(now, "one") == [("", talk(32))]
     now.close()
     made.close()

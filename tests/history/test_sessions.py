@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from everwarm.history import sessions as table
+from everwarm.chat import table as table
+from everwarm.chat.session import Entry, Session, Tree, ids_of
 from everwarm.history.database import Connection, Database
 from everwarm.messages import Message, Reasoning, Text, ToolCall
-from everwarm.sessions import Entry, Session, Tree, ids_of
 
 N = 1000
 

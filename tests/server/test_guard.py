@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from everwarm.config import Settings
 from everwarm.engine.text import TextCodec
 from everwarm.job import EngineHealth, Job, ModelInfo, Sink
-from everwarm.server.app import create_app
+from everwarm.serve import create_app
 from everwarm.server.guard import MAX_HEADER_BYTES, MAX_HEADERS, Guard
 from everwarm.server.policy import POLICIES, policy_of
 

@@ -11,7 +11,8 @@ from asgi import ask
 from everwarm.config import Settings
 from everwarm.engine.text import TextCodec
 from everwarm.job import EngineHealth, ModelInfo
-from everwarm.server.app import LONG_STEP_S, create_app
+from everwarm.serve import create_app
+from everwarm.server.app import LONG_STEP_S
 
 
 class Engine:

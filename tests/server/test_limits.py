@@ -19,7 +19,7 @@ from everwarm.config import Settings
 from everwarm.engine.text import TextCodec
 from everwarm.job import EngineHealth, ModelInfo
 from everwarm.prompt.proof import KINDS
-from everwarm.server.app import create_app
+from everwarm.serve import create_app
 
 MakeCodec = Callable[..., TextCodec]
 HOST = [("Host", "localhost")]

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from everwarm.config import Settings
-from everwarm.server.run import _listen
+from everwarm.serve import _listen
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from prompt_templates import DROPS_REASONING
 
+from everwarm.chat.library import Held
+from everwarm.chat.session import Choices
+from everwarm.chat.turns import Talking
 from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.history.database import Database
 from everwarm.job import Ended, Job, Leased, ModelInfo, Sink, Token
-from everwarm.server.sessions.held import Held
-from everwarm.server.sessions.talking import Talking
 from everwarm.server.turn import Turns
-from everwarm.sessions import Choices
 
 
 class WritesOn:

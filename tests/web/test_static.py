@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from everwarm.chat.pages import TYPES, Pages, read_files, wants_page
 from everwarm.server.policy import policy_of
-from everwarm.server.static import TYPES, Pages, read_files, wants_page
 
 WEB = Path(__file__).parents[2] / "src" / "everwarm" / "web"
 OURS = sorted(p for folder in ("js", "css") for p in (WEB / folder).iterdir())

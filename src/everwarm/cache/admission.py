@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from everwarm.cache import tree
+from everwarm.cache.disk.restoring import most_nbytes
+from everwarm.cache.disk.tier import WRITE_SHARE
 from everwarm.cache.memory import Memory
 from everwarm.cache.restore import Plan, plan
-from everwarm.cache.restoring import most_nbytes
-from everwarm.cache.tier import WRITE_SHARE
 from everwarm.errors import TooLong
 
 

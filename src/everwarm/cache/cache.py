@@ -14,16 +14,16 @@ from typing import Any, Final, Literal
 
 from everwarm.cache import policy, sequence, tree
 from everwarm.cache.admission import Need, admit
+from everwarm.cache.disk.restoring import Lost, Restoring
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.cache.evict import forget_tokens
 from everwarm.cache.forget import forget
 from everwarm.cache.memory import Memory
 from everwarm.cache.mend import strays
 from everwarm.cache.policy import Policy
 from everwarm.cache.restore import Plan, plan
-from everwarm.cache.restoring import Lost, Restoring
 from everwarm.cache.store import OnDisk, Piece
 from everwarm.cache.thin import thin
-from everwarm.cache.tier import DiskTier
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.cache.view import counted, view
 from everwarm.cache.wait import should_wait

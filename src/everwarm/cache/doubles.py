@@ -13,8 +13,8 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from everwarm.cache.disk.places import Place
 from everwarm.cache.identity import PositionId
-from everwarm.cache.places import Place
 from everwarm.tokens import Tokens
 
 Run = tuple[PositionId, "Tokens[int]"]

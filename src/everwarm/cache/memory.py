@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from everwarm.cache import tree
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.cache.evict import Candidate, candidates, is_held, pinned
 from everwarm.cache.store import OnDisk, Piece
-from everwarm.cache.tier import DiskTier
 from everwarm.cache.tree import Holder, Node, Segment
 
 

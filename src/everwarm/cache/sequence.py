@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from typing import Any
 
-from everwarm.cache.blob import Layer
+from everwarm.cache.disk.blob import Layer
 from everwarm.cache.store import Live, Piece
 from everwarm.tokens import Tokens, tokens_of
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from everwarm.cache.blob import Layer
+from everwarm.cache.disk.blob import Layer
 
 Bytes = tuple[tuple[Layer, ...], list[Any]]
 """Layers as they are written down, and one buffer for each array in them."""

@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from everwarm.cache import tree
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.cache.evict import candidates
-from everwarm.cache.tier import DiskTier
 from everwarm.cache.tree import Holder, Node
 from everwarm.job import Path, TreeNode
 from everwarm.tokens import tokens_of

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from everwarm.cli.bench import bench
 from everwarm.config import Settings, describe, load_settings
+from everwarm.lab.commands.bench import bench
 
 app = typer.Typer(
     help="A local model server on MLX whose conversations stay warm.",
@@ -78,7 +78,7 @@ def serve(
     from everwarm.cli.models import model_path
 
     path = model_path(chosen)
-    from everwarm.server.run import serve as run
+    from everwarm.serve import serve as run
 
     raise typer.Exit(run(chosen, path))
 
@@ -91,8 +91,8 @@ def chat(
     api_key: Key = None,
 ) -> None:
     """Talk to a running server in the terminal."""
-    from everwarm.bench.client import ChatClient
     from everwarm.cli.chat import Chat
+    from everwarm.client import ChatClient
 
     with ChatClient(url, api_key=api_key) as client:
         Chat(client, model=model or client.models()[0], system=system).run()
@@ -109,8 +109,8 @@ def demo(as_json: AsJson = False) -> None:
 @app.command()
 def ps(url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False) -> None:
     """Show what a running server serves and does."""
-    from everwarm.bench.client import ChatClient
     from everwarm.cli.status import show
+    from everwarm.client import ChatClient
 
     with ChatClient(url, api_key=api_key) as client:
         show(client, as_json=as_json)
@@ -148,8 +148,8 @@ def why(
     as_json: AsJson = False,
 ) -> None:
     """Show why a turn read more than was new in it."""
-    from everwarm.bench.client import ChatClient
     from everwarm.cli.why import show
+    from everwarm.client import ChatClient
 
     with ChatClient(url, api_key=api_key) as client:
         show(client, turn, as_json=as_json)
@@ -188,8 +188,8 @@ def launch(
     --print shows all of it, with the API key, to copy from. The same for each client is in
     examples/.
     """
-    from everwarm.bench.client import ChatClient
     from everwarm.cli import launch as it
+    from everwarm.client import ChatClient
 
     it.client_of(client)
     with ChatClient(url, api_key=api_key) as http:
@@ -241,8 +241,8 @@ def replay(
 
     A request that is refused is named, the rest goes on, and the exit code is 1.
     """
-    from everwarm.bench.client import ChatClient
-    from everwarm.cli.replay import run
+    from everwarm.client import ChatClient
+    from everwarm.lab.commands.replay_command import run
 
     with ChatClient(url, api_key=api_key) as client:
         code = run(client, traces, without or (), as_json=as_json)
@@ -303,7 +303,7 @@ def policy(
     read before. refused: requests that can never fit the budget, counted as read whole. reprocess:
     tokens read for each token that was never read before; 1.00 is perfect.
     """
-    from everwarm.cli.policy import Trial, run
+    from everwarm.lab.commands.policy_command import Trial, run
 
     trial = Trial.of(
         traces or [], history=history, together=together, budget=budget,

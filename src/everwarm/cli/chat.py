@@ -7,7 +7,7 @@ from contextlib import closing
 
 from rich.console import Console
 
-from everwarm.bench.client import ChatClient, Delta, Reply
+from everwarm.client import ChatClient, Delta, Reply
 from everwarm.errors import EverwarmError
 
 HELP = "/new starts over, /regenerate asks again, /exit leaves, Ctrl-C stops a reply."

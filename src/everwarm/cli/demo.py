@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
-from everwarm.bench.client import ChatClient, Reply
 from everwarm.cli.child import running_server
 from everwarm.cli.models import model_path
+from everwarm.client import ChatClient, Reply
 from everwarm.config import Settings
 
 MAX_TOKENS = 16

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.health import Limits
+from everwarm.cache.disk.health import Limits
+from everwarm.cache.disk.store import DiskStore
 from everwarm.config import Settings
 
 

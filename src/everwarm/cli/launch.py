@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from everwarm.bench.client import ChatClient
 from everwarm.cli.clients import CLIENTS, Client, Served, Setup
+from everwarm.client import ChatClient
 from everwarm.errors import ConfigError
 
 _FOLDER = "$folder"

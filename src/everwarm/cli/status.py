@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from everwarm.bench.client import ChatClient
+from everwarm.client import ChatClient
 
 
 def show(client: ChatClient, *, as_json: bool) -> None:

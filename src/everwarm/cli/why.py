@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from everwarm.bench.client import ChatClient
+from everwarm.client import ChatClient
 from everwarm.errors import NotFound
 from everwarm.events import SCAFFOLD
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 import mlx_lm
 from mlx_lm.models.cache import make_prompt_cache
 
-from everwarm.cache.blob import VERSION
+from everwarm.cache.disk.blob import VERSION
 from everwarm.engine import layers
 
 _WEIGHTS: Final = ("*.safetensors", "*.npz")

@@ -11,8 +11,8 @@ import mlx.core as mx
 
 from everwarm.cache.admission import longest
 from everwarm.cache.cache import Cache
-from everwarm.cache.files import Files
-from everwarm.cache.tier import DiskTier
+from everwarm.cache.disk.files import Files
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
 from everwarm.engine.kv import Arrangement, arrange
 from everwarm.engine.memory import default_budget

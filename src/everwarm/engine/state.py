@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlx.utils import tree_map
 from mlx_lm.models.cache import make_prompt_cache
 
-from everwarm.cache.blob import Layer
+from everwarm.cache.disk.blob import Layer
 from everwarm.engine import layers, transfer
 from everwarm.tokens import Tokens, tokens_of
 

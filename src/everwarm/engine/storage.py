@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from everwarm.cache.disk import DiskStore
-from everwarm.cache.files import Files
-from everwarm.cache.health import Limits
-from everwarm.cache.tier import DiskTier
+from everwarm.cache.disk.files import Files
+from everwarm.cache.disk.health import Limits
+from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
 from everwarm.engine.fingerprint import fingerprint
 from everwarm.engine.model import LoadedModel

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import mlx.core as mx
 
-from everwarm.cache.tier import DiskTier
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.cache.view import paths_below, pin
 from everwarm.codec import Codec
 from everwarm.config import Settings

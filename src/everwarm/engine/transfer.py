@@ -13,7 +13,7 @@ from typing import Any, Final
 import mlx.core as mx
 import numpy as np
 
-from everwarm.cache.blob import Array, Layer, Part
+from everwarm.cache.disk.blob import Array, Layer, Part
 from everwarm.engine import layers
 
 _NAMES: Final[dict[Any, str]] = {

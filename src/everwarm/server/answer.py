@@ -29,9 +29,9 @@ from everwarm.errors import EverwarmError, RequestError
 from everwarm.events import Event, Finished, Progress, Started
 from everwarm.request import Request
 from everwarm.server.bodies import Bodies
+from everwarm.server.exchange import Exchange, Recorder
 from everwarm.server.fan_out import Answers, FanOut
 from everwarm.server.ignored import header_of
-from everwarm.server.noted import Noted, Recorder
 from everwarm.server.record import Trace
 from everwarm.server.refusals import blame
 from everwarm.server.response_store import ResponseStore
@@ -79,22 +79,22 @@ class Answer:
         turn_id = self._format.prefix + secrets.token_hex(12)
         line = _Line(send, request_ids(http, turn_id), Pace(self._every_s))
         encoder: ChoicesEncoder | None = None
-        noted = Noted(http.headers)
+        exchange = Exchange(http.headers)
         try:
             arrived = time.perf_counter()
             sticky = _sticky_of(http)
             asked = await self._bodies.parsed(http, self._parse)
             if sticky is not None:
                 asked = replace(asked, request=replace(asked.request, sticky_reminders=sticky))
-            noted.asked = asked
+            exchange.asked = asked
             line.headers |= header_of(asked.request.ignored)
             encoder = _encoder(asked, Head(turn_id, self._model, int(time.time()), self._caches))
             parse_s = time.perf_counter() - arrived
             if self._recorder and asked.request.messages:
-                noted.traces = [Trace() for _ in range(asked.n_choices)]
-            turns = FanOut(self._turns, asked.prompts, turn_id, arrived, parse_s, noted.traces)
+                exchange.traces = [Trace() for _ in range(asked.n_choices)]
+            turns = FanOut(self._turns, asked.prompts, turn_id, arrived, parse_s, exchange.traces)
             way = self._stream if asked.stream else self._whole
-            await way(watched(turns.events(), receive, line.pace), encoder, line, noted)
+            await way(watched(turns.events(), receive, line.pace), encoder, line, exchange)
         except (ClientGone, ClientDisconnect):
             return
         # Whatever went wrong, the client hears of it in its own format, and no other is touched.
@@ -105,7 +105,7 @@ class Answer:
             await self._failed(e, encoder, line, scope, receive)
         finally:
             if self._recorder:
-                self._recorder.note(noted)
+                self._recorder.record(exchange)
 
     def _parse(self, body: bytes) -> Asked:
         """On a thread of bodies."""
@@ -116,19 +116,19 @@ class Answer:
         events: AsyncIterator[ChoiceEvent | None],
         encoder: ChoicesEncoder,
         line: _Line,
-        noted: Noted,
+        exchange: Exchange,
     ) -> None:
         """Headers with the first event, so that a refusal still has its own status."""
         progress: Progress | None = None
         async for said in events:
             chunks = [] if said is None else encoder.chunks(said)
             if said is not None:
-                noted.take(said)
+                exchange.take(said)
                 line.heard(said.event)
                 if isinstance(said.event, Progress):
                     progress = said.event
                 if isinstance(said.event, Finished):
-                    self._keep(noted, encoder)
+                    self._keep(exchange, encoder)
             if not chunks and line.pace.left == 0:
                 chunks = encoder.keepalive(progress)
             await line.start("text/event-stream; charset=utf-8")
@@ -140,14 +140,14 @@ class Answer:
         events: AsyncIterator[ChoiceEvent | None],
         encoder: ChoicesEncoder,
         line: _Line,
-        noted: Noted,
+        exchange: Exchange,
     ) -> None:
         """One object. White space goes before it where it takes long: it keeps the line open."""
         has_begun = False
         async for said in events:
             if said is not None:
                 encoder.take(said)
-                noted.take(said)
+                exchange.take(said)
                 line.heard(said.event)
                 has_begun = True
             if line.pace.left == 0:
@@ -155,15 +155,15 @@ class Answer:
                     await line.start("application/json")
                     await line.write(b"\n")
                 line.pace.sent()
-        self._keep(noted, encoder)
+        self._keep(exchange, encoder)
         body = sse.dump(encoder.answer())
         await line.start("application/json")
         await line.end(body)
 
-    def _keep(self, noted: Noted, encoder: ChoicesEncoder) -> None:
+    def _keep(self, exchange: Exchange, encoder: ChoicesEncoder) -> None:
         """Store an answer where that was asked, before its client is told and may refer to it."""
-        if noted.asked is not None and noted.asked.stored_input is not None:
-            self._store.put(self._namespace, encoder.answer(), noted.asked.stored_input)
+        if exchange.asked is not None and exchange.asked.stored_input is not None:
+            self._store.put(self._namespace, encoder.answer(), exchange.asked.stored_input)
 
     async def _failed(
         self,

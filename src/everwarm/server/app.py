@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import asdict
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -25,94 +25,84 @@ from everwarm.history.database import Database
 from everwarm.job import Engine
 from everwarm.replies import ReplyStore
 from everwarm.server.answer import Answer, CountTokens, namespace_of
-from everwarm.server.board import Board
 from everwarm.server.bodies import Bodies, ReturnsMemory
+from everwarm.server.exchange import Recorder
 from everwarm.server.guard import Guard
-from everwarm.server.noted import Recorder
 from everwarm.server.policy import POLICIES, policy_of
 from everwarm.server.refusals import blame
 from everwarm.server.response_store import ResponseStore
-from everwarm.server.responses import ResponseRoutes
-from everwarm.server.sessions.held import Held
-from everwarm.server.sessions.routes import Endpoint, SessionRoutes
-from everwarm.server.sessions.talking import Talking
-from everwarm.server.static import Pages, wants_page
+from everwarm.server.responses import Endpoint, ResponseRoutes
+from everwarm.server.totals import CONTENT_TYPE
 from everwarm.server.turn import Turns
 from everwarm.wire import formats
 from everwarm.wire.errors import anthropic_error, openai_error
 from everwarm.wire.format import Format
 from everwarm.wire.models import anthropic_model, anthropic_models, openai_model, openai_models
-from everwarm.wire.openapi import description
+from everwarm.wire.openapi import Contents, description
 
 log = logging.getLogger("everwarm.server")
 LONG_STEP_S: Final = 120.0
 """A step of a prefill should take about one second; the first of a large model may take many."""
 
 
-def create_app(
-    engine: Engine,
-    codec: Codec,
-    settings: Settings,
-    store: ReplyStore | None = None,
-    history: Database | None = None,
-) -> Guard:
-    """The whole HTTP side of one loaded model. `store`: where its replies outlive the process.
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What serves one loaded model over the client APIs. Live: event loop only."""
 
-    `history`: where sessions are; without one, in the home directory, from their first use on.
-    """
-    turns = Turns(engine, codec, settings, store)
-    for limit in turns.model.limits:
-        log.warning("%s: %s", engine.model.id, limit)
-    responses, bodies = ResponseStore(), Bodies(settings.max_body)
-    database = history or Database(settings.home / "history.db")
-    held = Held(database)
-    talking = Talking(held, turns, namespace_of(settings))
+    turns: Turns
+    settings: Settings
+    bodies: Bodies
+    responses: ResponseStore = field(default_factory=ResponseStore)
 
-    recorder = Recorder(history) if history and settings.record else None
+    @classmethod
+    def start(
+        cls, engine: Engine, codec: Codec, settings: Settings, store: ReplyStore | None
+    ) -> Core:
+        """Say in the log what of the model's template cannot be relied on."""
+        turns = Turns(engine, codec, settings, store)
+        for limit in turns.model.limits:
+            log.warning("%s: %s", engine.model.id, limit)
+        return cls(turns, settings, Bodies(settings.max_body))
 
-    def answer(fmt: Format) -> Answer:
-        return Answer(
-            fmt,
-            turns,
-            settings,
-            model=engine.model.id,
-            store=responses,
-            bodies=bodies,
-            recorder=recorder,
+    def endpoints(self, history: Database, recorder: Recorder | None) -> dict[str, Any]:
+        """What answers at each path of the client APIs, and to those who watch the server."""
+
+        def answer(fmt: Format) -> Answer:
+            return Answer(
+                fmt,
+                self.turns,
+                self.settings,
+                model=self.turns.engine.model.id,
+                store=self.responses,
+                bodies=self.bodies,
+                recorder=recorder,
+            )
+
+        stored = ResponseRoutes(self.responses, namespace_of(self.settings), self.turns.running)
+        return {
+            **Status(self.turns, history).endpoints(),
+            **stored.endpoints(),
+            "/v1/chat/completions": answer(formats.CHAT),
+            "/v1/completions": answer(formats.COMPLETIONS),
+            "/v1/responses": answer(formats.responses(self.responses)),
+            "/v1/messages": answer(formats.MESSAGES),
+            "/v1/messages/count_tokens": CountTokens(self.turns, self.bodies),
+        }
+
+    def app(self, endpoints: Mapping[str, Any], contents: Contents) -> Guard:
+        """The guarded ASGI app of these endpoints, one for each route of the table."""
+        described = {"/openapi.json": Described(contents).openapi}
+        found = {**described, **endpoints}
+        routes = [Route(p.path, found[p.path], methods=list(p.methods)) for p in POLICIES]
+        handlers: Any = {HTTPException: _not_here, EverwarmError: _refused}
+        around = [Middleware(ReturnsMemory, self.bodies)]
+        return Guard(
+            Starlette(routes=routes, middleware=around, exception_handlers=handlers), self.settings
         )
-
-    pages = Pages()
-    small = _Small(turns, database)
-    endpoints: dict[str, Any] = {
-        **SessionRoutes(talking, bodies).endpoints(),
-        **Board(turns, held, bodies).endpoints(),
-        **small.endpoints(),
-        **ResponseRoutes(responses, namespace_of(settings), turns.running).endpoints(),
-        "/v1/chat/completions": answer(formats.CHAT),
-        "/v1/completions": answer(formats.COMPLETIONS),
-        "/v1/responses": answer(formats.responses(responses)),
-        "/v1/messages": answer(formats.MESSAGES),
-        "/v1/messages/count_tokens": CountTokens(turns, bodies),
-        "/": _page_or(pages.chat, small.root),
-        "/dashboard": pages.dashboard,
-        "/web/{path:path}": pages.file,
-    }
-    routes = [Route(p.path, endpoints[p.path], methods=list(p.methods)) for p in POLICIES]
-    handlers: Any = {HTTPException: _not_here, EverwarmError: _refused}
-    around = [Middleware(ReturnsMemory, bodies)]
-    app = Starlette(routes=routes, middleware=around, exception_handlers=handlers)
-    return Guard(app, settings)
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body), status, headers, "application/json")
-
-
-@cache
-def _description() -> str:
-    """Not by orjson: it has no number for the bound of a seed, 2**64."""
-    routes = [(p.path, p.methods, p.needs_key, p.shape) for p in POLICIES]
-    return json.dumps(description(__version__, routes))
 
 
 def _refusal(http: HttpRequest, error: Exception) -> Response:
@@ -137,26 +127,13 @@ async def _not_here(http: HttpRequest, error: Exception) -> Response:
     return answer
 
 
-def _page_or(page: Endpoint, probe: Endpoint) -> Endpoint:
-    """A page for browsers, and for all others what they look for."""
-
-    async def answer(http: HttpRequest) -> Response:
-        if wants_page(http):
-            return await page(http)
-        response = await probe(http)
-        response.headers["vary"] = "Accept"
-        return response
-
-    return answer
-
-
 async def _refused(http: HttpRequest, error: Exception) -> Response:
     """What an endpoint raises of our own."""
     return _refusal(http, error)
 
 
-class _Small:
-    """The small GET routes, which also answer HEAD."""
+class Status:
+    """The routes that say what this server is and does. They answer HEAD too."""
 
     def __init__(self, turns: Turns, history: Database) -> None:
         self._turns, self._history = turns, history
@@ -172,7 +149,8 @@ class _Small:
             "/ready": self.ready,
             "/api/hello": self.root,
             "/api/version": self.version,
-            "/openapi.json": self.openapi,
+            "/metrics": self.metrics,
+            "/": self.root,
         }
 
     async def models(self, http: HttpRequest) -> Response:
@@ -198,9 +176,11 @@ class _Small:
     async def version(self, _: HttpRequest) -> Response:
         return _json({"version": __version__})
 
-    async def openapi(self, _: HttpRequest) -> Response:
-        """What can be asked here, for tools that read OpenAPI."""
-        return Response(await asyncio.to_thread(_description), media_type="application/json")
+    async def metrics(self, _: HttpRequest) -> Response:
+        """Prometheus's text format."""
+        stats = await asyncio.to_thread(self._turns.engine.stats)
+        text = self._turns.totals.metrics(stats, len(self._turns.running))
+        return Response(text, 200, media_type=CONTENT_TYPE)
 
     async def ready(self, _: HttpRequest) -> Response:
         """As `health`, with the states of disk tier and history: neither keeps an answer from
@@ -238,3 +218,21 @@ class _Small:
                 "totals": self._turns.totals.shown(),
             }
         )
+
+
+class Described:
+    """What can be asked here, for tools that read OpenAPI. Made when somebody first asks."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        self._text: str | None = None
+
+    async def openapi(self, _: HttpRequest) -> Response:
+        if self._text is None:
+            self._text = await asyncio.to_thread(self._made)
+        return Response(self._text, media_type="application/json")
+
+    def _made(self) -> str:
+        """Not by orjson: it has no number for the bound of a seed, 2**64."""
+        routes = [(p.path, p.methods, p.needs_key, p.shape) for p in POLICIES]
+        return json.dumps(description(__version__, routes, self._contents))

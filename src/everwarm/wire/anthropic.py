@@ -15,7 +15,7 @@ from everwarm.errors import RequestError
 from everwarm.messages import Message
 from everwarm.request import Request, Tool
 from everwarm.wire import body as wb
-from everwarm.wire import held
+from everwarm.wire import constraints
 from everwarm.wire.anthropic_messages import TAGS, AnyMessage, TextBlock, blocks_of, conversation
 from everwarm.wire.anthropic_stream import Encoder
 from everwarm.wire.extensions import Everwarm, first_budget
@@ -59,7 +59,7 @@ class _ThinkingConfig(WireObject):
 
 class _OutputConfig(WireObject):
     effort: Annotated[wb.Effort | None, Hint()] = None
-    format: held.FlatFormat | None = None
+    format: constraints.FlatFormat | None = None
     task_budget: Annotated[Any, Noted("a hint that no local model is trained for")] = None
 
 
@@ -90,7 +90,9 @@ class _Counted(WireObject):
     tool_choice: _ToolChoice = _ToolChoice(type="auto")
     thinking: _ThinkingConfig | None = None
     output_config: _OutputConfig = _OutputConfig()
-    output_format: held.FlatFormat | None = None  # what `output_config.format` was called before
+    output_format: constraints.FlatFormat | None = (
+        None  # what `output_config.format` was called before
+    )
     context_management: _ContextManagement = _ContextManagement()
     metadata: wb.Books = None
     service_tier: wb.Books = None
@@ -145,8 +147,8 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         tool_choice=choice,
         named_tool=named,
         parallel_calls=not b.tool_choice.disable_parallel_tool_use,
-        shape=held.flat_shape(b.output_config.format, "output_config.format")
-        or held.flat_shape(b.output_format, "output_format"),
+        shape=constraints.flat_shape(b.output_config.format, "output_config.format")
+        or constraints.flat_shape(b.output_format, "output_format"),
         sampling=wb.sampling(b.temperature, b.top_p, top_k=b.top_k),
         max_tokens=b.max_tokens,
         stop=tuple(b.stop_sequences),

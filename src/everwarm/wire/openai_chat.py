@@ -19,7 +19,7 @@ from everwarm.errors import RequestError
 from everwarm.events import Event, TokenLogprob, TurnRecord
 from everwarm.request import Request, Tool
 from everwarm.wire import body as wb
-from everwarm.wire import held
+from everwarm.wire import constraints
 from everwarm.wire.chat_messages import TAGS, AnyMessage
 from everwarm.wire.extensions import (
     Budget,
@@ -84,7 +84,7 @@ class _Body(Sampled):
     model: Annotated[str, Field(max_length=1024)] | None = None
     messages: Annotated[wb.Many[AnyMessage], Field(min_length=1)]
     tools: Annotated[wb.Many[_AnyTool], Field(max_length=1024)] = []
-    tool_choice: held.Choice = held.AUTO
+    tool_choice: constraints.Choice = constraints.AUTO
     parallel_tool_calls: bool = True
     max_tokens: wb.Count | None = None
     max_completion_tokens: wb.Count | None = None
@@ -100,7 +100,7 @@ class _Body(Sampled):
     thinking: _Thinking | None = None
     enable_thinking: bool | None = None
     thinking_budget: Budget | None = None
-    response_format: held.ChatFormat | None = None
+    response_format: constraints.ChatFormat | None = None
     everwarm: Everwarm = Everwarm()
     prompt_cache_key: Any = None  # tells conversations apart; what is cached does not depend on it
     prompt_cache_retention: wb.Cached = None
@@ -131,7 +131,7 @@ def parse(body: bytes, *, namespace: str = "") -> ChatBody:
 
 
 def _request(b: _Body, namespace: str) -> Request:
-    choice, named = held.chosen(b.tool_choice)
+    choice, named = constraints.chosen(b.tool_choice)
     check_choice(b.tools, named, forced=choice == "required")
     functions = (t.function for t in b.tools if isinstance(t, _Tool))
     return Request(
@@ -141,7 +141,7 @@ def _request(b: _Body, namespace: str) -> Request:
         tool_choice=choice,
         named_tool=named,
         parallel_calls=b.parallel_tool_calls,
-        shape=held.chat_shape(b.response_format),
+        shape=constraints.chat_shape(b.response_format),
         sampling=sampling_of(b),
         max_tokens=_max_tokens(b),
         stop=tuple(b.stop),

@@ -22,7 +22,7 @@ from everwarm.errors import RequestError
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request
 from everwarm.wire import body as wb
-from everwarm.wire import held
+from everwarm.wire import constraints
 from everwarm.wire.extensions import Everwarm
 from everwarm.wire.fields import Hint, Noted, Refused, WireObject, bounded, ignored_in
 from everwarm.wire.format import Asked
@@ -167,7 +167,7 @@ class _ReasoningConfig(WireObject):
 
 
 class _TextConfig(WireObject):
-    format: held.FlatFormat | None = None
+    format: constraints.FlatFormat | None = None
     verbosity: wb.Untrained = None
 
 
@@ -182,7 +182,7 @@ class _Body(WireObject):
     ]
     instructions: str = ""
     tools: Annotated[wb.Many[AnyTool], Field(max_length=1024)] = []
-    tool_choice: held.Choice = held.AUTO
+    tool_choice: constraints.Choice = constraints.AUTO
     parallel_tool_calls: bool = True
     reasoning: _ReasoningConfig = _ReasoningConfig()
     text: _TextConfig = _TextConfig()
@@ -236,7 +236,7 @@ def parse(body: bytes, namespace: str = "", stored: StoredItems | None = None) -
     lookup = Lookup(stored, namespace, _STORED.validate_python)
     given = lookup.conversation(b.previous_response_id, b.input)
     tools, names = named_tools(b.tools)
-    choice, named = held.chosen(b.tool_choice)
+    choice, named = constraints.chosen(b.tool_choice)
     check_choice(b.tools, named, forced=choice == "required")
     wants_logprobs = b.top_logprobs is not None or "message.output_text.logprobs" in b.include
     own = (Message("system", (Text(b.instructions),)),) if b.instructions else ()
@@ -247,7 +247,7 @@ def parse(body: bytes, namespace: str = "", stored: StoredItems | None = None) -
         tool_choice=choice,
         named_tool=next((shown for shown, n in names.items() if n.name == named), named),
         parallel_calls=b.parallel_tool_calls,
-        shape=held.flat_shape(b.text.format, "text.format"),
+        shape=constraints.flat_shape(b.text.format, "text.format"),
         sampling=wb.sampling(b.temperature, b.top_p),
         max_tokens=b.max_output_tokens,
         logprobs=b.top_logprobs or 0 if wants_logprobs else None,

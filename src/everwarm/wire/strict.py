@@ -35,3 +35,7 @@ class StrictObject(BaseModel):
         would collect a fault for each of them."""
         unknown = next(k for k in value if k not in cls._names)
         return {k: v for k, v in value.items() if k in cls._names} | {unknown: value[unknown]}
+
+
+class EmptyBody(StrictObject):
+    """A POST that says all by its path."""

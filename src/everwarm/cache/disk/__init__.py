@@ -1,0 +1,1 @@
+"""Everything of the cache that outlives the process. `tier.DiskTier` is its door."""

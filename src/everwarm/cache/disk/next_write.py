@@ -1,0 +1,151 @@
+"""What of a conversation should be written to disk next? It is copied out here, not written yet.
+
+    rows on disk     [0, 4096) [4096, 5000) | 5000 … the end: next to be written
+    checkpoints      system ^        prompt ^   end of reply ^
+
+Rows first, as far as one piece may reach, then the checkpoints that stand on them. Engine thread
+only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from everwarm.cache.disk.blob import Kind
+from everwarm.cache.disk.graft import leaves_path
+from everwarm.cache.disk.places import CELL
+from everwarm.cache.store import Bytes, Live, OnDisk
+from everwarm.cache.tree import Holder, Node
+from everwarm.tokens import MarkKind, Tokens
+
+KEPT: Final = frozenset(("system", "prompt", None))
+"""Kinds of checkpoints worth a file. A reply's end has no mark."""
+WORTH_SHARING: Final = 256
+"""Rows at the start of a conversation up to which each has them in files of its own."""
+MakeRoom = Callable[[int], bool]
+"""Room in memory for so many bytes more; False: not now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is to be written: rows up to `node`, of a state or of what it left behind there.
+
+    It holds no state: what memory lets go is gone at once, written or not.
+    """
+
+    root: Node
+    namespace: str
+    node: Node
+    tokens: Tokens[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Rows [start, end) of a source, or a checkpoint at `end`, out of the engine's arrays."""
+
+    of: Source
+    kind: Kind
+    start: int
+    end: int
+    made: Bytes
+    mark: MarkKind | None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(memoryview(b).nbytes for b in self.made[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """`shape`: an empty state, which knows its layers. `most_bytes`: of rows in one copy, for which
+    room is set aside.
+    """
+
+    shape: Live
+    most_bytes: int
+    make_room: MakeRoom
+
+    def most_at(self, at: int, row_nbytes: int) -> int:
+        """How far one piece that begins here may reach."""
+        rows = max(self.most_bytes // max(row_nbytes, 1), 1)
+        return min((at // CELL + 1) * CELL, at + rows)
+
+
+def next_of_state(terms: Terms, holder: Holder, namespace: str) -> Copy | None:
+    """The next of what a state holds. None: the disk has it all, or there is no room now."""
+    path = holder.node.path()
+    end = min(holder.sequence.length, path[-1].end if path else 0)
+    at = written(path)
+    if holder.busy:
+        end -= end % CELL  # of a state that grows only whole cells
+    source = Source(holder.root, namespace, holder.node, holder.sequence.tokens)
+    if at >= end:
+        return _next_checkpoint(terms, source, at)
+    heads = {n.end for n in path if n.kind == "system" and n.end > at}
+    to = min(end, terms.most_at(at, holder.sequence.live.rows_nbytes(1)), *heads)
+    made = holder.sequence.live.rows_out(at, to)
+    return Copy(source, "segment", at, to, made, "system" if to in heads else None)
+
+
+def next_at_rest(terms: Terms, source: Source) -> Copy | None:
+    """The next of what a state left behind, if nothing of its path was forgotten."""
+    path = source.node.path()
+    if not _is_in_tree(path):
+        return None
+    at, end = written(path), len(source.tokens)  # its last node may have grown since
+    node = next((n for n in path if n.start <= at < min(n.end, end)), None)
+    if node is None:
+        return _next_checkpoint(terms, source, at)
+    if node.holders:
+        live = node.holders[0].sequence.live
+        to = min(node.end, end, terms.most_at(at, live.rows_nbytes(1)))
+        made = live.rows_out(at, to)
+    elif (s := node.segment) is not None and not isinstance(s.piece, OnDisk):
+        row = s.piece.nbytes // max(s.end - s.piece_start, 1)
+        to = min(node.end, end, terms.most_at(at, row))
+        made = terms.shape.piece_rows_out(s.piece, at, to, s.piece_start)
+    else:
+        return None
+    is_head = node.kind == "system" and to == node.end
+    return Copy(source, "segment", at, to, made, "system" if is_head else None)
+
+
+def _next_checkpoint(terms: Terms, source: Source, at: int) -> Copy | None:
+    at = min(at, len(source.tokens))
+    for node in source.node.path():
+        piece = node.checkpoint
+        wanted = node.kind in KEPT or len(node.children) > 1
+        if piece is None or node.shelved_checkpoint or not wanted or node.end > at:
+            continue
+        beyond = piece.nbytes - terms.most_bytes
+        if beyond > 0 and not terms.make_room(beyond):
+            continue
+        out = terms.shape.checkpoint_out(piece, node.end)
+        if out is not None:
+            return Copy(source, "checkpoint", node.end, node.end, out, node.kind)
+    return None
+
+
+def written(path: list[Node]) -> int:
+    """How far a path's rows are on disk without a hole.
+
+    A file that goes on along another branch behind few rows does not count: the two conversations
+    stand on files of their own, and one can be deleted without the other.
+    """
+    at = 0
+    for i, node in enumerate(path):
+        for s in sorted(node.shelved, key=lambda s: s.start):
+            if node.end <= WORTH_SHARING and leaves_path(s, path, i):
+                continue
+            if s.start <= at < s.end:
+                at = min(s.end, node.end)
+        if at < node.end:
+            break
+    return at
+
+
+def _is_in_tree(path: list[Node]) -> bool:
+    """Whether nothing of a path was forgotten."""
+    return all(n.parent is not None and n.parent.children.get(n.tokens[0]) is n for n in path)

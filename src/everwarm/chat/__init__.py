@@ -1,0 +1,1 @@
+"""Conversations that the server keeps for people, and the pages that show them."""

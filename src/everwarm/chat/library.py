@@ -1,0 +1,181 @@
+"""What can be done with the sessions that are held here. Each change is one transaction.
+
+Reads have a thread and a connection of their own; changes run on the history's writer thread, and
+are durable when they return.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from everwarm.chat import path_table
+from everwarm.chat import session_files as files
+from everwarm.chat import table as table
+from everwarm.chat.session import Choices, Entry, Session, Tree
+from everwarm.errors import Conflict, NotFound, RequestError
+from everwarm.history import replies
+from everwarm.history.database import Connection, Database
+from everwarm.job import Path
+from everwarm.messages import MessageId
+
+T = TypeVar("T")
+Change = Callable[[Session, Tree], Session]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a deleted session leaves outside its rows: turns, conversations, and tokens read."""
+
+    nbytes: int
+    turns: list[str]
+    threads: list[MessageId]
+    paths: list[Path]
+
+
+class Held:
+    """The sessions of one history.db. Lives on the event loop."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._reads = ThreadPoolExecutor(1, thread_name_prefix="everwarm-sessions")
+        self._reader = db.reader()
+
+    async def read(self, fn: Callable[[Connection], T]) -> T:
+        """On the reading thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reads, self._reader.ask, fn)
+
+    async def write(self, fn: Callable[[Connection], T]) -> T:
+        """On the writer thread, as one transaction."""
+        if not self._db.is_open:
+            await asyncio.to_thread(self._db.open)
+        return await asyncio.wrap_future(self._db.call(fn))
+
+    async def get(self, session_id: str) -> tuple[Session, Tree]:
+        """A session and its messages. Raises NotFound."""
+        return await self.read(lambda db: (table.get(db, session_id), table.tree(db, session_id)))
+
+    async def change(
+        self,
+        session_id: str,
+        change: Change,
+        *,
+        entries: Callable[[Tree], list[Entry]] | None = None,
+    ) -> tuple[Session, Tree]:
+        """Change a session, and add messages, as one: what `change` raises undoes both."""
+
+        def work(db: Connection) -> tuple[Session, Tree]:
+            tree = table.tree(db, session_id)
+            if entries is not None:
+                table.add(db, session_id, entries(tree))
+                tree = table.tree(db, session_id)
+            session = change(table.get(db, session_id), tree)
+            table.put(db, session)
+            return session, tree
+
+        return await self.write(work)
+
+    async def create(self, title: str, choices: Choices) -> Session:
+        now = table.now()
+        made = Session(id=new_id(), title=title, created=now, updated=now, choices=choices)
+        await self.write(lambda db: table.put(db, made))
+        return made
+
+    async def take_in(self, body: files.ImportBody) -> tuple[Session, Tree]:
+        """A session of a file, under an id of its own."""
+        session, entries = await asyncio.to_thread(files.imported, body, new_id(), table.now())
+
+        def work(db: Connection) -> None:
+            table.put(db, session)
+            table.add(db, session.id, entries)
+
+        await self.write(work)
+        return session, await asyncio.to_thread(Tree, session.id, entries)
+
+    async def undo(self, session_id: str) -> tuple[Session, Tree]:
+        """Take the last turn of the present branch out; its rows too, if no other branch has it."""
+
+        def work(db: Connection) -> tuple[Session, Tree]:
+            session, tree = table.get(db, session_id), table.tree(db, session_id)
+            asked = [e for e in tree.path(session.head) if e.message.role == "user"]
+            if not asked:
+                raise RequestError("There is no turn to take back.", code="nothing_to_undo")
+            last = asked[-1]
+            others = [h for name, h in session.branches.items() if name != session.branch]
+            shared = any(tree.is_behind(h, last.id) for h in others)
+            session = replace(session.moved(last.parent), updated=table.now())
+            table.put(db, session)
+            if not shared:
+                table.remove_messages(db, session_id, tree.below(last.id))
+            return session, table.tree(db, session_id)
+
+        done = await self.write(work)
+        await asyncio.wrap_future(self._db.scrub())
+        return done
+
+    async def remove(self, session_id: str) -> Removed:
+        """Delete a session's rows and the replies remembered of it; what is still to be let go."""
+
+        def work(db: Connection) -> Removed:
+            own = path_table.of(db, session_id)
+            shared = path_table.elsewhere(db, session_id, own)
+            turns = table.turns_of(db, session_id)
+            threads = replies.forget(db, session_id)
+            nbytes = table.remove(db, session_id)
+            read = [Path(who, t, keep) for (who, t), keep in zip(own, shared, strict=True)]
+            return Removed(nbytes, turns, threads, read)
+
+        done = await self.write(work)
+        await asyncio.wrap_future(self._db.scrub())
+        return done
+
+
+def new_id() -> str:
+    return "s" + secrets.token_hex(8)
+
+
+def known(tree: Tree, message: str, param: str) -> Entry:
+    """A message that a client named. Raises NotFound."""
+    if message not in tree:
+        raise NotFound("There is no such message.", param=param, code="message_not_found")
+    return tree[MessageId(message)]
+
+
+def select(session: Session, tree: Tree, message: str) -> Session:
+    """The branch through a message becomes the present one: the newest that there is."""
+    chosen = known(tree, message, "message")
+    heads = {h: name for name, h in session.branches.items() if tree.is_behind(h, chosen.id)}
+    if session.head in heads:
+        return session
+    if heads:
+        newest = max((h for h in heads if h is not None), key=lambda h: tree[h].n)
+        return replace(session, branch=heads[newest])
+    return session.moved(tree.newest_end(chosen.id))
+
+
+def uncompact(session: Session, tree: Tree) -> Session:
+    """Back to the branch that the present one's summary stands for."""
+    covered = [e.covers for e in tree.path(session.head) if e.covers]
+    if not covered:
+        raise RequestError("This branch is not compacted.", code="not_compacted")
+    return select(session, tree, covered[0])
+
+
+def switch(session: Session, branch: str) -> Session:
+    """Another branch becomes the present one."""
+    if branch not in session.branches:
+        raise NotFound("There is no such branch.", param="branch", code="branch_not_found")
+    return replace(session, branch=branch)
+
+
+def branch_at(session: Session, tree: Tree, at: str, name: str | None) -> Session:
+    """A new branch that ends with a message."""
+    entry = known(tree, at, "at")
+    if name is not None and name in session.branches:
+        raise Conflict("There is a branch of this name; choose another one.", param="name")
+    return session.branched(entry.id, name)

@@ -1,0 +1,39 @@
+"""What the paths of sessions and pages take and give, for the server's OpenAPI description."""
+
+from __future__ import annotations
+
+from everwarm.chat import bodies, dashboard_json, session_files
+from everwarm.wire.openapi import EVENTS, JSON, Contents
+from everwarm.wire.strict import EmptyBody
+
+_ONE = "/api/sessions/{id}"
+_EMPTY = ("stop", "undo", "prepare", "compact", "uncompact")
+_FOLLOWED = ("send", "edit", "regenerate", "compact", "stream")
+CONTENTS = Contents(
+    bodies={
+        "/api/sessions": bodies.CreateBody,
+        "/api/sessions/import": session_files.ImportBody,
+        _ONE: bodies.ChangeBody,
+        f"{_ONE}/send": bodies.SendBody,
+        f"{_ONE}/regenerate": bodies.RegenerateBody,
+        f"{_ONE}/edit": bodies.EditBody,
+        f"{_ONE}/branches": bodies.BranchBody,
+        f"{_ONE}/select": bodies.SelectBody,
+        "/api/cache/pin": dashboard_json.PinBody,
+        "/api/cache/drop": dashboard_json.DropBody,
+        "/api/turns/{id}/cancel": EmptyBody,
+        **{f"{_ONE}/{verb}": EmptyBody for verb in _EMPTY},
+    },
+    queries={
+        "/api/sessions": bodies.PageQuery.model_json_schema()["properties"],
+        _ONE: {"branch": {"type": "string"}},
+        f"{_ONE}/export": {"format": {"enum": ["json", "markdown"]}},
+    },
+    kinds={
+        **{f"{_ONE}/{verb}": (EVENTS,) for verb in _FOLLOWED},
+        f"{_ONE}/export": (JSON, "text/markdown"),
+        "/": (JSON, "text/html"),
+        "/dashboard": ("text/html",),
+        "/web/{path:path}": ("*/*",),
+    },
+)

@@ -1,0 +1,159 @@
+"""The table `paths`: what was read and written in a session, token by token.
+
+It says which pieces of the cache are a session's own, so that they can be deleted with it. Like
+`chat/session.py`: inside the caller's transaction.
+
+    a session's paths    [0 ……………………… 900)          a row of its own
+                              └ [500 …… 800)          base: the first; start: 500
+                                      └ [900 … 1000)   base: the first; start: 900
+
+A row builds on the longest one whose tokens all stand at the start of its own: digests tell, and
+no row's tokens are read for it. Only where little is found so, they are compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
+
+from everwarm.chat.table import number
+from everwarm.tokens import Tokens, common_length, tokens_of
+
+Path: TypeAlias = "tuple[str, Tokens[int]]"
+"""A caller's namespace, and tokens from the start."""
+WORTH_COMPARING: Final = 4096
+"""Tokens that would be stored, beyond what is found by digests, before rows are read to share more.
+"""
+LEAST_COMPARED: Final = 64
+"""Tokens of another session that are read at first: most share no more than a head."""
+
+
+def add(db: sqlite3.Connection, session_id: str, caller: str, tokens: Tokens[int]) -> None:
+    """Note tokens that were read; what is noted already costs nothing."""
+    n = number(db, session_id)
+    start, base, digest = _longest_whole(db, n, caller, tokens)
+    if len(tokens) - start > start + WORTH_COMPARING:
+        start, base = _longest_shared(db, n, caller, tokens)
+    if start == len(tokens):
+        return
+    db.execute(
+        """INSERT INTO paths (session, caller, base, start, tokens, "end", digest)
+            VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        (n, caller, base, start, tokens[start:].tobytes(), len(tokens), digest),
+    )
+
+
+def _longest_whole(
+    db: sqlite3.Connection, n: int, caller: str, tokens: Tokens[int]
+) -> tuple[int, int | None, bytes]:
+    """The longest row that these tokens begin with: its end and number; the tokens' digest."""
+    rows = db.execute(
+        """SELECT "end", digest, n FROM paths
+            WHERE session = ? AND caller = ? AND "end" <= ? ORDER BY "end", digest""",
+        (n, caller, len(tokens)),
+    )
+    found: tuple[int, int | None] = (0, None)
+    so_far, at, raw = hashlib.blake2b(digest_size=16), 0, memoryview(tokens)
+    for end, digest, row in rows:
+        so_far.update(raw[at:end])
+        at = end
+        if so_far.digest() == digest:
+            found = (end, row)
+    so_far.update(raw[at:])
+    return *found, so_far.digest()
+
+
+def _longest_shared(
+    db: sqlite3.Connection, n: int, caller: str, tokens: Tokens[int]
+) -> tuple[int, int | None]:
+    """How many tokens a row has in common with these, at most, and its number."""
+    shared = [
+        (common_length(t, tokens), row) for row, (who, t) in _of(db, n).items() if who == caller
+    ]
+    start, base = max(shared, default=(0, None))
+    return start, base if start else None
+
+
+def of(db: sqlite3.Connection, session_id: str) -> list[Path]:
+    """All paths of a session."""
+    return _ends(db, number(db, session_id))
+
+
+def elsewhere(db: sqlite3.Connection, session_id: str, own: Sequence[Path]) -> list[int]:
+    """For each of these paths, how many of its tokens another session has too.
+
+    Of the others no more is read than what is shared, and a piece behind it.
+    """
+    rows = db.execute(
+        "SELECT n, caller, base, start FROM paths WHERE session != ? ORDER BY n",
+        (number(db, session_id),),
+    ).fetchall()
+    shared, before, reach = [], ("", tokens_of()), dict[int, int]()
+    for caller, tokens in own:
+        same = common_length(before[1], tokens) if caller == before[0] else 0
+        theirs = [(n, base, start) for n, who, base, start in rows if who == caller]
+        reach = _reach(db, theirs, tokens, reach, same)
+        before = (caller, tokens)
+        shared.append(max(reach.values(), default=0))
+    return shared
+
+
+def _reach(
+    db: sqlite3.Connection,
+    rows: Sequence[tuple[int, int | None, int]],
+    tokens: Tokens[int],
+    before: Mapping[int, int],
+    same: int,
+) -> dict[int, int]:
+    """How many tokens each row's path shares with these.
+
+    `before` is that for tokens of which these share the first `same`: a path that parts from them
+    there parts from these as well.
+    """
+    reach: dict[int, int] = {}
+    for n, base, start in rows:
+        known = before.get(n, 0)
+        if known < same:
+            reach[n] = known
+        elif base is None or reach[base] >= start:
+            reach[n] = _compare(db, n, start, tokens, max(start, same))
+        else:
+            reach[n] = reach[base]
+    return reach
+
+
+def _compare(db: sqlite3.Connection, n: int, start: int, tokens: Tokens[int], at: int) -> int:
+    """Up to where a row's tokens, which stand from `start` on, are these from `at` on."""
+    size = LEAST_COMPARED
+    with db.blobopen("paths", "tokens", n, readonly=True) as blob:
+        blob.seek(min(4 * (at - start), len(blob)))
+        while piece := blob.read(4 * size):
+            said = tokens_of()
+            said.frombytes(piece)
+            shared = common_length(said, tokens, at)
+            at += shared
+            if shared < len(said):
+                break
+            size = min(2 * size, WORTH_COMPARING)
+    return at
+
+
+def _ends(db: sqlite3.Connection, n: int) -> list[Path]:
+    return list({id(path[1]): path for path in _of(db, n).values()}.values())
+
+
+def _of(db: sqlite3.Connection, n: int) -> dict[int, Path]:
+    """Paths by row. Rows of one path that only grew share it, at its longest."""
+    out: dict[int, Path] = {}
+    rows = db.execute(
+        "SELECT n, caller, base, start, tokens FROM paths WHERE session = ? ORDER BY n", (n,)
+    )
+    for row, caller, base, start, blob in rows:
+        path = (caller, tokens_of()) if base is None else out[base]
+        if len(path[1]) != start:
+            path = (caller, path[1][:start])
+        path[1].frombytes(blob)
+        out[row] = path
+    return out

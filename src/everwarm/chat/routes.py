@@ -1,0 +1,218 @@
+"""The routes of the session API: bodies and paths in, sessions and events out. No logic."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+
+from everwarm.chat import bodies as wire
+from everwarm.chat import library as h
+from everwarm.chat import session_files as files
+from everwarm.chat import table
+from everwarm.chat.live_turn import Running
+from everwarm.chat.session import Session, Tree
+from everwarm.chat.turns import Talking
+from everwarm.errors import NotFound, RequestError
+from everwarm.server.bodies import Bodies
+from everwarm.server.responses import Endpoint
+from everwarm.server.stream import KEEPALIVE_S
+from everwarm.wire import sse
+from everwarm.wire.strict import EmptyBody, StrictObject
+
+B = TypeVar("B", bound=StrictObject)
+
+
+class SessionRoutes:
+    """Endpoints by path and method. Lives on the event loop."""
+
+    def __init__(self, talking: Talking, bodies: Bodies, every_s: float = KEEPALIVE_S) -> None:
+        self._talking, self._held = talking, talking.held
+        self._bodies, self._every_s = bodies, every_s
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """What answers at each path."""
+        one = "/api/sessions/{id}"
+        methods: dict[str, dict[str, Endpoint]] = {
+            "/api/sessions": {"GET": self._list, "POST": self._create},
+            "/api/sessions/import": {"POST": self._import},
+            one: {"GET": self._get, "PATCH": self._change, "DELETE": self._delete},
+            f"{one}/tree": {"GET": self._tree},
+            f"{one}/send": {"POST": self._send},
+            f"{one}/regenerate": {"POST": self._regenerate},
+            f"{one}/edit": {"POST": self._edit},
+            f"{one}/stop": {"POST": self._stop},
+            f"{one}/stream": {"GET": self._stream},
+            f"{one}/branches": {"POST": self._branch},
+            f"{one}/select": {"POST": self._select},
+            f"{one}/undo": {"POST": self._undo},
+            f"{one}/prepare": {"POST": self._prepare},
+            f"{one}/compact": {"POST": self._compact},
+            f"{one}/uncompact": {"POST": self._uncompact},
+            "/api/turns/{id}/cancel": {"POST": self._cancel},
+            f"{one}/export": {"GET": self._export},
+        }
+        return {path: _by_method(of) for path, of in methods.items()}
+
+    # --- sessions ---
+
+    async def _list(self, http: HttpRequest) -> Response:
+        q, limit, before = wire.parse_page(dict(http.query_params))
+        if q.strip():
+            hits = await self._held.read(lambda db: table.search(db, q, limit))
+            found = [self._talking.shown(s) | {"snippet": snippet} for s, snippet in hits]
+            return _json({"sessions": found, "more": False})
+        sessions, more = await self._held.read(lambda db: table.latest(db, limit, before))
+        return _json({"sessions": [self._talking.shown(s) for s in sessions], "more": more})
+
+    async def _create(self, http: HttpRequest) -> Response:
+        body = await self._body(http, wire.CreateBody)
+        choices = wire.choices_of(body.settings)
+        return _json(self._talking.shown(await self._held.create(body.title or "", choices)))
+
+    async def _get(self, http: HttpRequest) -> Response:
+        session, tree = await self._held.get(_id(http))
+        branch = http.query_params.get("branch")
+        if branch is not None:
+            session = h.switch(session, branch)
+        return await self._whole(session, tree)
+
+    async def _change(self, http: HttpRequest) -> Response:
+        body = await self._body(http, wire.ChangeBody)
+
+        def change(session: Session, _: Tree) -> Session:
+            choices = wire.choices_of(body.settings) if body.settings else session.choices
+            return replace(
+                h.switch(session, body.branch or session.branch),
+                title=body.title or session.title,
+                pinned=session.pinned if body.pinned is None else body.pinned,
+                choices=choices,
+            )
+
+        session, tree = await self._held.change(_id(http), change)
+        return _json(self._talking.shown(session, tree))
+
+    async def _delete(self, http: HttpRequest) -> Response:
+        nbytes = await self._talking.delete(_id(http))
+        return _json({"deleted": True, "bytes": nbytes})
+
+    async def _tree(self, http: HttpRequest) -> Response:
+        session, tree = await self._held.get(_id(http))
+        return await asyncio.to_thread(lambda: _json(wire.tree_json(session, tree)))
+
+    async def _export(self, http: HttpRequest) -> Response:
+        session, tree = await self._held.get(_id(http))
+        form = http.query_params.get("format", "json")
+        if form not in ("json", "markdown"):
+            raise RequestError("format must be json or markdown.", param="format")
+        kind, end = ("application/json", "json") if form == "json" else ("text/markdown", "md")
+        headers = {"content-disposition": f'attachment; filename="everwarm-{session.id}.{end}"'}
+
+        def spell() -> Response:
+            if form == "json":
+                return _json(files.exported(session, tree), headers=headers)
+            text = files.markdown(session, tree.path(session.head))
+            return Response(text.encode("utf-8", "replace"), 200, headers, f"{kind}; charset=utf-8")
+
+        return await asyncio.to_thread(spell)
+
+    async def _import(self, http: HttpRequest) -> Response:
+        body = await self._body(http, files.ImportBody)
+        return await self._whole(*await self._held.take_in(body))
+
+    # --- turns ---
+
+    async def _send(self, http: HttpRequest) -> Response:
+        body = await self._body(http, wire.SendBody)
+        return self._following(await self._talking.send(_id(http), body.text, body.parent))
+
+    async def _edit(self, http: HttpRequest) -> Response:
+        body = await self._body(http, wire.EditBody)
+        return self._following(await self._talking.edit(_id(http), body.message, body.text))
+
+    async def _regenerate(self, http: HttpRequest) -> Response:
+        body = await self._body(http, wire.RegenerateBody)
+        return self._following(await self._talking.regenerate(_id(http), body.message))
+
+    async def _stop(self, http: HttpRequest) -> Response:
+        await self._body(http, EmptyBody)
+        await self._held.read(lambda db: table.number(db, _id(http)))
+        return _json({"stopped": await self._talking.stop(_id(http))})
+
+    async def _compact(self, http: HttpRequest) -> Response:
+        await self._body(http, EmptyBody)
+        return self._following(await self._talking.compact(_id(http)))
+
+    async def _uncompact(self, http: HttpRequest) -> Response:
+        await self._body(http, EmptyBody)
+        return await self._moved(http, h.uncompact)
+
+    async def _prepare(self, http: HttpRequest) -> Response:
+        await self._body(http, EmptyBody)
+        return _json({"state": await self._talking.prepare(_id(http))})
+
+    async def _cancel(self, http: HttpRequest) -> Response:
+        """Any turn, a client's too: it ends with what it has said."""
+        if not self._talking.turns.cancel(_id(http)):
+            raise NotFound("No such turn is running.", param="id", code="turn_not_found")
+        return _json({"cancelled": True})
+
+    async def _stream(self, http: HttpRequest) -> Response:
+        await self._held.read(lambda db: table.number(db, _id(http)))
+        return self._following(self._talking.follow(_id(http)))
+
+    def _following(self, running: Running) -> Response:
+        headers = {"cache-control": "no-cache"}
+        return StreamingResponse(
+            running.follow(self._every_s), media_type="text/event-stream", headers=headers
+        )
+
+    # --- places in the tree ---
+
+    async def _branch(self, http: HttpRequest) -> Response:
+        body = await self._body(http, wire.BranchBody)
+        return await self._moved(http, lambda s, t: h.branch_at(s, t, body.at, body.name))
+
+    async def _select(self, http: HttpRequest) -> Response:
+        body = await self._body(http, wire.SelectBody)
+        return await self._moved(http, lambda s, t: h.select(s, t, body.message))
+
+    async def _moved(self, http: HttpRequest, change: h.Change) -> Response:
+        self._talking.free(_id(http))
+        return await self._whole(*await self._held.change(_id(http), change))
+
+    async def _undo(self, http: HttpRequest) -> Response:
+        await self._body(http, EmptyBody)
+        self._talking.free(_id(http))
+        return await self._whole(*await self._held.undo(_id(http)))
+
+    async def _whole(self, session: Session, tree: Tree) -> Response:
+        """A session and its messages: seconds for a very long one, so beside the event loop."""
+
+        def spell() -> Response:
+            messages = wire.path_json(tree.path(session.head), tree)
+            return _json(self._talking.shown(session, tree) | {"messages": messages})
+
+        return await asyncio.to_thread(spell)
+
+    async def _body(self, http: HttpRequest, model: type[B]) -> B:
+        return await self._bodies.parsed(http, partial(wire.read, model=model))
+
+
+def _id(http: HttpRequest) -> str:
+    return str(http.path_params["id"])
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(sse.dump(body), status, headers, "application/json")
+
+
+def _by_method(methods: dict[str, Endpoint]) -> Endpoint:
+    async def answer(http: HttpRequest) -> Response:
+        return await methods[http.method if http.method != "HEAD" else "GET"](http)
+
+    return answer

@@ -1,0 +1,1 @@
+"""Measuring: benchmarks, recorded sessions played again, plots, and their commands."""

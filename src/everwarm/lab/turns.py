@@ -1,0 +1,280 @@
+"""A conversation grown turn by turn: what each turn costs warm, and what it would cost cold.
+
+A turn appends a piece of code and asks about it; every reply goes back into the conversation. On a
+sample of turns (the 1st, 2nd, 4th, 8th ... and the last) short questions follow, each warm, with
+the bare forward of the same suffix measured between them; then the same conversation is asked cold,
+made unique at its start so that no server can know it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from random import Random
+from typing import Any, Final
+
+from everwarm.client import ChatClient, Reply
+from everwarm.lab.conversation import code, prose
+from everwarm.lab.inside import PHASES, Inside
+from everwarm.lab.pace import Pace
+from everwarm.lab.result import Result
+
+FloorAt = Callable[[int, int], float]
+FIRST_TOKENS_A_LINE: Final = 20.0
+STEP: Final = 2048
+"""Tokens that a turn appends where no goal is given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to measure. Without `to`, the conversation grows until `seconds` are used."""
+
+    to: int | None = None
+    seconds: float | None = None
+    turns: int = 24
+    questions: int = 5
+    reply_tokens: int = 32
+    cold: bool = True
+    floor: bool = True
+    seed: int = 0
+
+    @property
+    def step(self) -> int:
+        """Tokens that a turn appends."""
+        return STEP if self.to is None else max(1, self.to // self.turns)
+
+
+@dataclass(slots=True)
+class Talk:
+    """The conversation. Live. Equal seeds and replies make equal conversations."""
+
+    seed: int
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        about = prose(Random(f"{self.seed} system"), 120)
+        self.messages.append({"role": "system", "content": f"You review code. {about}"})
+
+    def grow(self, turn: int, lines: int) -> None:
+        """Append code to read."""
+        text = code(Random(f"{self.seed} code {turn}"), lines)
+        self._say(f"File {turn}:\n{text}\n\nWhat does it do? Answer in one sentence.")
+
+    def ask(self, n: int) -> None:
+        """Append a short question."""
+        self._say(f"Question {n}: {prose(Random(f'{self.seed} question {n}'), 12)}?")
+
+    def answered(self, reply: str) -> None:
+        """Append what the model said."""
+        self.messages.append({"role": "assistant", "content": reply})
+
+    def unique(self, nonce: str) -> list[dict[str, Any]]:
+        """The same messages with another beginning: nothing of them can be warm."""
+        first = self.messages[0]
+        return [first | {"content": f"{nonce}. {first['content']}"}, *self.messages[1:]]
+
+    def _say(self, text: str) -> None:
+        self.messages.append({"role": "user", "content": text})
+
+
+class TurnsRun:
+    """One run, or the rest of one that was interrupted. Live: one thread.
+
+    `measured()` yields after each row that it has added to `result.rows`, so that the caller can
+    save and show it.
+    """
+
+    def __init__(
+        self,
+        client: ChatClient,
+        plan: Plan,
+        result: Result,
+        floor: FloorAt | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self._client, self.plan, self.result, self._floor = client, plan, result, floor
+        self._inside = Inside(client)
+        self._talk, self._pace = Talk(plan.seed), Pace()
+        self._limit = limit or 1 << 60
+        self._began = time.monotonic() - result.seconds
+        self._a_line = FIRST_TOKENS_A_LINE
+        self.depth = self.turn = 0
+        self.doing = "starting"
+
+    @property
+    def goal(self) -> int:
+        """Where the conversation ends, in tokens: what is asked for and what the model takes."""
+        room = self.plan.questions * (self.plan.reply_tokens + 64) + 256
+        return min(self.plan.to or self._limit, self._limit - room)
+
+    def seconds(self) -> float:
+        """How long the run has taken, the interrupted parts included."""
+        return time.monotonic() - self._began
+
+    def measured(self) -> Iterator[dict[str, Any]]:
+        """Measure row after row until the goal or the end of the time."""
+        yield from self._take_up()
+        last = self.turn > 0 and self._is_last()
+        while not last:
+            self.turn += 1
+            yield self._grow()
+            last = self._is_last()
+            if last or self._is_sampled():
+                yield from self._sample()
+        self.result.complete = True
+
+    def time_left(self) -> float | None:
+        """Seconds to the goal as far as they can be told, or to the end of the time."""
+        by_time = None if self.plan.seconds is None else self.plan.seconds - self.seconds()
+        if not self._pace.seen:
+            return by_time
+        by_goal = self._to_goal() if self.goal < 1 << 59 else None
+        known = [max(0.0, t) for t in (by_time, by_goal) if t is not None]
+        return min(known, default=None)
+
+    def _to_goal(self) -> float:
+        """Growing, and the samples at powers of two and at the goal."""
+        turns, at = self.turn, self.depth
+        out = self._pace.seconds(self.depth, self.goal)
+        here = {r["kind"] for r in self.result.rows if r["turn"] == turns}
+        if self.plan.cold and "cold" not in here and self._is_sampled():
+            out += self._pace.seconds(0, at)
+        while at < self.goal:
+            turns, at = turns + 1, min(at + self.plan.step, self.goal)
+            if turns & (turns - 1) == 0 or at >= self.goal:
+                out += self._pace.seconds(0, at) if self.plan.cold else 0.0
+        return out
+
+    def _is_sampled(self) -> bool:
+        """The 1st, 2nd, 4th, 8th ... and any whose sample has begun."""
+        begun = any(r["turn"] == self.turn and r["kind"] != "grow" for r in self.result.rows)
+        return begun or self.turn & (self.turn - 1) == 0
+
+    def _is_last(self) -> bool:
+        if self.depth >= self.goal:
+            return True
+        if self.plan.seconds is None:
+            return False
+        more = self.depth + self.plan.step
+        ahead = self._pace.seconds(self.depth, more)
+        cold = self._pace.seconds(0, more) if self.plan.cold else 0.0
+        return self.seconds() + 1.2 * (ahead + cold) > self.plan.seconds
+
+    def _take_up(self) -> Iterator[dict[str, Any]]:
+        """Replay an interrupted run's messages, and make the server read them once."""
+        for row in self.result.rows:
+            if row["kind"] == "grow":
+                self._talk.grow(row["turn"], row["lines"])
+                self.turn = row["turn"]
+                self._learn(row)
+            elif row["kind"] == "question":
+                self._talk.ask(row["n"])
+            else:
+                continue
+            self._talk.answered(row["reply"])
+            self.depth = row["prompt_tokens"] + row["completion_tokens"]
+        if not self.result.rows:
+            return
+        self.doing = f"reading {self.depth:,} tokens again"
+        self._ask(self._talk.messages[:-1], 1)
+        if self._is_last() or self._is_sampled():
+            yield from self._sample()
+
+    def _grow(self) -> dict[str, Any]:
+        want = max(1, min(self.plan.step, self.goal - self.depth))
+        lines = int(1.03 * want / self._a_line) + 2  # rather a little past the goal than before it
+        self.doing = f"reading {want:,} tokens behind {self.depth:,}"
+        self._talk.grow(self.turn, lines)
+        row = self._turn("grow", lines=lines)
+        self._learn(row)
+        return row
+
+    def _learn(self, row: dict[str, Any]) -> None:
+        """How many tokens a line has, and how long reading takes."""
+        self._a_line = max(1.0, row["prefilled_tokens"] / row["lines"])
+        self._pace.note(row["cached_tokens"], row["prefilled_tokens"], row["ttft_s"])
+
+    def _sample(self) -> Iterator[dict[str, Any]]:
+        here = [r["kind"] for r in self.result.rows if r["turn"] == self.turn]
+        for i in range(here.count("question"), self.plan.questions):
+            self.doing = f"asking behind {self.depth:,} tokens"
+            self._talk.ask(100 * self.turn + i)
+            row = self._turn("question", n=100 * self.turn + i)
+            if self._floor is not None and row["prefilled_tokens"] > 0:
+                row["floor_s"] = self._floor(row["cached_tokens"], row["prefilled_tokens"])
+            yield row
+        if self.plan.cold and "cold" not in here:
+            self.doing = f"reading {self.depth:,} tokens cold"
+            yield self._cold()
+
+    def _cold(self) -> dict[str, Any]:
+        nonce = f"Session {time.time_ns():x}"
+        said = self._talk.unique(nonce)[:-1]  # up to the last question
+        return self._file("cold", self._ask(said, 1))
+
+    def _turn(self, kind: str, **more: Any) -> dict[str, Any]:
+        reply = self._ask(self._talk.messages, self.plan.reply_tokens)
+        self._talk.answered(reply.text)
+        self.depth = reply.prompt_tokens + reply.completion_tokens
+        return self._file(kind, reply, **more)
+
+    def _ask(self, messages: Sequence[dict[str, Any]], n: int) -> Reply:
+        return self._client.ask(messages, model=self.result.model, max_tokens=n, temperature=0)
+
+    def _file(self, kind: str, reply: Reply, **more: Any) -> dict[str, Any]:
+        record = self._inside.record(reply.prompt_tokens)
+        row = {
+            "kind": kind,
+            "turn": self.turn,
+            "prompt_tokens": reply.prompt_tokens,
+            "cached_tokens": reply.cached_tokens,
+            "prefilled_tokens": reply.prefilled_tokens,
+            "completion_tokens": reply.completion_tokens,
+            "ttft_s": reply.ttft_s or reply.total_s,
+            "total_s": reply.total_s,
+            "tokens_per_s": reply.decode_tps,
+            "phases": {k: record[k] for k in PHASES if k in record},
+            **self._inside.memory(),
+            "reply": reply.text,
+            **more,
+        }
+        self.result.rows.append(row)
+        self.result.seconds = self.seconds()
+        return row
+
+
+def new_result(model: str, plan: Plan) -> Result:
+    """An empty result for that plan."""
+    return Result(benchmark="turns", model=model, plan=asdict(plan))
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One line for each sampled turn, medians of its questions, and the deepest as the headline."""
+    turns = dict.fromkeys(r["turn"] for r in rows if r["kind"] == "question")
+    samples = [_sample_of([r for r in rows if r["turn"] == t]) for t in turns]
+    whole = [s for s in samples if s["ratio"] is not None]
+    return {"samples": samples, "headline": whole[-1] if whole else None}
+
+
+def _sample_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    asked = [r for r in rows if r["kind"] == "question"]
+    cold = next((r["ttft_s"] for r in rows if r["kind"] == "cold"), None)
+    floors = [r for r in asked if r.get("floor_s") is not None]
+    warm = statistics.median(r["ttft_s"] for r in asked)
+    rates = [r["tokens_per_s"] for r in asked if r["tokens_per_s"]]
+    return {
+        "turn": asked[0]["turn"],
+        "tokens": round(statistics.median(r["prompt_tokens"] for r in asked)),
+        "prefilled": round(statistics.median(r["prefilled_tokens"] for r in asked)),
+        "warm_s": warm,
+        "floor_s": statistics.median(r["floor_s"] for r in floors) if floors else None,
+        "over_floor_s": statistics.median(r["ttft_s"] - r["floor_s"] for r in floors)
+        if floors
+        else None,
+        "cold_s": cold,
+        "ratio": None if cold is None else cold / warm,
+        "tokens_per_s": statistics.median(rates) if rates else None,
+        "cache_bytes": asked[-1].get("cache_bytes"),
+    }

@@ -1,1 +1,0 @@
-"""Conversations that the server holds: their turns, their routes."""
