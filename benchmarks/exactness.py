@@ -44,8 +44,8 @@ CHUNKS = (16, 1, 3, 5, 7, 24, 31, 48)
 
 def measure(blas: str, dtype: str, families: list[str]) -> dict[str, Any]:
     """One mode, in this process: family -> operation -> differences."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    import replay
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
+    import client_replay as replay
     from operations import OPERATIONS
 
     mx, zoo = replay.mx, replay.zoo

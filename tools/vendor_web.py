@@ -3,7 +3,7 @@
     python tools/vendor_web.py
 
 Needs npm. To move to another version, change it in `vendor.json` and run this; then run
-`pytest tests/web` and look at what changed.
+`pytest tests/chat/web` and look at what changed.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from diskfiles import QuickFiles
-from pieces import ROOMY, Open
+from sample_pieces import ROOMY, Open
 
 from everwarm.cache.disk.health import Limits
 from everwarm.cache.disk.store import DiskStore

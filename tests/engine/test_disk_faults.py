@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import zoo
 from diskfiles import Clock, FailingFiles, Killed
-from turns import marks_of, turn, words
+from turn_requests import marks_of, turn, words
 
 from everwarm.cache.cache import Cache
 from everwarm.cache.disk.store import DiskStore

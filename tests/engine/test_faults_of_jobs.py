@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import zoo
 from injected import Fatal, Fault, ask, engine_of
-from turns import marks_of, words
+from turn_requests import marks_of, words
 
 from everwarm.cache.disk.tier import WRITE_SHARE
 from everwarm.engine.model import LoadedModel, load_model

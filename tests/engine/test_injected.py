@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import zoo
 from injected import Fault, Turn, When, ask, engine_of
-from turns import marks_of, words
+from turn_requests import marks_of, words
 
 from everwarm.engine.model import LoadedModel, load_model
 from everwarm.engine.state import bytes_at

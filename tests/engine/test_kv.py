@@ -10,7 +10,7 @@ import mlx.core as mx
 import pytest
 import zoo
 from mlx_lm.models.cache import RotatingKVCache
-from turns import marks_of, turn, words
+from turn_requests import marks_of, turn, words
 
 from everwarm.cache.cache import Cache
 from everwarm.config import Settings, load_settings

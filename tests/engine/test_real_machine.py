@@ -14,7 +14,7 @@ from typing import Any
 import zoo  # isort: skip  (chooses the BLAS before mlx)
 from conversations import CALLS, Job, explore
 from engine_conversations import Codec, OnTheEngine
-from turns import Reply, turn
+from turn_requests import Reply, turn
 
 from everwarm.cache.cache import Cache
 from everwarm.engine.state import State, bytes_at

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import zoo
-from turns import CUTTABLE, OTHERS, NoText, marks_of, turn, words
+from turn_requests import CUTTABLE, OTHERS, NoText, marks_of, turn, words
 
 from everwarm.cache.cache import Cache
 from everwarm.engine.run import Run

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import zoo
-from turns import CUTTABLE, OTHERS, Turn, marks_of, turn, words
+from turn_requests import CUTTABLE, OTHERS, Turn, marks_of, turn, words
 
 from everwarm.cache.cache import Cache
 from everwarm.cache.disk.health import Limits

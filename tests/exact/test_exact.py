@@ -7,8 +7,8 @@ import os
 from typing import Any
 
 import pytest
+from client_replay import ARRANGED, Warm, arranged, zoo
 from operations import OPERATIONS
-from replay import ARRANGED, Warm, arranged, zoo
 
 pytestmark = [
     pytest.mark.exact,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from client_replay import Warm, zoo
 from operations import OPERATIONS
-from replay import Warm, zoo
 
 from everwarm.engine import layers
 from everwarm.engine.state import ArrayPiece, State

@@ -9,8 +9,8 @@ import os
 from random import Random
 
 import pytest
+from client_replay import Turn, Warm, zoo
 from operations import SYSTEM, words
-from replay import Turn, Warm, zoo
 
 pytestmark = [
     pytest.mark.exact,

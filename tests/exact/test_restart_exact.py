@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from client_replay import ARRANGED, CHUNK, Recorder, arranged, zoo
 from operations import words
-from replay import ARRANGED, CHUNK, Recorder, arranged, zoo
-from turns import NoText
+from turn_requests import NoText
 
 from everwarm.cache.cache import Cache
 from everwarm.cache.disk.store import DiskStore

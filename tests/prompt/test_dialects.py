@@ -11,7 +11,7 @@ import pytest
 from dialect_samples import SAMPLES, VALUES
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from replies import fold
+from sample_replies import fold
 
 from everwarm.engine.text import TextCodec
 from everwarm.events import CallDelta, CallStart, Event, ReasoningDelta, TextDelta

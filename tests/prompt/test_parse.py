@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 
 import pytest
-from replies import fold
+from sample_replies import fold
 
 from everwarm.engine.text import TextCodec
 from everwarm.events import CallDelta, CallEnd, CallStart, Event

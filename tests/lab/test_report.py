@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from bench.fake_server import FakeServer
+from fake_server import FakeServer
 
 from everwarm.client import ChatClient
 from everwarm.lab import plots, report, turns_report

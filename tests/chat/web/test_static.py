@@ -18,7 +18,7 @@ from starlette.routing import Route
 from everwarm.chat.pages import TYPES, Pages, read_files, wants_page
 from everwarm.server.policy import policy_of
 
-WEB = Path(__file__).parents[2] / "src" / "everwarm" / "web"
+WEB = Path(__file__).parents[3] / "src" / "everwarm" / "chat" / "web"
 OURS = sorted(p for folder in ("js", "css") for p in (WEB / folder).iterdir())
 PAGES = sorted(WEB.glob("*.html"))
 PACKAGES: list[dict[str, Any]] = json.loads((WEB / "vendor" / "vendor.json").read_text())[

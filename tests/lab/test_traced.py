@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench.fake_server import FakeServer
+from fake_server import FakeServer
 from typer.testing import CliRunner
 
 from everwarm.cli import app

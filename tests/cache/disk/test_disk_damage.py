@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from pieces import (
+from sample_pieces import (
     MODEL,
     Open,
     blank_for,

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pieces import (
+from safetensors.numpy import load
+from sample_pieces import (
     FILE_ID,
     MODEL,
     OTHER,
@@ -28,7 +29,6 @@ from pieces import (
     segment_layers,
     sequence,
 )
-from safetensors.numpy import load
 
 from everwarm.cache.disk import blob
 from everwarm.cache.disk.blob import Array, Layer
@@ -36,7 +36,7 @@ from everwarm.cache.identity import Trail
 from everwarm.errors import CacheFault
 from everwarm.tokens import tokens_of
 
-PAGE = Path(__file__).parents[2] / "docs" / "format.md"
+PAGE = Path(__file__).parents[3] / "docs" / "format.md"
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),

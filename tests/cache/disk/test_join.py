@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from diskfiles import Clock, FailingFiles, Killed, QuickFiles
-from pieces import (
+from sample_pieces import (
     MODEL,
     ROOMY,
     Open,

@@ -8,7 +8,15 @@ import threading
 from pathlib import Path
 
 from diskfiles import QuickFiles
-from pieces import MODEL, bytes_for, checkpoint_layers, is_right, record, segment_layers, sequence
+from sample_pieces import (
+    MODEL,
+    bytes_for,
+    checkpoint_layers,
+    is_right,
+    record,
+    segment_layers,
+    sequence,
+)
 
 from everwarm.cache.disk.health import Limits
 from everwarm.cache.disk.store import DiskStore

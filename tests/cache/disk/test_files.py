@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from pieces import MODEL, ROOMY, is_right, keep, segment_layers, sequence
+from sample_pieces import MODEL, ROOMY, is_right, keep, segment_layers, sequence
 
 from everwarm.cache.disk.files import SLAB, OsFiles, slabs
 from everwarm.cache.disk.store import DiskStore

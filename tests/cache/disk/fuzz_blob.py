@@ -1,6 +1,6 @@
 """Fuzz the parser of cache files with atheris (coverage-guided; Linux).
 
-    PYTHONPATH=src:tests python tests/cache/fuzz_blob.py -max_total_time=600
+    PYTHONPATH=src:tests python tests/cache/disk/fuzz_blob.py -max_total_time=600
 
 A file's first byte says what the rest of an input is: a file as it stands; a header, sealed with
 the right lengths and checksum; or our own part of a header, in one that is right elsewhere. Without
@@ -20,7 +20,7 @@ import atheris
 with atheris.instrument_imports(include=["everwarm.cache.disk.blob"]):
     from everwarm.cache.disk import blob
 
-from pieces import read_file, sample_file, sealed
+from sample_pieces import read_file, sample_file, sealed
 
 from everwarm.errors import CacheFault
 

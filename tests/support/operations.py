@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from replay import REPLY, Turn, Warm
+from client_replay import REPLY, Turn, Warm
 
 from everwarm.events import CachedFrom
 

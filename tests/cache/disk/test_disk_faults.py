@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from diskfiles import Clock, FailingFiles, Killed, PowerFiles, QuickFiles
-from pieces import (
+from sample_pieces import (
     MODEL,
     ROOMY,
     Open,
@@ -268,7 +268,7 @@ def test_power_lost_at_any_moment_loses_nothing_that_was_acknowledged(
 
 WRITER = """
 import pathlib, sys
-from pieces import keep, sequence
+from sample_pieces import keep, sequence
 from everwarm.cache.disk.store import DiskStore
 store = DiskStore.open(pathlib.Path(sys.argv[1]))
 n = int(sys.argv[2])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import zoo
-from bench.fake_server import FakeServer
+from fake_server import FakeServer
 from serving import save_talker
 from typer.testing import CliRunner
 

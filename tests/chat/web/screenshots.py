@@ -1,6 +1,6 @@
 """Take the pictures in docs/screenshots: real pages of a real server, with dictated replies.
 
-    python tests/web/screenshots.py MODEL_DIR [FOLDER]
+    python tests/chat/web/screenshots.py MODEL_DIR [FOLDER]
 
 Not a test: a person looks at them.
 """
@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from browsing import browsing, running  # noqa: E402
 from serving import Server  # noqa: E402

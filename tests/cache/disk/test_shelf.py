@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pieces import MODEL, record, sequence
+from sample_pieces import MODEL, record, sequence
 
 from everwarm.cache.disk.index import Stored
 from everwarm.cache.disk.shelf import Shelf

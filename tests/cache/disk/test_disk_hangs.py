@@ -12,7 +12,7 @@ from diskfiles import Clock, HangingFiles
 from held_disk import HeldDisk
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
-from pieces import MODEL, ROOMY, bytes_for, keep, record, segment_layers, sequence
+from sample_pieces import MODEL, ROOMY, bytes_for, keep, record, segment_layers, sequence
 
 from everwarm.cache.cache import Cache
 from everwarm.cache.disk.restoring import PATIENCE_S

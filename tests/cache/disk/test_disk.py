@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from diskfiles import Clock, QuickFiles
-from pieces import (
+from sample_pieces import (
     MODEL,
     OTHER,
     Open,
