@@ -20,12 +20,12 @@ import everwarm.engine  # isort: skip  # noqa: F401  (chooses the BLAS before ml
 import mlx.core as mx
 import numpy as np
 
-from everwarm.cache.disk.blob import Array, Layer, Record
-from everwarm.cache.disk.health import Limits
-from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.blob import Array, Layer, PieceRecord
+from everwarm.cache.disk.disk_store import DiskStore
+from everwarm.cache.disk.health import DiskLimits
 from everwarm.cache.identity import Trail
 from everwarm.engine.model import load_model
-from everwarm.engine.state import State
+from everwarm.engine.state import ModelState
 from everwarm.tokens import tokens_of
 
 LEAST_STEPS = 10
@@ -35,7 +35,7 @@ class Decoder:
     """Writes tokens one after the other, each as soon as the last is known."""
 
     def __init__(self, model: Any) -> None:
-        self.state = State(model)
+        self.state = ModelState(model)
         self.y = mx.argmax(self.state.read(tokens_of(range(10, 138)))[:, -1, :], axis=-1)
         mx.eval(self.y)
 
@@ -62,7 +62,9 @@ def write(store: DiskStore, start: int, data: Any) -> Any:
     tokens = tokens_of(range(start, start + 64))
     trail = Trail(bytes(32), f"run{start}")
     parent = trail.id
-    record = Record("segment", bytes(32), f"run{start}", parent, trail.feed(tokens), 0, 64, tokens)
+    record = PieceRecord(
+        "segment", bytes(32), f"run{start}", parent, trail.feed(tokens), 0, 64, tokens
+    )
     layer = Layer("cuttable", 64, (Array("F32", data.shape),))
     return store.write(record, (layer,), [data])
 
@@ -77,7 +79,7 @@ def main() -> None:
     data = np.ones((1, 1, 64, int(a.gigabytes * 1e9 / 256)), np.float32)
     idle, busy, seconds = [], [], []
     with tempfile.TemporaryDirectory(dir=Path.home()) as tmp:
-        limits = Limits(budget_bytes=20 * 10**9, keep_free_bytes=0)
+        limits = DiskLimits(budget_bytes=20 * 10**9, keep_free_bytes=0)
         store = DiskStore.open(Path(tmp) / "cache", limits=limits)
         store.is_busy = True  # as the engine says while a reply runs
         window(decoder, lambda: True)

@@ -21,9 +21,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from everwarm.cache.disk.blob import Array, Layer, Record, encode
-from everwarm.cache.disk.health import GB, Limits
-from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.blob import Array, Layer, PieceRecord, encode
+from everwarm.cache.disk.disk_store import DiskStore
+from everwarm.cache.disk.health import GB, DiskLimits
 from everwarm.cache.identity import Trail
 from everwarm.tokens import tokens_of
 
@@ -35,13 +35,13 @@ LAYERS = tuple(Layer("cuttable", TOKENS_PER_PIECE, (ROW, ROW)) for _ in range(3)
 PIECE_BYTES = 6 * ROW.nbytes
 
 
-def records(n: int) -> list[Record]:
+def records(n: int) -> list[PieceRecord]:
     trail, out = Trail(MODEL, ""), []
     for i in range(n):
         ids = tokens_of((i * 31 + k * 7919) % 49_000 for k in range(TOKENS_PER_PIECE))
         parent, start = trail.id, trail.at
         position = trail.feed(ids)
-        out.append(Record("segment", MODEL, "", parent, position, start, trail.at, ids))
+        out.append(PieceRecord("segment", MODEL, "", parent, position, start, trail.at, ids))
     return out
 
 
@@ -96,7 +96,7 @@ def plain_write(root: Path, data: list[memoryview], n: int) -> float:
     return seconds
 
 
-def write(store: DiskStore, all_records: list[Record], data: list[memoryview]) -> float:
+def write(store: DiskStore, all_records: list[PieceRecord], data: list[memoryview]) -> float:
     began = time.perf_counter()
     for w in [store.write(r, LAYERS, data) for r in all_records]:
         assert w.result(), store.stats()
@@ -111,7 +111,7 @@ def measure(root: Path, n: int, rounds: int) -> dict[str, object]:
     source = os.urandom(PIECE_BYTES)
     data = [memoryview(source)[k * ROW.nbytes : (k + 1) * ROW.nbytes] for k in range(6)]
     into = [memoryview(bytearray(PIECE_BYTES)) for _ in range(n)]
-    limits = Limits(budget_bytes=10 * n * PIECE_BYTES, queue_bytes=1 << 50)
+    limits = DiskLimits(budget_bytes=10 * n * PIECE_BYTES, queue_bytes=1 << 50)
     seconds: dict[str, list[float]] = {}
 
     def note(name: str, value: float) -> None:
@@ -170,7 +170,7 @@ def bytes_ratio() -> float:
     layers = tuple(Layer("cuttable", rows, (a, a)) for _ in range(30))
     data = [memoryview(bytes(a.nbytes))] * 60
     trail, ids = Trail(MODEL, ""), tokens_of(range(rows))
-    r = Record("segment", MODEL, "", trail.id, trail.feed(ids), 0, rows, ids)
+    r = PieceRecord("segment", MODEL, "", trail.id, trail.feed(ids), 0, rows, ids)
     return round(len(encode("0" * 32, r, layers, data)) / (60 * a.nbytes) + 1, 4)
 
 
@@ -179,12 +179,12 @@ def one_turn_ms(root: Path) -> float:
     a = Array("BF16", (1, 8, 256, 128))
     layers = tuple(Layer("cuttable", 256, (a, a)) for _ in range(3))
     data, times = [os.urandom(a.nbytes)] * 6, []
-    store = DiskStore.open(root / "turns", limits=Limits(budget_bytes=GB))
+    store = DiskStore.open(root / "turns", limits=DiskLimits(budget_bytes=GB))
     trail = Trail(MODEL, "")
     for i in range(21):
         ids = tokens_of([i] * 256)
         parent, start = trail.id, trail.at
-        r = Record("segment", MODEL, "", parent, trail.feed(ids), start, trail.at, ids)
+        r = PieceRecord("segment", MODEL, "", parent, trail.feed(ids), start, trail.at, ids)
         began = time.perf_counter()
         assert store.write(r, layers, data).result()
         times.append(time.perf_counter() - began)
@@ -198,11 +198,11 @@ def start_ms(root: Path, n: int, lose_index: bool) -> float:
     a, ids = Array("BF16", (1, 1, 8, 8)), tokens_of(range(TOKENS_PER_PIECE))
     layers = (Layer("cuttable", 8, (a, a)),)
     place = root / "start"
-    store = DiskStore.open(place, limits=Limits(budget_bytes=GB))
+    store = DiskStore.open(place, limits=DiskLimits(budget_bytes=GB))
     for i in range(n):
         trail = Trail(MODEL, f"{i % 50}")
         parent, own = trail.id, tokens_of([i, *ids[1:]])
-        r = Record("segment", MODEL, f"{i % 50}", parent, trail.feed(own), 0, len(own), own)
+        r = PieceRecord("segment", MODEL, f"{i % 50}", parent, trail.feed(own), 0, len(own), own)
         store.write(r, layers, [bytes(a.nbytes)] * 2)
     store.flush()
     store.close()
@@ -210,7 +210,7 @@ def start_ms(root: Path, n: int, lose_index: bool) -> float:
         for path in place.glob("index.db*"):
             path.unlink()
     began = time.perf_counter()
-    store = DiskStore.open(place, limits=Limits(budget_bytes=GB))
+    store = DiskStore.open(place, limits=DiskLimits(budget_bytes=GB))
     assert len(store.pieces(MODEL)) == n
     seconds = time.perf_counter() - began
     store.clear().result()

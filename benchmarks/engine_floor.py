@@ -21,9 +21,9 @@ from mlx_lm.generate import generate_step
 
 from everwarm.cache import tree
 from everwarm.cache.cache import Cache
+from everwarm.engine.job_run import JobRun
 from everwarm.engine.model import LoadedModel, load_model
-from everwarm.engine.run import Run
-from everwarm.engine.state import State
+from everwarm.engine.state import ModelState
 from everwarm.job import Ended, Job, Output
 from everwarm.request import Sampling
 from everwarm.tokens import tokens_of
@@ -36,10 +36,10 @@ class NeverEnds:
 
 
 def ours(loaded: LoadedModel, prompt: list[int], n: int, chunk: int) -> tuple[float, float]:
-    cache = Cache(lambda: State(loaded.model), budget=1 << 40)
+    cache = Cache(lambda: ModelState(loaded.model), budget=1 << 40)
     out: list[Output] = []
     job = Job("b", tokens_of(prompt), (), Sampling(), n)
-    run = Run(job, cache, NeverEnds(), out.append, chunk)  # type: ignore[arg-type]
+    run = JobRun(job, cache, NeverEnds(), out.append, chunk)  # type: ignore[arg-type]
     assert run.try_lease()
     for _ in run.steps():
         pass

@@ -20,11 +20,11 @@ from typing import Any
 
 from disk import MODEL, drop_from_page_cache
 
-from everwarm.cache.disk.blob import Array, Layer, Record
-from everwarm.cache.disk.health import GB, Limits
+from everwarm.cache.disk.blob import Array, Layer, PieceRecord
+from everwarm.cache.disk.disk_store import DiskStore
+from everwarm.cache.disk.health import GB, DiskLimits
 from everwarm.cache.disk.restoring import AHEAD
 from everwarm.cache.disk.shelf import ranges
-from everwarm.cache.disk.store import DiskStore
 from everwarm.cache.identity import Trail
 from everwarm.tokens import tokens_of
 
@@ -38,7 +38,7 @@ def write(store: DiskStore, n_tokens: int, n_layers: int) -> None:
         a = Array("BF16", (1, 3, end - start, 64))
         tokens = tokens_of(k * 7919 % 49_000 for k in range(start, end))
         parent = trail.id
-        r = Record("segment", MODEL, "", parent, trail.feed(tokens), start, end, tokens)
+        r = PieceRecord("segment", MODEL, "", parent, trail.feed(tokens), start, end, tokens)
         layers = tuple(Layer("cuttable", end - start, (a, a)) for _ in range(n_layers))
         assert store.write(r, layers, [os.urandom(a.nbytes)] * (2 * n_layers)).result()
 
@@ -72,7 +72,7 @@ def main() -> None:
     ap.add_argument("--layers", type=int, default=30)
     ap.add_argument("--rounds", type=int, default=5)
     a = ap.parse_args()
-    limits = Limits(budget_bytes=50 * GB, keep_free_bytes=0, write_bytes_per_day=500 * GB)
+    limits = DiskLimits(budget_bytes=50 * GB, keep_free_bytes=0, write_bytes_per_day=500 * GB)
     with TemporaryDirectory(dir=a.directory) as scratch:
         store = DiskStore.open(Path(scratch) / "cache", limits=limits)
         write(store, a.tokens, a.layers)

@@ -24,8 +24,8 @@ from mlx_lm.models.cache import make_prompt_cache
 from everwarm.cache.cache import Cache
 from everwarm.config import Settings
 from everwarm.engine import layers
-from everwarm.engine.run import Run
-from everwarm.engine.state import State
+from everwarm.engine.job_run import JobRun
+from everwarm.engine.state import ModelState
 from everwarm.job import Job, Output
 from everwarm.models import ensure_default
 from everwarm.request import Sampling
@@ -53,7 +53,7 @@ def addresses(caches: list[Any]) -> list[int]:
 
 def ours(model: Any, length: int, turns: int) -> tuple[list[int], int]:
     """Peak bytes of each hit less what rested before, and how many hits moved a buffer."""
-    cache = Cache(lambda: State(model), budget=1 << 40)
+    cache = Cache(lambda: ModelState(model), budget=1 << 40)
     tokens = ids(0, length)
     _turn(cache, tokens)
     peaks, moved = [], 0
@@ -73,7 +73,7 @@ def _turn(cache: Cache, tokens: list[int]) -> list[int]:
     out: list[Output] = []
     marks = (Mark(len(tokens) - 4, "prompt"),)
     job = Job("b", tokens_of(tokens), marks, Sampling(), REPLY)
-    run = Run(job, cache, NeverEnds(), out.append, CHUNK)  # type: ignore[arg-type]
+    run = JobRun(job, cache, NeverEnds(), out.append, CHUNK)  # type: ignore[arg-type]
     assert run.try_lease()
     for _ in run.steps():
         pass

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from everwarm.client import ChatClient, Reply
+from everwarm.client import ChatClient, ChatReply
 from everwarm.errors import EverwarmError
 
 LONGEST = 24
@@ -51,16 +51,16 @@ class Server:
         self.client.close()
 
 
-def ask(client: ChatClient, messages: list[dict[str, Any]]) -> Reply | None:
+def ask(client: ChatClient, messages: list[dict[str, Any]]) -> ChatReply | None:
     try:
         return client.ask(messages, max_tokens=12, temperature=0)
     except EverwarmError:
         return None
 
 
-def killed_turn(server: Server, messages: list[dict[str, Any]], after_s: float) -> Reply | None:
+def killed_turn(server: Server, messages: list[dict[str, Any]], after_s: float) -> ChatReply | None:
     """Ask, and kill the server so many seconds later. The reply, if it was whole by then."""
-    got: list[Reply | None] = []
+    got: list[ChatReply | None] = []
     other = [{"role": "user", "content": "Somebody else. " + " ".join(WORDS * 20)}]
     threads = [
         threading.Thread(target=lambda: got.append(ask(server.client, messages))),

@@ -23,8 +23,8 @@ import mlx.core as mx
 from everwarm.cache.disk.files import OsFiles
 from everwarm.config import Settings
 from everwarm.engine.model import load_model
-from everwarm.engine.parts import Parts, open_parts
-from everwarm.engine.state import State, bytes_at
+from everwarm.engine.parts import EngineParts, open_parts
+from everwarm.engine.state import ModelState, bytes_at
 from everwarm.engine.thread import EngineThread
 from everwarm.job import Ended, Failed, Job, Output
 from everwarm.request import Sampling
@@ -45,7 +45,7 @@ class SlowFiles(OsFiles):
 
 def activations(model: Any) -> int:
     """What one chunk takes at its peak, beyond the rows that stay."""
-    state = State(model)
+    state = ModelState(model)
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     state.read(tokens_of(range(100, 100 + CHUNK)))
@@ -79,9 +79,9 @@ def prompt(session: int, turn: int, tokens: int) -> Job:
 
 def measured(model: str, turns: int, tokens: int, home: Path) -> dict[str, Any]:
     seen: dict[str, Any] = {"account": 0.0}
-    made: list[Parts] = []
+    made: list[EngineParts] = []
 
-    def parts(wake: Any) -> Parts:
+    def parts(wake: Any) -> EngineParts:
         budget = ROOM_FOR * bytes_of(model, tokens + 40 * turns + 12)
         settings = Settings(home=home, memory_budget=budget, prefill_step=CHUNK)
         made.append(open_parts(model, settings, wake, SlowFiles()))

@@ -69,7 +69,9 @@ def test_imports_point_one_way(path: Path) -> None:
         assert own in ONLY_IN.get(top, {own}), f"{own} imports {name}"
         if top == "everwarm" and rest:
             allowed = VOCABULARY if own in VOCABULARY else MAY.get(own)
-            assert allowed is None or rest[0] in allowed | {own, "__version__"}, f"{own} imports {name}"
+            assert allowed is None or rest[0] in allowed | {own, "__version__"}, (
+                f"{own} imports {name}"
+            )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))

@@ -29,7 +29,7 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class ChatReply:
     """A whole reply: what was said, the server's counts, and the times measured here.
 
     `calls` are as they go back into the conversation, in an assistant message's `tool_calls`.
@@ -140,8 +140,8 @@ class ChatClient:
 
     def chat(
         self, messages: Sequence[ChatMessage], **params: Any
-    ) -> Generator[Delta | Reply, None, None]:
-        """Ask for a streamed reply: its deltas as they come, the whole `Reply` last.
+    ) -> Generator[Delta | ChatReply, None, None]:
+        """Ask for a streamed reply: its deltas as they come, the whole `ChatReply` last.
 
         Closing the iterator closes the connection, which tells the server to stop.
         """
@@ -158,10 +158,10 @@ class ChatClient:
         except httpx2.TransportError as error:
             raise EngineError("The connection to the server broke in mid-reply.") from error
 
-    def ask(self, messages: Sequence[ChatMessage], **params: Any) -> Reply:
+    def ask(self, messages: Sequence[ChatMessage], **params: Any) -> ChatReply:
         """Ask, and wait for the whole reply."""
         *_, reply = self.chat(messages, **params)
-        assert isinstance(reply, Reply)
+        assert isinstance(reply, ChatReply)
         return reply
 
     def _unreachable(self) -> EngineError:
@@ -194,7 +194,7 @@ def _chunks(response: httpx2.Response) -> Iterator[dict[str, Any]]:
         yield chunk
 
 
-def _fold(chunks: Iterator[dict[str, Any]], sent: float) -> Iterator[Delta | Reply]:
+def _fold(chunks: Iterator[dict[str, Any]], sent: float) -> Iterator[Delta | ChatReply]:
     said: list[str] = []
     first: float | None = None
     finish: str | None = None
@@ -212,7 +212,7 @@ def _fold(chunks: Iterator[dict[str, Any]], sent: float) -> Iterator[Delta | Rep
                 if delta.kind == "text":
                     said.append(delta.text)
                 yield delta
-    yield Reply(
+    yield ChatReply(
         text="".join(said),
         finish=finish,
         prompt_tokens=usage.get("prompt_tokens", 0),

@@ -32,7 +32,7 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class AnswerSchema:
     """The answer is JSON of this schema. `param`: where the request says so."""
 
     schema: Mapping[str, Any]
@@ -92,7 +92,7 @@ class Request:
     deferred: tuple[Tool, ...] = ()
     named_tool: str | None = None
     parallel_calls: bool = True
-    shape: Shape | None = None
+    shape: AnswerSchema | None = None
     thinking_budget: int | None = None
     raw: str | tuple[int, ...] | None = None
     history: HistoryMode | None = None

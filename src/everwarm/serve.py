@@ -22,16 +22,16 @@ import uvicorn
 
 from everwarm.chat import openapi as chat_openapi
 from everwarm.chat.dashboard import Board
-from everwarm.chat.library import Held
+from everwarm.chat.library import SessionLibrary
 from everwarm.chat.pages import Pages, page_or
 from everwarm.chat.recorder import SessionRecorder
 from everwarm.chat.routes import SessionRoutes
-from everwarm.chat.turns import Talking
+from everwarm.chat.session_turns import SessionTurns
 from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.errors import EverwarmError
 from everwarm.history.database import Database
-from everwarm.history.replies import ReplyTable
+from everwarm.history.reply_table import ReplyTable
 from everwarm.job import Engine
 from everwarm.replies import ReplyStore
 from everwarm.server.answer import namespace_of
@@ -104,8 +104,8 @@ def create_app(
     database = history or Database(settings.home / "history.db")
     recorder = SessionRecorder(history) if history and settings.record else None
     served = core.endpoints(database, recorder)
-    held, pages = Held(database), Pages()
-    talking = Talking(held, core.turns, namespace_of(settings))
+    held, pages = SessionLibrary(database), Pages()
+    talking = SessionTurns(held, core.turns, namespace_of(settings))
     shown = {
         **SessionRoutes(talking, core.bodies).endpoints(),
         **Board(core.turns, held, core.bodies).endpoints(),

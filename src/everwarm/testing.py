@@ -26,11 +26,11 @@ from everwarm.cache.store import Bytes
 from everwarm.errors import EngineError
 from everwarm.tokens import Mark, Tokens, tokens_of
 
-Kind = Literal["rows", "ring", "fold"]
+OracleLayer = Literal["rows", "ring", "fold"]
 VOCABULARY: Final = 4096
 WINDOW: Final = 8
 EOS_IDS: Final = frozenset(range(0, VOCABULARY, 6))
-ORACLES: Final[dict[str, tuple[Kind, ...]]] = {
+ORACLES: Final[dict[str, tuple[OracleLayer, ...]]] = {
     "cuttable": ("rows",),
     "windowed": ("rows", "ring"),
     "hybrid": ("rows", "fold"),
@@ -52,7 +52,7 @@ def _token_of(rows: Tokens[int], window: Tokens[int], fold: int) -> int:
     return (seen ^ (fold >> 32)) % VOCABULARY
 
 
-def next_token(context: Tokens[int], layers: Many[Kind]) -> int:
+def next_token(context: Tokens[int], layers: Many[OracleLayer]) -> int:
     """What the oracle says after a literal context."""
     fold = 0
     if "fold" in layers:
@@ -65,7 +65,7 @@ def next_token(context: Tokens[int], layers: Many[Kind]) -> int:
     )
 
 
-def reply_to(context: Tokens[int], layers: Many[Kind], n: int) -> list[int]:
+def reply_to(context: Tokens[int], layers: Many[OracleLayer], n: int) -> list[int]:
     """The first `n` tokens of the oracle's reply, or all up to its stop token."""
     context, out = context[:], list[int]()
     while len(out) < n and (token := next_token(context, layers)) not in EOS_IDS:
@@ -101,7 +101,7 @@ class OracleState:
 
     can_undo = True
 
-    def __init__(self, layers: Many[Kind] = ORACLES["cuttable"]) -> None:
+    def __init__(self, layers: Many[OracleLayer] = ORACLES["cuttable"]) -> None:
         self.layers = tuple(layers)
         self.is_cuttable = self.layers == ("rows",)
         self.length = 0

@@ -9,8 +9,8 @@ import pytest
 from diskfiles import QuickFiles
 from sample_pieces import ROOMY, Open
 
-from everwarm.cache.disk.health import Limits
-from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.disk_store import DiskStore
+from everwarm.cache.disk.health import DiskLimits
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def open_store(tmp_path: Path) -> Iterator[Open]:
     """Opens stores on one directory; all are closed at the end."""
     made: list[DiskStore] = []
 
-    def opener(limits: Limits = ROOMY, **about: object) -> DiskStore:
+    def opener(limits: DiskLimits = ROOMY, **about: object) -> DiskStore:
         about.setdefault("files", QuickFiles())
         made.append(DiskStore.open(tmp_path / "cache", limits=limits, **about))  # type: ignore[arg-type]
         return made[-1]

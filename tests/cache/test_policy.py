@@ -7,16 +7,23 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everwarm.cache.policy import Held, Policy, begins_turn, coverage, landing, least_distance
+from everwarm.cache.policy import (
+    CachePolicy,
+    CheckpointInfo,
+    begins_turn,
+    coverage,
+    landing,
+    least_distance,
+)
 from everwarm.tokens import Mark
 
-PRODUCT = Policy()
+PRODUCT = CachePolicy()
 NO_CAP = 1 << 60
 MARKS = (Mark(3000, "system"), Mark(9000, "user"), Mark(20_000, "last"), Mark(20_500, "prompt"))
 
 
-def at(*positions: int) -> list[Held]:
-    return [Held(p) for p in positions]
+def at(*positions: int) -> list[CheckpointInfo]:
+    return [CheckpointInfo(p) for p in positions]
 
 
 def test_marks_branch_and_grids_are_where_a_prefill_stops() -> None:
@@ -59,19 +66,19 @@ def test_sixteen_are_kept() -> None:
 
 
 def test_a_conversation_that_outgrew_its_head_keeps_the_heads_checkpoints() -> None:
-    head = [Held(p, in_head=True) for p in range(512, 7700, 512)]
+    head = [CheckpointInfo(p, in_head=True) for p in range(512, 7700, 512)]
     turns = at(*range(20_000, 180_000, 10_000))
     assert PRODUCT.to_drop([*head, *turns], NO_CAP) is None
-    crowded = [*head, *turns[:2], Held(35_000), *turns[2:]]
+    crowded = [*head, *turns[:2], CheckpointInfo(35_000), *turns[2:]]
     assert PRODUCT.to_drop(crowded, NO_CAP) == len(head) + 2
     # What the first one saves is counted from the head's end on: 9000 - 7680 is the least.
-    near = [*head, Held(9000), *turns]
+    near = [*head, CheckpointInfo(9000), *turns]
     assert PRODUCT.to_drop(near, NO_CAP) == len(head)
 
 
 def test_a_crowded_head_is_thinned_by_itself() -> None:
-    head = [Held(p, in_head=True) for p in [*range(500, 8500, 500), 7900]]
-    found = PRODUCT.to_drop([*sorted(head, key=lambda h: h.at), Held(9000)], NO_CAP)
+    head = [CheckpointInfo(p, in_head=True) for p in [*range(500, 8500, 500), 7900]]
+    found = PRODUCT.to_drop([*sorted(head, key=lambda h: h.at), CheckpointInfo(9000)], NO_CAP)
     assert found == 15
 
 
@@ -88,7 +95,12 @@ def test_branch_and_system_weigh_four_times() -> None:
 
 
 def test_what_the_last_two_requests_used_stays() -> None:
-    held = [Held(100, used=3), Held(120, used=7), Held(130, used=9), Held(500, used=9)]
+    held = [
+        CheckpointInfo(100, used=3),
+        CheckpointInfo(120, used=7),
+        CheckpointInfo(130, used=9),
+        CheckpointInfo(500, used=9),
+    ]
     assert coverage(held) == 0
     assert coverage(held[1:]) is None
 
@@ -99,7 +111,7 @@ def test_the_end_never_goes() -> None:
 
 
 def test_a_conversation_keeps_to_its_bytes() -> None:
-    gemma = [Held(p, nbytes=436) for p in range(100, 600, 100)]
+    gemma = [CheckpointInfo(p, nbytes=436) for p in range(100, 600, 100)]
     assert PRODUCT.to_drop(gemma, 5 * 436) is None
     assert PRODUCT.to_drop(gemma, 4 * 436) is not None
 

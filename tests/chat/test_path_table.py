@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from everwarm.chat import path_table
-from everwarm.chat import table as table
+from everwarm.chat import session_table as table
 from everwarm.chat.session import Session
 from everwarm.history.database import Database
 from everwarm.history.schema import MIGRATIONS

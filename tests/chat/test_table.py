@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from everwarm.chat import table as table
+from everwarm.chat import session_table as table
 from everwarm.chat.session import Entry, Session, Tree, ids_of
 from everwarm.history.database import Connection, Database
 from everwarm.messages import Message, Reasoning, Text, ToolCall

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from everwarm.cli.chat import Chat, cost
-from everwarm.client import ChatClient, Delta, Reply
+from everwarm.client import ChatClient, ChatReply, Delta
 from everwarm.errors import EngineError, RequestError
 
 USAGE = {
@@ -68,7 +68,7 @@ def shown(screen: Console) -> str:
 def test_the_client_folds_a_stream_into_deltas_and_a_reply() -> None:
     *deltas, reply = thoughtful().client().chat([{"role": "user", "content": "hi"}])
     assert deltas == [Delta("reasoning", "hm"), Delta("text", "Good "), Delta("text", "day")]
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, ChatReply)
     assert (reply.text, reply.finish) == ("Good day", "stop")
     assert (reply.cached_tokens, reply.prefilled_tokens) == (1024, 31)
     assert reply.ttft_s is not None and 0 < reply.ttft_s <= reply.total_s
@@ -135,7 +135,7 @@ def test_a_question_that_was_refused_is_not_kept(screen: Console) -> None:
 
 
 def test_the_cost_line() -> None:
-    reply = Reply(
+    reply = ChatReply(
         text="x",
         finish="stop",
         prompt_tokens=1055,

@@ -7,11 +7,11 @@ import json
 import httpx2
 
 from everwarm.cli.demo import MAX_TOKENS, QUESTIONS, compare, hold, verdict
-from everwarm.client import ChatClient, Reply
+from everwarm.client import ChatClient, ChatReply
 
 
-def reply(text: str, cached: int, ttft_s: float) -> Reply:
-    return Reply(
+def reply(text: str, cached: int, ttft_s: float) -> ChatReply:
+    return ChatReply(
         text=text,
         finish="length",
         prompt_tokens=100,

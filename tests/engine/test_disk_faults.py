@@ -18,9 +18,9 @@ from diskfiles import Clock, FailingFiles, Killed
 from turn_requests import marks_of, turn, words
 
 from everwarm.cache.cache import Cache
-from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.tier import DiskTier
-from everwarm.engine.state import State
+from everwarm.engine.state import ModelState
 
 MODEL = bytes(range(32))
 FIRST = words(1, 80)
@@ -29,7 +29,7 @@ EVERY = 1 if os.environ.get("EVERWARM_EVERY_OPERATION") else 11
 
 def opened(model: Any, root: Path, files: FailingFiles) -> Cache:
     tier = DiskTier(DiskStore.open(root, files=files, clock=Clock()), MODEL, lambda: None)
-    return Cache(lambda: State(model), budget=1 << 34, tier=tier)
+    return Cache(lambda: ModelState(model), budget=1 << 34, tier=tier)
 
 
 def talk(cache: Cache) -> list[list[int]]:
@@ -65,7 +65,7 @@ def test_a_fault_at_any_operation_costs_no_answer(
     assert cache.tier is not None
     cache.tier.store.close()
     asked = FIRST + right[0] + words(2, 80) + right[1] + words(3, 30)
-    after = turn(Cache(lambda: State(model), budget=1 << 34, keep=False), asked).reply
+    after = turn(Cache(lambda: ModelState(model), budget=1 << 34, keep=False), asked).reply
     n_warm = 0
     for n in range(1, n_operations + 1, EVERY):
         root, files = tmp_path / f"{n}", FailingFiles(error=error)

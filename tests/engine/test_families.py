@@ -9,7 +9,7 @@ import zoo
 from turn_requests import CUTTABLE, OTHERS, caches, marks_of, turn, words
 
 from everwarm.cache.cache import Cache
-from everwarm.engine.state import State
+from everwarm.engine.state import ModelState
 
 
 @pytest.mark.parametrize("family", CUTTABLE + OTHERS)
@@ -99,8 +99,8 @@ def addresses(cache: Cache) -> list[int]:
 
 def test_budget_holds_and_answers_stay_right() -> None:
     model: Any = zoo.build("qwen3_5")[0]
-    warm = Cache(lambda: State(model), budget=1_500_000)
-    cold = Cache(lambda: State(model), budget=1 << 34, keep=False)
+    warm = Cache(lambda: ModelState(model), budget=1_500_000)
+    cold = Cache(lambda: ModelState(model), budget=1 << 34, keep=False)
     for n in range(12):
         prompt = words(n % 7, 150)
         assert turn(warm, prompt, marks_of(prompt)).reply.agrees(turn(cold, prompt).reply)

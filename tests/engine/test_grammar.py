@@ -16,7 +16,7 @@ from random_writer import WIDTH, Writer
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.engine.grammar import Grammars
+from everwarm.engine.compiled_grammar import Grammars
 from everwarm.engine.text import TextCodec
 from everwarm.engine.thread import EngineThread
 from everwarm.job import Ended, Failed, Grammar, Job, Output, Token
@@ -24,7 +24,7 @@ from everwarm.messages import Message, Text
 from everwarm.prompt.dialects import families
 from everwarm.prompt.dialects.syntax import Dialect
 from everwarm.prompt.grammar import wanted
-from everwarm.request import Request, Sampling, Shape, Tool
+from everwarm.request import AnswerSchema, Request, Sampling, Tool
 from everwarm.tokens import tokens_of
 
 SCHEMA: dict[str, Any] = {
@@ -74,7 +74,7 @@ def writer(plain: TextCodec, grammars: Grammars) -> Writer:
 
 
 def test_a_thousand_random_replies_are_valid(plain: TextCodec, writer: Writer) -> None:
-    grammar = shaped(plain, shape=Shape(SCHEMA, "response_format")).reply
+    grammar = shaped(plain, shape=AnswerSchema(SCHEMA, "response_format")).reply
     finished = seed = 0
     while finished < 1000 and seed < 3000:
         seed += 1
@@ -101,7 +101,7 @@ def test_a_thousand_random_replies_are_valid(plain: TextCodec, writer: Writer) -
 def test_an_answer_is_on_one_line_or_indented_and_never_full_of_blanks(
     plain: TextCodec, grammars: Grammars, said: str, allowed: bool
 ) -> None:
-    matcher = grammars.matcher(shaped(plain, shape=Shape(SCHEMA, "response_format")).reply)
+    matcher = grammars.matcher(shaped(plain, shape=AnswerSchema(SCHEMA, "response_format")).reply)
     for token in plain.encode(said):
         if not np.array(matcher.mask(WIDTH))[token]:
             assert not allowed, plain.decode([token])
@@ -139,7 +139,7 @@ def asking(engine: EngineThread, grammar: Grammar | None, seed: int, most: int =
 
 
 def test_twenty_random_replies_of_a_model_are_valid(engine: EngineThread) -> None:
-    grammar = shaped(engine.codec, shape=Shape(SCHEMA, "response_format"))
+    grammar = shaped(engine.codec, shape=AnswerSchema(SCHEMA, "response_format"))
     finished = seed = 0
     while finished < 20 and seed < 60:
         seed += 1
@@ -155,7 +155,7 @@ def test_twenty_random_replies_of_a_model_are_valid(engine: EngineThread) -> Non
 
 def test_a_job_without_a_grammar_is_not_held_by_anothers(engine: EngineThread) -> None:
     free = run(engine, asking(engine, None, 3, 20))[0]
-    grammar = shaped(engine.codec, shape=Shape(SCHEMA, "response_format"))
+    grammar = shaped(engine.codec, shape=AnswerSchema(SCHEMA, "response_format"))
     held = run(engine, asking(engine, grammar, 3, 20))[0]
     assert engine.codec.decode(held).startswith("{")
     assert run(engine, asking(engine, None, 3, 20))[0] == free != held
@@ -168,7 +168,7 @@ def test_what_cannot_be_held_is_refused_with_the_reason(engine: EngineThread) ->
         ({"$ref": "http://other.example/schema"}, "other.example"),
         ({"enum": []}, "Unsatisfiable"),
     ):
-        grammar = shaped(engine.codec, shape=Shape(schema, "response_format")).reply
+        grammar = shaped(engine.codec, shape=AnswerSchema(schema, "response_format")).reply
         with pytest.raises(ValueError, match=reason):
             engine.check(grammar)
 
@@ -187,7 +187,7 @@ def test_hostile_schemas_end_within_the_limits(engine: EngineThread) -> None:
     wide = {"anyOf": [{"type": "string", "pattern": f"(a|b)*{i}{{0,900}}"} for i in range(40)]}
     counted = {"type": "string", "pattern": "((a{0,999}){0,999}){0,999}"}
     for schema in (deep, wide, counted):
-        grammar = shaped(engine.codec, shape=Shape(schema, "response_format")).reply
+        grammar = shaped(engine.codec, shape=AnswerSchema(schema, "response_format")).reply
         try:
             engine.check(grammar)
         except ValueError as refused:

@@ -12,7 +12,7 @@ from dialect_samples import SAMPLES
 from notations import NOTATIONS
 from random_writer import WIDTH, Writer
 
-from everwarm.engine.grammar import Grammars
+from everwarm.engine.compiled_grammar import Grammars
 from everwarm.engine.text import TextCodec
 from everwarm.errors import RequestError
 from everwarm.job import Token

@@ -18,7 +18,7 @@ from everwarm.engine import layers
 from everwarm.engine.fingerprint import fingerprint
 from everwarm.engine.kv import Arrangement, arrange
 from everwarm.engine.model import load_model
-from everwarm.engine.state import State, bytes_at
+from everwarm.engine.state import ModelState, bytes_at
 from everwarm.errors import ConfigError
 from everwarm.tokens import tokens_of
 
@@ -115,7 +115,7 @@ def test_without_a_wish_the_model_keeps_its_own() -> None:
 
 def test_only_the_attention_of_a_hybrid_is_quantised() -> None:
     model = arranged(EIGHT, "qwen3_5", text_config=zoo.config("qwen3_5")["text_config"] | WIDE)
-    kinds = [type(c).__name__ for c in State(model).caches]
+    kinds = [type(c).__name__ for c in ModelState(model).caches]
     assert "QuantizedKVCache" in kinds and "ArraysCache" in kinds and "KVCache" not in kinds
 
 
@@ -124,7 +124,7 @@ def test_only_the_attention_of_a_hybrid_is_quantised() -> None:
 )
 def test_room_for_a_job_is_what_its_state_takes(wanted: Arrangement, rows: int) -> None:
     model = arranged(wanted)
-    state = State(model)
+    state = ModelState(model)
     state.read(tokens_of(words(0, rows)))
     state.settle()
     state.reserve()
@@ -142,7 +142,7 @@ def test_fewer_bits_take_fewer_bytes() -> None:
 @pytest.mark.parametrize("wanted", [EIGHT, FOUR], ids=["8", "4"])
 def test_quantised_rows_are_cut_and_branched_like_others(wanted: Arrangement) -> None:
     model = arranged(wanted)
-    warm, cold = (Cache(lambda: State(model), budget=1 << 34, keep=k) for k in (True, False))
+    warm, cold = (Cache(lambda: ModelState(model), budget=1 << 34, keep=k) for k in (True, False))
     history = words(0, 80) + turn(warm, words(0, 80)).reply
     for seed in (1, 2, 1):
         asked = history + words(seed, 40)
@@ -153,14 +153,14 @@ def test_quantised_rows_are_cut_and_branched_like_others(wanted: Arrangement) ->
 
 def test_a_window_answers_as_a_cold_one_and_forgets() -> None:
     model = arranged(WINDOW)
-    warm, cold = (Cache(lambda: State(model), budget=1 << 34, keep=k) for k in (True, False))
+    warm, cold = (Cache(lambda: ModelState(model), budget=1 << 34, keep=k) for k in (True, False))
     history = words(0, 80) + turn(warm, words(0, 80)).reply
     for seed in (1, 2):
         asked = history + words(seed, 40)
         done = turn(warm, asked, marks_of(asked))
         assert done.cached == len(history)
         assert done.reply.agrees(turn(cold, asked).reply)
-    state = State(model)
+    state = ModelState(model)
     state.read(tokens_of(words(0, 200)))
     held = layers.snapshot(state.caches[0])
     assert held[0].shape[2] == 24

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from everwarm.engine.line import MOST_PASSED, Begin, Line
+from everwarm.engine.admission_order import MOST_PASSED, AdmissionOrder, Begin
 
 
 class Room:
@@ -10,7 +10,7 @@ class Room:
 
     def __init__(self, size: int) -> None:
         self.size, self.running, self.begun = size, list[tuple[str, int]](), list[str]()
-        self.line = Line()
+        self.line = AdmissionOrder()
         self.waiting: dict[str, int] = {}
 
     def arrive(self, name: str, size: int) -> None:
@@ -68,7 +68,7 @@ def test_two_large_jobs_begin_in_order_of_arrival() -> None:
 
 
 def test_who_waits_for_a_shared_prefix_holds_nobody_up() -> None:
-    line, begun = Line(), list[str]()
+    line, begun = AdmissionOrder(), list[str]()
 
     def begin(name: str) -> Begin:
         if name == "sharer":

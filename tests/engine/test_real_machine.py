@@ -17,7 +17,7 @@ from engine_conversations import Codec, OnTheEngine
 from turn_requests import Reply, turn
 
 from everwarm.cache.cache import Cache
-from everwarm.engine.state import State, bytes_at
+from everwarm.engine.state import ModelState, bytes_at
 from everwarm.testing import VOCABULARY, Trap
 
 STEPS = int(os.environ.get("EVERWARM_MACHINE_STEPS", 20_000)) // 50
@@ -44,17 +44,17 @@ def _trapped(name: str) -> Callable[..., Any]:
     def call(self: Any, *args: Any) -> Any:
         if name != "read":
             self.trap(name)
-        out = getattr(State, name)(self, *args)
+        out = getattr(ModelState, name)(self, *args)
         if name == "read":
             self.trap(name)
-        if isinstance(out, State):
+        if isinstance(out, ModelState):
             out.trap = self.trap  # type: ignore[attr-defined]
         return out
 
     return call
 
 
-class Trapped(State):
+class Trapped(ModelState):
     """A real state whose calls a test may break."""
 
     def __init__(self, model: Any) -> None:
@@ -93,7 +93,7 @@ class OnRealModels(OnTheEngine):
 
 @functools.lru_cache(maxsize=512)
 def cold(family: str, tokens: tuple[int, ...]) -> Reply:
-    cache = Cache(lambda: State(model_of(family)), budget=1 << 40, keep=False)
+    cache = Cache(lambda: ModelState(model_of(family)), budget=1 << 40, keep=False)
     return turn(cache, list(tokens), max_tokens=9, codec=Codec()).reply
 
 

@@ -9,8 +9,8 @@ import zoo
 from turn_requests import CUTTABLE, OTHERS, NoText, marks_of, turn, words
 
 from everwarm.cache.cache import Cache
-from everwarm.engine.run import Run
-from everwarm.engine.state import State
+from everwarm.engine.job_run import JobRun
+from everwarm.engine.state import ModelState
 from everwarm.job import Job
 from everwarm.request import Sampling
 from everwarm.tokens import Mark, tokens_of
@@ -44,7 +44,9 @@ def fused(family: str) -> tuple[Any, Fuse]:
 
 
 def fails(cache: Cache, tokens: list[int], marks: list[Mark]) -> None:
-    run = Run(Job("j", tokens_of(tokens), tuple(marks), Sampling(), 6), cache, NoText(), _none, 32)  # type: ignore[arg-type]
+    run = JobRun(
+        Job("j", tokens_of(tokens), tuple(marks), Sampling(), 6), cache, NoText(), _none, 32
+    )  # type: ignore[arg-type]
     assert run.try_lease()
     with pytest.raises(RuntimeError, match="fuse"):
         for _ in run.steps():
@@ -59,8 +61,8 @@ def _none(_: object) -> None:
 @pytest.mark.parametrize("calls", [1, 3])  # in the first chunk, in a later one
 def test_a_failed_turn_goes_back_to_where_it_began(family: str, calls: int) -> None:
     model, fuse = fused(family)
-    warm = Cache(lambda: State(model), budget=1 << 34)
-    cold = Cache(lambda: State(model), budget=1 << 34, keep=False)
+    warm = Cache(lambda: ModelState(model), budget=1 << 34)
+    cold = Cache(lambda: ModelState(model), budget=1 << 34, keep=False)
     first = words(0, 100)
     reply = turn(warm, first, marks_of(first)).reply
     second = first + reply + words(1, 90)
@@ -73,7 +75,7 @@ def test_a_failed_turn_goes_back_to_where_it_began(family: str, calls: int) -> N
 
 def test_a_first_turn_that_fails_leaves_nothing_busy() -> None:
     model, fuse = fused("llama")
-    warm = Cache(lambda: State(model), budget=1 << 34)
+    warm = Cache(lambda: ModelState(model), budget=1 << 34)
     fuse.calls_left = 2
     fails(warm, words(0, 100), [])
     assert warm.stats()["states"] == 0

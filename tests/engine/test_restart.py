@@ -12,10 +12,10 @@ import zoo
 from turn_requests import CUTTABLE, OTHERS, Turn, marks_of, turn, words
 
 from everwarm.cache.cache import Cache
-from everwarm.cache.disk.health import Limits
-from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.disk_store import DiskStore
+from everwarm.cache.disk.health import DiskLimits
 from everwarm.cache.disk.tier import DiskTier
-from everwarm.engine.state import State
+from everwarm.engine.state import ModelState
 from everwarm.job import Path as TokenPath
 from everwarm.tokens import tokens_of
 
@@ -25,7 +25,7 @@ MODEL = bytes(range(32))
 def opened(model: Any, root: Path, fingerprint: bytes = MODEL) -> Cache:
     """A cache with a disk tier, as a new process would have it."""
     tier = DiskTier(DiskStore.open(root), fingerprint, lambda: None)
-    return Cache(lambda: State(model), budget=1 << 34, tier=tier)
+    return Cache(lambda: ModelState(model), budget=1 << 34, tier=tier)
 
 
 def closed(cache: Cache) -> None:
@@ -55,7 +55,7 @@ def test_a_new_process_reads_only_what_is_new(family: str, tmp_path: Path) -> No
     closed(first)
     again = opened(model, tmp_path)
     back = turn(again, asked := history + words(9, 30), marks_of(asked))
-    cold = turn(Cache(lambda: State(model), budget=1 << 34, keep=False), asked)
+    cold = turn(Cache(lambda: ModelState(model), budget=1 << 34, keep=False), asked)
     assert back.cached_from == "disk"
     assert back.prefilled == 30
     assert back.reply.agrees(cold.reply)
@@ -106,7 +106,7 @@ def test_a_damaged_file_costs_time_only(family: str, tmp_path: Path) -> None:
     again = opened(model, tmp_path)
     asked = history + words(3, 30)
     done = turn(again, asked, marks_of(asked))
-    cold = turn(Cache(lambda: State(model), budget=1 << 34, keep=False), asked)
+    cold = turn(Cache(lambda: ModelState(model), budget=1 << 34, keep=False), asked)
     assert done.prefilled == len(asked) and done.reply.agrees(cold.reply)
     closed(again)
 
@@ -131,7 +131,7 @@ def test_what_memory_lets_go_comes_back_from_disk(family: str, tmp_path: Path) -
 def test_rows_leave_in_parts_that_a_running_reply_does_not_feel(tmp_path: Path) -> None:
     model: Any = zoo.build("llama")[0]
     tier = DiskTier(DiskStore.open(tmp_path), MODEL, lambda: None, most_bytes=20_000)
-    cache = Cache(lambda: State(model), budget=1 << 34, tier=tier)
+    cache = Cache(lambda: ModelState(model), budget=1 << 34, tier=tier)
     history, _ = talk(cache, 1, words(0, 300))
     closed(cache)
     sizes = [p.stat().st_size for p in (tmp_path / "pieces").glob("*.kv")]
@@ -180,7 +180,7 @@ def test_short_turns_are_joined_at_rest_and_come_back(family: str, tmp_path: Pat
     again = opened(model, tmp_path)
     asked = history + words(60, 30)
     back = turn(again, asked, marks_of(asked))
-    cold = turn(Cache(lambda: State(model), budget=1 << 34, keep=False), asked)
+    cold = turn(Cache(lambda: ModelState(model), budget=1 << 34, keep=False), asked)
     assert (back.cached_from, back.prefilled) == ("disk", 30)
     assert back.reply.agrees(cold.reply)
     closed(again)
@@ -205,9 +205,9 @@ def test_a_turn_writes_its_own_tokens_and_nothing_again(tmp_path: Path) -> None:
 
 def test_a_conversation_that_goes_on_stays_on_disk_when_others_must_go(tmp_path: Path) -> None:
     model: Any = zoo.build("llama")[0]
-    limits = Limits(budget_bytes=600_000, keep_free_bytes=0)
+    limits = DiskLimits(budget_bytes=600_000, keep_free_bytes=0)
     tier = DiskTier(DiskStore.open(tmp_path, limits=limits), MODEL, lambda: None)
-    cache = Cache(lambda: State(model), budget=1 << 34, tier=tier)
+    cache = Cache(lambda: ModelState(model), budget=1 << 34, tier=tier)
     history, _ = talk(cache, 1, [])
     for n in range(2, 9):
         turn(cache, other := words(100 + n, 120), marks_of(other))

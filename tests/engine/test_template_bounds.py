@@ -8,10 +8,10 @@ from datetime import datetime
 import pytest
 
 from everwarm.engine.template import ChatTemplate
-from everwarm.engine.template_bounds import Limits
+from everwarm.engine.template_bounds import RenderLimits
 from everwarm.errors import EngineError, RequestError
 
-LIMITS = Limits(seconds=0.3, size=100_000, total=1_000_000)
+LIMITS = RenderLimits(seconds=0.3, size=100_000, total=1_000_000)
 ENDLESS = {
     "loops in loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}"
     "{% endfor %}",
@@ -51,7 +51,7 @@ HUGE = {
 }  # fmt: skip
 
 
-def render(source: str, limits: Limits = LIMITS) -> str:
+def render(source: str, limits: RenderLimits = LIMITS) -> str:
     template = ChatTemplate(source, {}, limits)
     messages = [{"role": "user", "content": "hello"}]
     return template.render(messages, None, scaffold=True, args={}, now=datetime(2001, 2, 3))
@@ -124,4 +124,4 @@ def test_the_limits_of_a_server_leave_room_for_long_conversations() -> None:
     messages = [{"role": "user", "content": "x" * 1000}] * 1000
     text = template.render(messages, None, scaffold=True, args={}, now=datetime(2001, 2, 3))
     assert len(text) == 1_000_000
-    assert sys.getsizeof(text) < Limits().size
+    assert sys.getsizeof(text) < RenderLimits().size

@@ -13,11 +13,11 @@ import zoo
 from diskfiles import HangingFiles
 
 from everwarm.cache.cache import Cache
-from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
-from everwarm.engine.parts import Parts, open_parts
-from everwarm.engine.state import State
+from everwarm.engine.parts import EngineParts, open_parts
+from everwarm.engine.state import ModelState
 from everwarm.engine.thread import EngineThread
 from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
 from everwarm.request import Sampling
@@ -103,10 +103,10 @@ def test_a_stop_says_when_a_disk_that_hangs_is_left_behind(tmp_path: Path, smoll
     zoo.save("llama", tmp_path / "model", smollm2)
     files = HangingFiles()
 
-    def open_(wake: Callable[[], None]) -> Parts:
+    def open_(wake: Callable[[], None]) -> EngineParts:
         parts = open_parts(str(tmp_path / "model"), Settings(prefill_step=64, disk=False), wake)
         tier = DiskTier(DiskStore.open(tmp_path / "cache", files=files), bytes(32), wake)
-        cache = Cache(lambda: State(parts.loaded.model), budget=1 << 30, tier=tier)
+        cache = Cache(lambda: ModelState(parts.loaded.model), budget=1 << 30, tier=tier)
         return replace(parts, cache=cache, tier=tier)
 
     engine = EngineThread(open_)

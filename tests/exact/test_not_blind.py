@@ -9,12 +9,12 @@ from client_replay import Warm, zoo
 from operations import OPERATIONS
 
 from everwarm.engine import layers
-from everwarm.engine.state import ArrayPiece, State
+from everwarm.engine.state import ArrayPiece, ModelState
 
 pytestmark = pytest.mark.exact
 
 
-class DoesNotPutBack(State):
+class DoesNotPutBack(ModelState):
     """Layers that cannot be cut stay where they are when the others go back."""
 
     def put_back(self, checkpoint: ArrayPiece | None) -> None:
@@ -22,7 +22,7 @@ class DoesNotPutBack(State):
             super().put_back(checkpoint)
 
 
-class TrimsRings(State):
+class TrimsRings(ModelState):
     """A wrapped ring goes back by its position only."""
 
     def rewind(self, at: int, checkpoint: ArrayPiece | None) -> None:
@@ -33,14 +33,14 @@ class TrimsRings(State):
             c._idx = max(idx - n, 0)
 
 
-class HandsOutItsRing(State):
+class HandsOutItsRing(ModelState):
     """A checkpoint is the ring itself, which the next token writes into."""
 
     def checkpoint(self) -> ArrayPiece | None:
         return ArrayPiece([(c.keys, c.values, c.offset, c._idx) for c in self._others])
 
 
-class UndoesOnlyRows(State):
+class UndoesOnlyRows(ModelState):
     """A step that is taken back stays in the layers that cannot be cut."""
 
     def undo(self) -> None:
@@ -49,7 +49,7 @@ class UndoesOnlyRows(State):
         self.length -= 1
 
 
-class CutsOneTooEarly(State):
+class CutsOneTooEarly(ModelState):
     """Rows that are cut out begin one before their place."""
 
     def cut(self, start: int, end: int) -> ArrayPiece:
@@ -68,7 +68,9 @@ class CutsOneTooEarly(State):
         (CutsOneTooEarly, "deepseek_v32", "branch"),
     ],
 )
-def test_a_planted_fault_moves_the_logits(state: type[State], family: str, operation: str) -> None:
+def test_a_planted_fault_moves_the_logits(
+    state: type[ModelState], family: str, operation: str
+) -> None:
     warm = Warm(zoo.make(zoo.small(family)), state)
     with contextlib.suppress(AssertionError):  # a reply that changed already shows it
         OPERATIONS[operation](warm)

@@ -13,10 +13,10 @@ from operations import words
 from turn_requests import NoText
 
 from everwarm.cache.cache import Cache
-from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.tier import DiskTier
-from everwarm.engine.run import Run
-from everwarm.engine.state import State
+from everwarm.engine.job_run import JobRun
+from everwarm.engine.state import ModelState
 from everwarm.job import Job, Leased, Output, Token
 from everwarm.request import Sampling
 from everwarm.tokens import Mark, tokens_of
@@ -37,7 +37,7 @@ def turn(cache: Cache, tokens: list[int]) -> tuple[list[int], int]:
     out: list[Output] = []
     marks = (Mark(20, "system"), Mark(len(tokens) - 3, "prompt"))
     job = Job("j", tokens_of(tokens), marks, Sampling(), 5)
-    run = Run(job, cache, NoText(), out.append, CHUNK)  # type: ignore[arg-type]
+    run = JobRun(job, cache, NoText(), out.append, CHUNK)  # type: ignore[arg-type]
     while not run.try_lease():
         time.sleep(0.001)
     for _ in run.steps():
@@ -50,7 +50,7 @@ def turn(cache: Cache, tokens: list[int]) -> tuple[list[int], int]:
 
 def opened(model: Any, root: Path) -> Cache:
     tier = DiskTier(DiskStore.open(root), bytes(32), lambda: None)
-    return Cache(lambda: State(model), budget=1 << 40, tier=tier)
+    return Cache(lambda: ModelState(model), budget=1 << 40, tier=tier)
 
 
 def closed(cache: Cache) -> None:
@@ -64,7 +64,7 @@ def closed(cache: Cache) -> None:
 def test_a_restart_changes_no_bit(family: str, tmp_path: Path) -> None:
     plain = arranged(family) if family in ARRANGED else zoo.make(zoo.small(family))
     model = Recorder(plain)
-    never, first = Cache(lambda: State(model), budget=1 << 40), opened(model, tmp_path)
+    never, first = Cache(lambda: ModelState(model), budget=1 << 40), opened(model, tmp_path)
     history = words(1, 70)
     for n in (2, 3):
         reply, _ = turn(never, history)

@@ -11,9 +11,9 @@ from prompt_templates import DROPS_REASONING
 from talk import Talk, drops_reasoning, said, system, user
 
 from everwarm.codec import Codec
-from everwarm.history import replies as table
+from everwarm.history import reply_table as table
 from everwarm.history.database import Database
-from everwarm.history.replies import ReplyTable
+from everwarm.history.reply_table import ReplyTable
 from everwarm.messages import MessageId
 from everwarm.prompt.render import Renderer
 from everwarm.replies import Reminder

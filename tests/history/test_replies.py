@@ -13,7 +13,7 @@ from talk import TOOLS, Talk, drops_reasoning, look, result, said, strips_ids, u
 from everwarm.codec import Codec
 from everwarm.errors import ConfigError
 from everwarm.history.database import Database
-from everwarm.history.replies import ReplyTable
+from everwarm.history.reply_table import ReplyTable
 from everwarm.history.schema import MIGRATIONS
 from everwarm.messages import MessageId
 from everwarm.prompt.render import Renderer

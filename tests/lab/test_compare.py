@@ -17,7 +17,7 @@ from everwarm.client import ChatClient
 from everwarm.errors import ConfigError
 from everwarm.lab import compare
 from everwarm.lab.commands.compare_command import named
-from everwarm.lab.compare import CompareRun, Plan, new_result, summary
+from everwarm.lab.compare import ComparePlan, CompareRun, new_result, summary
 from everwarm.lab.result import Result
 
 
@@ -30,8 +30,8 @@ def played() -> tuple[Result, list[FakeServer]]:
             for name, server in zip(("a", "b"), servers, strict=True)
         }
         models = {"a": "fake", "b": "other"}
-        result = new_result(models, Plan(tokens=1000, rounds=2))
-        for _ in CompareRun(clients, models, Plan(tokens=1000, rounds=2), result).measured():
+        result = new_result(models, ComparePlan(tokens=1000, rounds=2))
+        for _ in CompareRun(clients, models, ComparePlan(tokens=1000, rounds=2), result).measured():
             pass
     return result, servers
 
@@ -83,7 +83,7 @@ def test_a_restarted_server_is_asked_the_last_prompt_again(
     result, (a, _) = played
     server = FakeServer()
     with ChatClient("http://test", transport=server.transport) as client:
-        run = CompareRun({"a": client}, {"a": "fake"}, Plan(tokens=1000, rounds=2), result)
+        run = CompareRun({"a": client}, {"a": "fake"}, ComparePlan(tokens=1000, rounds=2), result)
         (row,) = run.restarted()
     assert server.bodies[0]["messages"] == a.bodies[-1]["messages"]
     assert row["kind"] == "the same after a restart" and row["as_before"] is False
@@ -91,7 +91,7 @@ def test_a_restarted_server_is_asked_the_last_prompt_again(
 
 
 def test_a_run_that_did_not_end_has_nothing_to_ask_after_a_restart() -> None:
-    plan = Plan()
+    plan = ComparePlan()
     with ChatClient("http://test", transport=FakeServer().transport) as client:
         run = CompareRun({"a": client}, {"a": "fake"}, plan, new_result({"a": "fake"}, plan))
         with pytest.raises(ConfigError, match="did not come to its end for a"):
@@ -100,7 +100,7 @@ def test_a_run_that_did_not_end_has_nothing_to_ask_after_a_restart() -> None:
 
 def test_what_a_server_refuses_is_in_the_report_and_the_others_go_on(tmp_path: Path) -> None:
     servers = {"a": FakeServer(), "b": FakeServer(no_tools=True)}
-    plan = Plan(tokens=400, rounds=1)
+    plan = ComparePlan(tokens=400, rounds=1)
     with ExitStack() as stack:
         clients = {
             n: stack.enter_context(ChatClient("http://test", transport=s.transport))

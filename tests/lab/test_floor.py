@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from everwarm.cli import app
 from everwarm.engine import floor, layers, shapes
 from everwarm.engine.model import load_model
-from everwarm.engine.state import State
+from everwarm.engine.state import ModelState
 from everwarm.errors import ConfigError
 from everwarm.lab.commands.floor_command import points_of
 from everwarm.prompt.dialects import families
@@ -25,7 +25,7 @@ from everwarm.prompt.dialects import families
 def test_a_deep_state_is_as_deep_as_one_that_was_read(family: str) -> None:
     model, _ = zoo.build(family)
     deep = floor.state_at(model, 2500, room=50)
-    true = State(model)
+    true = ModelState(model)
     for at in range(0, 2500, 500):
         true.read(mx.arange(at, at + 500))
         true.settle()

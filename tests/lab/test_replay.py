@@ -12,8 +12,8 @@ import pytest
 from everwarm.client import ChatClient
 from everwarm.errors import ConfigError
 from everwarm.lab.commands.replay_command import run
-from everwarm.lab.recorded import Call, Said, exchanges
-from everwarm.lab.replay import FailedRequest, Read, apart, replay, sums, worst
+from everwarm.lab.recorded_session import RecordedCall, RecordedReply, exchanges
+from everwarm.lab.replay import FailedRequest, RequestCost, apart, replay, sums, worst
 
 RECORD = {
     "prompt_tokens": 9, "new_tokens": 2, "unseen_tokens": 3, "prefilled_tokens": 4,
@@ -94,7 +94,7 @@ def test_recorded_ids_become_those_the_server_gave(wire: str, tmp_path: Path) ->
     server = Server()
     with server.client as client:
         reads = list(replay(client, record(tmp_path / "r.jsonl", wire)))
-    assert [r.prefilled for r in reads if isinstance(r, Read)] == [4, 4]
+    assert [r.prefilled for r in reads if isinstance(r, RequestCost)] == [4, 4]
     first, second = server.bodies
     assert first["model"] == "served"
     assert first["everwarm"]["reply"].startswith("Hm.<tool_call>")
@@ -184,7 +184,9 @@ def test_without_a_failure_the_exit_code_is_0(tmp_path: Path) -> None:
 
 
 def test_the_dialect_writes_thoughts_text_and_calls_as_they_were() -> None:
-    said = Said("Look:\n", "Hm.\n", (Call("a", "look", ARGS), Call("b", "wait", "")))
+    said = RecordedReply(
+        "Look:\n", "Hm.\n", (RecordedCall("a", "look", ARGS), RecordedCall("b", "wait", ""))
+    )
     assert said.written() == (
         "<think>\nHm.\n</think>\n\nLook:\n"
         f'<tool_call>\n{{"name": "look", "arguments": {ARGS}}}\n</tool_call>\n'
@@ -202,8 +204,8 @@ def test_what_is_no_recording_is_refused(text: str, tmp_path: Path) -> None:
         list(exchanges(tmp_path / "none.jsonl"))
 
 
-def read(seq: int, new: int, prefilled: int, phase: str = "t1") -> Read:
-    return Read(seq=seq, phase=phase, prompt=100, new=new, unseen=new, prefilled=prefilled,
+def read(seq: int, new: int, prefilled: int, phase: str = "t1") -> RequestCost:
+    return RequestCost(seq=seq, phase=phase, prompt=100, new=new, unseen=new, prefilled=prefilled,
                 completion=1, miss=None)  # fmt: skip
 
 

@@ -15,12 +15,12 @@ from everwarm.lab import plots, report, turns_report
 from everwarm.lab.machine import machine, sentence, versions
 from everwarm.lab.report import Report, Table
 from everwarm.lab.result import Result
-from everwarm.lab.turns import Plan, TurnsRun, new_result, summary
+from everwarm.lab.turns import TurnsPlan, TurnsRun, new_result, summary
 
 
 @pytest.fixture(scope="module")
 def result() -> Result:
-    plan = Plan(to=3000, turns=6, questions=2)
+    plan = TurnsPlan(to=3000, turns=6, questions=2)
     made = new_result("fake", plan)
     with ChatClient("http://test", transport=FakeServer().transport) as client:
         list(TurnsRun(client, plan, made, lambda depth, suffix: 0.01).measured())

@@ -16,8 +16,8 @@ from everwarm.client import ChatClient
 from everwarm.engine.shapes import make_model
 from everwarm.errors import ConfigError, EngineError
 from everwarm.lab import session_report
+from everwarm.lab.long_session import SessionPlan, SessionRun, new_result
 from everwarm.lab.result import Result, load, refuse_to_lose
-from everwarm.lab.session import Plan, SessionRun, new_result
 
 
 def hold(model: Path, out: Path, *flags: str) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_a_server_that_does_not_tell_what_it_read_is_refused() -> None:
         ChatClient("http://test", transport=FakeServer().transport) as client,
         pytest.raises(EngineError, match="does not tell what it read"),
     ):
-        SessionRun(client, Plan(), new_result("fake", Plan()))
+        SessionRun(client, SessionPlan(), new_result("fake", SessionPlan()))
 
 
 def row(read: int, unseen: int, **more: Any) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def test_an_empty_session_has_a_report(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_a_result_that_can_be_gone_on_with(tmp_path: Path) -> None:
-    plan, path = Plan(messages=12, to=1000, pause_s=0), tmp_path / "session.json"
+    plan, path = SessionPlan(messages=12, to=1000, pause_s=0), tmp_path / "session.json"
 
     def measure(server: FakeServer, result: Result) -> Result:
         with ChatClient("http://test", transport=server.transport) as client:

@@ -22,7 +22,7 @@ from everwarm.lab import plots, strategies_report
 from everwarm.lab import result as results
 from everwarm.lab.strategies import (
     FACTS,
-    Plan,
+    StrategiesPlan,
     StrategiesRun,
     Strategy,
     dictated,
@@ -31,7 +31,7 @@ from everwarm.lab.strategies import (
 )
 from everwarm.lab.strategies_report import summary
 
-PLAN = Plan(turns=4)
+PLAN = StrategiesPlan(turns=4)
 
 
 class Knows(FakeServer):
@@ -47,7 +47,7 @@ class Knows(FakeServer):
 
 
 def measure(
-    plan: Plan = PLAN,
+    plan: StrategiesPlan = PLAN,
     result: results.Result | None = None,
     refused: tuple[str, ...] = (),
     together: int = 3,

@@ -17,11 +17,11 @@ from everwarm.cli import app
 from everwarm.client import ChatClient
 from everwarm.errors import ConfigError
 from everwarm.lab import result as results
-from everwarm.lab.pace import Pace
-from everwarm.lab.turns import Plan, Talk, TurnsRun, new_result, summary
+from everwarm.lab.pace import ReadingPace
+from everwarm.lab.turns import Talk, TurnsPlan, TurnsRun, new_result, summary
 
 
-def run(server: FakeServer, plan: Plan, result: Any = None, **more: Any) -> Any:
+def run(server: FakeServer, plan: TurnsPlan, result: Any = None, **more: Any) -> Any:
     result = result or new_result("fake", plan)
     with ChatClient("http://test", transport=server.transport) as client:
         for _ in TurnsRun(client, plan, result, **more).measured():
@@ -30,7 +30,7 @@ def run(server: FakeServer, plan: Plan, result: Any = None, **more: Any) -> Any:
 
 
 def test_each_turn_reads_only_what_is_new_and_a_cold_one_reads_everything() -> None:
-    result = run(FakeServer(), Plan(to=4000, turns=8, questions=2))
+    result = run(FakeServer(), TurnsPlan(to=4000, turns=8, questions=2))
     assert result.complete
     rows = result.rows
     assert rows[-1]["prompt_tokens"] >= 4000
@@ -44,7 +44,7 @@ def test_each_turn_reads_only_what_is_new_and_a_cold_one_reads_everything() -> N
 
 
 def test_turns_grow_as_much_as_was_asked_for_whatever_a_token_is() -> None:
-    rows = run(FakeServer(), Plan(to=8000, turns=10, questions=1, cold=False)).rows
+    rows = run(FakeServer(), TurnsPlan(to=8000, turns=10, questions=1, cold=False)).rows
     grown = [r["prefilled_tokens"] for r in rows if r["kind"] == "grow"]
     assert 640 < statistics.median(grown) < 960, grown
 
@@ -56,7 +56,7 @@ def test_the_floor_is_asked_for_the_same_suffix_at_the_same_depth() -> None:
         asked.append((depth, suffix))
         return 0.5
 
-    result = run(FakeServer(), Plan(to=500, turns=2, questions=2, cold=False), floor=floor)
+    result = run(FakeServer(), TurnsPlan(to=500, turns=2, questions=2, cold=False), floor=floor)
     questions = [r for r in result.rows if r["kind"] == "question"]
     assert asked == [(r["cached_tokens"], r["prefilled_tokens"]) for r in questions]
     sample = summary(result.rows)["samples"][0]
@@ -65,12 +65,12 @@ def test_the_floor_is_asked_for_the_same_suffix_at_the_same_depth() -> None:
 
 
 def test_a_conversation_stays_below_what_the_model_takes() -> None:
-    result = run(FakeServer(), Plan(to=100_000, questions=1), limit=3000)
+    result = run(FakeServer(), TurnsPlan(to=100_000, questions=1), limit=3000)
     assert result.complete and max(r["prompt_tokens"] for r in result.rows) < 3000
 
 
 def test_without_a_goal_the_run_ends_with_its_time() -> None:
-    result = run(FakeServer(), Plan(seconds=1e-3, questions=1))
+    result = run(FakeServer(), TurnsPlan(seconds=1e-3, questions=1))
     assert result.complete
     assert [r["kind"] for r in result.rows] == ["grow", "question", "cold"]
 
@@ -79,7 +79,7 @@ def test_without_a_goal_the_run_ends_with_its_time() -> None:
 def test_an_interrupted_run_goes_on_with_the_same_conversation(
     stop_at: int, tmp_path: Path
 ) -> None:
-    plan, path = Plan(to=2000, turns=4, questions=2), tmp_path / "turns.json"
+    plan, path = TurnsPlan(to=2000, turns=4, questions=2), tmp_path / "turns.json"
     part = new_result("fake", plan)
     with pytest.raises(KeyboardInterrupt):
         run(FakeServer(stop_at=stop_at), plan, part)
@@ -111,11 +111,11 @@ def test_a_unique_conversation_differs_at_its_start_and_nowhere_else() -> None:
 
 
 def test_pace_tells_what_reading_will_take() -> None:
-    pace = Pace()
+    pace = ReadingPace()
     for depth in range(0, 10_000, 1000):
         pace.note(depth, 1000, 1000 * (0.001 + 1e-6 * (depth + 500)))
     assert pace.seconds(0, 20_000) == pytest.approx(20 + 1e-6 * 20_000**2 / 2)
-    assert Pace().seconds(0, 100) == 0
+    assert ReadingPace().seconds(0, 100) == 0
 
 
 def test_a_real_server_is_measured_from_the_command_line(smollm2: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from talk import Talk, said, system, user
 from everwarm.engine.text import TextCodec
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Text
-from everwarm.prompt.asked import Histories
+from everwarm.prompt.built_prompt import Histories
 from everwarm.prompt.length import Length
 from everwarm.prompt.pieces import Pieces
 from everwarm.prompt.raw import count_tokens, raw_prompt

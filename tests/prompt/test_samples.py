@@ -16,7 +16,7 @@ from talk import TOOLS, Talk, drops_reasoning, look, result, said, strips_ids, u
 
 from everwarm.codec import Codec
 from everwarm.history.database import Database
-from everwarm.history.replies import ReplyTable
+from everwarm.history.reply_table import ReplyTable
 from everwarm.messages import Message
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from everwarm.messages import MessageId
-from everwarm.prompt.verbatim import Path, Record, Records
+from everwarm.prompt.verbatim import Records, TokenPath, TokenRecord
 from everwarm.tokens import Mark, tokens_of
 
 
-def history(*tokens: int) -> Record:
-    return Record(Path(), 0).extend(tokens)
+def history(*tokens: int) -> TokenRecord:
+    return TokenRecord(TokenPath(), 0).extend(tokens)
 
 
 def test_a_history_grows_in_place_and_branches_by_copy() -> None:

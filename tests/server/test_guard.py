@@ -17,7 +17,7 @@ from everwarm.engine.text import TextCodec
 from everwarm.job import EngineHealth, Job, ModelInfo, Sink
 from everwarm.serve import create_app
 from everwarm.server.guard import MAX_HEADER_BYTES, MAX_HEADERS, Guard
-from everwarm.server.policy import POLICIES, policy_of
+from everwarm.server.route_policy import POLICIES, policy_of
 
 KEY = "correct horse"
 LISTED = "https://notes.example"

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from prompt_templates import DROPS_REASONING
 
-from everwarm.chat.library import Held
+from everwarm.chat.library import SessionLibrary
 from everwarm.chat.session import Choices
-from everwarm.chat.turns import Talking
+from everwarm.chat.session_turns import SessionTurns
 from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.history.database import Database
@@ -49,7 +49,7 @@ def db(tmp_path: Path) -> Iterator[Database]:
     made.close()
 
 
-Talk = Callable[[Talking, str], Awaitable[None]]
+Talk = Callable[[SessionTurns, str], Awaitable[None]]
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def talking(codec: Callable[..., Codec], db: Database) -> Callable[[Talk, int], 
         engine: Any = WritesOn(made, n)
 
         async def inside() -> None:
-            talking = Talking(Held(db), Turns(engine, made, Settings()), "")
+            talking = SessionTurns(SessionLibrary(db), Turns(engine, made, Settings()), "")
             session = await talking.held.create("", Choices())
             await asyncio.wait_for(talk(talking, session.id), 20)
             assert not talking.running and not talking.turns.running and not engine.sinks
@@ -71,7 +71,7 @@ def talking(codec: Callable[..., Codec], db: Database) -> Callable[[Talk, int], 
 
 
 def test_a_turn_can_be_stopped_at_any_moment(talking: Callable[[Talk, int], None]) -> None:
-    async def talk(talking: Talking, session: str) -> None:
+    async def talk(talking: SessionTurns, session: str) -> None:
         for moment in range(60):
             sent = asyncio.create_task(talking.send(session, f"Question {moment}", None))
             for _ in range(moment):
@@ -94,7 +94,7 @@ def test_a_turn_can_be_stopped_at_any_moment(talking: Callable[[Talk, int], None
 def test_a_turn_is_stopped_while_its_message_is_being_written(
     talking: Callable[[Talk, int], None], db: Database
 ) -> None:
-    async def talk(talking: Talking, session: str) -> None:
+    async def talk(talking: SessionTurns, session: str) -> None:
         written = threading.Event()
         db.submit(lambda _: written.wait(10) and None)
         sent = asyncio.create_task(talking.send(session, "Go on and on.", None))
@@ -112,7 +112,7 @@ def test_a_turn_is_stopped_while_its_message_is_being_written(
 
 
 def test_others_are_heard_while_many_events_wait(talking: Callable[[Talk, int], None]) -> None:
-    async def talk(talking: Talking, session: str) -> None:
+    async def talk(talking: SessionTurns, session: str) -> None:
         running = await talking.send(session, "Go on and on.", None)
         heard = 0
         while running.live.completion < 300:

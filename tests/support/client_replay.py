@@ -18,9 +18,9 @@ from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
 from everwarm.cache.cache import Cache
 from everwarm.engine import layers
+from everwarm.engine.job_run import JobRun
 from everwarm.engine.kv import Arrangement, arrange
-from everwarm.engine.run import Run
-from everwarm.engine.state import ArrayPiece, State
+from everwarm.engine.state import ArrayPiece, ModelState
 from everwarm.job import Job, Leased, Output, Token
 from everwarm.request import Sampling
 from everwarm.tokens import Mark, tokens_of
@@ -74,7 +74,7 @@ def upto(calls: Calls, at: int) -> Calls:
     return [(begin, ids, min(end, at)) for begin, ids, end in calls if begin < at]
 
 
-class Trace(State):
+class Trace(ModelState):
     """Goes before a state's class: notes the calls that a state and its pieces were made of."""
 
     calls: Calls
@@ -145,7 +145,7 @@ class Turn:
         self.over = False
         job = Job("j", tokens_of(tokens), tuple(marks), Sampling(), REPLY)
         codec: Any = type("NoText", (), {"eos_ids": eos})
-        self._run = Run(job, warm.cache, codec, self.out.append, CHUNK)
+        self._run = JobRun(job, warm.cache, codec, self.out.append, CHUNK)
         assert self._run.try_lease() and self._run.lease is not None
         self._holder = self._run.lease.holder
         self._caches = self._holder.sequence.live.caches  # type: ignore[attr-defined]
@@ -185,7 +185,7 @@ class Turn:
 class Warm:
     """A cache of a real model, with all calls that its states were made of."""
 
-    def __init__(self, model: Any, state: type[State] = State) -> None:
+    def __init__(self, model: Any, state: type[ModelState] = ModelState) -> None:
         self.model = model
         self.recorder = Recorder(model)
         traced: Any = type("Traced", (Trace, state), {})

@@ -33,7 +33,7 @@ from everwarm.cache.disk.tier import DiskTier
 from everwarm.cache.evict import candidates
 from everwarm.cache.tree import Holder, Node
 from everwarm.errors import EngineError, RequestError
-from everwarm.testing import ORACLES, RESERVE, Kind, OracleRun, OracleState, Trap, reply_to
+from everwarm.testing import ORACLES, RESERVE, OracleLayer, OracleRun, OracleState, Trap, reply_to
 from everwarm.tokens import Mark, Tokens, common_length, tokens_of
 
 USER, BOT, END = 1, 2, 3
@@ -94,7 +94,7 @@ class Job:
 
     talk: Talk
     run: OracleRun
-    layers: Sequence[Kind]
+    layers: Sequence[OracleLayer]
     dropped: bool = False
 
 

@@ -10,7 +10,7 @@ import mlx.core as mx
 from conversations import Conversations, Talk
 
 from everwarm.cache.cache import Cache, Lease
-from everwarm.engine.run import Run
+from everwarm.engine.job_run import JobRun
 from everwarm.errors import EngineError
 from everwarm.job import Ended, Job, Leased, Output, Token
 from everwarm.request import Sampling
@@ -43,7 +43,7 @@ class EngineRun:
         self._out: list[Output] = []
         job = Job("j", self.tokens, marks, Sampling(), n, namespace=talk.namespace)
         codec: Any = Codec()
-        self._run = Run(job, cache, codec, self._out.append, chunk, likely_reply=2)
+        self._run = JobRun(job, cache, codec, self._out.append, chunk, likely_reply=2)
         self._steps: Iterator[None] | None = None
 
     @property

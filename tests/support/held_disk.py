@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any, Literal
 
 from everwarm.cache.disk import blob
-from everwarm.cache.disk.blob import Blob, Layer, Record
+from everwarm.cache.disk.blob import Blob, Layer, PieceRecord
 from everwarm.cache.disk.health import DiskStats
 from everwarm.cache.disk.index import Stored
 from everwarm.cache.disk.join import Joined
@@ -40,7 +40,7 @@ class HeldDisk:
         self.shelf = Shelf()
         self.held: list[Held] = []
         self.is_busy = False
-        self._pieces: dict[str, tuple[Record, tuple[Layer, ...], list[bytes]]] = {}
+        self._pieces: dict[str, tuple[PieceRecord, tuple[Layer, ...], list[bytes]]] = {}
 
     def answer(self, pick: int, end: End) -> str:
         """Let one operation come to its end; what it was."""
@@ -59,7 +59,7 @@ class HeldDisk:
         return self.shelf.usable(fingerprint)
 
     def write(
-        self, record: Record, layers: tuple[Layer, ...], buffers: Sequence[Any]
+        self, record: PieceRecord, layers: tuple[Layer, ...], buffers: Sequence[Any]
     ) -> Future[str | None]:
         blob.check_names(record, layers)
         views = blob.flat(blob.arrays_of(layers), buffers)
@@ -75,7 +75,7 @@ class HeldDisk:
         self.held.append(Held("write", carry_out))
         return done
 
-    def _put(self, record: Record, layers: tuple[Layer, ...], data: list[bytes]) -> str | None:
+    def _put(self, record: PieceRecord, layers: tuple[Layer, ...], data: list[bytes]) -> str | None:
         if not self.shelf.stands_on(record)[0]:
             return None
         file_id = f"{next(_ids):032x}"

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from everwarm.cache.cache import Cache
-from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.engine import layers
 from everwarm.engine.model import LoadedModel
-from everwarm.engine.parts import Parts
-from everwarm.engine.state import State, bytes_at
+from everwarm.engine.parts import EngineParts
+from everwarm.engine.state import ModelState, bytes_at
 from everwarm.engine.thread import EngineThread
 from everwarm.job import Ended, Failed, Job, Leased, Output, Token
 
@@ -140,20 +140,20 @@ HALF_WAY: dict[str, Callable[..., None]] = {
 }
 
 
-def faulty_state(fault: Fault) -> type[State]:
+def faulty_state(fault: Fault) -> type[ModelState]:
     """A class of states whose calls may fail; some also with one layer done and others not."""
 
     def counted(name: str) -> Callable[..., Any]:
-        whole = getattr(State, name)
+        whole = getattr(ModelState, name)
 
-        def call(self: State, *args: Any) -> Any:
+        def call(self: ModelState, *args: Any) -> Any:
             if name in HALF_WAY:
                 fault.half(f"state.{name} half-way", lambda: HALF_WAY[name](self, *args))
             return fault.around(f"state.{name}", lambda: whole(self, *args))
 
         return call
 
-    return type("FaultyState", (State,), {name: counted(name) for name in STATE_CALLS})
+    return type("FaultyState", (ModelState,), {name: counted(name) for name in STATE_CALLS})
 
 
 def engine_of(
@@ -163,7 +163,7 @@ def engine_of(
 
     state_of = faulty_state(fault)
 
-    def open_(wake: Callable[[], None]) -> Parts:
+    def open_(wake: Callable[[], None]) -> EngineParts:
         store: Any = Counted(DiskStore.open(home / "cache"), "store", fault)
         tier: Any = Counted(DiskTier(store, bytes(range(32)), wake), "tier", fault)
         cache: Any = Cache(
@@ -177,7 +177,7 @@ def engine_of(
         wrapped = LoadedModel(
             loaded.model, codec, grammars, loaded.info, loaded.config, loaded.directory
         )
-        return Parts(wrapped, Counted(cache, "cache", fault), tier, chunk)  # type: ignore[arg-type]
+        return EngineParts(wrapped, Counted(cache, "cache", fault), tier, chunk)  # type: ignore[arg-type]
 
     engine = EngineThread(open_)
     engine.begin()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from everwarm.engine.bare_text import TemplateText
-from everwarm.engine.template_bounds import Limits
+from everwarm.engine.template_bounds import RenderLimits
 
 NAME, ARGS, ID = "{{ c.function.name }}", "{{ c.function.arguments | tojson }}", "{{ c.id }}"
 
@@ -15,7 +15,7 @@ def codec_of(
     template: str, specials: Sequence[str] = (), ends: Sequence[str] = ("</s>",)
 ) -> TemplateText:
     """What derives a template's dialect: no tokenizer is needed. Bounded to a second."""
-    return TemplateText(template, specials, ends, Limits(seconds=1.0))
+    return TemplateText(template, specials, ends, RenderLimits(seconds=1.0))
 
 
 def chat(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from everwarm.codec import Codec
-from everwarm.engine.grammar import Grammars
+from everwarm.engine.compiled_grammar import Grammars
 
 WIDTH = 49152 + 64
 """SmolLM2's vocabulary, with room for markers."""

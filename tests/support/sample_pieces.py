@@ -8,17 +8,17 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from everwarm.cache.disk.blob import Array, Blob, Layer, Record, arrays_of
-from everwarm.cache.disk.health import GB, Limits
+from everwarm.cache.disk.blob import Array, Blob, Layer, PieceRecord, arrays_of
+from everwarm.cache.disk.disk_store import DiskStore, blob
+from everwarm.cache.disk.health import GB, DiskLimits
 from everwarm.cache.disk.index import Stored
-from everwarm.cache.disk.store import DiskStore, blob
 from everwarm.cache.identity import Trail
 from everwarm.errors import CacheFault
 from everwarm.tokens import Tokens, tokens_of
 
 MODEL = hashlib.sha256(b"a model").digest()
 OTHER = hashlib.sha256(b"another model").digest()
-ROOMY = Limits(budget_bytes=GB, keep_free_bytes=0)
+ROOMY = DiskLimits(budget_bytes=GB, keep_free_bytes=0)
 FILE_ID = "0123456789abcdef" * 2
 Open = Callable[..., DiskStore]
 
@@ -55,12 +55,12 @@ def record(
     model: bytes = MODEL,
     namespace: str = "",
     mark: str | None = None,
-) -> Record:
+) -> PieceRecord:
     """The record of [start, end) of a sequence."""
     trail = Trail(model, namespace)
     parent = trail.feed(tokens[:start])
     position = trail.feed(tokens[start:end])
-    return Record(
+    return PieceRecord(
         kind,  # type: ignore[arg-type]
         model,
         namespace,
@@ -110,7 +110,7 @@ def is_right(store: DiskStore, stored: Stored) -> bool:
     return fetch(store, stored.file_id) == bytes_for(found.layers, stored.record.position)
 
 
-def file_of(r: Record, layers: tuple[Layer, ...], data: list[bytes]) -> bytes:
+def file_of(r: PieceRecord, layers: tuple[Layer, ...], data: list[bytes]) -> bytes:
     """A whole file."""
     return blob.encode(FILE_ID, r, layers, blob.flat(arrays_of(layers), data)) + b"".join(data)
 

@@ -9,8 +9,8 @@ from typing import Any
 import zoo
 
 from everwarm.cache.cache import Cache
-from everwarm.engine.run import Run
-from everwarm.engine.state import State
+from everwarm.engine.job_run import JobRun
+from everwarm.engine.state import ModelState
 from everwarm.job import Ended, Job, Leased, Output, Token
 from everwarm.request import Sampling
 from everwarm.tokens import Mark, tokens_of
@@ -68,7 +68,7 @@ def turn(
     """Answer one prompt with six tokens, or cancel it after `steps` steps."""
     out: list[Output] = []
     job = Job("j", tokens_of(tokens), tuple(marks or ()), Sampling(), max_tokens, logprobs=2)
-    run = Run(job, cache, codec or NoText(), out.append, 32)
+    run = JobRun(job, cache, codec or NoText(), out.append, 32)
     until = time.monotonic() + 30
     while not run.try_lease():
         assert time.monotonic() < until, "the state never came back from disk"
@@ -96,7 +96,7 @@ def turn(
 def caches(family: str) -> tuple[Cache, Cache]:
     model: Any = zoo.build(family)[0]
     return tuple(  # type: ignore[return-value]
-        Cache(lambda: State(model), budget=1 << 34, keep=keep) for keep in (True, False)
+        Cache(lambda: ModelState(model), budget=1 << 34, keep=keep) for keep in (True, False)
     )
 
 

@@ -15,7 +15,7 @@ from sample_turns import FULL, HEAD, turn, turns
 from everwarm import errors
 from everwarm.events import Event, Progress, ReasoningDelta, Started, TextDelta
 from everwarm.messages import Message, Reasoning, Text, ToolCall
-from everwarm.request import Request, Shape, Tool
+from everwarm.request import AnswerSchema, Request, Tool
 from everwarm.wire.anthropic import parse, parse_count
 from everwarm.wire.anthropic_stream import Encoder
 from everwarm.wire.errors import anthropic_error
@@ -299,8 +299,8 @@ def test_claude_codes_title_call_is_read() -> None:
     schema = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
     form = {"type": "json_schema", "schema": schema}
     request = read(output_config={"effort": "low", "format": form}, tools=[])
-    assert request.shape == Shape(schema, "output_config.format.schema")
-    assert read(output_format=form).shape == Shape(schema, "output_format.schema")
+    assert request.shape == AnswerSchema(schema, "output_config.format.schema")
+    assert read(output_format=form).shape == AnswerSchema(schema, "output_format.schema")
 
 
 def test_the_choice_of_tools_is_read() -> None:

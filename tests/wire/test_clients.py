@@ -22,10 +22,10 @@ from everwarm.messages import call_key
 from everwarm.request import Request
 from everwarm.wire import formats
 from everwarm.wire.anthropic import parse_count
-from everwarm.wire.format import Asked, Format
+from everwarm.wire.format import Format, ParsedRequest
 
 
-def parsed(fmt: Format, body: dict[str, Any]) -> Asked:
+def parsed(fmt: Format, body: dict[str, Any]) -> ParsedRequest:
     return fmt.parse(json.dumps(body).encode(), "")
 
 

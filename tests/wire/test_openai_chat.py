@@ -27,7 +27,7 @@ from everwarm.events import (
     TurnRecord,
 )
 from everwarm.messages import Message, Reasoning, Text, ToolCall
-from everwarm.request import Shape, Tool
+from everwarm.request import AnswerSchema, Tool
 from everwarm.wire import sse
 from everwarm.wire.errors import INTERNAL, openai_error
 from everwarm.wire.openai_chat import ChatBody, Encoder, parse
@@ -427,6 +427,6 @@ def test_what_a_reply_is_held_to_is_read() -> None:
     ).request
     assert given.tools == (Tool("f", "", schema, strict=True),)
     assert (given.tool_choice, given.named_tool, given.parallel_calls) == ("required", "f", False)
-    assert given.shape == Shape(schema, "response_format.json_schema.schema")
+    assert given.shape == AnswerSchema(schema, "response_format.json_schema.schema")
     free = read(response_format={"type": "text"}).request
     assert (free.shape, free.tool_choice, free.parallel_calls) == (None, "auto", True)

@@ -9,7 +9,7 @@ import pytest
 from client_bodies import CLAUDE_CODE, CODEX, OPENCLAW, PI
 
 from everwarm import __version__
-from everwarm.server.policy import POLICIES
+from everwarm.server.route_policy import POLICIES
 from everwarm.wire.openapi import description
 
 DOCUMENT = description(__version__, [(p.path, p.methods, p.needs_key, p.shape) for p in POLICIES])

@@ -18,7 +18,7 @@ from everwarm.request import Request
 from everwarm.server.ignored import IgnoredFields
 from everwarm.wire import formats
 from everwarm.wire.anthropic import parse_count
-from everwarm.wire.format import Asked, Head
+from everwarm.wire.format import Head, ParsedRequest
 from everwarm.wire.reference import FORMATS, objects_of, page
 
 PLACES = list(places())
@@ -30,7 +30,7 @@ PARSERS = {
 }
 
 
-def parsed(route: str, body: dict[str, Any]) -> Request | Asked:
+def parsed(route: str, body: dict[str, Any]) -> Request | ParsedRequest:
     raw = json.dumps(body).encode()
     return parse_count(raw) if route.endswith("count_tokens") else PARSERS[route].parse(raw, "")
 

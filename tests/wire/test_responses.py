@@ -15,7 +15,7 @@ from everwarm import errors
 from everwarm.events import Event, Progress, Started
 from everwarm.messages import Message, Reasoning, Text, ToolCall
 from everwarm.request import Request
-from everwarm.wire.format import Asked, Encoder
+from everwarm.wire.format import Encoder, ParsedRequest
 from everwarm.wire.openai_responses import parse
 
 SECRET = "s3cr3t input"
@@ -23,7 +23,7 @@ EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 LOOK = {"type": "function", "name": "look", "parameters": {"type": "object"}}
 
 
-def asked(**fields: Any) -> Asked:
+def asked(**fields: Any) -> ParsedRequest:
     return parse(json.dumps({"model": "m", "input": "hi", **fields}).encode(), "key")
 
 

@@ -12,7 +12,7 @@ from everwarm.errors import NotFound, RequestError
 from everwarm.events import CallDelta, CallEnd, CallStart, Event, ReasoningDelta, TextDelta
 from everwarm.messages import Message, Reasoning, Text, ToolCall
 from everwarm.server.response_store import ResponseStore
-from everwarm.wire.format import Asked, Head
+from everwarm.wire.format import Head, ParsedRequest
 from everwarm.wire.openai_responses import parse
 from everwarm.wire.sealed import Seals
 from everwarm.wire.stored_items import listed
@@ -27,7 +27,7 @@ class Talk:
         self.store = ResponseStore()
         self.n = 0
 
-    def asks(self, given: Any, namespace: str = "", **fields: Any) -> Asked:
+    def asks(self, given: Any, namespace: str = "", **fields: Any) -> ParsedRequest:
         return parse(json.dumps({"input": given, **fields}).encode(), namespace, self.store)
 
     def says(self, given: Any, events: list[Event], **fields: Any) -> dict[str, Any]:

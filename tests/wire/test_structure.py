@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from everwarm.chat import bodies, session_files
+from everwarm.chat import session_files, session_json
 from everwarm.errors import RequestError
 from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses
 from everwarm.wire.openapi import BODIES
@@ -32,7 +32,7 @@ PARSERS = {
     "input": (openai_responses.parse, b'{"input":[%s]}'),
     "prompt": (openai_completions.parse, b'{"prompt":[%s]}'),
     "import": (
-        lambda body: bodies.read(body, session_files.ImportBody),
+        lambda body: session_json.read(body, session_files.ImportBody),
         b'{"everwarm":1,"branches":[{"name":"main"}],"messages":[%s]}',
     ),
 }

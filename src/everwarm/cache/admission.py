@@ -14,7 +14,7 @@ from everwarm.cache import tree
 from everwarm.cache.disk.restoring import most_nbytes
 from everwarm.cache.disk.tier import WRITE_SHARE
 from everwarm.cache.memory import Memory
-from everwarm.cache.restore import Plan, plan
+from everwarm.cache.restore import RestorePlan, plan
 from everwarm.errors import TooLong
 
 
@@ -30,7 +30,7 @@ class Need:
     def nbytes(self) -> int:
         return self.bytes_at(self.rows)
 
-    def beyond(self, chosen: Plan) -> int:
+    def beyond(self, chosen: RestorePlan) -> int:
         """Bytes that a plan takes beyond what is held now."""
         arriving = most_nbytes(chosen)
         if chosen.holder is None or chosen.way not in ("move", "rewind"):
@@ -40,7 +40,9 @@ class Need:
         return max(self.nbytes - own.nbytes, 0) + tail + arriving
 
 
-def admit(memory: Memory, steps: list[tree.Step], chosen: Plan, need: Need) -> Plan | None:
+def admit(
+    memory: Memory, steps: list[tree.PathStep], chosen: RestorePlan, need: Need
+) -> RestorePlan | None:
     """The plan to carry out, with room made for it; None: wait for room.
 
     TooLong: it can never fit.
@@ -58,14 +60,16 @@ def admit(memory: Memory, steps: list[tree.Step], chosen: Plan, need: Need) -> P
     )
 
 
-def _ways(memory: Memory, steps: list[tree.Step], chosen: Plan, need: Need) -> list[Plan]:
+def _ways(
+    memory: Memory, steps: list[tree.PathStep], chosen: RestorePlan, need: Need
+) -> list[RestorePlan]:
     """The plan, and what takes less room, each way at the expense of more."""
     ways = [chosen]
     if chosen.way in ("fork", "rewind") and chosen.holder is not None and not chosen.holder.busy:
         back = replace(chosen, way="rewind")
         ways += [back, replace(back, keeps_tail=False)]
     near = plan(steps, need.n_tokens - 1, is_cuttable=memory.is_cuttable)
-    return [*ways, near, Plan(0, "new")]
+    return [*ways, near, RestorePlan(0, "new")]
 
 
 def longest(bytes_at: Callable[[int], int], budget: int, rows: int) -> int:

@@ -20,8 +20,8 @@ from everwarm.cache.evict import forget_tokens
 from everwarm.cache.forget import forget
 from everwarm.cache.memory import Memory
 from everwarm.cache.mend import strays
-from everwarm.cache.policy import Policy
-from everwarm.cache.restore import Plan, plan
+from everwarm.cache.policy import CachePolicy
+from everwarm.cache.restore import RestorePlan, plan
 from everwarm.cache.store import OnDisk, Piece
 from everwarm.cache.thin import thin
 from everwarm.cache.tree import Holder, Node, Segment
@@ -33,7 +33,7 @@ from everwarm.tokens import Mark, MarkKind, Tokens
 
 Wait = Literal["others", "room"]
 MAX_TREE_TOKENS: Final = 16_000_000
-PRODUCT: Final = Policy()
+PRODUCT: Final = CachePolicy()
 _NAMES: Final[dict[str, CachedFrom]] = {
     "new": "nothing",
     "move": "live",
@@ -74,7 +74,7 @@ class Cache:
         budget: int,
         keep: bool = True,
         bytes_at: Callable[[int], int] = lambda rows: 0,
-        policy: Policy = PRODUCT,
+        policy: CachePolicy = PRODUCT,
         tier: DiskTier | None = None,
     ) -> None:
         self._new_live = new_live
@@ -219,7 +219,7 @@ class Cache:
         with self._dropped_on_error(holder):
             holder.arriving = None
             path = [n for n in holder.node.path() if n.start < at]
-            step = tree.Step(path[-1], at) if path and path[-1].end >= at else None
+            step = tree.PathStep(path[-1], at) if path and path[-1].end >= at else None
             checkpoint = path[-1].checkpoint if step and path[-1].end == at else None
             if step is None or not self._keep or not holder.sequence.recover(at, checkpoint):
                 self.memory.drop(holder)
@@ -295,7 +295,7 @@ class Cache:
         """A sequence that has read nothing."""
         return sequence.Sequence(self._new_live())
 
-    def _plan(self, steps: list[tree.Step], limit: int) -> Plan:
+    def _plan(self, steps: list[tree.PathStep], limit: int) -> RestorePlan:
         near = plan(steps, limit, is_cuttable=self.is_cuttable)
         if self.tier is None:
             return near
@@ -307,7 +307,9 @@ class Cache:
         if holder.sequence.end is not None:
             tree.advance(holder)
 
-    def _take_up(self, root: Node, steps: list[tree.Step], chosen: Plan, rows: int) -> Holder:
+    def _take_up(
+        self, root: Node, steps: list[tree.PathStep], chosen: RestorePlan, rows: int
+    ) -> Holder:
         """The sequence that the plan stands on, busy, at the plan's base."""
         holder = chosen.holder
         if holder is None or chosen.way == "fork":
@@ -324,7 +326,7 @@ class Cache:
                 self._cut_tail(holder, next(s for s in steps if s.upto >= chosen.base), chosen)
         return holder
 
-    def _continue(self, lease: Lease, chosen: Plan, tokens: Tokens[int]) -> None:
+    def _continue(self, lease: Lease, chosen: RestorePlan, tokens: Tokens[int]) -> None:
         """Append what the plan adds to its base, or begin to read it from disk."""
         holder = lease.holder
         if chosen.base and holder.node is holder.root:
@@ -343,9 +345,9 @@ class Cache:
         lease.start = chosen.at
         tree.advance(holder)
 
-    def _cut_tail(self, holder: Holder, step: tree.Step, chosen: Plan) -> None:
+    def _cut_tail(self, holder: Holder, step: tree.PathStep, chosen: RestorePlan) -> None:
         """Leave what lies behind the base as segments, then go back to it."""
-        at = tree.node_at(tree.Step(step.node, chosen.base))
+        at = tree.node_at(tree.PathStep(step.node, chosen.base))
         if self.tier is not None:
             self.tier.leaves(holder)
         for node in tree.withdraw(holder, at):
@@ -390,7 +392,7 @@ class Cache:
             on_error.pop_all()
 
 
-def _at_base(chosen: Plan) -> Piece | None:
+def _at_base(chosen: RestorePlan) -> Piece | None:
     """The checkpoint, where it is of the plan's base and in memory."""
     there = not chosen.segments and not isinstance(chosen.checkpoint, OnDisk)
     return chosen.checkpoint if there else None

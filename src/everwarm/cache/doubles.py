@@ -17,7 +17,7 @@ from everwarm.cache.disk.places import Place
 from everwarm.cache.identity import PositionId
 from everwarm.tokens import Tokens
 
-Run = tuple[PositionId, "Tokens[int]"]
+TokenRun = tuple[PositionId, "Tokens[int]"]
 """Tokens behind a position."""
 
 
@@ -28,7 +28,7 @@ def doubles(segments: Sequence[Place]) -> set[str]:
         begin_at[place.stored.record.parent].append(place.stored.record.tokens)
     for beside in begin_at.values():
         beside.sort()
-    inside: dict[str, Run] = {}
+    inside: dict[str, TokenRun] = {}
     for place in sorted(segments, key=lambda p: p.stored.record.start):
         n = len(place.stored.record.tokens)
         for parent, run in _runs_to(place, inside):
@@ -37,7 +37,7 @@ def doubles(segments: Sequence[Place]) -> set[str]:
     return {p.stored.file_id for p in segments if p.trail and p.stored.file_id in inside}
 
 
-def _runs_to(place: Place, inside: Mapping[str, Run]) -> Iterator[Run]:
+def _runs_to(place: Place, inside: Mapping[str, TokenRun]) -> Iterator[TokenRun]:
     """The tokens up to a segment's end, from where a longer one could begin."""
     r, above = place.stored.record, place.above
     yield r.parent, r.tokens

@@ -28,7 +28,7 @@ NEAR: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class CheckpointInfo:
     """A checkpoint that a conversation holds, as a rule sees it.
 
     `used`: the number of the last request that went on from it or took it at a mark; 0: none.
@@ -42,11 +42,11 @@ class Held:
     in_head: bool = False
 
 
-Rule = Callable[[Sequence[Held]], int | None]
+Rule = Callable[[Sequence[CheckpointInfo]], int | None]
 """One checkpoint has to go: the index of which; None: none may. Positions ascend."""
 
 
-def coverage(held: Sequence[Held]) -> int | None:
+def coverage(held: Sequence[CheckpointInfo]) -> int | None:
     """The one whose loss costs least: who goes back to it reads again from the one before.
 
         0 ───── a ── b ──── c ─ d      without c, a request that goes on there reads (b, c] again
@@ -66,7 +66,7 @@ def coverage(held: Sequence[Held]) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class CachePolicy:
     """Where to checkpoint and which to keep. The defaults are the product.
 
     Grids are distances in tokens, within tools and system prompt (the head) and behind; None: no
@@ -102,7 +102,7 @@ class Policy:
                 out[at], last = wanted[at], at
         return out
 
-    def to_drop(self, held: Sequence[Held], most_bytes: int) -> int | None:
+    def to_drop(self, held: Sequence[CheckpointInfo], most_bytes: int) -> int | None:
         """The index of a checkpoint that a conversation should let go; None: all may stay."""
         n = sum(h.in_head for h in held)
         if n > self.max_in_head:

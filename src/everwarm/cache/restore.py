@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from everwarm.cache.store import OnDisk, Piece
-from everwarm.cache.tree import Holder, Segment, Step
+from everwarm.cache.tree import Holder, PathStep, Segment
 
 READ_COST = 4
 """A row from disk costs as much as so many copied in memory."""
-Way = Literal["new", "move", "rewind", "fork", "join"]
+RestoreWay = Literal["new", "move", "rewind", "fork", "join"]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RestorePlan:
     """Continue from `at`, by this way.
 
     `new`: nothing to continue from. `move`: the holder's state as it is. `rewind`: cut its tail
@@ -33,7 +33,7 @@ class Plan:
     """
 
     at: int
-    way: Way
+    way: RestoreWay
     holder: Holder | None = None
     base: int = 0
     segments: tuple[Segment, ...] = ()
@@ -47,12 +47,14 @@ class Plan:
         return [p for p in pieces if isinstance(p, OnDisk)]
 
 
-def plan(steps: list[Step], limit: int, *, is_cuttable: bool, from_disk: bool = False) -> Plan:
+def plan(
+    steps: list[PathStep], limit: int, *, is_cuttable: bool, from_disk: bool = False
+) -> RestorePlan:
     """The longest restorable position <= `limit` on a matched path, and the cheapest way to it.
 
     Cost: the path's nodes times the holders on it.
     """
-    best = Plan(0, "new")
+    best = RestorePlan(0, "new")
     for holder in [None, *_holders(steps)]:
         candidate = _from(holder, steps, limit, is_cuttable, from_disk)
         if candidate is not None and _better(candidate, best):
@@ -60,12 +62,12 @@ def plan(steps: list[Step], limit: int, *, is_cuttable: bool, from_disk: bool = 
     return best
 
 
-def _holders(steps: list[Step]) -> list[Holder]:
+def _holders(steps: list[PathStep]) -> list[Holder]:
     seen: dict[int, Holder] = {id(h): h for s in steps for h in s.node.holders}
     return list(seen.values())
 
 
-def _cost(p: Plan) -> int:
+def _cost(p: RestorePlan) -> int:
     """Tokens' worth of rows to copy."""
     joined = sum(
         (s.end - s.start) * (READ_COST if isinstance(s.piece, OnDisk) else 1) for s in p.segments
@@ -75,13 +77,13 @@ def _cost(p: Plan) -> int:
     return joined + (p.base if p.way == "fork" else 0)
 
 
-def _better(a: Plan, b: Plan) -> bool:
+def _better(a: RestorePlan, b: RestorePlan) -> bool:
     return (a.at, -_cost(a)) > (b.at, -_cost(b))
 
 
 def _from(
-    holder: Holder | None, steps: list[Step], limit: int, is_cuttable: bool, from_disk: bool
-) -> Plan | None:
+    holder: Holder | None, steps: list[PathStep], limit: int, is_cuttable: bool, from_disk: bool
+) -> RestorePlan | None:
     """The best plan that stands on this holder (or on segments alone), if any."""
     shared, segments, reach = _reach(holder, steps, from_disk)
     reach = min(reach, limit)
@@ -91,12 +93,12 @@ def _from(
     base = min(shared, at)
     used = tuple(_upto(s, at) for s in segments if s.start < at)
     if holder is None:
-        return Plan(at, "join", None, 0, used, checkpoint)
+        return RestorePlan(at, "join", None, 0, used, checkpoint)
     length = holder.sequence.length
     if at == base == length == holder.sequence.end and not holder.busy:
-        return Plan(at, "move", holder, base)
-    way: Way = "fork" if holder.busy or base < length - base else "rewind"
-    return Plan(at, way, holder, base, used, checkpoint)
+        return RestorePlan(at, "move", holder, base)
+    way: RestoreWay = "fork" if holder.busy or base < length - base else "rewind"
+    return RestorePlan(at, way, holder, base, used, checkpoint)
 
 
 def _upto(s: Segment, at: int) -> Segment:
@@ -104,7 +106,7 @@ def _upto(s: Segment, at: int) -> Segment:
 
 
 def _reach(
-    holder: Holder | None, steps: list[Step], from_disk: bool
+    holder: Holder | None, steps: list[PathStep], from_disk: bool
 ) -> tuple[int, list[Segment], int]:
     """How far the holder covers the path, the segments that continue it, and where they end."""
     shared = 0
@@ -125,7 +127,7 @@ def _reach(
     return shared, segments, reach
 
 
-def _shelved(step: Step, reach: int) -> list[Segment]:
+def _shelved(step: PathStep, reach: int) -> list[Segment]:
     """Rows on disk from `reach` on, as far as they go without a hole."""
     out: list[Segment] = []
     for s in sorted(step.node.shelved, key=lambda s: s.start):
@@ -137,7 +139,7 @@ def _shelved(step: Step, reach: int) -> list[Segment]:
 
 def _position(
     holder: Holder | None,
-    steps: list[Step],
+    steps: list[PathStep],
     reach: int,
     shared: int,
     is_cuttable: bool,

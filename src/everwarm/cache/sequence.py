@@ -15,7 +15,7 @@ from collections.abc import Sequence as Many
 from typing import Any
 
 from everwarm.cache.disk.blob import Layer
-from everwarm.cache.store import Live, Piece
+from everwarm.cache.store import Piece, State
 from everwarm.tokens import Tokens, tokens_of
 
 
@@ -27,7 +27,7 @@ class Sequence:
 
     __slots__ = ("_end", "_is_ahead", "_live", "_tokens")
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: State) -> None:
         assert live.length == 0, "a sequence begins with a state that has read nothing"
         self._live = live
         self._tokens = tokens_of()
@@ -54,7 +54,7 @@ class Sequence:
         return self._is_ahead
 
     @property
-    def live(self) -> Live:
+    def live(self) -> State:
         """The state, to be looked at. Changes go through the sequence."""
         return self._live
 

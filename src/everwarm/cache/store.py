@@ -31,7 +31,7 @@ class OnDisk:
     nbytes: int
 
 
-class Live(Protocol):
+class State(Protocol):
     """What a model remembers of the first `length` tokens of a sequence; can be continued.
 
     `is_cuttable`: it can be rewound to any position; else only to checkpoints and to `length`.

@@ -138,7 +138,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PathStep:
     """A node on a matched path; its edge agrees up to position `upto` <= node.end."""
 
     node: Node
@@ -149,13 +149,13 @@ def new_root() -> Node:
     return Node(None, tokens_of(), 0)
 
 
-def match(root: Node, tokens: Tokens[int]) -> list[Step]:
+def match(root: Node, tokens: Tokens[int]) -> list[PathStep]:
     """The nodes along `tokens`; the last one may agree only in part. Cost: one memory compare."""
-    steps: list[Step] = []
+    steps: list[PathStep] = []
     node, at = root, 0
     while at < len(tokens) and (child := node.children.get(tokens[at])) is not None:
         n = common_length(child.tokens, tokens, at)
-        steps.append(Step(child, at + n))
+        steps.append(PathStep(child, at + n))
         if n < len(child.tokens):
             break
         node, at = child, child.end
@@ -177,7 +177,7 @@ def split(node: Node, at: int) -> Node:
     return upper
 
 
-def node_at(step: Step) -> Node:
+def node_at(step: PathStep) -> Node:
     """The node exactly at a step's position, made by a split where it lies inside an edge."""
     return step.node if step.upto == step.node.end else split(step.node, step.upto)
 

@@ -15,7 +15,7 @@ from everwarm.cache.tree import Holder, Node
 from everwarm.job import Path, TreeNode
 from everwarm.tokens import tokens_of
 
-_Parts = Callable[[Node], Iterable[tuple[int, int, int]]]
+_RangesOf = Callable[[Node], Iterable[tuple[int, int, int]]]
 
 
 def view(
@@ -65,7 +65,7 @@ def _shelved(node: Node) -> Iterable[tuple[int, int, int]]:
         yield hash(s.piece), s.piece.nbytes, rows
 
 
-def _shares(nodes: Iterable[Node], of: _Parts) -> dict[int, int]:
+def _shares(nodes: Iterable[Node], of: _RangesOf) -> dict[int, int]:
     rows: dict[int, int] = defaultdict(int)
     listed = [(n.id, *entry) for n in nodes for entry in of(n)]
     for _, what, _, here in listed:

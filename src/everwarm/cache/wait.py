@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from everwarm.cache.restore import Plan
+from everwarm.cache.restore import RestorePlan
 from everwarm.cache.tree import Holder, Node
 from everwarm.tokens import Tokens, common_length
 
@@ -13,7 +13,12 @@ WORTH_WAITING: Final = 64
 
 
 def should_wait(
-    states: Iterable[Holder], tokens: Tokens[int], chosen: Plan, root: Node, *, is_cuttable: bool
+    states: Iterable[Holder],
+    tokens: Tokens[int],
+    chosen: RestorePlan,
+    root: Node,
+    *,
+    is_cuttable: bool,
 ) -> bool:
     """A busy state is on its way to hold more of this prompt than anything holds now."""
     for h in states:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from everwarm.chat import path_table
-from everwarm.chat import table as table
+from everwarm.chat import session_table as table
 from everwarm.chat.session import MAIN, Entry, Session, ids_of, title_of
 from everwarm.messages import Message, MessageId, tidied
 from everwarm.tokens import Tokens
@@ -25,7 +25,7 @@ _WRAPPED = re.compile(r"\s*<([a-z-]+)>.*?</\1>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class ApiTurn:
     """One answered request. `name`: the conversation's, by which it is found again."""
 
     caller: str
@@ -39,7 +39,7 @@ class Turn:
     tokens: Tokens[int]
 
 
-def write(db: Connection, turn: Turn) -> None:
+def write(db: Connection, turn: ApiTurn) -> None:
     """Add what is new, and move the branch that it belongs to."""
     now = table.now()
     system, path = _split(tidied(turn.messages))
@@ -65,7 +65,7 @@ def write(db: Connection, turn: Turn) -> None:
     table.put(db, _moved(db, n, session, [*ids[:-1], head], path))
 
 
-def _new(turn: Turn, now: float) -> Session:
+def _new(turn: ApiTurn, now: float) -> Session:
     return Session(
         id="s" + secrets.token_hex(8), title="", created=now, updated=now, origin="api",
         client=turn.client, name=turn.name,

@@ -17,10 +17,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from everwarm import __version__
-from everwarm.chat import path_table, table
-from everwarm.chat.bodies import read
+from everwarm.chat import path_table, session_table
 from everwarm.chat.dashboard_json import DropBody, PinBody
-from everwarm.chat.library import Held
+from everwarm.chat.library import SessionLibrary
+from everwarm.chat.session_json import read
 from everwarm.errors import NotFound
 from everwarm.job import Path, TreeNode
 from everwarm.server.bodies import Bodies
@@ -33,7 +33,7 @@ SHOWN_LINES: Final = 200
 SHOWN_MISSES: Final = 20
 
 
-class Lines(logging.Handler):
+class LogLines(logging.Handler):
     """The last lines of the log."""
 
     def __init__(self) -> None:
@@ -50,9 +50,9 @@ class Board:
     """Endpoints. Lives on the event loop."""
 
     turns: Turns
-    held: Held
+    held: SessionLibrary
     bodies: Bodies
-    lines: Lines = field(default_factory=Lines)
+    lines: LogLines = field(default_factory=LogLines)
     _paths: OrderedDict[str, tuple[float, list[Path]]] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class Board:
 
     async def _sessions(self) -> dict[str, list[Path]]:
         """The tokens of the latest sessions; only what has changed is read again."""
-        latest, _ = await self.held.read(lambda db: table.latest(db, SHOWN_SESSIONS, None))
+        latest, _ = await self.held.read(lambda db: session_table.latest(db, SHOWN_SESSIONS, None))
         changed = {s.id: s.updated for s in latest}
         stale = [x for x, at in changed.items() if self._paths.get(x, (None,))[0] != at]
         if stale:

@@ -15,10 +15,10 @@ from typing import TypeVar
 
 from everwarm.chat import path_table
 from everwarm.chat import session_files as files
-from everwarm.chat import table as table
+from everwarm.chat import session_table as table
 from everwarm.chat.session import Choices, Entry, Session, Tree
 from everwarm.errors import Conflict, NotFound, RequestError
-from everwarm.history import replies
+from everwarm.history import reply_table
 from everwarm.history.database import Connection, Database
 from everwarm.job import Path
 from everwarm.messages import MessageId
@@ -37,7 +37,7 @@ class Removed:
     paths: list[Path]
 
 
-class Held:
+class SessionLibrary:
     """The sessions of one history.db. Lives on the event loop."""
 
     def __init__(self, db: Database) -> None:
@@ -125,7 +125,7 @@ class Held:
             own = path_table.of(db, session_id)
             shared = path_table.elsewhere(db, session_id, own)
             turns = table.turns_of(db, session_id)
-            threads = replies.forget(db, session_id)
+            threads = reply_table.forget(db, session_id)
             nbytes = table.remove(db, session_id)
             read = [Path(who, t, keep) for (who, t), keep in zip(own, shared, strict=True)]
             return Removed(nbytes, turns, threads, read)

@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-from everwarm.server.queue import Live
+from everwarm.server.queue import RunningTurn
 
 SIGN_OF_LIFE: Final = b": alive\n\n"
 
 
-class Running:
+class LiveTurn:
     """One turn of a session and all frames that it sent so far. Live: event loop only.
 
     `live` is there from the start: a turn can be ended while what it needs is still being written.
     """
 
     def __init__(self, turn_id: str) -> None:
-        self.live = Live(turn_id)
+        self.live = RunningTurn(turn_id)
         self.task: asyncio.Task[None] | None = None
         self.over = asyncio.Event()
         self._frames: list[bytes] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from everwarm.chat import bodies, dashboard_json, session_files
+from everwarm.chat import dashboard_json, session_files, session_json
 from everwarm.wire.openapi import EVENTS, JSON, Contents
 from everwarm.wire.strict import EmptyBody
 
@@ -11,21 +11,21 @@ _EMPTY = ("stop", "undo", "prepare", "compact", "uncompact")
 _FOLLOWED = ("send", "edit", "regenerate", "compact", "stream")
 CONTENTS = Contents(
     bodies={
-        "/api/sessions": bodies.CreateBody,
+        "/api/sessions": session_json.CreateBody,
         "/api/sessions/import": session_files.ImportBody,
-        _ONE: bodies.ChangeBody,
-        f"{_ONE}/send": bodies.SendBody,
-        f"{_ONE}/regenerate": bodies.RegenerateBody,
-        f"{_ONE}/edit": bodies.EditBody,
-        f"{_ONE}/branches": bodies.BranchBody,
-        f"{_ONE}/select": bodies.SelectBody,
+        _ONE: session_json.ChangeBody,
+        f"{_ONE}/send": session_json.SendBody,
+        f"{_ONE}/regenerate": session_json.RegenerateBody,
+        f"{_ONE}/edit": session_json.EditBody,
+        f"{_ONE}/branches": session_json.BranchBody,
+        f"{_ONE}/select": session_json.SelectBody,
         "/api/cache/pin": dashboard_json.PinBody,
         "/api/cache/drop": dashboard_json.DropBody,
         "/api/turns/{id}/cancel": EmptyBody,
         **{f"{_ONE}/{verb}": EmptyBody for verb in _EMPTY},
     },
     queries={
-        "/api/sessions": bodies.PageQuery.model_json_schema()["properties"],
+        "/api/sessions": session_json.PageQuery.model_json_schema()["properties"],
         _ONE: {"branch": {"type": "string"}},
         f"{_ONE}/export": {"format": {"enum": ["json", "markdown"]}},
     },

@@ -18,10 +18,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from everwarm.chat.table import number
+from everwarm.chat.session_table import number
 from everwarm.tokens import Tokens, common_length, tokens_of
 
-Path: TypeAlias = "tuple[str, Tokens[int]]"
+CallerPath: TypeAlias = "tuple[str, Tokens[int]]"
 """A caller's namespace, and tokens from the start."""
 WORTH_COMPARING: Final = 4096
 """Tokens that would be stored, beyond what is found by digests, before rows are read to share more.
@@ -76,12 +76,12 @@ def _longest_shared(
     return start, base if start else None
 
 
-def of(db: sqlite3.Connection, session_id: str) -> list[Path]:
+def of(db: sqlite3.Connection, session_id: str) -> list[CallerPath]:
     """All paths of a session."""
     return _ends(db, number(db, session_id))
 
 
-def elsewhere(db: sqlite3.Connection, session_id: str, own: Sequence[Path]) -> list[int]:
+def elsewhere(db: sqlite3.Connection, session_id: str, own: Sequence[CallerPath]) -> list[int]:
     """For each of these paths, how many of its tokens another session has too.
 
     Of the others no more is read than what is shared, and a piece behind it.
@@ -140,13 +140,13 @@ def _compare(db: sqlite3.Connection, n: int, start: int, tokens: Tokens[int], at
     return at
 
 
-def _ends(db: sqlite3.Connection, n: int) -> list[Path]:
+def _ends(db: sqlite3.Connection, n: int) -> list[CallerPath]:
     return list({id(path[1]): path for path in _of(db, n).values()}.values())
 
 
-def _of(db: sqlite3.Connection, n: int) -> dict[int, Path]:
+def _of(db: sqlite3.Connection, n: int) -> dict[int, CallerPath]:
     """Paths by row. Rows of one path that only grew share it, at its longest."""
-    out: dict[int, Path] = {}
+    out: dict[int, CallerPath] = {}
     rows = db.execute(
         "SELECT n, caller, base, start, tokens FROM paths WHERE session = ? ORDER BY n", (n,)
     )

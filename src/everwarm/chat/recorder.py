@@ -10,10 +10,10 @@ from dataclasses import asdict
 from functools import partial
 
 from everwarm.chat import api_turns
-from everwarm.chat.api_turns import Turn
+from everwarm.chat.api_turns import ApiTurn
 from everwarm.history.database import Database
 from everwarm.server.exchange import Exchange
-from everwarm.wire.format import Asked, reply_of
+from everwarm.wire.format import ParsedRequest, reply_of
 
 
 class SessionRecorder:
@@ -38,12 +38,12 @@ class SessionRecorder:
 def _write(
     db: api_turns.Connection,
     exchange: Exchange,
-    asked: Asked,
+    asked: ParsedRequest,
     index: int,
     record: dict[str, object],
 ) -> None:
     trace, request = exchange.traces[index], asked.request
-    turn = Turn(
+    turn = ApiTurn(
         caller=request.namespace,
         name=f"id:{exchange.name}" if exchange.name else f"thread:{trace.thread}",
         client=exchange.client,

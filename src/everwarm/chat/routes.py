@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
-from everwarm.chat import bodies as wire
 from everwarm.chat import library as h
 from everwarm.chat import session_files as files
-from everwarm.chat import table
-from everwarm.chat.live_turn import Running
+from everwarm.chat import session_json as wire
+from everwarm.chat import session_table
+from everwarm.chat.live_turn import LiveTurn
 from everwarm.chat.session import Session, Tree
-from everwarm.chat.turns import Talking
+from everwarm.chat.session_turns import SessionTurns
 from everwarm.errors import NotFound, RequestError
 from everwarm.server.bodies import Bodies
 from everwarm.server.responses import Endpoint
@@ -30,7 +30,7 @@ B = TypeVar("B", bound=StrictObject)
 class SessionRoutes:
     """Endpoints by path and method. Lives on the event loop."""
 
-    def __init__(self, talking: Talking, bodies: Bodies, every_s: float = KEEPALIVE_S) -> None:
+    def __init__(self, talking: SessionTurns, bodies: Bodies, every_s: float = KEEPALIVE_S) -> None:
         self._talking, self._held = talking, talking.held
         self._bodies, self._every_s = bodies, every_s
 
@@ -63,10 +63,10 @@ class SessionRoutes:
     async def _list(self, http: HttpRequest) -> Response:
         q, limit, before = wire.parse_page(dict(http.query_params))
         if q.strip():
-            hits = await self._held.read(lambda db: table.search(db, q, limit))
+            hits = await self._held.read(lambda db: session_table.search(db, q, limit))
             found = [self._talking.shown(s) | {"snippet": snippet} for s, snippet in hits]
             return _json({"sessions": found, "more": False})
-        sessions, more = await self._held.read(lambda db: table.latest(db, limit, before))
+        sessions, more = await self._held.read(lambda db: session_table.latest(db, limit, before))
         return _json({"sessions": [self._talking.shown(s) for s in sessions], "more": more})
 
     async def _create(self, http: HttpRequest) -> Response:
@@ -140,7 +140,7 @@ class SessionRoutes:
 
     async def _stop(self, http: HttpRequest) -> Response:
         await self._body(http, EmptyBody)
-        await self._held.read(lambda db: table.number(db, _id(http)))
+        await self._held.read(lambda db: session_table.number(db, _id(http)))
         return _json({"stopped": await self._talking.stop(_id(http))})
 
     async def _compact(self, http: HttpRequest) -> Response:
@@ -162,10 +162,10 @@ class SessionRoutes:
         return _json({"cancelled": True})
 
     async def _stream(self, http: HttpRequest) -> Response:
-        await self._held.read(lambda db: table.number(db, _id(http)))
+        await self._held.read(lambda db: session_table.number(db, _id(http)))
         return self._following(self._talking.follow(_id(http)))
 
-    def _following(self, running: Running) -> Response:
+    def _following(self, running: LiveTurn) -> Response:
         headers = {"cache-control": "no-cache"}
         return StreamingResponse(
             running.follow(self._every_s), media_type="text/event-stream", headers=headers

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from everwarm.events import Finish
 from everwarm.messages import Message, MessageId, Text, child_id, content_id, root_id
 
-Origin = Literal["web", "api"]
+SessionOrigin = Literal["web", "api"]
 MAIN = "main"
 SUMMARY_LEAD = "Summary of the conversation so far:\n\n"
 
@@ -65,7 +65,7 @@ class Session:
     created: float
     updated: float
     pinned: bool = False
-    origin: Origin = "web"
+    origin: SessionOrigin = "web"
     client: str | None = None
     name: str = ""
     choices: Choices = field(default_factory=Choices)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from everwarm.chat import bodies as wire
+from everwarm.chat import session_json as wire
 from everwarm.chat.session import Entry, Session, Tree
 from everwarm.errors import RequestError
 from everwarm.events import Finish

@@ -319,7 +319,7 @@ app.add_typer(disk, name="cache", no_args_is_help=True)
 @disk.command("stats")
 def cache_stats(as_json: AsJson = False) -> None:
     """Show what rests on disk, and its limits. Of a running server: `everwarm ps`."""
-    from everwarm.cli.disk import stats
+    from everwarm.cli.disk_command import stats
 
     stats(settings(), as_json=as_json)
 
@@ -327,7 +327,7 @@ def cache_stats(as_json: AsJson = False) -> None:
 @disk.command("verify")
 def cache_verify() -> None:
     """Read every piece and its checksums; what is damaged is removed."""
-    from everwarm.cli.disk import verify
+    from everwarm.cli.disk_command import verify
 
     raise typer.Exit(verify(settings()))
 
@@ -335,7 +335,7 @@ def cache_verify() -> None:
 @disk.command("prune")
 def cache_prune() -> None:
     """Remove what is of no use, or over the budget."""
-    from everwarm.cli.disk import prune
+    from everwarm.cli.disk_command import prune
 
     prune(settings())
 
@@ -343,6 +343,6 @@ def cache_prune() -> None:
 @disk.command("clear")
 def cache_clear() -> None:
     """Remove every conversation from disk. Answers stay right; they are read again."""
-    from everwarm.cli.disk import clear
+    from everwarm.cli.disk_command import clear
 
     clear(settings())

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from rich.console import Console
 
-from everwarm.client import ChatClient, Delta, Reply
+from everwarm.client import ChatClient, ChatReply, Delta
 from everwarm.errors import EverwarmError
 
 HELP = "/new starts over, /regenerate asks again, /exit leaves, Ctrl-C stops a reply."
@@ -70,11 +70,11 @@ class Chat:
     def _answer(self) -> None:
         """Ask for the next reply and keep what arrived of it, also if it was stopped."""
         said: list[str] = []
-        reply: Reply | None = None
+        reply: ChatReply | None = None
         try:
             with closing(self._client.chat(self.messages, model=self._model)) as events:
                 for event in events:
-                    if isinstance(event, Reply):
+                    if isinstance(event, ChatReply):
                         reply = event
                     else:
                         self._print(event, said)
@@ -96,7 +96,7 @@ class Chat:
         self._out.print(delta.text, end="", style=style, markup=False)
 
 
-def cost(reply: Reply) -> str:
+def cost(reply: ChatReply) -> str:
     """What a turn cost, in one line."""
     parts = [f"{reply.cached_tokens:,} cached", f"{reply.prefilled_tokens:,} read"]
     if reply.ttft_s is not None:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from everwarm.cli.child import running_server
 from everwarm.cli.models import model_path
-from everwarm.client import ChatClient, Reply
+from everwarm.client import ChatClient, ChatReply
 from everwarm.config import Settings
 
 MAX_TOKENS = 16
@@ -72,7 +72,7 @@ QUESTIONS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class DemoTurn:
     """One turn of both runs."""
 
     turn: int
@@ -106,7 +106,7 @@ def run(settings: Settings, *, as_json: bool) -> None:
         print(f"The last answer began: {warm[-1].text.strip()}")
 
 
-def hold(client: ChatClient, replies: Iterable[str] | None = None) -> Iterator[Reply]:
+def hold(client: ChatClient, replies: Iterable[str] | None = None) -> Iterator[ChatReply]:
     """Hold the conversation, putting `replies` in place of the server's own where given."""
     model = client.models()[0]
     given = iter(replies) if replies is not None else None
@@ -119,9 +119,9 @@ def hold(client: ChatClient, replies: Iterable[str] | None = None) -> Iterator[R
         messages.append({"role": "assistant", "content": said})
 
 
-def compare(turn: int, warm: Reply, cold: Reply) -> Turn:
+def compare(turn: int, warm: ChatReply, cold: ChatReply) -> DemoTurn:
     """Put one turn of the two runs side by side."""
-    return Turn(
+    return DemoTurn(
         turn=turn,
         prompt_tokens=warm.prompt_tokens,
         cached_tokens=warm.cached_tokens,
@@ -132,7 +132,7 @@ def compare(turn: int, warm: Reply, cold: Reply) -> Turn:
     )
 
 
-def table(turns: Iterable[Turn]) -> Table:
+def table(turns: Iterable[DemoTurn]) -> Table:
     """One row a turn."""
     made = Table(title="The same conversation, warm and cold")
     for name in ("turn", "prompt", "cached", "prefilled", "TTFT warm", "TTFT cold", "ratio"):
@@ -146,7 +146,7 @@ def table(turns: Iterable[Turn]) -> Table:
     return made
 
 
-def verdict(turns: list[Turn]) -> str:
+def verdict(turns: list[DemoTurn]) -> str:
     """Say whether warm and cold gave the same answers."""
     differing = [str(t.turn) for t in turns if not t.same_reply]
     if not differing:
@@ -158,7 +158,7 @@ def _client(url: str, settings: Settings) -> ChatClient:
     return ChatClient(url, api_key=settings.api_key)
 
 
-def _told(replies: Iterator[Reply], which: str, say: Console) -> Iterator[Reply]:
+def _told(replies: Iterator[ChatReply], which: str, say: Console) -> Iterator[ChatReply]:
     with say.status(f"{which}: starting") as status:
         for n, reply in enumerate(replies, 1):
             status.update(f"{which}: turn {n} of {len(QUESTIONS)}")

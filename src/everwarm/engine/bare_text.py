@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from everwarm.engine.template import ChatTemplate
-from everwarm.engine.template_bounds import Limits
+from everwarm.engine.template_bounds import RenderLimits
 
 
 class TemplateText:
@@ -24,7 +24,7 @@ class TemplateText:
         template: str,
         specials: Sequence[str] = (),
         ends: Sequence[str] = ("</s>",),
-        limits: Limits | None = None,
+        limits: RenderLimits | None = None,
     ) -> None:
         self.template_text = template
         self.special_texts = tuple(specials)

@@ -30,7 +30,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _BLOCKS: Final = 16
 _BLOCK: Final = 2**14
 _PART: Final = 16 * 2**20
-Progress = Callable[[str, int, int], None]
+HashProgress = Callable[[str, int, int], None]
 
 
 def fingerprint(
@@ -38,7 +38,7 @@ def fingerprint(
     config: dict[str, Any],
     directory: Path,
     remembered: Path,
-    progress: Progress = lambda what, done, total: None,
+    progress: HashProgress = lambda what, done, total: None,
 ) -> bytes:
     """The fingerprint of a loaded model. `remembered`: a JSON file of sums already made.
 
@@ -53,7 +53,7 @@ def fingerprint(
         str(VERSION),
     ):
         h.update(len(part).to_bytes(8, "little") + part.encode())
-    sums = _Sums(remembered)
+    sums = _FileSums(remembered)
     for path in sorted(p for pattern in _WEIGHTS for p in directory.rglob(pattern)):
         name = str(path.relative_to(directory))
         h.update(f"{name}\0{path.stat().st_size}\0{sums.of(path, progress)}\0".encode())
@@ -75,7 +75,7 @@ def _minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-class _Sums:
+class _FileSums:
     """SHA-256 of weight files."""
 
     def __init__(self, remembered: Path) -> None:
@@ -88,7 +88,7 @@ class _Sums:
         except (OSError, ValueError, AttributeError):
             pass  # only a memory: everything can be summed again
 
-    def of(self, path: Path, progress: Progress) -> str:
+    def of(self, path: Path, progress: HashProgress) -> str:
         real = path.resolve()
         if path.is_symlink() and _SHA256.fullmatch(real.name):
             return real.name
@@ -120,7 +120,7 @@ def _sample(path: Path, size: int) -> str:
     return h.hexdigest()[:32]
 
 
-def _sum(path: Path, size: int, progress: Progress) -> str:
+def _sum(path: Path, size: int, progress: HashProgress) -> str:
     h, done = hashlib.sha256(), 0
     with path.open("rb") as f:
         while part := f.read(_PART):

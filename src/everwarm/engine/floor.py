@@ -16,7 +16,7 @@ from typing import Any, Final
 import mlx.core as mx
 
 from everwarm.engine import layers
-from everwarm.engine.state import State
+from everwarm.engine.state import ModelState
 from everwarm.tokens import Tokens, tokens_of
 
 CHUNK: Final = 512
@@ -50,7 +50,7 @@ class Bare:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._state: State | None = None
+        self._state: ModelState | None = None
 
     def read(self, depth: int, suffix: int) -> float:
         """The seconds of one reading of `suffix` tokens behind about `depth`."""
@@ -62,7 +62,7 @@ class Bare:
         return read_suffix(state, suffix)
 
 
-def read_suffix(state: State, n: int) -> float:
+def read_suffix(state: ModelState, n: int) -> float:
     """Read n tokens and sample one; the seconds it took."""
     ids = _ids(state.length, n)
     cuts = [n - 1] if state.is_cuttable else [min(2, n - 1), n - 3, n - 1]
@@ -78,9 +78,9 @@ def read_suffix(state: State, n: int) -> float:
     return time.perf_counter() - began
 
 
-def state_at(model: Any, depth: int, *, room: int) -> State:
+def state_at(model: Any, depth: int, *, room: int) -> ModelState:
     """A state of `depth` tokens with room for more, as a server's own is when a hit arrives."""
-    state = State(model)
+    state = ModelState(model)
     leaves = layers.leaves(state.caches)
     windows = [c.max_size for c in leaves if layers.kind(c) == "windowed"]
     unknown = any(layers.kind(c) == "unknown" for c in leaves)

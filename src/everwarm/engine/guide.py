@@ -14,9 +14,9 @@ from collections import deque
 import mlx.core as mx
 
 from everwarm.codec import Codec
-from everwarm.engine.grammar import Grammars, Matcher
+from everwarm.engine.compiled_grammar import Grammars, Matcher
 from everwarm.engine.sampling import Forced, Sampler
-from everwarm.engine.sections import Sections
+from everwarm.engine.section_tracker import SectionTracker
 from everwarm.job import Job
 
 
@@ -29,7 +29,7 @@ class Guide:
 
     def __init__(self, job: Job, codec: Codec, grammars: Grammars | None) -> None:
         self._codec, self._grammars = codec, grammars
-        self._sections: Sections | None = None
+        self._sections: SectionTracker | None = None
         self._matcher: Matcher | None = None
         self._closing: deque[int] = deque()
         self._cutting = self.thinking_cut = False
@@ -41,7 +41,7 @@ class Guide:
             return
         self._sampler = Sampler(job.sampling, job.tokens)
         if job.markers and (self._budget is not None or self._grammar):
-            self._sections = Sections(codec, job.markers)
+            self._sections = SectionTracker(codec, job.markers)
         if self._grammar and not self._in_reasoning:
             self._matcher = self._begin(self._grammar.reply)
 

@@ -20,7 +20,7 @@ Refuse = Callable[[EngineError], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EngineCall:
     """Something to run between two steps, or else to refuse. Neither raises."""
 
     work: Work
@@ -31,7 +31,7 @@ class Inbox:
     """`put` from any thread; `take` on the engine's."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[EngineCall] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._refusal: EngineError | None = None
 
@@ -40,7 +40,7 @@ class Inbox:
         with self._lock:
             refusal = self._refusal
             if refusal is None:
-                self._queue.put(Asked(work, refuse))
+                self._queue.put(EngineCall(work, refuse))
         if refusal is not None:
             refuse(refusal)
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from everwarm.cache.cache import Cache, Lease
+from everwarm.engine.admission_order import AdmissionOrder, Begin
 from everwarm.engine.chunk import ChunkSize
-from everwarm.engine.line import Begin, Line
-from everwarm.engine.run import Run
+from everwarm.engine.job_run import JobRun
 from everwarm.engine.schedule import Schedule
 from everwarm.errors import EngineError, EverwarmError, RequestError
 from everwarm.job import Failed, Output, Sink
@@ -24,10 +24,10 @@ log = logging.getLogger("everwarm.engine")
 _END: Final = object()
 
 
-class _Running:
+class _StartedRun:
     """A run with its generator, once it has begun."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: JobRun) -> None:
         self.run = run
         self.steps: Iterator[None] | None = None
         self.is_over = False
@@ -43,8 +43,8 @@ class Jobs:
 
     def __init__(self, cache: Cache, chunk: ChunkSize, schedule: Schedule) -> None:
         self._cache, self._chunk, self._schedule = cache, chunk, schedule
-        self._line = Line()
-        self._jobs: dict[str, _Running] = {}
+        self._line = AdmissionOrder()
+        self._jobs: dict[str, _StartedRun] = {}
         self.idle_since = time.monotonic()
 
     def __len__(self) -> int:
@@ -54,9 +54,9 @@ class Jobs:
     def is_idle(self) -> bool:
         return not self._jobs
 
-    def add(self, run: Run) -> None:
+    def add(self, run: JobRun) -> None:
         """Let a job wait for its turn."""
-        self._jobs[run.job.id] = _Running(run)
+        self._jobs[run.job.id] = _StartedRun(run)
 
     def cancel(self, job_id: str) -> None:
         """Let a job end at its next step."""
@@ -77,7 +77,7 @@ class Jobs:
             self._park(self._jobs[list(begun)[-1]])
         return bool(ready) or self.is_idle
 
-    def _park(self, r: _Running) -> None:
+    def _park(self, r: _StartedRun) -> None:
         """All that run need more room than there is: the latest gives its state back."""
         self._schedule.remove(r.run.job.id)
         if (error := self._attempt(r, r.run.park)) is not None:
@@ -95,7 +95,7 @@ class Jobs:
         for r in left:
             tell(r.run.sink, Failed(why))
 
-    def put_right(self, failed: Run | None = None) -> str:
+    def put_right(self, failed: JobRun | None = None) -> str:
         """Give back what a failed job holds, and drop what was left half-way.
 
         If that fails too, nothing in memory can be trusted but the states that others go on with.
@@ -114,7 +114,7 @@ class Jobs:
                 failed.lease = None
         return ""
 
-    def _leases(self, but: Run | None) -> list[Lease]:
+    def _leases(self, but: JobRun | None) -> list[Lease]:
         runs = [r.run for r in self._jobs.values() if r.run is not but]
         return [run.lease for run in runs if run.lease is not None]
 
@@ -133,12 +133,12 @@ class Jobs:
         self._line.remove(job_id)
         return "waits" if had_room else "begun"
 
-    def _take_up(self, r: _Running) -> None:
+    def _take_up(self, r: _StartedRun) -> None:
         if r.run.try_lease():
             r.steps = r.steps or r.run.steps()
             self._schedule.add(r.run.job.id)
 
-    def _step(self, r: _Running) -> None:
+    def _step(self, r: _StartedRun) -> None:
         if r.run.cancelled:
             self._end(r)
             return
@@ -156,25 +156,25 @@ class Jobs:
         if r.run.phase == "prefill":
             self._chunk.learn(r.run.counts.prefilled - before, took_s)
 
-    def _next(self, r: _Running) -> None:
+    def _next(self, r: _StartedRun) -> None:
         assert r.steps is not None
         r.is_over = next(r.steps, _END) is _END
 
-    def _end(self, r: _Running) -> None:
+    def _end(self, r: _StartedRun) -> None:
         """File what a job has read, and say that it is over."""
         began = time.perf_counter()
         self._attempt(r, lambda: self._file(r))
         self._tell_last(r, r.run.ended(time.perf_counter() - began))
 
-    def _file(self, r: _Running) -> None:
+    def _file(self, r: _StartedRun) -> None:
         if r.steps is not None:
             r.steps.close()  # type: ignore[attr-defined]
         r.run.give_back()
 
-    def _fail(self, r: _Running, error: Exception) -> None:
+    def _fail(self, r: _StartedRun, error: Exception) -> None:
         self._tell_last(r, Failed(said(error)))
 
-    def _tell_last(self, r: _Running, output: Output) -> None:
+    def _tell_last(self, r: _StartedRun, output: Output) -> None:
         """Tell a job that it is over; only then is it forgotten, so that none is left untold."""
         tell(r.run.sink, output)
         self._jobs.pop(r.run.job.id, None)
@@ -182,7 +182,7 @@ class Jobs:
         self._schedule.remove(r.run.job.id)
         self.idle_since = time.monotonic()
 
-    def _attempt(self, r: _Running, action: Callable[[], None]) -> Exception | None:
+    def _attempt(self, r: _StartedRun, action: Callable[[], None]) -> Exception | None:
         """Do something for a job. What it raises is logged, with the cache put right behind it."""
         try:
             action()

@@ -23,7 +23,7 @@ from mlx_lm.models.cache import (
     RotatingKVCache,
 )
 
-Kind = Literal["cuttable", "windowed", "opaque", "unknown"]
+LayerKind = Literal["cuttable", "windowed", "opaque", "unknown"]
 
 
 class SinkWindow(RotatingKVCache):
@@ -63,7 +63,7 @@ def leaves(caches: list[Any]) -> list[Any]:
     return out
 
 
-def kind(c: Any) -> Kind:
+def kind(c: Any) -> LayerKind:
     """By exact class: a subclass may keep its rows otherwise."""
     if type(c) in (KVCache, QuantizedKVCache):
         return "cuttable"

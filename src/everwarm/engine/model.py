@@ -11,8 +11,8 @@ from huggingface_hub import hf_hub_download
 from mlx.utils import tree_flatten
 
 from everwarm.codec import Codec
+from everwarm.engine.compiled_grammar import Grammars
 from everwarm.engine.directory import check_directory
-from everwarm.engine.grammar import Grammars
 from everwarm.engine.text import TextCodec
 from everwarm.errors import ConfigError, EverwarmError
 from everwarm.job import ModelInfo

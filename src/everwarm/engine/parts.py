@@ -15,9 +15,9 @@ from everwarm.cache.disk.files import Files
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
 from everwarm.engine.kv import Arrangement, arrange
-from everwarm.engine.memory import default_budget
+from everwarm.engine.machine_memory import default_budget
 from everwarm.engine.model import LoadedModel, load_model
-from everwarm.engine.state import State, bytes_at
+from everwarm.engine.state import ModelState, bytes_at
 from everwarm.engine.storage import open_tier
 from everwarm.errors import ConfigError
 
@@ -29,7 +29,7 @@ log = logging.getLogger("everwarm.engine")
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class EngineParts:
     """`step`: how many tokens a prefill reads at once where that is quick."""
 
     loaded: LoadedModel
@@ -40,7 +40,7 @@ class Parts:
 
 def open_parts(
     path: str, s: Settings, wake: Callable[[], None], files: Files | None = None
-) -> Parts:
+) -> EngineParts:
     """Load a model and take up what was kept of it. Raises ConfigError.
 
     `wake` is called from other threads when the disk tier may go on. `files` as in `open_tier`.
@@ -55,9 +55,9 @@ def open_parts(
     room = bytes_at(loaded.model, step)
     loaded = _bounded(loaded, longest(room, budget, loaded.info.context_length), budget)
     cache = Cache(
-        lambda: State(loaded.model), budget=budget, keep=s.cache, bytes_at=room, tier=tier
+        lambda: ModelState(loaded.model), budget=budget, keep=s.cache, bytes_at=room, tier=tier
     )
-    return Parts(loaded, cache, tier, step)
+    return EngineParts(loaded, cache, tier, step)
 
 
 def _bounded(loaded: LoadedModel, longest_rows: int, budget: int) -> LoadedModel:

@@ -31,7 +31,7 @@ class ArrayPiece:
         self.nbytes = sum(a.nbytes for a in layers.arrays(held))
 
 
-class State:
+class ModelState:
     """Per-layer caches that have read exactly `length` tokens. Live: engine thread only."""
 
     def __init__(self, model: Any) -> None:
@@ -183,7 +183,7 @@ def bytes_at(model: Any, chunk: int) -> Callable[[int], int]:
     That includes the room that buffers keep ahead. `chunk`: how many tokens one call reads at most.
     Caches of unknown classes are tried with some more tokens, since they may grow with each.
     """
-    state = State(model)
+    state = ModelState(model)
     state.read(tokens_of([0]))
     state.settle()
     known = [c for c in state._leaves if layers.kind(c) != "unknown"]

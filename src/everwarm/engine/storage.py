@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.files import Files
-from everwarm.cache.disk.health import Limits
-from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.health import DiskLimits
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
 from everwarm.engine.fingerprint import fingerprint
@@ -29,19 +29,19 @@ def open_tier(
     """
     if not (s.cache and s.disk):
         return None
-    limits = Limits(
+    limits = DiskLimits(
         budget_bytes=s.disk_budget, write_bytes_per_day=s.disk_writes, queue_bytes=QUEUE_BYTES
     )
     store = DiskStore.open(s.home / "cache", limits=limits, files=files)
     sums = s.home / "weights.json"
-    print_ = fingerprint(loaded.model, loaded.config, loaded.directory, sums, _Said())
+    print_ = fingerprint(loaded.model, loaded.config, loaded.directory, sums, _HashProgressLog())
     stats = store.stats()
     if stats.state != "ok":
         log.warning("The disk tier rests (%s): %s", stats.state, stats.why)
     return DiskTier(store, print_, wake)
 
 
-class _Said:
+class _HashProgressLog:
     """Tells how far the summing of weights is, where that takes long enough to wonder."""
 
     def __init__(self) -> None:

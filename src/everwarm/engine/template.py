@@ -18,7 +18,7 @@ import jinja2
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
-from everwarm.engine.template_bounds import Limits, Metered
+from everwarm.engine.template_bounds import Metered, RenderLimits
 from everwarm.errors import RequestError
 
 _WRITES = re.compile(r"\.(append|extend|insert|pop|remove|clear|update|setdefault|sort|reverse)\(")
@@ -117,7 +117,7 @@ _REFUSALS = (
 
 def constants(source: str) -> frozenset[str]:
     """All texts that a template writes or compares with."""
-    tree = _Sandbox(Limits(), **_SYNTAX).parse(source)
+    tree = _Sandbox(RenderLimits(), **_SYNTAX).parse(source)
     written = {n.data for n in tree.find_all(jinja2.nodes.TemplateData)}
     named = {n.value for n in tree.find_all(jinja2.nodes.Const) if isinstance(n.value, str)}
     return frozenset(written | named)
@@ -127,12 +127,12 @@ class ChatTemplate:
     """One template's source, ready to run. Not thread-safe: the caller holds a lock."""
 
     def __init__(
-        self, source: str, specials: Mapping[str, Any], limits: Limits | None = None
+        self, source: str, specials: Mapping[str, Any], limits: RenderLimits | None = None
     ) -> None:
         self._specials = dict(specials)
         self._copies = bool(_WRITES.search(source))
         kind = _WritableSandbox if self._copies else _Sandbox
-        env = kind(limits or Limits(), **_SYNTAX)
+        env = kind(limits or RenderLimits(), **_SYNTAX)
         self._meter = env.meter
         env.filters.update(tojson=_tojson, from_json=json.loads)
         env.globals.update(

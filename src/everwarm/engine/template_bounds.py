@@ -37,7 +37,7 @@ _TICK: Final = "tick"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RenderLimits:
     """What one rendering may take. `size`: characters of a text, or elements of a list."""
 
     seconds: float = 10.0
@@ -48,7 +48,7 @@ class Limits:
 class Meter:
     """What one rendering has taken. Live: the thread that renders."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: RenderLimits) -> None:
         self.limits = limits
         self.begin()
 
@@ -84,7 +84,7 @@ class Metered:
     intercepted_binops = frozenset(("+", "*", "**", "%"))
     binop_table: dict[str, Callable[[Any, Any], Any]]
 
-    def __init__(self, limits: Limits, **options: Any) -> None:
+    def __init__(self, limits: RenderLimits, **options: Any) -> None:
         self.meter = Meter(limits)
         super().__init__(**options)
         self.code_generator_class = _CodeGenerator

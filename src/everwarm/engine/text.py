@@ -27,7 +27,7 @@ _ENDS = {
 """Tokens that end a turn in a vocabulary that also has the other: not every config says so."""
 
 
-class _Detokenizer:
+class _WindowDetokenizer:
     """Decodes a short window; what ends in an unfinished character waits for the next token."""
 
     def __init__(self, codec: TextCodec) -> None:
@@ -122,8 +122,8 @@ class TextCodec:
     def decode(self, ids: Sequence[int]) -> str:
         return self._ids.decode(ids)
 
-    def detokenizer(self) -> _Detokenizer:
-        return _Detokenizer(self)
+    def detokenizer(self) -> _WindowDetokenizer:
+        return _WindowDetokenizer(self)
 
     def render(
         self,

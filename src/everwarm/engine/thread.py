@@ -22,9 +22,9 @@ from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.engine.chunk import ChunkSize
 from everwarm.engine.inbox import Inbox
+from everwarm.engine.job_run import JobRun
 from everwarm.engine.jobs import Jobs, said, tell
-from everwarm.engine.parts import Parts, open_parts
-from everwarm.engine.run import Run
+from everwarm.engine.parts import EngineParts, open_parts
 from everwarm.engine.schedule import Schedule
 from everwarm.errors import ConfigError, EngineError, EverwarmError, Overloaded
 from everwarm.job import EngineHealth, Failed, Job, ModelInfo, Path, Sink, TreeNode
@@ -34,7 +34,7 @@ TIDY_AFTER_S: Final = 60.0
 ANSWER_S: Final = 30.0
 GRACE_S: Final = 5.0
 """What the disk gets at the end to take what is left, also where the engine ends by itself."""
-Open = Callable[[Callable[[], None]], Parts]
+Open = Callable[[Callable[[], None]], EngineParts]
 """Makes the parts of an engine; it is given what wakes the engine up."""
 log = logging.getLogger("everwarm.engine")
 
@@ -82,7 +82,7 @@ class EngineThread:
 
     def submit(self, job: Job, sink: Sink) -> None:
         def add() -> None:
-            self._jobs.add(Run(job, self._cache, self.codec, sink, grammars=self._grammars))
+            self._jobs.add(JobRun(job, self._cache, self.codec, sink, grammars=self._grammars))
 
         self._inbox.put(add, lambda why: tell(sink, Failed(why)))
 

@@ -27,7 +27,7 @@ from everwarm.errors import RequestError
 _SAMPLES = ("", "a b", " Hello,  world\n\n", "é 漢字 🙂 12", "\tdef f(x):\n    return x")
 _MARKER = re.compile(r"<[|｜].+>|<.+[|｜]>|\[/?[A-Z_]+\]")
 
-Span = tuple[int, int]
+CharSpan = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Tokenizer:
             )
         return str(text)
 
-    def encode_around(self, text: str, controls: Sequence[Span]) -> list[int]:
+    def encode_around(self, text: str, controls: Sequence[CharSpan]) -> list[int]:
         """Ids of a text whose control tokens stand at `controls`, ascending; all else is text."""
         if self._fast is not None:
             ids = self._with_twin(text, controls)
@@ -120,7 +120,7 @@ class Tokenizer:
                 return None
         return backend
 
-    def _with_twin(self, text: str, controls: Sequence[Span]) -> list[int]:
+    def _with_twin(self, text: str, controls: Sequence[CharSpan]) -> list[int]:
         twin, parts, end = self._twin, [], 0
         for start, stop in controls:
             parts += [text[end:start], twin.names[text[start:stop]]]
@@ -142,7 +142,7 @@ class Tokenizer:
         ids = {made.token_to_id(name): backend.token_to_id(t) for t, name in names.items()}
         return _Twin(made, names, ids)
 
-    def _cut(self, text: str, controls: Sequence[Span]) -> list[str]:
+    def _cut(self, text: str, controls: Sequence[CharSpan]) -> list[str]:
         """The text in parts, cut behind the first character of each control text that is none."""
         real = {start for start, _ in controls}
         found = (m.start() for m in self._control.finditer(text))

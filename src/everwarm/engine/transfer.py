@@ -13,7 +13,7 @@ from typing import Any, Final
 import mlx.core as mx
 import numpy as np
 
-from everwarm.cache.disk.blob import Array, Layer, Part
+from everwarm.cache.disk.blob import Array, Layer, StoredValue
 from everwarm.engine import layers
 
 _NAMES: Final[dict[Any, str]] = {
@@ -123,7 +123,7 @@ def _part(take: Any, value: Any) -> Any:
     return value
 
 
-def _value(part: Part, left: Iterator[Any]) -> Any:
+def _value(part: StoredValue, left: Iterator[Any]) -> Any:
     if isinstance(part, tuple):
         return [_value(p, left) for p in part]
     if not isinstance(part, Array):

@@ -50,7 +50,7 @@ class Database:
         self._writes: Connection | None = None
         self._opened: Identity = ()
         self._trouble = ""
-        self._readers: list[Reader] = []
+        self._readers: list[HistoryReader] = []
         self._work: SimpleQueue[Callable[[Connection], None] | None] = SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="everwarm-history", daemon=True)
@@ -73,9 +73,9 @@ class Database:
         """Which file is open. It changes where the file was put back, or another one taken up."""
         return self._opened
 
-    def reader(self) -> Reader:
+    def reader(self) -> HistoryReader:
         """A way to read, for one thread at a time. It is closed with the database."""
-        made = Reader(self)
+        made = HistoryReader(self)
         self._readers.append(made)
         return made
 
@@ -196,7 +196,7 @@ class Database:
         log.warning("history_path=%s: %s", self._path, what)
 
 
-class Reader:
+class HistoryReader:
     """Reads on a connection of its own. One thread at a time; `close` may come from another one."""
 
     def __init__(self, db: Database) -> None:

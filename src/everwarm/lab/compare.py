@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from everwarm.client import ChatClient, Delta, Reply
+from everwarm.client import ChatClient, ChatReply, Delta
 from everwarm.errors import ConfigError, EverwarmError
 from everwarm.lab import report
 from everwarm.lab.conversation import WORDS, code, prose, tool_call
@@ -30,7 +30,7 @@ GIVE_UP: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ComparePlan:
     """`tokens`: about how long the conversations are."""
 
     tokens: int = 4000
@@ -54,7 +54,11 @@ class CompareRun:
     """All scenarios on all servers. Live: one thread. `measured()` yields each row it adds."""
 
     def __init__(
-        self, clients: dict[str, ChatClient], models: dict[str, str], plan: Plan, result: Result
+        self,
+        clients: dict[str, ChatClient],
+        models: dict[str, str],
+        plan: ComparePlan,
+        result: Result,
     ) -> None:
         self.plan, self.result = plan, result
         self._sides = [Side(n, c, models[n]) for n, c in clients.items()]
@@ -166,7 +170,7 @@ class CompareRun:
 
     def _stream(
         self, side: Side, messages: Sequence[dict[str, Any]], client: ChatClient
-    ) -> Iterator[Delta | Reply]:
+    ) -> Iterator[Delta | ChatReply]:
         n = self.plan.reply_tokens
         return client.chat(messages, model=side.model, max_tokens=n, temperature=0)
 
@@ -186,7 +190,7 @@ class CompareRun:
                 side.talks[talk].append({"role": "assistant", "content": "..."})
                 yield row
                 continue
-            assert isinstance(reply, Reply)
+            assert isinstance(reply, ChatReply)
             side.talks[talk].append({"role": "assistant", "content": reply.text})
             text = reply.text.strip()  # some servers drop the space before the first word
             self._first = text if side is self._sides[0] else self._first
@@ -229,7 +233,7 @@ class CompareRun:
         return Random(f"{self.plan.seed} {self._round} {what}")
 
 
-def new_result(models: dict[str, str], plan: Plan) -> Result:
+def new_result(models: dict[str, str], plan: ComparePlan) -> Result:
     """An empty result for these servers, each with its model's id."""
     names = ", ".join(sorted(set(models.values())))
     about = {"servers": models, "last": {}}

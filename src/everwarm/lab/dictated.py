@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
-from everwarm.client import ChatClient, Reply
+from everwarm.client import ChatClient, ChatReply
 from everwarm.errors import EngineError
 from everwarm.lab.conversation import TOOLS, WORDS
 from everwarm.lab.inside import PHASES, Inside
@@ -24,7 +24,7 @@ SAME: Final = ("kind", "prompt_tokens")
 
 
 @dataclass(slots=True)
-class Line:
+class AgentLine:
     """One agent's conversation. Live."""
 
     name: str
@@ -32,7 +32,7 @@ class Line:
     tokens: int = 0
     called: list[dict[str, Any]] = field(default_factory=list)
 
-    def answered(self, reply: Reply) -> None:
+    def answered(self, reply: ChatReply) -> None:
         """Put the reply in, as a client does, and remember the calls that want a result."""
         said: dict[str, Any] = {"role": "assistant", "content": reply.text}
         if reply.calls:
@@ -66,7 +66,7 @@ class Dictated:
                 "everwarm servers, started with --forced-replies."
             )
 
-    def ask(self, kind: str, line: Line, reply: str, *, tools: bool = True) -> dict[str, Any]:
+    def ask(self, kind: str, line: AgentLine, reply: str, *, tools: bool = True) -> dict[str, Any]:
         """Ask for exactly this reply, put it into the conversation, file the row and give it."""
         params: dict[str, Any] = {"tools": TOOLS} if tools else {}
         params["everwarm"] = {"reply": reply}
@@ -89,7 +89,7 @@ class Dictated:
             )
         return filed
 
-    def _row(self, kind: str, line: Line, reply: Reply) -> dict[str, Any]:
+    def _row(self, kind: str, line: AgentLine, reply: ChatReply) -> dict[str, Any]:
         record = self._inside.record(reply.prompt_tokens)
         return {
             "kind": kind,

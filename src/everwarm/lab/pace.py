@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Pace:
+class ReadingPace:
     """Readings so far: (middle depth, seconds per token, tokens). Live."""
 
     seen: list[tuple[float, float, int]] = field(default_factory=list)

@@ -17,14 +17,14 @@ from typing import Any
 from everwarm.client import ChatClient
 from everwarm.errors import EngineError, RequestError
 from everwarm.events import beyond_new
-from everwarm.lab.recorded import Exchange, exchanges
+from everwarm.lab.recorded_session import Exchange, exchanges
 
 ID_FIELDS = frozenset({"id", "tool_call_id", "tool_use_id", "call_id"})
 """Where chat completions, messages and responses keep the id of a call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Read:
+class RequestCost:
     """What one recorded request cost."""
 
     seq: int
@@ -55,7 +55,7 @@ class FailedRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class CostSums:
     """Requests together. An empty denominator counts as one token.
 
     `again`: tokens read beyond what was new, request by request: what one request reads less (it
@@ -86,9 +86,9 @@ class Sums:
         return asdict(self) | {k: round(v, 4) for k, v in ratios.items()}
 
 
-def sums(name: str, reads: Sequence[Read]) -> Sums:
+def sums(name: str, reads: Sequence[RequestCost]) -> CostSums:
     """Add up."""
-    return Sums(
+    return CostSums(
         name,
         len(reads),
         sum(r.prompt for r in reads),
@@ -99,19 +99,19 @@ def sums(name: str, reads: Sequence[Read]) -> Sums:
     )
 
 
-def phases(reads: Sequence[Read]) -> list[Sums]:
+def phases(reads: Sequence[RequestCost]) -> list[CostSums]:
     """The sums of each phase, in order of appearance."""
     names = dict.fromkeys(r.phase for r in reads)
     return [sums(n, [r for r in reads if r.phase == n]) for n in names]
 
 
-def worst(reads: Iterable[Read], n: int = 5) -> list[Read]:
+def worst(reads: Iterable[RequestCost], n: int = 5) -> list[RequestCost]:
     """The requests that read most beside what was new."""
     over = sorted(reads, key=lambda r: r.new - r.prefilled)
     return [r for r in over[:n] if beyond_new(r.prefilled, r.new)]
 
 
-def replay(client: ChatClient, path: Path) -> Iterator[Read | FailedRequest]:
+def replay(client: ChatClient, path: Path) -> Iterator[RequestCost | FailedRequest]:
     """Send the requests of one recording, in order, and yield what each cost.
 
     Goes on behind a request that is refused; one that the server fails at is the last.
@@ -131,7 +131,7 @@ def replay(client: ChatClient, path: Path) -> Iterator[Read | FailedRequest]:
 
 def _sent(
     client: ChatClient, exchange: Exchange, model: str, issued: dict[str, str]
-) -> Read | None:
+) -> RequestCost | None:
     """Send one request; what it cost, or None where it asked for no tokens."""
     body = {**_echoed(exchange.body, issued), "model": model}
     if exchange.reply is None:
@@ -152,8 +152,8 @@ def _failed(exchange: Exchange, status: int | None, message: str) -> FailedReque
     )
 
 
-def _read(exchange: Exchange, record: dict[str, Any]) -> Read:
-    return Read(
+def _read(exchange: Exchange, record: dict[str, Any]) -> RequestCost:
+    return RequestCost(
         seq=exchange.seq,
         phase=exchange.phase,
         prompt=record["prompt_tokens"],
@@ -204,7 +204,7 @@ def _calls(answer: Iterable[dict[str, Any]]) -> Iterator[str]:
                 yield part["call_id"]
 
 
-def apart(reads: Sequence[Read], without: Collection[str]) -> list[Sums]:
+def apart(reads: Sequence[RequestCost], without: Collection[str]) -> list[CostSums]:
     """The sums of all requests; and, where phases are named, of those outside them."""
     made = [sums("all", reads)]
     if without:
@@ -214,7 +214,7 @@ def apart(reads: Sequence[Read], without: Collection[str]) -> list[Sums]:
 
 def report(
     name: str,
-    reads: Sequence[Read],
+    reads: Sequence[RequestCost],
     without: Collection[str] = (),
     failed: Sequence[FailedRequest] = (),
 ) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def report(
     }
 
 
-def _plain(read: Read) -> dict[str, Any]:
+def _plain(read: RequestCost) -> dict[str, Any]:
     """A read without the client's texts."""
     miss = read.miss and {k: v for k, v in read.miss.items() if k not in ("before", "after")}
     return asdict(read) | {"miss": miss}

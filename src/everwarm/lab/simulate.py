@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from everwarm.cache.cache import Cache, Lease
-from everwarm.cache.policy import Held, Policy, Rule, coverage
+from everwarm.cache.policy import CachePolicy, CheckpointInfo, Rule, coverage
 from everwarm.cache.tree import match
 from everwarm.errors import RequestError
-from everwarm.lab.traces import Session, Turn
+from everwarm.lab.traces import TracedSession, TracedTurn
 from everwarm.tokens import MarkKind, Tokens, tokens_of
 
 UNLIMITED: Final = 1 << 60
@@ -38,42 +38,42 @@ class Variant:
     """A policy on trial. `is_cuttable`: for a model that needs no checkpoints at all."""
 
     name: str
-    policy: Policy
+    policy: CachePolicy
     is_cuttable: bool = False
 
 
-def oldest_first(held: Sequence[Held]) -> int | None:
+def oldest_first(held: Sequence[CheckpointInfo]) -> int | None:
     """Let the shallowest go, whatever it is for."""
     return 0
 
 
-def least_used(held: Sequence[Held]) -> int | None:
+def least_used(held: Sequence[CheckpointInfo]) -> int | None:
     """Let the one go whose last use is longest past; of those never used, the shallowest."""
     return min(range(len(held) - 1), key=lambda i: held[i].used)
 
 
-def _ends(n: int, rule: Rule, *marks: MarkKind) -> Policy:
+def _ends(n: int, rule: Rule, *marks: MarkKind) -> CachePolicy:
     """Where prompts (with that mark) and replies end, and nowhere else."""
-    return Policy(n, rule, None, None, frozenset(marks), at_branches=False)
+    return CachePolicy(n, rule, None, None, frozenset(marks), at_branches=False)
 
 
 PRODUCT: Final = "16, by coverage (everwarm)"
 VARIANTS: Final = (
-    Variant("every layer can be cut", Policy(), is_cuttable=True),
+    Variant("every layer can be cut", CachePolicy(), is_cuttable=True),
     Variant("1, the last end", _ends(1, oldest_first)),
     Variant("2, the last two ends", _ends(2, oldest_first, "prompt")),
     Variant("16 ends, by coverage", _ends(16, coverage, "prompt")),
-    Variant("4, by coverage", Policy(4)),
-    Variant("8, by coverage", Policy(8)),
-    Variant(PRODUCT, Policy()),
-    Variant("32, by coverage", Policy(32)),
-    Variant("any number", Policy(UNLIMITED, max_in_head=UNLIMITED)),
-    Variant("16, no branch points", Policy(at_branches=False)),
-    Variant("16, no grid in the system prompt", Policy(system_grid=None)),
-    Variant("16, no grid", Policy(system_grid=None, grid=None)),
-    Variant("16, least used first", Policy(rule=least_used)),
-    Variant("16, oldest first", Policy(rule=oldest_first)),
-    Variant("32, oldest first", Policy(32, oldest_first)),
+    Variant("4, by coverage", CachePolicy(4)),
+    Variant("8, by coverage", CachePolicy(8)),
+    Variant(PRODUCT, CachePolicy()),
+    Variant("32, by coverage", CachePolicy(32)),
+    Variant("any number", CachePolicy(UNLIMITED, max_in_head=UNLIMITED)),
+    Variant("16, no branch points", CachePolicy(at_branches=False)),
+    Variant("16, no grid in the system prompt", CachePolicy(system_grid=None)),
+    Variant("16, no grid", CachePolicy(system_grid=None, grid=None)),
+    Variant("16, least used first", CachePolicy(rule=least_used)),
+    Variant("16, oldest first", CachePolicy(rule=oldest_first)),
+    Variant("32, oldest first", CachePolicy(32, oldest_first)),
 )
 """The product, the ideal, and what takes one thing away from the product at a time."""
 
@@ -124,7 +124,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class SimulatedRows:
     """Rows of layers that can be cut: literal tokens."""
 
     tokens: Tokens[int]
@@ -184,11 +184,11 @@ class Counted:
     def undo(self) -> None:
         raise AssertionError("nothing is read ahead here")
 
-    def release(self, start: int, end: int) -> Rows:
+    def release(self, start: int, end: int) -> SimulatedRows:
         return self.cut(start, end)
 
-    def cut(self, start: int, end: int) -> Rows:
-        return Rows(self._rows[start:end], (end - start) * self._sizes.token)
+    def cut(self, start: int, end: int) -> SimulatedRows:
+        return SimulatedRows(self._rows[start:end], (end - start) * self._sizes.token)
 
     def checkpoint(self) -> Digest | None:
         return None if self.is_cuttable else Digest(self._digest, self._sizes.checkpoint)
@@ -197,7 +197,7 @@ class Counted:
         del self._rows[at:]
         self.put_back(checkpoint)
 
-    def extend(self, piece: Rows, start: int, end: int, piece_start: int) -> None:
+    def extend(self, piece: SimulatedRows, start: int, end: int, piece_start: int) -> None:
         self._rows += piece.tokens[start - piece_start : end - piece_start]
 
     def put_back(self, checkpoint: Digest | None) -> None:
@@ -226,7 +226,7 @@ class Counted:
         pass
 
 
-def replay(variant: Variant, sessions: Iterable[Session], sizes: Sizes, score: Score) -> None:
+def replay(variant: Variant, sessions: Iterable[TracedSession], sizes: Sizes, score: Score) -> None:
     """Answer all requests of these sessions in one cache, taking turns between sessions."""
     cache = Cache(
         lambda: Counted(sizes, variant.is_cuttable),
@@ -244,7 +244,7 @@ def replay(variant: Variant, sessions: Iterable[Session], sizes: Sizes, score: S
             _answer(cache, turn, name, score)
 
 
-def _answer(cache: Cache, turn: Turn, namespace: str, score: Score) -> None:
+def _answer(cache: Cache, turn: TracedTurn, namespace: str, score: Score) -> None:
     rows = len(turn.tokens) + len(turn.reply)
     try:
         lease = cache.lease(turn.tokens, turn.marks, namespace, rows=rows)
@@ -276,7 +276,7 @@ def _held(lease: Lease) -> int:
     return sum(n.checkpoint is not None for n in lease.holder.node.path())
 
 
-def _count(score: Score, turn: Turn, start: int, unseen: int) -> None:
+def _count(score: Score, turn: TracedTurn, start: int, unseen: int) -> None:
     n = len(turn.tokens)
     score.requests += 1
     score.prompt_tokens += n

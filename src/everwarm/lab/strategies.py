@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any, Final
 
-from everwarm.client import ChatClient, Reply
+from everwarm.client import ChatClient, ChatReply
 from everwarm.errors import EverwarmError
 from everwarm.lab.inside import Inside
 from everwarm.lab.result import Result
@@ -41,7 +41,7 @@ ANSWER_TOKENS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class StrategiesPlan:
     """The conversation, and what bounds the strategies that have a bound."""
 
     turns: int = 8
@@ -68,7 +68,7 @@ class Strategy:
     has_budget: bool = False
 
 
-def strategies(plan: Plan) -> list[Strategy]:
+def strategies(plan: StrategiesPlan) -> list[Strategy]:
     """All of them, in the order of the published table."""
     group = f"--kv-group-size={plan.group_size}"
     return [
@@ -89,7 +89,7 @@ def strategies(plan: Plan) -> list[Strategy]:
     ]
 
 
-Rows = Generator[dict[str, Any], None, None]
+MeasuredRows = Generator[dict[str, Any], None, None]
 Serve = Callable[[Strategy], AbstractContextManager[ChatClient]]
 
 
@@ -101,7 +101,9 @@ class StrategiesRun:
     the machine does meets all of them alike. A strategy that was interrupted is measured anew.
     """
 
-    def __init__(self, serve: Serve, plan: Plan, result: Result, *, together: int = 1) -> None:
+    def __init__(
+        self, serve: Serve, plan: StrategiesPlan, result: Result, *, together: int = 1
+    ) -> None:
         self._serve, self.plan, self.result, self._together = serve, plan, result, together
         self._began = time.monotonic() - result.seconds
         self._new_from = time.monotonic()
@@ -113,7 +115,7 @@ class StrategiesRun:
         rows = self.result.rows
         todo = [s for s in strategies(self.plan) if not is_done(rows, s.key, self.plan)]
         rows[:] = [r for r in rows if r["strategy"] not in {s.key for s in todo}]
-        waiting, active = [self._measure(s) for s in todo], list[Rows]()
+        waiting, active = [self._measure(s) for s in todo], list[MeasuredRows]()
         try:
             while waiting or active:
                 while waiting and len(active) < self._together:
@@ -143,7 +145,7 @@ class StrategiesRun:
         self._new_rows += 1
         return row
 
-    def _measure(self, s: Strategy) -> Rows:
+    def _measure(self, s: Strategy) -> MeasuredRows:
         try:
             with self._serve(s) as client:
                 yield from _Measured(self, client, s).rows()
@@ -173,17 +175,17 @@ class _Measured:
             right = word in reply.text.lower()
             yield self._row("recall", reply, asked=question, right=right, said=reply.text)
 
-    def _say(self, messages: Sequence[dict[str, Any]], turn: int) -> Reply:
+    def _say(self, messages: Sequence[dict[str, Any]], turn: int) -> ChatReply:
         if not self._plan.own_replies:
             text = dictated(self._plan, turn, cut=self._s.has_budget)
             return self._ask(messages, 4096, everwarm={"reply": text})
         return self._ask(messages, self._plan.reply_tokens)
 
-    def _ask(self, messages: Sequence[dict[str, Any]], most: int, **more: Any) -> Reply:
+    def _ask(self, messages: Sequence[dict[str, Any]], most: int, **more: Any) -> ChatReply:
         fixed = {"model": self._model, "max_tokens": most, "temperature": 0}
         return self._client.ask(messages, **fixed, **more)
 
-    def _row(self, kind: str, reply: Reply, **more: Any) -> dict[str, Any]:
+    def _row(self, kind: str, reply: ChatReply, **more: Any) -> dict[str, Any]:
         return {
             "strategy": self._s.key,
             "kind": kind,
@@ -211,7 +213,7 @@ def opening() -> list[dict[str, Any]]:
     return said
 
 
-def story(plan: Plan, turn: int) -> str:
+def story(plan: StrategiesPlan, turn: int) -> str:
     """What a turn gives to read. Equal seeds make equal stories."""
     r = Random(f"{plan.seed} story {turn}")
     told = (
@@ -222,7 +224,7 @@ def story(plan: Plan, turn: int) -> str:
     return " ".join(told)
 
 
-def dictated(plan: Plan, turn: int, *, cut: bool) -> str:
+def dictated(plan: StrategiesPlan, turn: int, *, cut: bool) -> str:
     """The reply of a turn; `cut`: with so much reasoning as the budget leaves.
 
     These words are common ones, a token each, so that the budget counts words.
@@ -233,12 +235,12 @@ def dictated(plan: Plan, turn: int, *, cut: bool) -> str:
     return f"<think>\n{' '.join(kept)}\n</think>\n\nOK."
 
 
-def is_done(rows: Sequence[dict[str, Any]], key: str, plan: Plan) -> bool:
+def is_done(rows: Sequence[dict[str, Any]], key: str, plan: StrategiesPlan) -> bool:
     """Whether a strategy has all its rows, or was refused."""
     own = [r["kind"] for r in rows if r["strategy"] == key]
     return "refused" in own or (own.count("turn"), own.count("recall")) == (plan.turns, len(FACTS))
 
 
-def new_result(model: str, plan: Plan) -> Result:
+def new_result(model: str, plan: StrategiesPlan) -> Result:
     """An empty result for that plan."""
     return Result(benchmark="strategies", model=model, plan=asdict(plan))

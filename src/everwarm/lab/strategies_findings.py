@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from everwarm.lab.report import seconds
-from everwarm.lab.strategies import FACTS, Plan
+from everwarm.lab.strategies import FACTS, StrategiesPlan
 
-Line = dict[str, Any]
-Lines = dict[str, Line]
+ResultRow = dict[str, Any]
+ResultRows = dict[str, ResultRow]
 CLOSE: Final = 0.02
 """Two drops, or two times, that differ by less are the same."""
 
 
-def findings(lines: Sequence[Line], plan: Plan) -> list[str]:
+def findings(lines: Sequence[ResultRow], plan: StrategiesPlan) -> list[str]:
     """What was found here, what was published, and where they differ; only what is whole."""
     whole = {x["strategy"]: x for x in lines if x.get("recalled") is not None}
-    asked: list[tuple[tuple[str, ...], Callable[[Lines, Plan], str]]] = [
+    asked: list[tuple[tuple[str, ...], Callable[[ResultRows, StrategiesPlan], str]]] = [
         (("none", "warm"), _warmth),
         (("warm", "budget"), _budget),
         (("warm", "template"), _template),
@@ -29,7 +29,7 @@ def findings(lines: Sequence[Line], plan: Plan) -> list[str]:
     return [say(whole, plan) for needs, say in asked if all(k in whole for k in needs)]
 
 
-def _warmth(x: Lines, plan: Plan) -> str:
+def _warmth(x: ResultRows, plan: StrategiesPlan) -> str:
     cold, warm = x["none"], x["warm"]
     ratio = cold["ttft_s"] / warm["ttft_s"]
     return _finding(
@@ -41,7 +41,7 @@ def _warmth(x: Lines, plan: Plan) -> str:
     )
 
 
-def _budget(x: Lines, plan: Plan) -> str:
+def _budget(x: ResultRows, plan: StrategiesPlan) -> str:
     kept, cut = x["warm"], x["budget"]
     return _finding(
         f"With {plan.budget} tokens of reasoning the conversation ends {_shorter(cut, kept)}; "
@@ -54,7 +54,7 @@ def _budget(x: Lines, plan: Plan) -> str:
     )
 
 
-def _template(x: Lines, plan: Plan) -> str:
+def _template(x: ResultRows, plan: StrategiesPlan) -> str:
     kept, dropped = x["warm"], x["template"]
     return _finding(
         f"With the template's history the conversation ends {_shorter(dropped, kept)}; "
@@ -72,7 +72,7 @@ def _template(x: Lines, plan: Plan) -> str:
     )
 
 
-def _window(x: Lines, plan: Plan) -> str:
+def _window(x: ResultRows, plan: StrategiesPlan) -> str:
     whole, window = x["warm"], x["window"]
     claims: dict[str, bool | None] = {
         "facts are forgotten": window["recalled"] < whole["recalled"],
@@ -89,7 +89,7 @@ def _window(x: Lines, plan: Plan) -> str:
     )
 
 
-def _eight(x: Lines, plan: Plan) -> str:
+def _eight(x: ResultRows, plan: StrategiesPlan) -> str:
     whole, few = x["warm"], x["kv8"]
     return _finding(
         _bits(8, few, whole),
@@ -102,7 +102,7 @@ def _eight(x: Lines, plan: Plan) -> str:
     )
 
 
-def _four(x: Lines, plan: Plan) -> str:
+def _four(x: ResultRows, plan: StrategiesPlan) -> str:
     return _finding(_bits(4, x["kv4"], x["warm"]), "nothing", {})
 
 
@@ -119,18 +119,18 @@ def _finding(here: str, there: str, claims: dict[str, bool | None]) -> str:
     return " ".join(parts)
 
 
-def _bits(n: int, few: Line, whole: Line) -> str:
+def _bits(n: int, few: ResultRow, whole: ResultRow) -> str:
     return (
         f"{n} bits: {_bytes(few, whole)}; {_drops(few, whole)}; tokens/s is x {_rate(few, whole)}; "
         f"{_recalls(few, whole)}"
     )
 
 
-def _shorter(a: Line, b: Line) -> str:
+def _shorter(a: ResultRow, b: ResultRow) -> str:
     return f"{100 * (1 - a['conversation_tokens'] / b['conversation_tokens']):.0f}% shorter"
 
 
-def _falls_less(a: Line, b: Line) -> bool | None:
+def _falls_less(a: ResultRow, b: ResultRow) -> bool | None:
     """None: they lie nearer to each other than turns of one strategy do."""
     if a["drop"] is None or b["drop"] is None:
         return None
@@ -138,7 +138,7 @@ def _falls_less(a: Line, b: Line) -> bool | None:
     return None if abs(apart) < max(CLOSE, a["spread"], b["spread"]) else apart > 0
 
 
-def _is_slower(a: Line, b: Line) -> bool | None:
+def _is_slower(a: ResultRow, b: ResultRow) -> bool | None:
     if not (a["tokens_per_s"] and b["tokens_per_s"]):
         return None
     noise = max(CLOSE, a["spread"], b["spread"]) / math.sqrt(a["turns"])
@@ -146,7 +146,7 @@ def _is_slower(a: Line, b: Line) -> bool | None:
     return None if abs(less) < noise else less > 0
 
 
-def _drops(a: Line, b: Line) -> str:
+def _drops(a: ResultRow, b: ResultRow) -> str:
     if a["drop"] is None or b["drop"] is None:
         return "how tokens/s changes was not measured in so few turns"
     return f"tokens/s {_falls(a['drop'])} ({_falls(b['drop'])} with all kept)"
@@ -156,17 +156,17 @@ def _falls(drop: float) -> str:
     return f"{'falls' if drop >= 0 else 'rises'} by {100 * abs(drop):.1f}%"
 
 
-def _recalls(a: Line, b: Line) -> str:
+def _recalls(a: ResultRow, b: ResultRow) -> str:
     return f"recalls {a['recalled']} of {len(FACTS)} facts ({b['recalled']} with all kept)"
 
 
-def _bytes(a: Line, b: Line) -> str:
+def _bytes(a: ResultRow, b: ResultRow) -> str:
     if not (a["cache_bytes"] and b["cache_bytes"]):
         return "bytes are not told"
     return f"the cache takes x {a['cache_bytes'] / b['cache_bytes']:.2f} of the bytes"
 
 
-def _rate(a: Line, b: Line) -> str:
+def _rate(a: ResultRow, b: ResultRow) -> str:
     if not (a["tokens_per_s"] and b["tokens_per_s"]):
         return "-"
     return f"{a['tokens_per_s'] / b['tokens_per_s']:.2f}"

@@ -11,7 +11,7 @@ from everwarm.lab import plots, report
 from everwarm.lab.machine import sentence
 from everwarm.lab.report import Figure, Report, Table, seconds
 from everwarm.lab.result import Result
-from everwarm.lab.strategies import FACTS, Plan, strategies
+from everwarm.lab.strategies import FACTS, StrategiesPlan, strategies
 from everwarm.lab.strategies_findings import findings
 
 PUBLISHED: Final = Table(
@@ -32,7 +32,7 @@ PUBLISHED_ON: Final = "Qwen3.5-122B-A10B bf16, 11 turns, M3 Ultra with 512 GB."
 
 def summary(rows: Sequence[dict[str, Any]], plan: dict[str, Any]) -> dict[str, Any]:
     """One line for each strategy that has begun, and what the lines say."""
-    made = Plan(**plan)
+    made = StrategiesPlan(**plan)
     own = {s.key: [r for r in rows if r["strategy"] == s.key] for s in strategies(made)}
     lines = [
         {"strategy": s.key, "name": s.name, **_line(own[s.key], made)}
@@ -42,7 +42,7 @@ def summary(rows: Sequence[dict[str, Any]], plan: dict[str, Any]) -> dict[str, A
     return {"strategies": lines, "findings": findings(lines, made)}
 
 
-def _line(rows: Sequence[dict[str, Any]], plan: Plan) -> dict[str, Any]:
+def _line(rows: Sequence[dict[str, Any]], plan: StrategiesPlan) -> dict[str, Any]:
     refused = next((r["why"] for r in rows if r["kind"] == "refused"), None)
     turns = [r for r in rows if r["kind"] == "turn"]
     asked = [r for r in rows if r["kind"] == "recall"]
@@ -97,7 +97,7 @@ def write(result: Result, out: Path) -> list[Path]:
 
 
 def _report(result: Result, lines: list[dict[str, Any]], figures: list[Figure]) -> Report:
-    plan = Plan(**result.plan)
+    plan = StrategiesPlan(**result.plan)
     own = "The model wrote every reply." if plan.own_replies else (
         "Replies are dictated, reasoning included, so that every strategy holds the same "
         f"conversation; those of the budget's row end their reasoning after {plan.budget} tokens, "

@@ -18,7 +18,7 @@ TOOLS, SYSTEM = 12_400, 2_800
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SessionKind:
     """How often a session does what, instead of appending a tool's result.
 
     `rewrite`: all behind the system prompt is written anew, and the end of the system prompt.
@@ -35,18 +35,18 @@ class Kind:
 
 
 KINDS: Final = {
-    "mixed": Kind(),
-    "long": Kind(rewrite=0.01, context=290_000, requests=160),
-    "loop": Kind(0.02, 0.15, 0.01, 0.005, context=270_000, requests=140),
-    "edits": Kind(0.3, 0.02, 0.2, 0.0, context=270_000, requests=120),
-    "head": Kind(rewrite=0.1, context=250_000, requests=140),
-    "agents": Kind(subagents=0.12, context=250_000, requests=160),
-    "compaction": Kind(context=60_000, requests=160),
+    "mixed": SessionKind(),
+    "long": SessionKind(rewrite=0.01, context=290_000, requests=160),
+    "loop": SessionKind(0.02, 0.15, 0.01, 0.005, context=270_000, requests=140),
+    "edits": SessionKind(0.3, 0.02, 0.2, 0.0, context=270_000, requests=120),
+    "head": SessionKind(rewrite=0.1, context=250_000, requests=140),
+    "agents": SessionKind(subagents=0.12, context=250_000, requests=160),
+    "compaction": SessionKind(context=60_000, requests=160),
 }
 """Most become about as large as 24 GiB, with 80 KiB a token."""
 
 
-class Line:
+class AgentPrompts:
     """The prompts of one agent. Live; `scale` 1: the lengths of recorded sessions.
 
     `system`: the blocks of a tools and system prompt that another line had, too.
@@ -57,7 +57,7 @@ class Line:
         random: Random,
         ids: count[int],
         scale: float,
-        kind: Kind,
+        kind: SessionKind,
         system: tuple[int, ...] = (),
     ) -> None:
         self._random, self._ids, self._scale = random, ids, scale
@@ -140,7 +140,7 @@ def trace(
     """One session as a trace file holds it. `scale` shrinks every length alike."""
     random, ids, does = Random(seed), count(1), KINDS[kind]
     requests = requests or does.requests
-    main = Line(random, ids, scale, does)
+    main = AgentPrompts(random, ids, scale, does)
     out: list[dict[str, Any]] = [{"t": 0.0} | main.first()]
     helper: tuple[int, ...] = ()
     done = 1
@@ -148,7 +148,7 @@ def trace(
         t = 10.0 * len(out)
         if random.random() < does.subagents and requests - done > 3:
             n = random.randrange(2, min(12, requests - done))
-            line = Line(random, ids, scale / 2, does, helper)
+            line = AgentPrompts(random, ids, scale / 2, does, helper)
             helper = line.system_blocks
             out.append(_subagent(line, t, n))
             done += n
@@ -158,7 +158,7 @@ def trace(
     return {"tool_tokens": main.tools, "system_tokens": main.system, "requests": out}
 
 
-def _subagent(line: Line, t: float, n: int) -> dict[str, Any]:
+def _subagent(line: AgentPrompts, t: float, n: int) -> dict[str, Any]:
     nested = [line.first(), *(line.next() for _ in range(n - 1))]
     timed = [{"t": 4.0 * i} | r for i, r in enumerate(nested)]
     return {"type": "subagent", "t": t, "tool_tokens": line.tools,

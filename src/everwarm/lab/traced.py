@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 
 from everwarm.client import ChatClient
 from everwarm.lab.conversation import WORDS
-from everwarm.lab.dictated import Dictated, Line, calling
+from everwarm.lab.dictated import AgentLine, Dictated, calling
 from everwarm.lab.result import Result
 from everwarm.tokens import Mark, Tokens, common_length
 
@@ -81,7 +81,7 @@ class TracedRun:
     def _ask(self, i: int) -> dict[str, Any]:
         turn = self._turns[i]
         kind, messages = self._messages(turn)
-        line = Line(self.plan.trace, [m for _, m in messages])
+        line = AgentLine(self.plan.trace, [m for _, m in messages])
         said = words(turn.reply)
         if self._wants_result(i):
             said = calling(words(turn.reply[CALL_TOKENS:]), Random(i))

@@ -32,12 +32,12 @@ from everwarm.tokens import Mark, MarkKind, Tokens, common_length, tokens_of
 BLOCK: Final = 64
 SCAFFOLD: Final = 3
 USERS: Final = 8
-History = Literal["verbatim", "template"]
+HistoryMode = Literal["verbatim", "template"]
 Raw = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TracedTurn:
     """One request to replay. `is_first`: nothing of its line (an agent's requests) went before."""
 
     tokens: Tokens[int]
@@ -47,14 +47,14 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class TracedSession:
     """One recorded session: its requests in the order of their times."""
 
     name: str
-    turns: tuple[Turn, ...]
+    turns: tuple[TracedTurn, ...]
 
 
-def read(paths: Sequence[Path], history: History = "verbatim") -> Iterator[Session]:
+def read(paths: Sequence[Path], history: HistoryMode = "verbatim") -> Iterator[TracedSession]:
     """The sessions in these files and directories, one by one. Raises ConfigError."""
     files = [f for p in paths for f in (sorted(p.glob("*.json")) if p.is_dir() else [p])]
     if not files:
@@ -70,11 +70,11 @@ def read(paths: Sequence[Path], history: History = "verbatim") -> Iterator[Sessi
             ) from error
 
 
-def session(raw: Raw, name: str, history: History = "verbatim") -> Session:
+def session(raw: Raw, name: str, history: HistoryMode = "verbatim") -> TracedSession:
     """Make one recorded session replayable."""
     unknown = count(-1, -1)
     timed = [t for line in _lines(raw) for t in _turns(*line, history, unknown)]
-    return Session(name, tuple(turn for _, turn in sorted(timed, key=lambda t: t[0])))
+    return TracedSession(name, tuple(turn for _, turn in sorted(timed, key=lambda t: t[0])))
 
 
 def _lines(raw: Raw, begins: float = 0.0) -> Iterator[tuple[list[Raw], int, float]]:
@@ -88,11 +88,11 @@ def _lines(raw: Raw, begins: float = 0.0) -> Iterator[tuple[list[Raw], int, floa
 
 
 def _turns(
-    line: list[Raw], system: int, begins: float, history: History, unknown: Iterator[int]
-) -> list[tuple[float, Turn]]:
+    line: list[Raw], system: int, begins: float, history: HistoryMode, unknown: Iterator[int]
+) -> list[tuple[float, TracedTurn]]:
     prompts = _prompts(line, unknown)
     system = system or _shared(prompts)
-    out: list[tuple[float, Turn]] = []
+    out: list[tuple[float, TracedTurn]] = []
     users: list[int] = []
     before: Tokens[int] | None = None  # the previous prompt with its reply
     for i, (raw, tokens) in enumerate(zip(line, prompts, strict=True)):
@@ -107,7 +107,7 @@ def _turns(
         end = len(tokens) - SCAFFOLD
         reply = _reply(tokens, int(raw["out"]), behind, history, unknown)
         marks = _marks(system, users[-USERS:], last, end)
-        out.append((begins + float(raw.get("t", i)), Turn(tokens, marks, reply, i == 0)))
+        out.append((begins + float(raw.get("t", i)), TracedTurn(tokens, marks, reply, i == 0)))
         before = tokens + reply
     return out
 
@@ -146,7 +146,7 @@ def _reply(
     tokens: Tokens[int],
     n: int,
     behind: Tokens[int] | None,
-    history: History,
+    history: HistoryMode,
     unknown: Iterator[int],
 ) -> Tokens[int]:
     end = len(tokens) + n

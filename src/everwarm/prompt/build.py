@@ -14,9 +14,9 @@ from everwarm.prompt.chain import History
 from everwarm.prompt.pieces import Encoded, Pieces
 from everwarm.prompt.proof import Proof
 from everwarm.prompt.samples import Replies
-from everwarm.prompt.spans import Span, inside_last, marks_of, spans_of
+from everwarm.prompt.spans import MessageSpan, inside_last, marks_of, spans_of
 from everwarm.prompt.splice import Frame, Splicer, shared_length
-from everwarm.prompt.verbatim import Bounded, Path, Record, Records
+from everwarm.prompt.verbatim import Bounded, Records, TokenPath, TokenRecord
 from everwarm.replies import Reply
 from everwarm.tokens import Tokens
 
@@ -32,7 +32,7 @@ class Standing:
     place: MessageId
     base: MessageId | None
     base_end: int
-    record: Record
+    record: TokenRecord
     reply: Reply
 
 
@@ -41,7 +41,7 @@ class Built:
     """A prompt's tokens. The history up to the reply `base` takes `base_end` of them. `rebuilt`:
     remembered replies that were put behind another history than their own."""
 
-    record: Record
+    record: TokenRecord
     new_tokens: int
     base: MessageId | None = None
     base_end: int = 0
@@ -49,11 +49,11 @@ class Built:
 
 
 @dataclass(slots=True)
-class _Draft:
+class _PartialPrompt:
     """A prompt in the making: `record` ends with reply `k`, or is None at the start."""
 
     k: int = -1
-    record: Record | None = None
+    record: TokenRecord | None = None
     new_tokens: int = 0
     rebuilt: list[Standing] = field(default_factory=list)
 
@@ -85,22 +85,22 @@ class Builder:
             done = self._onwards(history, frame, seen, draft)
             if done:
                 return done
-        done = self._finish(history, frame, seen, _Draft())
+        done = self._finish(history, frame, seen, _PartialPrompt())
         assert done is not None, "the whole template gives a text or raises"
         return done
 
-    def _starts(self, history: History) -> Iterator[_Draft]:
+    def _starts(self, history: History) -> Iterator[_PartialPrompt]:
         """Remembered histories that this one continues, longest first; at last, none."""
         covered = self._proof.covered(history.messages)
         for k in range(len(covered) - 1, -1, -1):
             if covered[k]:
                 record = self._records.get(MessageId("reply:" + history.ids[k + 1]))
                 if record:
-                    yield _Draft(k, record)
-        yield _Draft()
+                    yield _PartialPrompt(k, record)
+        yield _PartialPrompt()
 
     def _onwards(
-        self, history: History, frame: Frame, seen: Sequence[bool], draft: _Draft
+        self, history: History, frame: Frame, seen: Sequence[bool], draft: _PartialPrompt
     ) -> Built | None:
         """Behind the draft, put known replies in their places, then render what is left."""
         messages, covered = history.messages, self._proof.covered(history.messages)
@@ -118,7 +118,7 @@ class Builder:
         history: History,
         frame: Frame,
         seen: Sequence[bool],
-        draft: _Draft,
+        draft: _PartialPrompt,
         i: int,
         reply: Reply,
     ) -> None:
@@ -151,7 +151,7 @@ class Builder:
         return self._pieces.cut(reply.tokens, reply.text, message.text.strip())
 
     def _finish(
-        self, history: History, frame: Frame, seen: Sequence[bool], draft: _Draft
+        self, history: History, frame: Frame, seen: Sequence[bool], draft: _PartialPrompt
     ) -> Built | None:
         part = self._part(history, frame, draft, len(history.messages))
         if part is None:
@@ -164,12 +164,12 @@ class Builder:
         base, base_end = self._base(history, draft)
         return Built(record, new, base, base_end, tuple(draft.rebuilt))
 
-    def _base(self, history: History, draft: _Draft) -> tuple[MessageId | None, int]:
+    def _base(self, history: History, draft: _PartialPrompt) -> tuple[MessageId | None, int]:
         return (history.ids[draft.k + 1], draft.end) if draft.record else (None, 0)
 
     def _part(
-        self, history: History, frame: Frame, draft: _Draft, stop: int
-    ) -> tuple[Record, list[Span], Encoded] | None:
+        self, history: History, frame: Frame, draft: _PartialPrompt, stop: int
+    ) -> tuple[TokenRecord, list[MessageSpan], Encoded] | None:
         """The draft with what the template writes behind it up to message `stop`."""
         messages = history.messages[:stop]
         if draft.record is None:
@@ -180,7 +180,7 @@ class Builder:
         if text is None:
             return None
         encoded = self._pieces.encode(text)
-        base = draft.record or Record(Path(), 0)
+        base = draft.record or TokenRecord(TokenPath(), 0)
         end = self._before_scaffold(text, encoded, frame)
         token_at = partial(self._pieces.token_at, encoded)
         spans = spans_of(messages, draft.k + 1, encoded, base.end, end, token_at)
@@ -189,7 +189,7 @@ class Builder:
         marks = marks_of(messages, spans, None if end is None else base.end + end, stop, inside)
         return base.extend(encoded.tokens, marks), spans, encoded
 
-    def _unsaid(self, text: str, record: Record) -> str:
+    def _unsaid(self, text: str, record: TokenRecord) -> str:
         """What the template writes behind a reply, without what the reply closed by itself.
 
         … yes <|close|>                        the end of `record`, as the model wrote it
@@ -250,7 +250,9 @@ class Builder:
         return full[next(inside, shared) :]
 
 
-def _old(draft: _Draft, spans: Sequence[Span], seen: Sequence[bool], stop: int) -> int:
+def _old(
+    draft: _PartialPrompt, spans: Sequence[MessageSpan], seen: Sequence[bool], stop: int
+) -> int:
     """How many tokens of a part, up to message `stop`, were in the conversation before.
 
     A message that was not found stands in the span before it, which is old only if both are. What

@@ -73,7 +73,7 @@ class History:
 
 
 @dataclass(slots=True)
-class _Way:
+class _ChainWalk:
     """One way through a history: its ids so far, and the messages that are not the client's own.
 
     `is_open`: no reply has shown yet that the last of these messages stands here.
@@ -83,9 +83,9 @@ class _Way:
     reminded: dict[int, Message] = field(default_factory=dict)
     is_open: bool = False
 
-    def on(self, id: MessageId) -> _Way:
+    def on(self, id: MessageId) -> _ChainWalk:
         """One step further, beside this one."""
-        return _Way([*self.ids, id], self.reminded, self.is_open)
+        return _ChainWalk([*self.ids, id], self.reminded, self.is_open)
 
 
 class Chains:
@@ -193,8 +193,8 @@ class Chains:
         messages: Sequence[Message],
         contents: Sequence[bytes],
         sticky: bool,
-    ) -> _Way:
-        ways = [_Way([root])]
+    ) -> _ChainWalk:
+        ways = [_ChainWalk([root])]
         for i, (message, content) in enumerate(zip(messages, contents, strict=True)):
             if message.role == "assistant":
                 ways = self._through(ways, thread, namespace, message, content)
@@ -206,23 +206,23 @@ class Chains:
         return next(w for w in ways if not w.is_open)
 
     def _kept(
-        self, ways: Sequence[_Way], thread: MessageId, i: int, said: Message, content: bytes
-    ) -> Iterator[_Way]:
+        self, ways: Sequence[_ChainWalk], thread: MessageId, i: int, said: Message, content: bytes
+    ) -> Iterator[_ChainWalk]:
         """The ways on which message i was read with a reminder behind it."""
         for way in ways if said.role == "user" else ():
             for whose, message in self._reminders.of(child_id(way.ids[-1], content), said):
                 if whose == thread:
                     end = child_id(way.ids[-1], content_id(message))
-                    yield _Way([*way.ids, end], {**way.reminded, i: message}, is_open=True)
+                    yield _ChainWalk([*way.ids, end], {**way.reminded, i: message}, is_open=True)
 
     def _through(
         self,
-        ways: list[_Way],
+        ways: list[_ChainWalk],
         thread: MessageId,
         namespace: str,
         message: Message,
         content: bytes,
-    ) -> list[_Way]:
+    ) -> list[_ChainWalk]:
         """The ways that go on with a reply that is known; all of them, where none does."""
         known = []
         for way in ways:

@@ -1,7 +1,7 @@
 """What a reply must be, as a grammar over the model's tokens, from what a request asks for.
 
 Written literally as the dialect's own template writes it; control tokens stand in it by their ids.
-Not here: how a grammar is compiled and held (`engine/grammar.py`).
+Not here: how a grammar is compiled and held (`engine/compiled_grammar.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOTHING: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class GrammarPart:
     """A part of a grammar that a request's field decides: what it is called, and alone."""
 
     param: str
@@ -44,7 +44,7 @@ class Wanted:
     """A grammar, and the parts by which a fault of it is named."""
 
     grammar: Grammar
-    parts: tuple[Part, ...]
+    parts: tuple[GrammarPart, ...]
 
 
 def wanted(
@@ -63,11 +63,11 @@ def wanted(
         )
     if not _holds(dialect, request, tools):
         return None
-    writer = _Writer(codec, dialect)
+    writer = _GrammarWriter(codec, dialect)
     answers: list[str] = []
-    parts: list[Part] = []
+    parts: list[GrammarPart] = []
     if tools and dialect.calls:
-        parts = [Part("tools", writer.alone(t)) for t in tools]
+        parts = [GrammarPart("tools", writer.alone(t)) for t in tools]
         answers.append(writer.calls(tools, parallel=request.parallel_calls))
     if must and not answers:
         raise RequestError(
@@ -76,7 +76,7 @@ def wanted(
             param="tool_choice",
         )
     if not must and request.shape is not None:
-        parts.append(Part(request.shape.param, writer.schema_alone(request.shape.schema)))
+        parts.append(GrammarPart(request.shape.param, writer.schema_alone(request.shape.schema)))
         answers.append(writer.answer(request.shape.schema))
     elif not must:
         answers = [writer.free(answers[0])]
@@ -118,7 +118,7 @@ def _check_schemas(param: str, schemas: Iterable[Mapping[str, Any] | None]) -> N
         raise RequestError(f"{param} cannot be honoured: {why}.", param=param)
 
 
-class _Writer:
+class _GrammarWriter:
     """Writes one grammar: rules are collected as they are needed."""
 
     def __init__(self, codec: Codec, dialect: Dialect) -> None:
@@ -184,13 +184,13 @@ class _Writer:
 
     def alone(self, tool: Tool) -> str:
         """A grammar of nothing but this tool's arguments."""
-        other = _Writer(self._codec, self._dialect)
+        other = _GrammarWriter(self._codec, self._dialect)
         body = other._arguments(other._syntax(), tool)
         return "\n".join([f"start: {body}", *other._rules, ""])
 
     def schema_alone(self, schema: Mapping[str, Any]) -> str:
         """A grammar of nothing but this schema."""
-        other = _Writer(self._codec, self._dialect)
+        other = _GrammarWriter(self._codec, self._dialect)
         return "\n".join([f"start: {other._json(schema, spacing=_INDENTED)}", *other._rules, ""])
 
     def _syntax(self) -> CallSyntax:

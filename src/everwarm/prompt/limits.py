@@ -9,9 +9,9 @@ from typing import Final
 
 from everwarm.prompt.dialects.derive import NO_CALLS
 from everwarm.prompt.dialects.syntax import Dialect
-from everwarm.prompt.proof import Kind, Proof
+from everwarm.prompt.proof import Proof, ReplyKind
 
-_NAMES: Final[dict[Kind, str]] = {
+_NAMES: Final[dict[ReplyKind, str]] = {
     "texts": "replies of text",
     "calls": "replies with a tool call",
     "parallel_calls": "replies with several tool calls",

@@ -15,9 +15,9 @@ from everwarm.job import Token
 from everwarm.messages import Message
 from everwarm.prompt.dialects import families
 from everwarm.prompt.dialects.harmony import Harmony
-from everwarm.prompt.dialects.sections import Sections
+from everwarm.prompt.dialects.section_reader import SectionReader
 from everwarm.prompt.dialects.syntax import Dialect
-from everwarm.prompt.draft import Draft
+from everwarm.prompt.partial_reply import PartialReply
 from everwarm.prompt.shape import tool_dicts
 from everwarm.request import Tool
 
@@ -39,14 +39,14 @@ class ReplyParser:
         """`raw`: all of the reply is text, whatever markers it holds."""
         self._codec, self._detok = codec, codec.detokenizer()
         self._tools = tool_dicts(tools)
-        self._draft = Draft(stop, new_call_id)
+        self._draft = PartialReply(stop, new_call_id)
         dialect = Dialect("plain") if raw else families.of(codec)
         known = {t.name: t.parameters or {} for t in tools} if tools and tools_allowed else None
-        self._reader: Harmony | Sections
+        self._reader: Harmony | SectionReader
         if dialect.name == "harmony":
             self._reader = Harmony(self._draft, known)
         else:
-            self._reader = Sections(
+            self._reader = SectionReader(
                 dialect, self._draft, known, self._parsed, opens_reasoning=opens_reasoning
             )
         self._seen = 0

@@ -18,21 +18,21 @@ from everwarm.messages import Message, Reasoning
 from everwarm.prompt.probe import LOOK, WITH_TOOLS, WITHOUT_TOOLS, calls, result, says
 from everwarm.prompt.splice import Frame, Splicer, shared_length
 
-Kind = Literal["texts", "calls", "parallel_calls", "results", "reasoning"]
+ReplyKind = Literal["texts", "calls", "parallel_calls", "results", "reasoning"]
 """`texts`: replies of text. `calls`, `parallel_calls`: replies with one call, with several.
 `results`: replies of text in a conversation in which tools were called. `reasoning`: replies in one
 whose reasoning the client sends back."""
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+KINDS: Final[tuple[ReplyKind, ...]] = get_args(ReplyKind)
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
     """Which replies can be spliced. `faults`: the kinds of which that is not proved, and why."""
 
-    faults: Mapping[Kind, str]
+    faults: Mapping[ReplyKind, str]
 
     @property
-    def proved(self) -> tuple[Kind, ...]:
+    def proved(self) -> tuple[ReplyKind, ...]:
         """The kinds that hold."""
         return tuple(k for k in KINDS if k not in self.faults)
 
@@ -46,7 +46,7 @@ class Proof:
         if "reasoning" in self.faults and any(m.reasoning for m in messages):
             return [False] * len(messages)
         called = any(m.role == "tool" or m.tool_calls for m in messages)
-        kinds: tuple[set[Kind], ...] = (
+        kinds: tuple[set[ReplyKind], ...] = (
             {"texts", "results"} if called else {"texts"},
             {"calls"},
             {"parallel_calls"},
@@ -57,7 +57,7 @@ class Proof:
 
 def prove(splicer: Splicer) -> Proof:
     """Try every reply of the probe conversations. Sets what `Splicer` may take for granted."""
-    faults: dict[Kind, str] = {}
+    faults: dict[ReplyKind, str] = {}
     is_short = True
     for kind in KINDS:
         cases = list(_cases(kind, splicer, faults))
@@ -77,7 +77,7 @@ def prove(splicer: Splicer) -> Proof:
 
 
 def _cases(
-    kind: Kind, splicer: Splicer, faults: Mapping[Kind, str]
+    kind: ReplyKind, splicer: Splicer, faults: Mapping[ReplyKind, str]
 ) -> Iterator[tuple[Frame, list[Message], int]]:
     """Histories, each with the reply to try: the latest messages last."""
     parallel = splicer.habits.parallel_calls

@@ -30,8 +30,8 @@ from everwarm.messages import (
     content_id,
     reasoning_id,
 )
-from everwarm.prompt.asked import Asked, Histories
 from everwarm.prompt.build import Builder, Standing
+from everwarm.prompt.built_prompt import BuiltPrompt, Histories
 from everwarm.prompt.chain import Chains, History
 from everwarm.prompt.dialects import families
 from everwarm.prompt.effort import Efforts
@@ -46,7 +46,7 @@ from everwarm.prompt.seen import SeenContents
 from everwarm.prompt.shape import shows_name, tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
 from everwarm.prompt.thinking import markers_of
-from everwarm.prompt.verbatim import Bounded, Path, Record, Records
+from everwarm.prompt.verbatim import Bounded, Records, TokenPath, TokenRecord
 from everwarm.prompt.why import Before, compare
 from everwarm.replies import Kept, Reply, ReplyStore, reply_id
 from everwarm.request import HistoryMode, Request, Tool
@@ -90,7 +90,7 @@ class Renderer:
         self._builder = Builder(splicer, self._pieces, self._records, self._replies, self.proof)
         self._reminders = Reminders(store)
         self._chains = Chains(self._head, self._replies, self._reminders, splicer.habits)
-        self._prompts: Bounded[object, tuple[Record, Prompt]] = Bounded(64)
+        self._prompts: Bounded[object, tuple[TokenRecord, Prompt]] = Bounded(64)
         self._seen = SeenContents(_CONVERSATIONS)
         self._asked = Histories()
         self._answered: deque[Before] = deque(maxlen=64)
@@ -161,7 +161,7 @@ class Renderer:
         )
         self._prompts.put(key, (built.record, replace(prompt, tokens=tokens_of(), messages=())))
         self._records.put(history.head, built.record)
-        asked = self._asked.put(Asked(history, frame, built, mode))
+        asked = self._asked.put(BuiltPrompt(history, frame, built, mode))
         for r in built.rebuilt:  # replies behind an edited message: others will build on them
             self._keep(asked, r)
         return prompt
@@ -170,7 +170,9 @@ class Renderer:
         """Keep what the model wrote, so that it comes back word for word."""
         record = self._records.get(prompt.head)
         if record is None or record.tokens != prompt.tokens:
-            record = Record(Path(prompt.tokens[:], list(prompt.marks)), len(prompt.tokens))
+            record = TokenRecord(
+                TokenPath(prompt.tokens[:], list(prompt.marks)), len(prompt.tokens)
+            )
         grown = record.extend(reply_ids)
         content = content_id(reply)
         own, place = reply_id(prompt.head, reply), child_id(prompt.head, content)
@@ -248,7 +250,7 @@ class Renderer:
         found = self.explain(prompt)
         return found if found and found.part in ("head", "system", "tools") else None
 
-    def _rewrites(self, asked: Asked) -> str:
+    def _rewrites(self, asked: BuiltPrompt) -> str:
         """Why past replies may stand in a prompt in other words than the model's."""
         if asked.mode == "template":
             return "history is set to template, which writes past replies in its own words"
@@ -316,7 +318,7 @@ class Renderer:
             return False
         return not self._ends(prompt.tokens[-16:], think[1])
 
-    def _opens_reasoning(self, record: Record) -> bool:
+    def _opens_reasoning(self, record: TokenRecord) -> bool:
         think = self.dialect.reasoning
         tail = record.path.tokens[max(0, record.end - 16) : record.end]
         return think is not None and self._ends(tail, think[0])
@@ -350,7 +352,7 @@ class Renderer:
             base = self._records.get(reply_key(k.base)) if k.base else None
             if base is None and k.base:
                 continue
-            record = (base or Record(Path(), 0)).extend(k.tokens, k.marks)
+            record = (base or TokenRecord(TokenPath(), 0)).extend(k.tokens, k.marks)
             self._records.put(reply_key(k.id), record)
             self._replies.place(thread, k.place, k.id, k.reply)
             self._times.put(thread, datetime.fromtimestamp(k.at))
@@ -358,7 +360,7 @@ class Renderer:
                 self._tools.put(thread, tuple(Tool(*t) for t in json.loads(k.tools)))
         return bool(kept or elsewhere)
 
-    def _keep(self, asked: Asked, said: Standing) -> None:
+    def _keep(self, asked: BuiltPrompt, said: Standing) -> None:
         if self._store is None or asked.mode == "template" or not self.verbatim:
             return
         history, frame = asked.history, asked.frame

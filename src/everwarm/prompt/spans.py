@@ -21,7 +21,7 @@ NEAR_END = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class MessageSpan:
     """Message `index` stands in tokens [start, end). `text_end`: the character of the encoded text
     at which what it says ends."""
 
@@ -38,7 +38,7 @@ def spans_of(
     base: int,
     end: int | None = None,
     token_at: Callable[[int], int] | None = None,
-) -> list[Span]:
+) -> list[MessageSpan]:
     """The messages from `first` on that are found in the text, whose tokens start at `base`.
 
     `end`: the token of the text at which the messages end; unset, the last special one. `token_at`:
@@ -68,7 +68,7 @@ def spans_of(
             found.append((i, base + snapped, at))
     last = base + (end if end is not None else starts[-1][1] if starts else 0)
     stops = [a for _, a, _ in found[1:]] + [max(last, found[-1][1])] if found else []
-    return [Span(i, a, b, text) for (i, a, text), b in zip(found, stops, strict=True)]
+    return [MessageSpan(i, a, b, text) for (i, a, text), b in zip(found, stops, strict=True)]
 
 
 def _find(content: str, text: str, at: int, specials: Sequence[tuple[int, int]]) -> int:
@@ -89,7 +89,7 @@ def _is_part(here: int, size: int, specials: Sequence[tuple[int, int]], n: int) 
 
 
 def inside_last(
-    messages: Sequence[Message], spans: Sequence[Span], encoded: Encoded, base: int
+    messages: Sequence[Message], spans: Sequence[MessageSpan], encoded: Encoded, base: int
 ) -> int | None:
     """The place before the last token of what the last message says, if a special token ends it.
 
@@ -105,7 +105,7 @@ def inside_last(
 
 def marks_of(
     messages: Sequence[Message],
-    spans: Sequence[Span],
+    spans: Sequence[MessageSpan],
     end: int | None,
     stop: int,
     inside: int | None = None,

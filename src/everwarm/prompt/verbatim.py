@@ -23,7 +23,7 @@ V = TypeVar("V")
 
 
 @dataclass(slots=True)
-class Path:
+class TokenPath:
     """A growing sequence of tokens with the marks of its message starts, ascending."""
 
     tokens: Tokens[int] = field(default_factory=tokens_of)
@@ -31,10 +31,10 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class TokenRecord:
     """`path.tokens[:end]` are one history's exact tokens."""
 
-    path: Path
+    path: TokenPath
     end: int
 
     @property
@@ -47,14 +47,14 @@ class Record:
         """The marks inside this history."""
         return [m for m in self.path.marks if m.at < self.end]
 
-    def extend(self, tail: Sequence[int], marks: Sequence[Mark] = ()) -> Record:
+    def extend(self, tail: Sequence[int], marks: Sequence[Mark] = ()) -> TokenRecord:
         """The history with more tokens behind it: in place where nothing follows yet."""
         path = self.path
         if len(path.tokens) != self.end:
-            path = Path(self.tokens, self.marks)
+            path = TokenPath(self.tokens, self.marks)
         path.marks = self.marks + [m for m in marks if m.at >= self.end]
         path.tokens.extend(tokens_of(tail))
-        return Record(path, len(path.tokens))
+        return TokenRecord(path, len(path.tokens))
 
 
 class Bounded(OrderedDict[K, V]):
@@ -87,19 +87,19 @@ class Records:
 
     def __init__(self, limit: int = 4096, max_tokens: int = 64 * 2**20) -> None:
         self._limit, self._max_tokens = limit, max_tokens
-        self._records: OrderedDict[MessageId, Record] = OrderedDict()
-        self._paths: dict[int, tuple[Path, int]] = {}  # by identity: the path, its records
+        self._records: OrderedDict[MessageId, TokenRecord] = OrderedDict()
+        self._paths: dict[int, tuple[TokenPath, int]] = {}  # by identity: the path, its records
 
     def __contains__(self, key: MessageId) -> bool:
         return key in self._records
 
-    def get(self, key: MessageId) -> Record | None:
+    def get(self, key: MessageId) -> TokenRecord | None:
         """What is remembered, now as the most recent."""
         if key in self._records:
             self._records.move_to_end(key)
         return self._records.get(key)
 
-    def put(self, key: MessageId, record: Record) -> None:
+    def put(self, key: MessageId, record: TokenRecord) -> None:
         """Remember a history; may forget others."""
         if key in self._records:
             self._drop(self._records.pop(key).path)
@@ -117,7 +117,7 @@ class Records:
     def _is_full(self) -> bool:
         return sum(len(path.tokens) for path, _ in self._paths.values()) > self._max_tokens
 
-    def _drop(self, path: Path) -> None:
+    def _drop(self, path: TokenPath) -> None:
         n = self._paths[id(path)][1] - 1
         if n:
             self._paths[id(path)] = (path, n)

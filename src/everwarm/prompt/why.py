@@ -17,7 +17,7 @@ from everwarm.prompt.chain import History
 from everwarm.prompt.pieces import Encoded, Pieces
 from everwarm.prompt.shape import Dicts
 from everwarm.prompt.spans import spans_of
-from everwarm.prompt.verbatim import Record
+from everwarm.prompt.verbatim import TokenRecord
 from everwarm.tokens import Tokens, common_length, tokens_of
 
 _LEAD, _SHOWN = 12, 64  # tokens shown in front of a difference, and from there on
@@ -35,7 +35,7 @@ class Before:
     history: History
     reply: Message
     tools: Dicts
-    record: Record
+    record: TokenRecord
 
 
 def compare(

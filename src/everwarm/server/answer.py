@@ -40,14 +40,14 @@ from everwarm.wire import sse
 from everwarm.wire.anthropic import parse_count
 from everwarm.wire.choices import ChoiceEvent, ChoicesEncoder
 from everwarm.wire.errors import anthropic_error
-from everwarm.wire.format import Asked, Error, Format, Head
+from everwarm.wire.format import Error, Format, Head, ParsedRequest
 
 log = logging.getLogger("everwarm.answer")
 STICKY: Final = "x-everwarm-sticky-reminders"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-class Counts(Protocol):
+class CountsTokens(Protocol):
     """Who counts tokens: `turn.Turns`."""
 
     async def count(self, request: Request) -> int: ...
@@ -77,7 +77,7 @@ class Answer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = HttpRequest(scope, receive)
         turn_id = self._format.prefix + secrets.token_hex(12)
-        line = _Line(send, request_ids(http, turn_id), Pace(self._every_s))
+        line = _HttpResponse(send, request_ids(http, turn_id), Pace(self._every_s))
         encoder: ChoicesEncoder | None = None
         exchange = Exchange(http.headers)
         try:
@@ -107,7 +107,7 @@ class Answer:
             if self._recorder:
                 self._recorder.record(exchange)
 
-    def _parse(self, body: bytes) -> Asked:
+    def _parse(self, body: bytes) -> ParsedRequest:
         """On a thread of bodies."""
         return self._format.parse(body, self._namespace)
 
@@ -115,7 +115,7 @@ class Answer:
         self,
         events: AsyncIterator[ChoiceEvent | None],
         encoder: ChoicesEncoder,
-        line: _Line,
+        line: _HttpResponse,
         exchange: Exchange,
     ) -> None:
         """Headers with the first event, so that a refusal still has its own status."""
@@ -139,7 +139,7 @@ class Answer:
         self,
         events: AsyncIterator[ChoiceEvent | None],
         encoder: ChoicesEncoder,
-        line: _Line,
+        line: _HttpResponse,
         exchange: Exchange,
     ) -> None:
         """One object. White space goes before it where it takes long: it keeps the line open."""
@@ -169,7 +169,7 @@ class Answer:
         self,
         error: Exception,
         encoder: ChoicesEncoder | None,
-        line: _Line,
+        line: _HttpResponse,
         scope: Scope,
         receive: Receive,
     ) -> None:
@@ -186,7 +186,7 @@ class Answer:
             await line.end(frames + self._format.end)
 
 
-class _Line:
+class _HttpResponse:
     """The way to one client: what has begun there, and when it heard of us last."""
 
     def __init__(self, send: Send, headers: dict[str, str], pace: Pace) -> None:
@@ -216,7 +216,7 @@ class _Line:
 class CountTokens:
     """POST /v1/messages/count_tokens: tokenizes, and touches neither model nor cache."""
 
-    def __init__(self, turns: Counts, bodies: Bodies) -> None:
+    def __init__(self, turns: CountsTokens, bodies: Bodies) -> None:
         self._turns, self._bodies = turns, bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -233,7 +233,7 @@ class CountTokens:
         await answer(scope, receive, send)
 
 
-def _encoder(asked: Asked, head: Head) -> ChoicesEncoder:
+def _encoder(asked: ParsedRequest, head: Head) -> ChoicesEncoder:
     n_samples = asked.request.samples
     return ChoicesEncoder(
         partial(asked.encoder, head), n_prompts=len(asked.prompts), n_samples=n_samples

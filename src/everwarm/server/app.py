@@ -28,10 +28,10 @@ from everwarm.server.answer import Answer, CountTokens, namespace_of
 from everwarm.server.bodies import Bodies, ReturnsMemory
 from everwarm.server.exchange import Recorder
 from everwarm.server.guard import Guard
-from everwarm.server.policy import POLICIES, policy_of
 from everwarm.server.refusals import blame
 from everwarm.server.response_store import ResponseStore
 from everwarm.server.responses import Endpoint, ResponseRoutes
+from everwarm.server.route_policy import POLICIES, policy_of
 from everwarm.server.totals import CONTENT_TYPE
 from everwarm.server.turn import Turns
 from everwarm.wire import formats

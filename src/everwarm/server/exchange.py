@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from everwarm.server.record import Trace
 from everwarm.server.refusals import client_of
 from everwarm.wire.choices import ChoiceEvent
-from everwarm.wire.format import Asked
+from everwarm.wire.format import ParsedRequest
 
 NAMES: Final = ("x-session-id", "x-claude-code-session-id")
 
@@ -22,7 +22,7 @@ class Exchange:
     """
 
     headers: Mapping[str, str]
-    asked: Asked | None = None
+    asked: ParsedRequest | None = None
     said: list[ChoiceEvent] = field(default_factory=list)
     traces: list[Trace] = field(default_factory=list)
 

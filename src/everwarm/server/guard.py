@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from everwarm.config import Settings
 from everwarm.errors import Forbidden, RequestError
-from everwarm.server.policy import policy_of
 from everwarm.server.refusals import Refusals, blame
+from everwarm.server.route_policy import policy_of
 from everwarm.wire.errors import anthropic_error, openai_error
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -10,7 +10,7 @@ from everwarm.errors import Overloaded
 
 
 @dataclass(slots=True)
-class Live:
+class RunningTurn:
     """A turn on its way, for `ps`. Whoever makes it may cancel it before it begins."""
 
     id: str

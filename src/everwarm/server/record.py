@@ -77,7 +77,7 @@ def lost(record: TurnRecord, settings: Settings, known: int | None) -> Miss:
     return Miss(at=at, part=part, cause=cause)
 
 
-class Draft:
+class RecordBuilder:
     """A TurnRecord in the making."""
 
     def __init__(

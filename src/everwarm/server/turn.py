@@ -38,13 +38,20 @@ from everwarm.prompt.raw import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.replies import ReplyStore, reply_id
 from everwarm.request import HistoryMode, Request
-from everwarm.server.ahead import Ahead, State, coming
 from everwarm.server.grammars import Compiler
 from everwarm.server.ignored import IgnoredFields
 from everwarm.server.model_names import names_of_no_effect
 from everwarm.server.outbox import Outbox
-from everwarm.server.queue import Live, Queue
-from everwarm.server.record import Draft, Trace, log_line, lost, near_scaffold, without_words
+from everwarm.server.queue import Queue, RunningTurn
+from everwarm.server.read_ahead import Ahead, AheadState, coming
+from everwarm.server.record import (
+    RecordBuilder,
+    Trace,
+    log_line,
+    lost,
+    near_scaffold,
+    without_words,
+)
 from everwarm.server.totals import Totals
 from everwarm.tokens import Prompt, Tokens, fork_marks, tokens_of
 
@@ -60,7 +67,7 @@ class Turns:
     codec: Codec
     settings: Settings
     store: ReplyStore | None = None
-    running: dict[str, Live] = field(default_factory=dict)
+    running: dict[str, RunningTurn] = field(default_factory=dict)
     records: deque[TurnRecord] = field(default_factory=lambda: deque(maxlen=1000))
     totals: Totals = field(default_factory=Totals)
     _ignored: IgnoredFields = field(init=False)
@@ -98,7 +105,7 @@ class Turns:
         arrived: float,
         parse_s: float,
         trace: Trace | None = None,
-        live: Live | None = None,
+        live: RunningTurn | None = None,
         place: object | None = None,
     ) -> AsyncGenerator[Event, None]:
         """The events of one turn. Closing the generator cancels the job; what was read is kept.
@@ -112,8 +119,8 @@ class Turns:
         self._check(request)
         with self.queue.place() if place is None else nullcontext():
             self._ahead.stop()
-            live = self.running[turn_id] = live or Live(turn_id)
-            draft = Draft(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
+            live = self.running[turn_id] = live or RunningTurn(turn_id)
+            draft = RecordBuilder(turn_id, self.engine.model.id, arrived, parse_s, trace or Trace())
             draft.set(ignored=ignored)
             try:
                 async for event in self._events(request, draft, live):
@@ -143,12 +150,12 @@ class Turns:
             self.end(live)
         return live is not None
 
-    def end(self, live: Live) -> None:
+    def end(self, live: RunningTurn) -> None:
         """End a turn at its next step, or before its first."""
         live.is_cancelled = True
         self.engine.cancel(live.id)
 
-    async def prepare(self, request: Request) -> tuple[State, Tokens[int]]:
+    async def prepare(self, request: Request) -> tuple[AheadState, Tokens[int]]:
         """Read ahead what another last message than this one's would share; and which tokens.
 
         What leaves no room for a reply would be refused as a turn: none of it is read.
@@ -195,7 +202,9 @@ class Turns:
             count_tokens, self.codec, renderer.fitted(request), renderer.splicer, renderer.length
         )
 
-    async def _events(self, request: Request, draft: Draft, live: Live) -> AsyncIterator[Event]:
+    async def _events(
+        self, request: Request, draft: RecordBuilder, live: RunningTurn
+    ) -> AsyncIterator[Event]:
         began = time.perf_counter()
         prompt, forced, shape = await self._work(lambda: self._texts(request))
         grammar = await self._compiler.compiled(shape)
@@ -242,7 +251,12 @@ class Turns:
         yield Finished(draft.record.finish, draft.record, parser.stop_text)
 
     async def _read(
-        self, outbox: Outbox, parser: ReplyParser, draft: Draft, live: Live, prompt: Prompt
+        self,
+        outbox: Outbox,
+        parser: ReplyParser,
+        draft: RecordBuilder,
+        live: RunningTurn,
+        prompt: Prompt,
     ) -> AsyncIterator[Event]:
         """Outputs to events until the job is over."""
         cached = 0

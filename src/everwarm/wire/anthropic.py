@@ -20,7 +20,7 @@ from everwarm.wire.anthropic_messages import TAGS, AnyMessage, TextBlock, blocks
 from everwarm.wire.anthropic_stream import Encoder
 from everwarm.wire.extensions import Everwarm, first_budget
 from everwarm.wire.fields import Hint, Noted, Refused, WireObject, bounded, ignored_in
-from everwarm.wire.format import Asked
+from everwarm.wire.format import ParsedRequest
 from everwarm.wire.hosted import HOSTED, HostedTool, check_choice, hosted_in, kind_of
 from everwarm.wire.once import Once
 
@@ -29,7 +29,7 @@ class _Tool(WireObject):
     type: Literal["custom"] = "custom"
     name: wb.Name
     description: str = ""
-    input_schema: wb.Json
+    input_schema: wb.JsonObject
     cache_control: wb.Cached = None
     defer_loading: bool = False
     strict: bool = False
@@ -124,7 +124,7 @@ class _Body(_Counted):
     everwarm: Everwarm = Everwarm()
 
 
-def parse(body: bytes, namespace: str = "") -> Asked:
+def parse(body: bytes, namespace: str = "") -> ParsedRequest:
     """Read a body. Raises RequestError with the path of the first field that is wrong.
 
     `max_tokens` 0 is honoured: the prompt is read and kept, nothing is written.
@@ -162,7 +162,7 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         ignored=_ignored(b),
     )
     hides = b.thinking is not None and b.thinking.display == "omitted"
-    return Asked(request, b.stream, partial(Encoder, hides_thinking=hides))
+    return ParsedRequest(request, b.stream, partial(Encoder, hides_thinking=hides))
 
 
 def parse_count(body: bytes) -> Request:

@@ -70,7 +70,7 @@ class _ToolUse(_Block):
     type: Literal["tool_use"]
     id: wb.NonEmpty
     name: wb.Name
-    input: wb.Json
+    input: wb.JsonObject
     caller: wb.Afterwards = None
     toolset_name: _Toolset = None
 

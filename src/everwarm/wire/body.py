@@ -85,7 +85,7 @@ Bias = Annotated[
     Field(max_length=1024, fail_fast=True),
     BeforeValidator(_bias_of),
 ]
-Json = Annotated[dict[str, Any], BeforeValidator(_shallow)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_shallow)]
 """An object whose content is not ours, and not too deep to be walked."""
 
 MAX_SAMPLES: Final = 8

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from everwarm.errors import RequestError
-from everwarm.request import Shape
-from everwarm.wire.body import Json, Name
+from everwarm.request import AnswerSchema
+from everwarm.wire.body import JsonObject, Name
 from everwarm.wire.fields import Noted, WireObject
 
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -23,20 +23,20 @@ class _Named(WireObject):
     name: Name
 
 
-class _Choice(WireObject):
+class _ToolObject(WireObject):
     type: Literal["none", "auto", "required", "function", "custom"]
     function: _Named | None = None  # chat completions name the tool one level further down
     custom: _Named | None = None
     name: Name | None = None
 
 
-Choice = Annotated[_Choice, BeforeValidator(_typed)]
+Choice = Annotated[_ToolObject, BeforeValidator(_typed)]
 """OpenAI's `tool_choice`: a word, or an object that names a tool."""
 
-AUTO = _Choice(type="auto")
+AUTO = _ToolObject(type="auto")
 
 
-def chosen(choice: _Choice) -> tuple[Literal["none", "auto", "required"], str | None]:
+def chosen(choice: _ToolObject) -> tuple[Literal["none", "auto", "required"], str | None]:
     """The choice, and the tool that has to be called. Raises RequestError where it has no name."""
     if choice.type != "function" and choice.type != "custom":
         return choice.type, None
@@ -50,7 +50,7 @@ def chosen(choice: _Choice) -> tuple[Literal["none", "auto", "required"], str | 
 class _JsonSchema(WireObject):
     name: Annotated[Any, Noted("the schema says it all")] = None
     description: Annotated[Any, Noted("the schema says it all")] = None
-    schema_: Json | None = Field(None, alias="schema")
+    schema_: JsonObject | None = Field(None, alias="schema")
     strict: Annotated[Any, Noted("an answer is always held to its schema")] = None
 
 
@@ -68,11 +68,11 @@ class FlatFormat(WireObject):
     type: Literal["text", "json_object", "json_schema"]
     name: str = ""
     description: str = ""
-    schema_: Json | None = Field(None, alias="schema")
+    schema_: JsonObject | None = Field(None, alias="schema")
     strict: bool = False
 
 
-def chat_shape(given: ChatFormat | None) -> Shape | None:
+def chat_shape(given: ChatFormat | None) -> AnswerSchema | None:
     """What a chat completion's answer has to be."""
     inner = given.json_schema if given else None
     schema = inner.schema_ if inner else None
@@ -80,7 +80,7 @@ def chat_shape(given: ChatFormat | None) -> Shape | None:
     return _shape(given.type if given else "text", schema, path, "response_format", bool(inner))
 
 
-def flat_shape(given: FlatFormat | None, path: str) -> Shape | None:
+def flat_shape(given: FlatFormat | None, path: str) -> AnswerSchema | None:
     """What the answer of the other formats has to be. `path` leads to `given`."""
     if given is None:
         return None
@@ -89,12 +89,12 @@ def flat_shape(given: FlatFormat | None, path: str) -> Shape | None:
 
 def _shape(
     kind: str, schema: Mapping[str, Any] | None, path: str, top: str, described: bool
-) -> Shape | None:
+) -> AnswerSchema | None:
     if kind == "text":
         return None
     if kind == "json_object":
-        return Shape(_ANY_OBJECT, f"{top}.type")
+        return AnswerSchema(_ANY_OBJECT, f"{top}.type")
     if not described:
         missing = path if path != top else f"{path}.schema"
         raise RequestError(f"{missing} is required.", param=missing)
-    return Shape(schema or {}, f"{path}.schema")
+    return AnswerSchema(schema or {}, f"{path}.schema")

@@ -50,7 +50,7 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedRequest:
     """A parsed body: what is asked, and how the answer is to be sent.
 
     `others`: the same request with each further prompt of a list. `stored_input`: what is stored
@@ -81,7 +81,7 @@ class Format:
     """One way to talk to this server. `prefix` begins the ids of its answers."""
 
     prefix: str
-    parse: Callable[[bytes, str], Asked]
+    parse: Callable[[bytes, str], ParsedRequest]
     frame: Callable[[Mapping[str, Any]], bytes]
     end: bytes
     error: Callable[[Exception], Error]

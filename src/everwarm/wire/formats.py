@@ -9,7 +9,7 @@ from functools import partial
 from everwarm.events import Event, Progress
 from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses, sse
 from everwarm.wire.errors import anthropic_error, openai_error
-from everwarm.wire.format import Asked, Chunk, Error, Format, Head, told
+from everwarm.wire.format import Chunk, Error, Format, Head, ParsedRequest, told
 from everwarm.wire.stored_items import StoredItems
 
 
@@ -34,13 +34,13 @@ class _ChatEncoder:
         return self._own.fold(events)
 
 
-def _chat(body: bytes, namespace: str) -> Asked:
+def _chat(body: bytes, namespace: str) -> ParsedRequest:
     asked = openai_chat.parse(body, namespace=namespace)
 
     def encoder(head: Head) -> _ChatEncoder:
         return _ChatEncoder(head, include_usage=asked.include_usage)
 
-    return Asked(asked.request, asked.stream, encoder, session=asked.session)
+    return ParsedRequest(asked.request, asked.stream, encoder, session=asked.session)
 
 
 def _calling(own: str) -> Callable[[Exception], Error]:

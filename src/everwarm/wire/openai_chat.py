@@ -50,7 +50,7 @@ class ChatBody:
 class _Function(WireObject):
     name: wb.Name
     description: str = ""
-    parameters: wb.Json | None = None
+    parameters: wb.JsonObject | None = None
     strict: bool = False
 
 

@@ -1,6 +1,6 @@
 """OpenAI's completions: a text, or token ids, continued as they stand. No messages, no template.
 
-A list of prompts is answered as so many turns (`Asked.others`), `n` replies to each.
+A list of prompts is answered as so many turns (`ParsedRequest.others`), `n` replies to each.
 
 What would change the answer is honoured or refused by its path, all else is noted (`fields.py`). A
 refusal never repeats input.
@@ -23,7 +23,7 @@ from everwarm.wire import body as wb
 from everwarm.wire.errors import openai_error
 from everwarm.wire.extensions import Everwarm
 from everwarm.wire.fields import Refused, ignored_in
-from everwarm.wire.format import Asked, Chunk, Head, told
+from everwarm.wire.format import Chunk, Head, ParsedRequest, told
 from everwarm.wire.openai_chat import LEAST_LOGPROB
 from everwarm.wire.sampled import Sampled, sampling_of
 
@@ -68,7 +68,7 @@ class _Body(Sampled):
     prompt_cache_key: wb.Cached = None
 
 
-def parse(body: bytes, namespace: str = "") -> Asked:
+def parse(body: bytes, namespace: str = "") -> ParsedRequest:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
     b = wb.read(body, _Body, tags=frozenset({"str"}))
     if b.best_of not in (None, b.n):
@@ -91,7 +91,7 @@ def parse(body: bytes, namespace: str = "") -> Asked:
         samples=b.n,
         ignored=ignored_in(b),
     )
-    return Asked(
+    return ParsedRequest(
         request,
         b.stream,
         partial(Encoder, shows_usage=not b.stream or b.stream_options.include_usage),

@@ -25,7 +25,7 @@ from everwarm.wire import body as wb
 from everwarm.wire import constraints
 from everwarm.wire.extensions import Everwarm
 from everwarm.wire.fields import Hint, Noted, Refused, WireObject, bounded, ignored_in
-from everwarm.wire.format import Asked
+from everwarm.wire.format import ParsedRequest
 from everwarm.wire.hosted import check_choice, hosted_in
 from everwarm.wire.once import Once
 from everwarm.wire.responses_stream import Encoder, turn_of_item
@@ -227,7 +227,7 @@ _TAGS = frozenset(
 )
 
 
-def parse(body: bytes, namespace: str = "", stored: StoredItems | None = None) -> Asked:
+def parse(body: bytes, namespace: str = "", stored: StoredItems | None = None) -> ParsedRequest:
     """Read a body. Raises RequestError with the path of the first field that is wrong.
 
     `stored`: where the responses and items are found that it refers to.
@@ -265,7 +265,7 @@ def parse(body: bytes, namespace: str = "", stored: StoredItems | None = None) -
         summarizes=bool(b.reasoning.summary or b.reasoning.generate_summary),
         seals="reasoning.encrypted_content" in b.include,
     )
-    return Asked(
+    return ParsedRequest(
         request,
         b.stream,
         encoder,

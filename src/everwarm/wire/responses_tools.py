@@ -38,7 +38,7 @@ class FunctionTool(WireObject):
     type: Literal["function"]
     name: wb.Name
     description: str = ""
-    parameters: wb.Json | None = None
+    parameters: wb.JsonObject | None = None
     strict: bool = False
     output_schema: Annotated[Any, Noted("chat templates have no place for it")] = None
     defer_loading: _AtHead = None

@@ -18,7 +18,7 @@ _SAMPLER: Final = "Leave it out: temperature, top_p, top_k and min_p are what th
 _HELD: Final = "Send response_format with a JSON schema."
 _Off = Annotated[Any, Refused(_SAMPLER)]
 _One = Annotated[Any, Refused(_SAMPLER, passes=(1,))]
-_Grammar = Annotated[Any, Refused(_HELD)]
+_RefusedGrammar = Annotated[Any, Refused(_HELD)]
 _Limit = Annotated[Any, Refused("Send max_tokens.", passes=(-1, -2))]
 
 
@@ -57,14 +57,14 @@ class Sampled(WireObject):
     tfs_z: _One = None
     epsilon_cutoff: _Off = None
     eta_cutoff: _Off = None
-    grammar: _Grammar = None
-    json_schema: _Grammar = None
-    guided_json: _Grammar = None
-    guided_regex: _Grammar = None
-    guided_choice: _Grammar = None
-    guided_grammar: _Grammar = None
-    structured_outputs: _Grammar = None
-    format: _Grammar = None
+    grammar: _RefusedGrammar = None
+    json_schema: _RefusedGrammar = None
+    guided_json: _RefusedGrammar = None
+    guided_regex: _RefusedGrammar = None
+    guided_choice: _RefusedGrammar = None
+    guided_grammar: _RefusedGrammar = None
+    structured_outputs: _RefusedGrammar = None
+    format: _RefusedGrammar = None
 
 
 def sampling_of(b: Sampled) -> Sampling:

@@ -29,10 +29,10 @@ from sample_pieces import (
 )
 
 from everwarm.cache.disk.blob import CHUNK, DTYPES, Array, Layer
+from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.files import OsFiles
-from everwarm.cache.disk.health import GB, Limits
+from everwarm.cache.disk.health import GB, DiskLimits
 from everwarm.cache.disk.shelf import ranges
-from everwarm.cache.disk.store import DiskStore
 from everwarm.errors import CacheFault, ConfigError
 
 
@@ -146,7 +146,7 @@ def test_a_second_opener_is_told_who_has_it(open_store: Open) -> None:
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib, time; from everwarm.cache.disk.store import DiskStore\n"
+        "import sys, pathlib, time; from everwarm.cache.disk.disk_store import DiskStore\n"
         "store = DiskStore.open(pathlib.Path(sys.argv[1])); print('open', flush=True)\n"
         "time.sleep(600)"
     )
@@ -246,7 +246,7 @@ def test_the_budget_is_kept_and_the_least_used_leaf_goes_first(open_store: Open)
     store = open_store()
     size = _size_of_one(store)
     store.close()
-    store = open_store(Limits(budget_bytes=4 * size + size // 2, keep_free_bytes=0))
+    store = open_store(DiskLimits(budget_bytes=4 * size + size // 2, keep_free_bytes=0))
     tokens = sequence(40, "long")
     kept = [keep(store, tokens, 0, 10), keep(store, tokens, 10, 20)]
     other = [keep(store, sequence(10, n), 0, 10) for n in range(2)]
@@ -267,7 +267,7 @@ def test_a_parent_goes_only_after_its_children(open_store: Open) -> None:
     size = _size_of_one(store)
     store.clear().result(30)
     store.close()
-    store = open_store(Limits(budget_bytes=5 * size + size // 2, keep_free_bytes=0))
+    store = open_store(DiskLimits(budget_bytes=5 * size + size // 2, keep_free_bytes=0))
     tokens = sequence(200, "chain")
     for n in range(20):  # a chain longer than the budget: it stops growing instead of eating itself
         keep(store, tokens, 10 * n, 10 * n + 10)
@@ -283,7 +283,7 @@ def test_pinned_pieces_stay(open_store: Open) -> None:
     size = _size_of_one(store)
     store.clear().result(30)
     store.close()
-    limits = Limits(budget_bytes=3 * size + size // 2, keep_free_bytes=0)
+    limits = DiskLimits(budget_bytes=3 * size + size // 2, keep_free_bytes=0)
     store = open_store(limits)
     pinned = keep(store, sequence(10, "pinned"), 0, 10)
     assert pinned is not None
@@ -309,7 +309,7 @@ def test_rows_behind_the_last_checkpoint_go_before_others(open_store: Open) -> N
         store.touch([first or ""])
     used = store.stats().nbytes
     store.close()
-    store = open_store(Limits(budget_bytes=used, keep_free_bytes=0))
+    store = open_store(DiskLimits(budget_bytes=used, keep_free_bytes=0))
     keep(store, sequence(10, "new"), 0, 10)
     assert tail not in {s.file_id for s in store.pieces(MODEL)} and store.stats().pieces == 3
 
@@ -358,7 +358,7 @@ def test_the_write_budget_of_a_day_is_kept_over_a_restart(open_store: Open) -> N
     store = open_store(wall=wall)
     size = _size_of_one(store)
     store.close()
-    limits = Limits(budget_bytes=GB, keep_free_bytes=0, write_bytes_per_day=3 * size)
+    limits = DiskLimits(budget_bytes=GB, keep_free_bytes=0, write_bytes_per_day=3 * size)
     store = open_store(limits, wall=wall)
     kept = [keep(store, sequence(10, n), 0, 10) for n in range(5)]
     assert [x is not None for x in kept] == [True, True, False, False, False]
@@ -376,16 +376,16 @@ def test_the_write_budget_of_a_day_is_kept_over_a_restart(open_store: Open) -> N
 def test_the_default_budget_follows_the_free_space(open_store: Open) -> None:
     files = QuickFiles()
     files.free = 80 * GB
-    store = open_store(Limits(keep_free_bytes=0), files=files)
+    store = open_store(DiskLimits(keep_free_bytes=0), files=files)
     assert store.stats().budget_bytes == 20 * GB
     store.close()
     files.free = 1000 * GB
-    assert open_store(Limits(), files=files).stats().budget_bytes == 100 * GB
+    assert open_store(DiskLimits(), files=files).stats().budget_bytes == 100 * GB
 
 
 def test_space_that_must_stay_free_stays_free(open_store: Open) -> None:
     files = QuickFiles()
-    store = open_store(Limits(budget_bytes=GB, keep_free_bytes=10 * GB), files=files)
+    store = open_store(DiskLimits(budget_bytes=GB, keep_free_bytes=10 * GB), files=files)
     first = keep(store, sequence(10, 1), 0, 10)
     files.free = 10 * GB
     second = keep(store, sequence(10, 2), 0, 10)  # the first one makes room
@@ -433,7 +433,7 @@ def test_a_full_queue_drops_pieces_instead_of_keeping_memory(open_store: Open) -
     files = SlowWrites()
     layers = segment_layers(10)
     nbytes = sum(map(len, blank_for(layers)))
-    limits = Limits(budget_bytes=GB, keep_free_bytes=0, queue_bytes=2 * nbytes)
+    limits = DiskLimits(budget_bytes=GB, keep_free_bytes=0, queue_bytes=2 * nbytes)
     store = open_store(limits, files=files)
     files.go.clear()
     writes = [

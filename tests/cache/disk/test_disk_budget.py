@@ -18,8 +18,8 @@ from sample_pieces import (
     sequence,
 )
 
-from everwarm.cache.disk.health import Limits
-from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.disk_store import DiskStore
+from everwarm.cache.disk.health import DiskLimits
 from everwarm.tokens import Tokens
 
 EVERY_S = 0.01
@@ -55,7 +55,7 @@ def test_random_sessions_of_twenty_times_the_budget_never_exceed_it(tmp_path: Pa
     budget = N_SESSIONS * N_TURNS * piece // 20
     store = DiskStore.open(
         tmp_path / "cache",
-        limits=Limits(budget_bytes=budget, keep_free_bytes=0),
+        limits=DiskLimits(budget_bytes=budget, keep_free_bytes=0),
         files=QuickFiles(),
     )
     watcher = Watcher(store.root / "pieces")

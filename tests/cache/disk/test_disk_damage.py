@@ -27,7 +27,7 @@ from sample_pieces import (
 
 from everwarm.cache.disk import blob
 from everwarm.cache.disk.files import OsFiles
-from everwarm.cache.disk.reader import Reader
+from everwarm.cache.disk.reader import PieceReader
 from everwarm.errors import CacheFault
 
 
@@ -249,7 +249,7 @@ def test_2000_random_mutations_of_a_file_are_detected_or_harmless(tmp_path: Path
         for d in (data, other)
     )
     path, damaged = tmp_path / f"{file_id}.kv", []
-    reader = Reader(OsFiles(), tmp_path, damaged.append)
+    reader = PieceReader(OsFiles(), tmp_path, damaged.append)
     n_detected = n_harmless = 0
     for _ in range(2000):
         mutated = mutate(file, rng, another)

@@ -27,7 +27,7 @@ from sample_pieces import (
     sequence,
 )
 
-from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.errors import CacheFault
 
 
@@ -269,7 +269,7 @@ def test_power_lost_at_any_moment_loses_nothing_that_was_acknowledged(
 WRITER = """
 import pathlib, sys
 from sample_pieces import keep, sequence
-from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.disk_store import DiskStore
 store = DiskStore.open(pathlib.Path(sys.argv[1]))
 n = int(sys.argv[2])
 while True:

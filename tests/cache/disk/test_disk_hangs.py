@@ -15,8 +15,8 @@ from hypothesis.stateful import rule
 from sample_pieces import MODEL, ROOMY, bytes_for, keep, record, segment_layers, sequence
 
 from everwarm.cache.cache import Cache
+from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.restoring import PATIENCE_S
-from everwarm.cache.disk.store import DiskStore
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.errors import RequestError
 from everwarm.testing import ORACLES, OTHER_BYTES, RESERVE, OracleRun, OracleState, reply_to

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from sample_pieces import MODEL, ROOMY, is_right, keep, segment_layers, sequence
 
+from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.files import SLAB, OsFiles, slabs
-from everwarm.cache.disk.store import DiskStore
 
 LARGE = segment_layers(10, width=30_001)
 """4.8 MB: four slabs and a part of one."""

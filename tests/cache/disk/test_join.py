@@ -24,9 +24,9 @@ from sample_pieces import (
 )
 
 from everwarm.cache.disk.blob import Array, Layer
-from everwarm.cache.disk.health import GB, Limits
+from everwarm.cache.disk.disk_store import DiskStore
+from everwarm.cache.disk.health import GB, DiskLimits
 from everwarm.cache.disk.places import CELL
-from everwarm.cache.disk.store import DiskStore
 
 CUTS = (0, 1000, 1001, 2048, 3000, CELL)
 """Five turns that fill a cell."""
@@ -155,8 +155,8 @@ def test_nothing_is_joined_while_somebody_computes(open_store: Open) -> None:
 def test_joining_lets_nothing_go_and_spares_the_days_writes(open_store: Open) -> None:
     whole = 5 * sum(map(len, bytes_for(segment_layers(CELL)))) // 4
     for limits in (
-        Limits(budget_bytes=whole, keep_free_bytes=0),
-        Limits(budget_bytes=GB, keep_free_bytes=0, write_bytes_per_day=whole),
+        DiskLimits(budget_bytes=whole, keep_free_bytes=0),
+        DiskLimits(budget_bytes=GB, keep_free_bytes=0, write_bytes_per_day=whole),
     ):
         store = open_store(limits=limits)
         keep_turns(store, *CUTS)

@@ -8,17 +8,17 @@ from held_disk import HeldDisk
 from everwarm.cache.cache import Cache
 from everwarm.cache.disk.next_write import KEPT
 from everwarm.cache.disk.tier import DiskTier
-from everwarm.cache.policy import Policy
+from everwarm.cache.policy import CachePolicy
 from everwarm.cache.tree import Node
 from everwarm.testing import ORACLES, OracleRun, OracleState, reply_to
 from everwarm.tokens import Mark, Tokens, tokens_of
 
-RULES = Policy()
+RULES = CachePolicy()
 LAYERS = ORACLES["hybrid"]
 SYSTEM = 40
 
 
-def started(disk: HeldDisk, budget: int = 1 << 30, rules: Policy = RULES) -> Cache:
+def started(disk: HeldDisk, budget: int = 1 << 30, rules: CachePolicy = RULES) -> Cache:
     tier = DiskTier(disk, bytes(32), lambda: None)  # type: ignore[arg-type]
     return Cache(lambda: OracleState(LAYERS), budget=budget, tier=tier, policy=rules)
 
@@ -87,7 +87,7 @@ def test_a_restart_finds_all_positions_again_that_memory_has() -> None:
 
 def test_a_restart_thins_what_was_kept_before_there_was_a_rule() -> None:
     disk = HeldDisk()
-    cache = started(disk, rules=Policy(max_checkpoints=1000))
+    cache = started(disk, rules=CachePolicy(max_checkpoints=1000))
     history = talk(cache, disk, 40)
     assert len(on_disk(disk)) > 40
     again = started(disk)

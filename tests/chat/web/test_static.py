@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from everwarm.chat.pages import TYPES, Pages, read_files, wants_page
-from everwarm.server.policy import policy_of
+from everwarm.server.route_policy import policy_of
 
 WEB = Path(__file__).parents[3] / "src" / "everwarm" / "chat" / "web"
 OURS = sorted(p for folder in ("js", "css") for p in (WEB / folder).iterdir())

@@ -46,7 +46,7 @@ DTYPES: Final = {
 }  # fmt: skip
 """Bytes of one number, by safetensors' names."""
 
-Kind = Literal["segment", "checkpoint"]
+PieceKind = Literal["segment", "checkpoint"]
 
 
 class NewerFormat(CacheFault):
@@ -69,7 +69,7 @@ class Array:
         return DTYPES[self.dtype] * math.prod(self.shape)
 
 
-Part = Array | int | float | bool | str | None | tuple["Part", ...]
+StoredValue = Array | int | float | bool | str | None | tuple["StoredValue", ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +78,11 @@ class Layer:
 
     kind: str
     length: int
-    parts: tuple[Part, ...]
+    parts: tuple[StoredValue, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class PieceRecord:
     """What a piece is and where it belongs. `tokens` are those of [start, end).
 
     A segment holds rows [start, end) of the cuttable layers. A checkpoint holds the other layers at
@@ -90,7 +90,7 @@ class Record:
     `position` the id at `end` (`identity.Trail`).
     """
 
-    kind: Kind
+    kind: PieceKind
     fingerprint: bytes
     namespace: str
     parent: PositionId
@@ -106,7 +106,7 @@ class Blob:
     """A file's head, checked. `sums[i]` are the checksums of array i's chunks."""
 
     file_id: str
-    record: Record
+    record: PieceRecord
     layers: tuple[Layer, ...]
     arrays: tuple[Array, ...]
     sums: tuple[tuple[str, ...], ...]
@@ -114,7 +114,7 @@ class Blob:
     nbytes: int
 
 
-def arrays_of(part: Part | Layer | Sequence[Layer]) -> list[Array]:
+def arrays_of(part: StoredValue | Layer | Sequence[Layer]) -> list[Array]:
     """Every array inside, depth first: the order of their bytes in the file."""
     if isinstance(part, Array):
         return [part]
@@ -136,7 +136,7 @@ def flat(arrays: Sequence[Array], buffers: Sequence[Any]) -> list[memoryview]:
     return out
 
 
-def check_names(r: Record, layers: Sequence[Layer]) -> None:
+def check_names(r: PieceRecord, layers: Sequence[Layer]) -> None:
     """ValueError: something could be written that `parse` would refuse."""
     for word in (r.namespace, r.mark or "", *(x.kind for x in layers)):
         _match(word, _WORD)
@@ -157,7 +157,7 @@ def checksum(view: memoryview) -> str:
 
 
 def encode(
-    file_id: str, record: Record, layers: tuple[Layer, ...], views: Sequence[memoryview]
+    file_id: str, record: PieceRecord, layers: tuple[Layer, ...], views: Sequence[memoryview]
 ) -> bytes:
     """The head of a file: all bytes before the first array's. Reads all data once, to sum it."""
     arrays = arrays_of(layers)
@@ -183,12 +183,12 @@ def _preamble(length: int, fingerprint: bytes, total: bytes) -> bytes:
 
 
 def _piece(
-    file_id: str, r: Record, layers: tuple[Layer, ...], sums: Sequence[Sequence[str]]
+    file_id: str, r: PieceRecord, layers: tuple[Layer, ...], sums: Sequence[Sequence[str]]
 ) -> str:
     """Our own part of the header, as the one string that safetensors' metadata allows."""
     names = iter(range(len(sums)))
 
-    def part(p: Part) -> Any:
+    def part(p: StoredValue) -> Any:
         if isinstance(p, Array):
             return {"array": next(names)}
         return [part(x) for x in p] if isinstance(p, tuple) else p
@@ -315,7 +315,7 @@ def _arrays(header: dict[str, Any], nbytes: int) -> tuple[Array, ...]:
 def _layers(held: Any, arrays: Sequence[Array]) -> Iterator[Layer]:
     n = 0
 
-    def part(p: Any, depth: int) -> Part:
+    def part(p: Any, depth: int) -> StoredValue:
         nonlocal n
         if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
@@ -344,13 +344,13 @@ def _sums(sums: Any, arrays: Sequence[Array]) -> Iterator[tuple[str, ...]]:
         yield tuple(_match(s, _ID) for s in own)
 
 
-def _record(piece: dict[str, Any], fingerprint: bytes) -> Record:
+def _record(piece: dict[str, Any], fingerprint: bytes) -> PieceRecord:
     start, end = _count(piece["start"], MAX_POSITION), _count(piece["end"], MAX_POSITION)
     tokens = array("i")
     tokens.frombytes(base64.b64decode(_of(piece["tokens"], str), validate=True))
     if start > end or len(tokens) != end - start or piece["kind"] not in ("segment", "checkpoint"):
         raise ValueError("kind, range and tokens do not agree")
-    return Record(
+    return PieceRecord(
         piece["kind"],
         fingerprint,
         _match(piece["namespace"], _WORD),

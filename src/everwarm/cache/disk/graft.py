@@ -55,7 +55,7 @@ def _graft_one(stored: Stored, under: Node | None, root_of: RootOf) -> Node | No
     return node
 
 
-def shelve_rows(steps: Iterable[tree.Step], segment: Segment) -> None:
+def shelve_rows(steps: Iterable[tree.PathStep], segment: Segment) -> None:
     """Note a file's rows on the nodes of a matched path that it covers."""
     for s in steps:
         if s.node.end > segment.start:

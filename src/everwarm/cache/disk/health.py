@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-State = Literal["ok", "full", "resting", "read-only", "missing", "failing"]
+DiskState = Literal["ok", "full", "resting", "read-only", "missing", "failing"]
 """`full`: no space, or the budget is too small. `resting`: the day's write budget is used up."""
 
 FIRST_WAIT_S: Final = 1.0
 LONGEST_WAIT_S: Final = 60.0
 LOG_EVERY_S: Final = 60.0
 
-_STATES: Final[dict[int, State]] = {
+_STATES: Final[dict[int, DiskState]] = {
     errno.ENOSPC: "full",
     errno.EDQUOT: "full",
     errno.EROFS: "read-only",
@@ -26,7 +26,7 @@ _STATES: Final[dict[int, State]] = {
     errno.ENOTDIR: "missing",
     errno.ESTALE: "missing",
 }
-_SQLITE: Final[dict[int, State]] = {
+_SQLITE: Final[dict[int, DiskState]] = {
     sqlite3.SQLITE_FULL: "full",
     sqlite3.SQLITE_READONLY: "read-only",
     sqlite3.SQLITE_CANTOPEN: "missing",
@@ -36,7 +36,7 @@ log = logging.getLogger("everwarm.cache")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DiskLimits:
     """None: chosen by the disk: a quarter of the free space, and 10 GiB or 5% always left free."""
 
     budget_bytes: int | None = None
@@ -50,7 +50,7 @@ class Limits:
 class DiskStats:
     """Facts for people and for deciding whether a restore pays."""
 
-    state: State
+    state: DiskState
     why: str
     pieces: int
     nbytes: int
@@ -81,7 +81,7 @@ class Health:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.state: State = "ok"
+        self.state: DiskState = "ok"
         self.why = ""
         self.errors = 0
         self._wait_s = FIRST_WAIT_S
@@ -105,7 +105,7 @@ class Health:
         self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
         self.note(state, why)
 
-    def note(self, state: State, why: str) -> None:
+    def note(self, state: DiskState, why: str) -> None:
         """Something to be said, at most once a minute."""
         self.state, self.why = state, why
         now = self._clock()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from everwarm.cache.disk.blob import Record
+from everwarm.cache.disk.blob import PieceRecord
 from everwarm.cache.disk.files import Files
 from everwarm.cache.identity import PositionId
 from everwarm.tokens import tokens_of
@@ -46,7 +46,7 @@ class Stored:
     """
 
     file_id: str
-    record: Record
+    record: PieceRecord
     nbytes: int
     used: int = 0
     is_pinned: bool = False
@@ -164,6 +164,6 @@ def _stored(row: tuple[Any, ...]) -> Stored | None:
         return None
     parent, position = PositionId(parent), PositionId(position)
     used = used if 0 <= used < _MOST_USES else 0  # a damaged count must not become the clock
-    record = Record(kind, fingerprint, namespace, parent, position, start, end, ids, mark)
+    record = PieceRecord(kind, fingerprint, namespace, parent, position, start, end, ids, mark)
     hint = PositionId(within) if within is not None else None
     return Stored(file_id, record, nbytes, used, bool(is_pinned), within=hint)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from everwarm.cache.disk.blob import Array, Layer, Part, Record
+from everwarm.cache.disk.blob import Array, Layer, PieceRecord, StoredValue
 from everwarm.cache.disk.index import Stored
 from everwarm.cache.disk.reader import Loaded
 from everwarm.tokens import tokens_of
@@ -33,7 +33,7 @@ class Joined:
     parts: frozenset[str]
 
 
-def join(parts: Sequence[Loaded]) -> tuple[Record, tuple[Layer, ...], list[memoryview]]:
+def join(parts: Sequence[Loaded]) -> tuple[PieceRecord, tuple[Layer, ...], list[memoryview]]:
     """Neighbouring segments, first to last, as one. ValueError: they do not fit one another."""
     records = [b.record for b, _ in parts]
     for a, b in pairwise(records):
@@ -46,7 +46,7 @@ def join(parts: Sequence[Loaded]) -> tuple[Record, tuple[Layer, ...], list[memor
     )
     first, last = records[0], records[-1]
     tokens = tokens_of(t for r in records for t in r.tokens)
-    record = Record(
+    record = PieceRecord(
         "segment", first.fingerprint, first.namespace, first.parent, last.position,
         first.start, last.end, tokens, last.mark,
     )  # fmt: skip
@@ -61,7 +61,9 @@ def _layer(same: Sequence[Layer], buffers: Sequence[Iterator[Any]], out: list[me
     return Layer(same[0].kind, sum(x.length for x in same), held)
 
 
-def _part(same: Sequence[Part], buffers: Sequence[Iterator[Any]], out: list[memoryview]) -> Part:
+def _part(
+    same: Sequence[StoredValue], buffers: Sequence[Iterator[Any]], out: list[memoryview]
+) -> StoredValue:
     first = same[0]
     if all(isinstance(p, tuple) for p in same):
         return tuple(_part(p, buffers, out) for p in zip(*same, strict=True))

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from everwarm.cache.disk.blob import Kind
+from everwarm.cache.disk.blob import PieceKind
 from everwarm.cache.disk.graft import leaves_path
 from everwarm.cache.disk.places import CELL
-from everwarm.cache.store import Bytes, Live, OnDisk
+from everwarm.cache.store import Bytes, OnDisk, State
 from everwarm.cache.tree import Holder, Node
 from everwarm.tokens import MarkKind, Tokens
 
@@ -46,7 +46,7 @@ class Copy:
     """Rows [start, end) of a source, or a checkpoint at `end`, out of the engine's arrays."""
 
     of: Source
-    kind: Kind
+    kind: PieceKind
     start: int
     end: int
     made: Bytes
@@ -63,7 +63,7 @@ class Terms:
     room is set aside.
     """
 
-    shape: Live
+    shape: State
     most_bytes: int
     make_room: MakeRoom
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from everwarm.cache.disk.blob import Record
+from everwarm.cache.disk.blob import PieceRecord
 from everwarm.cache.disk.index import Stored
 from everwarm.cache.identity import PositionId, Trail
 
@@ -113,7 +113,7 @@ class Group:
                 self._inside.setdefault(position, []).append(place)
 
     def support(
-        self, r: Record, within: PositionId | None = None
+        self, r: PieceRecord, within: PositionId | None = None
     ) -> tuple[Place | None, Trail] | None:
         """What a piece stands on (None: the root) and a trail there; None: nothing."""
         if r.kind == "checkpoint" and r.end:
@@ -156,11 +156,11 @@ class Group:
             self.waiting[(at - 1) // CELL].pop(place.stored.file_id, None)
 
 
-def needs(r: Record) -> list[tuple[PositionId, int]]:
+def needs(r: PieceRecord) -> list[tuple[PositionId, int]]:
     """The positions of which one must be carried by another piece."""
     return [(r.parent, r.start), *([(r.position, r.end)] if r.kind == "checkpoint" else [])]
 
 
-def cells(r: Record) -> Iterator[int]:
+def cells(r: PieceRecord) -> Iterator[int]:
     last = max(r.end - 1, 0)
     return iter(range(min(r.start, last) // CELL, last // CELL + 1))

@@ -32,7 +32,7 @@ Batch = tuple[int, list[memoryview], list[str]]
 
 
 @dataclass(eq=False, slots=True)
-class Read:
+class PieceRead:
     """One read under way. Live: shared by the reader threads, under `lock`."""
 
     file_id: str
@@ -46,7 +46,7 @@ class Read:
     error: Exception | None = None
 
 
-class Reader:
+class PieceReader:
     """`is_quiet` is set while nobody reads."""
 
     def __init__(
@@ -156,13 +156,13 @@ class Reader:
             self._settle(done, CacheFault("no memory") if isinstance(e, MemoryError) else e)
             return
         result = (found, made) if into is None else None
-        read = Read(file_id, fd, len(parts), found.nbytes, done, result, began)
+        read = PieceRead(file_id, fd, len(parts), found.nbytes, done, result, began)
         for batch in parts:
             self._pool.submit(self._part, read, batch)
         if not parts:
             self._end(read)
 
-    def _part(self, read: Read, batch: Batch) -> None:
+    def _part(self, read: PieceRead, batch: Batch) -> None:
         try:
             if read.error is None:
                 self._fill(read.fd, batch)
@@ -182,7 +182,7 @@ class Reader:
             if blob.checksum(view) != expected:
                 raise CacheFault("a checksum is wrong")
 
-    def _end(self, read: Read) -> None:
+    def _end(self, read: PieceRead) -> None:
         self.give_back(read.fd)
         if read.error is None:
             self.rate.add(read.nbytes, time.perf_counter() - read.began)

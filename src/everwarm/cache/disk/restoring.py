@@ -6,9 +6,9 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Final
 
+from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.reader import Loaded
-from everwarm.cache.disk.store import DiskStore
-from everwarm.cache.restore import Plan
+from everwarm.cache.restore import RestorePlan
 from everwarm.cache.sequence import Sequence
 from everwarm.cache.store import OnDisk, Piece
 from everwarm.cache.tree import Segment
@@ -23,7 +23,7 @@ MOST_AT_ONCE: Final = 64 << 20
 """Bytes moved between two steps of other jobs, either way."""
 
 
-def most_nbytes(chosen: Plan) -> int:
+def most_nbytes(chosen: RestorePlan) -> int:
     """The most bytes of a plan's files that are read and not yet taken over at any one time.
 
     Beside `AHEAD` files the one is counted whose rows go to several segments, and the checkpoint,
@@ -49,7 +49,7 @@ class Restoring:
     """
 
     def __init__(
-        self, store: DiskStore, chosen: Plan, sequence: Sequence, tokens: Tokens[int]
+        self, store: DiskStore, chosen: RestorePlan, sequence: Sequence, tokens: Tokens[int]
     ) -> None:
         self._store, self._sequence, self._tokens = store, sequence, tokens
         self.at = chosen.at

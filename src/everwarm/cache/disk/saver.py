@@ -16,7 +16,7 @@ from typing import Final
 
 from everwarm.cache.disk.files import SLAB, Files, slabs
 from everwarm.cache.disk.health import Health
-from everwarm.cache.disk.reader import Reader
+from everwarm.cache.disk.reader import PieceReader
 
 PAUSE_S: Final = 1.0
 """A write lets reads go first, but goes on after this long between two batches."""
@@ -34,7 +34,7 @@ class Saver:
         self,
         directory: Path,
         files: Files,
-        reader: Reader,
+        reader: PieceReader,
         health: Health,
         clock: Callable[[], float],
         is_busy: Callable[[], bool],

@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import Final
 
 from everwarm.cache import policy
-from everwarm.cache.disk.blob import Record
+from everwarm.cache.disk.blob import PieceRecord
 from everwarm.cache.disk.index import Stored
 from everwarm.cache.disk.places import CELL, Group, Place, cells, needs
 from everwarm.cache.doubles import doubles
@@ -49,13 +49,13 @@ class Shelf:
     def get(self, file_id: str) -> Stored:
         return self._places[file_id].stored
 
-    def _group(self, r: Record) -> Group:
+    def _group(self, r: PieceRecord) -> Group:
         key = (r.fingerprint, r.namespace)
         if key not in self._groups:
             self._groups[key] = Group(*key)
         return self._groups[key]
 
-    def same(self, r: Record) -> str | None:
+    def same(self, r: PieceRecord) -> str | None:
         """The id of a piece that holds exactly this already."""
         for file_id, place in self._group(r).ends.get(r.position, {}).items():
             s = place.stored.record
@@ -63,7 +63,7 @@ class Shelf:
                 return file_id
         return None
 
-    def stands_on(self, r: Record) -> tuple[bool, str | None]:
+    def stands_on(self, r: PieceRecord) -> tuple[bool, str | None]:
         """Whether everything above a piece is here, and the piece it stands on, if any."""
         found = self._group(r).support(r)
         if found is None:
@@ -328,7 +328,7 @@ class Shelf:
         return policy.value(max(s.record.end - s.record.start, 1), s.nbytes, age)
 
 
-def within(above: Place | None, r: Record) -> PositionId | None:
+def within(above: Place | None, r: PieceRecord) -> PositionId | None:
     """Where a piece ends that another stands on, if the other leaves it before that."""
     end = above.stored.record.position if above is not None else None
     return end if end not in (r.parent, r.position) else None

@@ -11,9 +11,9 @@ from typing import Final
 
 from everwarm.cache.disk.blob import NewerFormat
 from everwarm.cache.disk.files import Files
-from everwarm.cache.disk.health import Limits
+from everwarm.cache.disk.health import DiskLimits
 from everwarm.cache.disk.index import Index, Stored
-from everwarm.cache.disk.reader import Reader
+from everwarm.cache.disk.reader import PieceReader
 from everwarm.cache.disk.shelf import Shelf
 from everwarm.errors import CacheFault, ConfigError
 
@@ -40,7 +40,7 @@ class Start:
     n_damaged: int
 
 
-def start(root: Path, limits: Limits, files: Files, reader: Reader) -> Start:
+def start(root: Path, limits: DiskLimits, files: Files, reader: PieceReader) -> Start:
     """OSError, sqlite3.Error: it cannot be used now. ConfigError: another process has it."""
     files.make_directory(root)
     lock = _lock(root, files)
@@ -104,7 +104,7 @@ def _open_index(path: Path, files: Files) -> Index:
 
 
 def _take_up(
-    directory: Path, limits: Limits, files: Files, reader: Reader, lock: int, index: Index
+    directory: Path, limits: DiskLimits, files: Files, reader: PieceReader, lock: int, index: Index
 ) -> Start:
     made = Start(lock, index, Shelf(), 0, 0, 0, 0)
     found = _clean(directory, files)
@@ -147,7 +147,7 @@ def _clean(directory: Path, files: Files) -> dict[str, int]:
 
 
 def _adopt(
-    file_id: str, reader: Reader, made: Start, found: dict[str, int], bad: list[str]
+    file_id: str, reader: PieceReader, made: Start, found: dict[str, int], bad: list[str]
 ) -> Stored | None:
     """A file that no row knows: a row was lost, or it is none of ours."""
     try:
@@ -162,7 +162,7 @@ def _adopt(
     return Stored(file_id, blob.record, blob.nbytes)
 
 
-def _choose_limits(made: Start, limits: Limits, room: tuple[int, int]) -> None:
+def _choose_limits(made: Start, limits: DiskLimits, room: tuple[int, int]) -> None:
     free, total = room
     own = made.shelf.nbytes + made.other_bytes
     made.budget_bytes = min((free + own) // BUDGET_SHARE, limits.most_bytes)

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from everwarm.cache import policy, tree
-from everwarm.cache.disk.blob import Record
+from everwarm.cache.disk.blob import PieceRecord
+from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.graft import (
     exchange,
     files_of,
@@ -41,12 +42,11 @@ from everwarm.cache.disk.next_write import (
     next_of_state,
 )
 from everwarm.cache.disk.restoring import MOST_AT_ONCE, PATIENCE_S
-from everwarm.cache.disk.store import DiskStore
 from everwarm.cache.disk.thin import superseded
 from everwarm.cache.identity import Trail
-from everwarm.cache.policy import Policy
-from everwarm.cache.restore import Plan
-from everwarm.cache.store import Live, OnDisk
+from everwarm.cache.policy import CachePolicy
+from everwarm.cache.restore import RestorePlan
+from everwarm.cache.store import OnDisk, State
 from everwarm.cache.tree import Holder, Node, Segment
 from everwarm.tokens import Tokens
 
@@ -89,7 +89,7 @@ class DiskTier:
         self.store = store
         self._most_bytes = most_bytes
         self._terms: Terms | None = None
-        self._rules = Policy()
+        self._rules = CachePolicy()
         self._fingerprint = fingerprint
         self._wake = wake
         self._pending: deque[tuple[Holder, str]] = deque()
@@ -124,7 +124,7 @@ class DiskTier:
     def is_idle(self) -> bool:
         return not self._pending and not self._tails and self._write is None
 
-    def attach(self, shape: Live, budget: int, make_room: MakeRoom, rules: Policy) -> None:
+    def attach(self, shape: State, budget: int, make_room: MakeRoom, rules: CachePolicy) -> None:
         """Serve a cache of so many bytes. `shape`: an empty state, which knows its layers."""
         self._rules = rules
         self._most_bytes = min(self._most_bytes, budget // WRITE_SHARE)
@@ -225,7 +225,7 @@ class DiskTier:
             exchange(self._root_of(r.namespace), made.parts, made.stored)
         self._joined, self._may_join = made.parts, True
 
-    def pays(self, far: Plan, near: int, prefill_tps: float | None) -> bool:
+    def pays(self, far: RestorePlan, near: int, prefill_tps: float | None) -> bool:
         """Whether reading these files is quicker than reading the tokens again."""
         saved = far.at - near
         if saved < WORTH_READING or self.store.read_stalled_s > PATIENCE_S:
@@ -284,7 +284,7 @@ class DiskTier:
         trail = Trail(self._fingerprint, of.namespace)
         parent = trail.feed(tokens[:start])
         position = trail.feed(tokens[start:])
-        record = Record(
+        record = PieceRecord(
             copy.kind, self._fingerprint, of.namespace, parent, position, start, end,
             tokens[start:], copy.mark,
         )  # fmt: skip

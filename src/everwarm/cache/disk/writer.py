@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from everwarm.cache.disk import blob
-from everwarm.cache.disk.blob import Layer, Record
+from everwarm.cache.disk.blob import Layer, PieceRecord
 from everwarm.cache.disk.files import Files
-from everwarm.cache.disk.health import DiskStats, Health, Limits, Rate, Verified
+from everwarm.cache.disk.health import DiskLimits, DiskStats, Health, Rate, Verified
 from everwarm.cache.disk.index import Index, Stored
 from everwarm.cache.disk.join import Joined, join
-from everwarm.cache.disk.reader import Loaded, Reader
+from everwarm.cache.disk.reader import Loaded, PieceReader
 from everwarm.cache.disk.saver import Saver
 from everwarm.cache.disk.shelf import Shelf
 from everwarm.cache.disk.start import Start, start
@@ -35,15 +35,15 @@ DAY_S: Final = 86_400
 T = TypeVar("T")
 
 
-class Writer:
+class PieceWriter:
     """Live. `stats` may be asked for by any thread."""
 
     def __init__(
         self,
         root: Path,
-        limits: Limits,
+        limits: DiskLimits,
         files: Files,
-        reader: Reader,
+        reader: PieceReader,
         clock: Callable[[], float],
         wall: Callable[[], float],
         is_busy: Callable[[], bool],
@@ -147,7 +147,7 @@ class Writer:
         return self._start.index
 
     def write(
-        self, record: Record, layers: tuple[Layer, ...], views: list[memoryview]
+        self, record: PieceRecord, layers: tuple[Layer, ...], views: list[memoryview]
     ) -> str | None:
         try:
             file_id = None if self._ready() is None else self._keep(record, layers, views)
@@ -158,7 +158,7 @@ class Writer:
         return file_id
 
     def _keep(
-        self, record: Record, layers: tuple[Layer, ...], views: list[memoryview]
+        self, record: PieceRecord, layers: tuple[Layer, ...], views: list[memoryview]
     ) -> str | None:
         if (same := self._shelf.same(record)) is not None:
             return same

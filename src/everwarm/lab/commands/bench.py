@@ -67,11 +67,11 @@ def floor(
     run(model, points_of(at), rounds, as_json=as_json)
 
 
-Url = Annotated[
+TargetUrl = Annotated[
     str | None,
     typer.Option(help="A server to measure. Unset: one is started.", show_default=False),
 ]
-Key = Annotated[
+TargetKey = Annotated[
     str | None, typer.Option("--api-key", envvar="EVERWARM_API_KEY", help="The server's key.")
 ]
 Model = Annotated[
@@ -84,7 +84,7 @@ Model = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Where results and report go.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ResultAsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @bench.command()
@@ -104,8 +104,8 @@ def turns(
         ),
     ] = None,
     model: Model = None,
-    url: Url = None,
-    api_key: Key = None,
+    url: TargetUrl = None,
+    api_key: TargetKey = None,
     out: Out = Path("everwarm-bench"),
     resume: Resume = False,
     n_turns: Annotated[
@@ -118,7 +118,7 @@ def turns(
         bool,
         typer.Option("--floor/--no-floor", help="Also time the model alone; it is loaded twice."),
     ] = True,
-    as_json: AsJson = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Grow a conversation turn by turn: time to first token warm, cold, and of the model alone.
 
@@ -129,11 +129,18 @@ def turns(
     from everwarm.cli.app import settings
     from everwarm.lab.commands.target import Target
     from everwarm.lab.commands.turns_command import run
-    from everwarm.lab.turns import Plan
+    from everwarm.lab.turns import TurnsPlan
 
     limit = minutes if minutes or to else 10.0
-    plan = Plan(to=to, seconds=limit and 60 * limit, turns=n_turns, questions=questions,
-                reply_tokens=reply_tokens, cold=cold, floor=with_floor)  # fmt: skip
+    plan = TurnsPlan(
+        to=to,
+        seconds=limit and 60 * limit,
+        turns=n_turns,
+        questions=questions,
+        reply_tokens=reply_tokens,
+        cold=cold,
+        floor=with_floor,
+    )
     target = Target(url=url, model=model, api_key=api_key)
     raise typer.Exit(run(target, settings(), plan, out, resume=resume, as_json=as_json))
 
@@ -154,7 +161,7 @@ def strategies(
     model: Model = None,
     out: Out = Path("everwarm-bench"),
     resume: Resume = False,
-    as_json: AsJson = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Hold one conversation under each way of keeping it: cost, memory, and what is recalled.
 
@@ -165,10 +172,17 @@ def strategies(
     """
     from everwarm.cli.app import settings
     from everwarm.lab.commands.strategies_command import run
-    from everwarm.lab.strategies import Plan
+    from everwarm.lab.strategies import StrategiesPlan
 
-    plan = Plan(turns=n_turns, sentences=sentences, thinking_words=thinking, budget=budget,
-                window=window, group_size=kv_group_size, own_replies=own_replies)  # fmt: skip
+    plan = StrategiesPlan(
+        turns=n_turns,
+        sentences=sentences,
+        thinking_words=thinking,
+        budget=budget,
+        window=window,
+        group_size=kv_group_size,
+        own_replies=own_replies,
+    )
     raise typer.Exit(run(model, settings(), plan, out, resume=resume, as_json=as_json))
 
 
@@ -191,14 +205,14 @@ def session(
         typer.Option(min=1, help="Only that many requests of the trace.", show_default=False),
     ] = None,
     model: Model = None,
-    url: Url = None,
-    api_key: Key = None,
+    url: TargetUrl = None,
+    api_key: TargetKey = None,
     disk: Annotated[
         bool, typer.Option("--disk", help="Also keep it on disk, to see what is written.")
     ] = False,
     out: Out = Path("everwarm-bench"),
     resume: Resume = False,
-    as_json: AsJson = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Hold a coding agent's whole session: hit rates, tokens read, time to first token.
 
@@ -209,17 +223,23 @@ def session(
     that the server is as warm as it was, and measures the rest.
     """
     from everwarm.cli.app import settings
-    from everwarm.lab.commands.session_command import Held, run, run_trace
+    from everwarm.lab.commands.session_command import SessionCommand, run, run_trace
     from everwarm.lab.commands.target import Target
-    from everwarm.lab.session import Plan
+    from everwarm.lab.long_session import SessionPlan
 
     if disk and url is not None:
         raise ConfigError("--disk is for a server that is started here; --url has its own.")
-    held = Held(target=Target(url=url, model=model, api_key=api_key), settings=settings(), out=out,
-                resume=resume, disk=disk, as_json=as_json)  # fmt: skip
+    held = SessionCommand(
+        target=Target(url=url, model=model, api_key=api_key),
+        settings=settings(),
+        out=out,
+        resume=resume,
+        disk=disk,
+        as_json=as_json,
+    )
     if trace is not None:
         raise typer.Exit(run_trace(held, trace, requests))
-    plan = Plan(messages=messages, to=to, pause_s=pause, seed=seed)
+    plan = SessionPlan(messages=messages, to=to, pause_s=pause, seed=seed)
     raise typer.Exit(run(held, plan))
 
 
@@ -244,9 +264,9 @@ def compare(
             help="You have restarted the servers: ask the last prompt of the run in --out again.",
         ),
     ] = False,
-    api_key: Key = None,
+    api_key: TargetKey = None,
     out: Out = Path("everwarm-bench"),
-    as_json: AsJson = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Play the same conversations on several running servers, in turns, and compare.
 
@@ -256,11 +276,12 @@ def compare(
     Figures stand beside those of the first server.
     """
     from everwarm.lab.commands.compare_command import named, run
-    from everwarm.lab.compare import Plan
+    from everwarm.lab.compare import ComparePlan
 
     models = dict(text.partition("=")[::2] for text in model_name or [])
-    plan = Plan(tokens=tokens, rounds=rounds)
+    plan = ComparePlan(tokens=tokens, rounds=rounds)
     raise typer.Exit(
-        run(named(servers), models, plan, out, api_key=api_key, restarted=restarted,
-            as_json=as_json)
-    )  # fmt: skip
+        run(
+            named(servers), models, plan, out, api_key=api_key, restarted=restarted, as_json=as_json
+        )
+    )

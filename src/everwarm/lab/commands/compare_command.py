@@ -13,7 +13,7 @@ from everwarm.errors import ConfigError
 from everwarm.lab import compare
 from everwarm.lab import result as results
 from everwarm.lab.commands.target import told
-from everwarm.lab.compare import CompareRun, Plan, new_result, summary
+from everwarm.lab.compare import ComparePlan, CompareRun, new_result, summary
 
 
 def named(servers: Sequence[str]) -> dict[str, str]:
@@ -34,7 +34,7 @@ def named(servers: Sequence[str]) -> dict[str, str]:
 def run(
     urls: dict[str, str],
     models: dict[str, str],
-    plan: Plan,
+    plan: ComparePlan,
     out: Path,
     *,
     api_key: str | None,
@@ -51,7 +51,7 @@ def run(
     say, path, code = Console(stderr=True), out / "compare.json", 0
     old = results.load(path, "compare") if restarted else None
     if old is not None:
-        plan = Plan(**{f: old.plan[f] for f in Plan.__dataclass_fields__})
+        plan = ComparePlan(**{f: old.plan[f] for f in ComparePlan.__dataclass_fields__})
     with ExitStack() as stack:
         clients = {n: stack.enter_context(ChatClient(u, api_key=api_key)) for n, u in urls.items()}
         chosen = {n: models.get(n) or c.models()[0] for n, c in clients.items()}

@@ -14,7 +14,7 @@ from everwarm.config import nbytes_of
 from everwarm.errors import ConfigError
 from everwarm.lab import synthetic, traces
 from everwarm.lab.simulate import UNLIMITED, VARIANTS, Score, Sizes, replay
-from everwarm.lab.traces import History, Session
+from everwarm.lab.traces import HistoryMode, TracedSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Trial:
     """What to replay, and for what model and memory."""
 
     paths: tuple[Path, ...]
-    history: History
+    history: HistoryMode
     together: int
     sizes: Sizes
 
@@ -74,7 +74,7 @@ def run(trial: Trial, *, n_synthetic: int, seed: int, kind: str, as_json: bool) 
         Console().print(table(trial, scores))
 
 
-def made_up(seed: int, n: int, kind: str, history: History) -> Iterator[Session]:
+def made_up(seed: int, n: int, kind: str, history: HistoryMode) -> Iterator[TracedSession]:
     """Synthetic sessions, one by one."""
     for i in range(seed, seed + n):
         yield traces.session(synthetic.trace(i, kind=kind), f"{kind} {i}", history)
@@ -118,8 +118,8 @@ def table(trial: Trial, scores: Sequence[Score]) -> Table:
     return made
 
 
-def _groups(sessions: Iterator[Session], n: int) -> Iterator[list[Session]]:
-    group: list[Session] = []
+def _groups(sessions: Iterator[TracedSession], n: int) -> Iterator[list[TracedSession]]:
+    group: list[TracedSession] = []
     for session in sessions:
         group.append(session)
         if len(group) == n:

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from everwarm.client import ChatClient
 from everwarm.lab.replay import (
+    CostSums,
     FailedRequest,
-    Read,
-    Sums,
+    RequestCost,
     apart,
     phases,
     replay,
@@ -31,7 +31,7 @@ def run(
     """
     made, code = [], 0
     for path in traces:
-        reads: list[Read] = []
+        reads: list[RequestCost] = []
         failed: list[FailedRequest] = []
         try:
             _follow(client, path, reads, failed)
@@ -48,12 +48,14 @@ def run(
     return code
 
 
-def _follow(client: ChatClient, path: Path, reads: list[Read], failed: list[FailedRequest]) -> None:
+def _follow(
+    client: ChatClient, path: Path, reads: list[RequestCost], failed: list[FailedRequest]
+) -> None:
     """Fill both lists as the answers come; what failed is said at once."""
     say = Console(stderr=True)
     with say.status(f"replaying {path.stem}") as status:
         for one in replay(client, path):
-            if isinstance(one, Read):
+            if isinstance(one, RequestCost):
                 reads.append(one)
             else:
                 failed.append(one)
@@ -61,14 +63,14 @@ def _follow(client: ChatClient, path: Path, reads: list[Read], failed: list[Fail
             status.update(f"replaying {path.stem}, request {one.seq}")
 
 
-def _show(name: str, reads: Sequence[Read], without: Collection[str]) -> None:
+def _show(name: str, reads: Sequence[RequestCost], without: Collection[str]) -> None:
     console = Console()
     console.print(table(name, reads, without))
     for read in worst(reads):
         console.print(said(read), highlight=False, soft_wrap=True)
 
 
-def table(name: str, reads: Sequence[Read], without: Collection[str] = ()) -> Table:
+def table(name: str, reads: Sequence[RequestCost], without: Collection[str] = ()) -> Table:
     """One row a phase, and all of them together; those in `without` are marked."""
     made = Table(title=name, box=None)
     made.add_column("phase", no_wrap=True)
@@ -81,13 +83,13 @@ def table(name: str, reads: Sequence[Read], without: Collection[str] = ()) -> Ta
     return made
 
 
-def _row(s: Sums) -> list[str]:
+def _row(s: CostSums) -> list[str]:
     counts = (s.requests, s.prompt, s.new, s.unseen, s.prefilled, s.again)
     ratios = (s.cache_ratio, s.reprocess_ratio)
     return [s.name, *(f"{n:,}" for n in counts), *(f"{r:.3f}" for r in ratios)]
 
 
-def said(read: Read) -> str:
+def said(read: RequestCost) -> str:
     """One line on a request that read more than was new."""
     head = f"request {read.seq} ({read.phase}) read {read.prefilled:,}, {read.new:,} new"
     miss = read.miss

@@ -13,13 +13,13 @@ from rich.console import Console
 from everwarm.client import ChatClient
 from everwarm.config import Settings
 from everwarm.errors import ConfigError
+from everwarm.lab import long_session, session_report, traced, traces
 from everwarm.lab import result as results
-from everwarm.lab import session, session_report, traced, traces
 from everwarm.lab.commands import replay_command
 from everwarm.lab.commands.target import Target, clock, server, told
 from everwarm.lab.inside import context_length
+from everwarm.lab.long_session import SessionPlan, SessionRun
 from everwarm.lab.result import Result
-from everwarm.lab.session import Plan, SessionRun
 from everwarm.lab.session_report import summary
 from everwarm.lab.traced import Recorded, TracedRun, TracePlan
 
@@ -27,7 +27,7 @@ FORCED = "--forced-replies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class SessionCommand:
     """What to hold the session on, and where its result goes. `disk`: a server of our own keeps
     conversations on disk, in a directory of its own that goes with it."""
 
@@ -48,20 +48,20 @@ class Held:
             yield stack.enter_context(ChatClient(url, api_key=self.target.api_key))
 
 
-def run(held: Held, plan: Plan) -> int:
+def run(held: SessionCommand, plan: SessionPlan) -> int:
     """Measure the session that the plan makes up; the exit code."""
-    old = _old(held, Plan)
+    old = _old(held, SessionPlan)
     if old is not None:
-        plan = Plan(**old.plan)
+        plan = SessionPlan(**old.plan)
     with held.client() as client:
         model = client.models()[0]
         limit = context_length(client, model)
         if limit is not None and plan.to + 1000 > limit:
             raise ConfigError(f"{model} takes {limit:,} tokens; give a smaller --to.")
-        return _follow(SessionRun(client, plan, old or session.new_result(model, plan)), held)
+        return _follow(SessionRun(client, plan, old or long_session.new_result(model, plan)), held)
 
 
-def run_trace(held: Held, trace: Path, requests: int | None) -> int:
+def run_trace(held: SessionCommand, trace: Path, requests: int | None) -> int:
     """Hold a recorded session again: one of client requests (.jsonl), or one of blocks (.json)."""
     if trace.suffix == ".jsonl":
         if held.resume or requests is not None:
@@ -84,7 +84,7 @@ def run_trace(held: Held, trace: Path, requests: int | None) -> int:
         return _follow(TracedRun(client, turns, plan, result), held)
 
 
-def _old(held: Held, plan: type[Plan] | type[TracePlan]) -> Result | None:
+def _old(held: SessionCommand, plan: type[SessionPlan] | type[TracePlan]) -> Result | None:
     """The interrupted result to go on with, if that is asked for. Raises ConfigError."""
     path = held.out / "session.json"
     if not held.resume:
@@ -99,7 +99,7 @@ def _old(held: Held, plan: type[Plan] | type[TracePlan]) -> Result | None:
     return old
 
 
-def _follow(run: SessionRun | TracedRun, held: Held) -> int:
+def _follow(run: SessionRun | TracedRun, held: SessionCommand) -> int:
     """Show and save as it goes, then write the report. Ctrl-C keeps what is measured."""
     say, path, result, code = Console(stderr=True), held.out / "session.json", run.result, 0
     result.save(path, summary=summary(result.rows))

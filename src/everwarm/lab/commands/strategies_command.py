@@ -21,8 +21,8 @@ from everwarm.lab.commands.target import clock, told
 from everwarm.lab.machine import machine
 from everwarm.lab.result import Result
 from everwarm.lab.strategies import (
-    Plan,
     Serve,
+    StrategiesPlan,
     StrategiesRun,
     Strategy,
     new_result,
@@ -32,7 +32,13 @@ from everwarm.lab.strategies_report import summary
 
 
 def run(
-    model: str | None, settings: Settings, plan: Plan, out: Path, *, resume: bool, as_json: bool
+    model: str | None,
+    settings: Settings,
+    plan: StrategiesPlan,
+    out: Path,
+    *,
+    resume: bool,
+    as_json: bool,
 ) -> int:
     """Measure, save after each request, write the report; the exit code."""
     path = out / "strategies.json"
@@ -42,7 +48,7 @@ def run(
     elif old.complete:
         raise ConfigError(f"{path} is complete; there is nothing to go on with.")
     else:
-        plan = Plan(**old.plan)
+        plan = StrategiesPlan(**old.plan)
         old.resumed += 1
     say = Console(stderr=True)
     with ExitStack() as stack:

@@ -18,13 +18,13 @@ from everwarm.lab.commands.floor_command import FloorProcess
 from everwarm.lab.commands.target import Target, clock, server, told
 from everwarm.lab.inside import context_length
 from everwarm.lab.result import Result
-from everwarm.lab.turns import Plan, TurnsRun, new_result, summary
+from everwarm.lab.turns import TurnsPlan, TurnsRun, new_result, summary
 
 
 def run(
     target: Target,
     settings: Settings,
-    plan: Plan,
+    plan: TurnsPlan,
     out: Path,
     *,
     resume: bool,
@@ -38,7 +38,7 @@ def run(
     elif old.complete:
         raise ConfigError(f"{path} is complete; there is nothing to go on with.")
     else:
-        plan = Plan(**old.plan)
+        plan = TurnsPlan(**old.plan)
         old.resumed += 1
     say = Console(stderr=True)
     with ExitStack() as stack:

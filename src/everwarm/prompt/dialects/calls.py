@@ -22,7 +22,7 @@ from everwarm.prompt.dialects.nested import NestedReader
 from everwarm.prompt.dialects.objects import KEYS, called, valid_arguments
 from everwarm.prompt.dialects.syntax import CallSyntax
 from everwarm.prompt.dialects.tags import TagReader
-from everwarm.prompt.draft import Draft
+from everwarm.prompt.partial_reply import PartialReply
 
 Parse = Callable[[str], list[dict[str, Any]]]
 _LONGEST_HEAD = 512
@@ -30,7 +30,7 @@ _FIRST_KEY = re.compile(r'\{\s*"([^"\\]*)("?)')
 _FIRST_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]*)("?)')
 
 
-class _Json:
+class _JsonArguments:
     """Arguments that are a JSON object behind a name."""
 
     def __init__(self, ends: Sequence[str], at: int) -> None:
@@ -59,7 +59,7 @@ class CallReader:
     def __init__(
         self,
         syntaxes: Sequence[CallSyntax],
-        draft: Draft,
+        draft: PartialReply,
         tools: Mapping[str, Mapping[str, Any]],
         parse: Parse | None = None,
     ) -> None:
@@ -76,7 +76,7 @@ class CallReader:
         self._in_list = False
         self._syntax: CallSyntax | None = None
         self._object = JsonObject(0)
-        self._body: _Json | TagReader | NestedReader | LiteralReader | None = None
+        self._body: _JsonArguments | TagReader | NestedReader | LiteralReader | None = None
         self._name, self._carried, self._told = "", "", list[str]()
         self._suffix: Sequence[str] = ()
         self._text, self._final = "", False
@@ -142,7 +142,7 @@ class CallReader:
         elif syntax.tags:
             self._body = TagReader(syntax.tags, schema, ends, at)
         else:
-            self._body = _Json(ends, at)
+            self._body = _JsonArguments(ends, at)
         self._told, self._step = [], self._in_arguments
         return True
 

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from everwarm.codec import Codec, Writing
 from everwarm.prompt.dialects.derive import derived
-from everwarm.prompt.dialects.syntax import CallSyntax, Dialect, Literals, Origin, Tags
+from everwarm.prompt.dialects.syntax import CallSyntax, Dialect, DialectOrigin, Literals, Tags
 
 THINK = ("<think>", "</think>")
 JSON_TOOLS = CallSyntax(
@@ -198,7 +198,7 @@ def _with_family(shown: Dialect, family: Family) -> Dialect:
     )
     if made == shown:
         return shown
-    origin: Origin = "corrected" if shown.calls else "known" if calls else shown.origin
+    origin: DialectOrigin = "corrected" if shown.calls else "known" if calls else shown.origin
     return replace(made, name=family.name, origin=origin, note=family.reason)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from everwarm.prompt.dialects.json_text import JsonObject, blank_end
 from everwarm.prompt.dialects.objects import valid_arguments
-from everwarm.prompt.draft import Draft
+from everwarm.prompt.partial_reply import PartialReply
 
 _ENDS = ("<|end|>", "<|call|>", "<|return|>")
 _START = "<|start|>"
@@ -36,7 +36,7 @@ _CUT = re.compile(
 class Harmony:
     """Reads one reply. Live: owned by one parser. `tools` as in `Sections`."""
 
-    def __init__(self, draft: Draft, tools: Mapping[str, Mapping[str, Any]] | None) -> None:
+    def __init__(self, draft: PartialReply, tools: Mapping[str, Mapping[str, Any]] | None) -> None:
         self.mode: Literal["text", "reasoning", "call"] = "text"
         self._draft, self._allowed = draft, bool(tools)
         self._in_header, self._trim = True, False

@@ -14,14 +14,14 @@ from typing import Any, Literal
 from everwarm.prompt.dialects.json_text import begins, blank_end
 from everwarm.prompt.dialects.syntax import Literals
 from everwarm.prompt.dialects.tags import declared_types, value_of
-from everwarm.prompt.draft import partial
+from everwarm.prompt.partial_reply import partial
 
 _STOPS = ",{}[]()"
 _PAIRS = {"{": "}", "[": "]", "(": ")"}
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "a": "\a"}
 _ESCAPES |= {"0": "\0", "\n": "", "/": "/", "\\": "\\", "'": "'", '"': '"'}
 _HEX = {"x": 2, "u": 4, "U": 8}
-_Step = Callable[[str, bool], str | None]
+_LiteralStep = Callable[[str, bool], str | None]
 
 
 class LiteralReader:
@@ -37,7 +37,7 @@ class LiteralReader:
         self._own, self._schema, self.at = literals, schema, at
         self._ends = [e for e in ends if e]
         self._quotes = sorted(literals.quotes, key=len, reverse=True)
-        self._step: _Step = self._opening
+        self._step: _LiteralStep = self._opening
         self._open: list[tuple[str, bool]] = []  # what closes it, and whether it is an object
         self._quote, self._in_key = "", False
         self._name, self._lead = "", ""

@@ -16,9 +16,9 @@ from everwarm.prompt.dialects.renderings import (
     Renderings,
     parameters,
 )
-from everwarm.prompt.dialects.sections import Sections
+from everwarm.prompt.dialects.section_reader import SectionReader
 from everwarm.prompt.dialects.syntax import Dialect
-from everwarm.prompt.draft import Draft
+from everwarm.prompt.partial_reply import PartialReply
 
 _TEXT_VALUE = 'C:\\é "here"\n  {1: [}'
 _TYPES = {"text": "string"} | {k: k for k in TYPED}
@@ -35,8 +35,8 @@ def read(
     dialect: Dialect, pieces: Iterable[str], tools: Mapping[str, Mapping[str, Any]] = _TOOLS
 ) -> Message:
     """What a reply that comes in these pieces is read as."""
-    draft = Draft((), lambda: "call")
-    reader = Sections(dialect, draft, tools, lambda _: [], opens_reasoning=False)
+    draft = PartialReply((), lambda: "call")
+    reader = SectionReader(dialect, draft, tools, lambda _: [], opens_reasoning=False)
     for piece in pieces:
         if draft.add(piece, held=reader.mode == "call"):
             while reader.step():

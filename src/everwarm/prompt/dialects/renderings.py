@@ -32,7 +32,7 @@ _ID_SPELLINGS = ("", "functions.{name}:{n}")
 """Call ids as templates want them: nine letters and digits, or the call's name and number."""
 
 Calls = Sequence[tuple[str, Mapping[str, Any]]]
-Dicts = list[dict[str, Any]]
+TemplateMessages = list[dict[str, Any]]
 
 
 class TooSlow(Exception):
@@ -62,12 +62,14 @@ class Renderings:
         self._codec = codec
         self._until = time.thread_time() + _SECONDS
         schema = parameters(dict.fromkeys(KEYS, "string"))
-        self._tools: Dicts = [tool(n, schema) for n in NAMES]
+        self._tools: TemplateMessages = [tool(n, schema) for n in NAMES]
         self.spelling = _ID_SPELLINGS[0]
         self._spells_arguments = False
         self._content: str | None = ""
 
-    def whole(self, messages: Dicts, *, scaffold: bool = False, tools: bool = True) -> str | None:
+    def whole(
+        self, messages: TemplateMessages, *, scaffold: bool = False, tools: bool = True
+    ) -> str | None:
         """All that the template writes; None where it refuses."""
         if time.thread_time() > self._until:
             raise TooSlow
@@ -112,7 +114,7 @@ class Renderings:
         """The id of a reply's nth call."""
         return self.spelling.format(name=name, n=n) if self.spelling else f"c{n}1zqzqzq"
 
-    def results(self, calls: Calls) -> Dicts:
+    def results(self, calls: Calls) -> TemplateMessages:
         """What tools answer."""
         return [
             {"role": "tool", "content": RESULT, "tool_call_id": self.call_id(n, name), "name": name}

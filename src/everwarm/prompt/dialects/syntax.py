@@ -125,7 +125,7 @@ def _object_in(call: str) -> slice | None:
     return slice(start, end) if whole else None
 
 
-Origin = Literal["derived", "corrected", "known", "none"]
+DialectOrigin = Literal["derived", "corrected", "known", "none"]
 """How a model's calls were found: from its template alone; from it, with what it never shows; by
 a notation that is known, since the template shows none; not at all."""
 
@@ -150,5 +150,5 @@ class Dialect:
     glue: str = ""
     tool_format: str | None = None
     ends: tuple[str, ...] = ()
-    origin: Origin = "known"
+    origin: DialectOrigin = "known"
     note: str = ""

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from everwarm.cache.disk import blob
-from everwarm.cache.disk.blob import Blob, Layer, Record
+from everwarm.cache.disk.blob import Blob, Layer, PieceRecord
 from everwarm.cache.disk.files import Files, OsFiles
-from everwarm.cache.disk.health import DiskStats, Limits, Verified
+from everwarm.cache.disk.health import DiskLimits, DiskStats, Verified
 from everwarm.cache.disk.index import Stored
 from everwarm.cache.disk.join import Joined
-from everwarm.cache.disk.reader import Loaded, Reader
-from everwarm.cache.disk.writer import Writer
+from everwarm.cache.disk.reader import Loaded, PieceReader
+from everwarm.cache.disk.writer import PieceWriter
 from everwarm.errors import ConfigError
 from everwarm.job import Path as TokenPath
 
@@ -42,7 +42,7 @@ class DiskStore:
     def __init__(
         self,
         root: Path,
-        limits: Limits,
+        limits: DiskLimits,
         files: Files,
         clock: Callable[[], float],
         wall: Callable[[], float],
@@ -53,8 +53,10 @@ class DiskStore:
         self._lock = threading.Lock()
         self._is_closed = False
         self.is_busy = False
-        self._reader = Reader(files, root / "pieces", self._report_damage, clock=clock)
-        self._writer = Writer(root, limits, files, self._reader, clock, wall, lambda: self.is_busy)
+        self._reader = PieceReader(files, root / "pieces", self._report_damage, clock=clock)
+        self._writer = PieceWriter(
+            root, limits, files, self._reader, clock, wall, lambda: self.is_busy
+        )
         self._io = ThreadPoolExecutor(1, "everwarm-disk")
 
     @classmethod
@@ -62,7 +64,7 @@ class DiskStore:
         cls,
         root: Path,
         *,
-        limits: Limits | None = None,
+        limits: DiskLimits | None = None,
         files: Files | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -71,7 +73,7 @@ class DiskStore:
 
         ConfigError: another process has it.
         """
-        store = cls(root, limits or Limits(), files or OsFiles(), clock, wall)
+        store = cls(root, limits or DiskLimits(), files or OsFiles(), clock, wall)
         try:
             store._io.submit(store._writer.start).result()
         except ConfigError:
@@ -127,7 +129,7 @@ class DiskStore:
     # Changes: all on the I/O thread, in order
 
     def write(
-        self, record: Record, layers: tuple[Layer, ...], buffers: Sequence[Any]
+        self, record: PieceRecord, layers: tuple[Layer, ...], buffers: Sequence[Any]
     ) -> Future[str | None]:
         """Keep a piece. The file's id once it is durable, None if it was dropped.
 
@@ -223,7 +225,7 @@ class DiskStore:
         return is_read
 
     def _write(
-        self, record: Record, layers: tuple[Layer, ...], views: list[memoryview], nbytes: int
+        self, record: PieceRecord, layers: tuple[Layer, ...], views: list[memoryview], nbytes: int
     ) -> str | None:
         try:
             return None if self._is_closed else self._writer.write(record, layers, views)

@@ -16,7 +16,7 @@ from everwarm.request import Sampling
 from everwarm.server.outbox import Outbox
 from everwarm.tokens import Prompt
 
-State = Literal["ready", "reading", "busy", "too_long"]
+AheadState = Literal["ready", "reading", "busy", "too_long"]
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Ahead:
         if self._job is not None:
             self.engine.cancel(self._job)
 
-    async def read(self, prompt: Prompt, namespace: str) -> State:
+    async def read(self, prompt: Prompt, namespace: str) -> AheadState:
         """Begin to read a prompt. `ready`: it was in memory as a whole."""
         self.stop()
         job = Job(

@@ -19,7 +19,7 @@ from everwarm.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RecordedCall:
     """A tool call that the recorded reply made. `arguments` is JSON text as it was written."""
 
     id: str
@@ -28,12 +28,12 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class RecordedReply:
     """What the model said, in no dialect."""
 
     text: str
     thinking: str
-    calls: tuple[Call, ...]
+    calls: tuple[RecordedCall, ...]
 
     def written(self) -> str:
         """The reply as a model of the Hermes kind writes it, Qwen's among them."""
@@ -54,7 +54,7 @@ class Exchange:
     phase: str
     path: str
     body: dict[str, Any]
-    reply: Said | None
+    reply: RecordedReply | None
 
 
 def exchanges(path: Path) -> Iterator[Exchange]:
@@ -84,8 +84,8 @@ def _unfold(name: str, value: Any, done: dict[int, dict[str, Any]]) -> Any:
     return value
 
 
-def _said(reply: dict[str, Any] | None) -> Said | None:
+def _said(reply: dict[str, Any] | None) -> RecordedReply | None:
     if reply is None:
         return None
-    calls = (Call(c["id"], c["name"], c["arguments"]) for c in reply.get("calls") or ())
-    return Said(reply.get("text") or "", reply.get("thinking") or "", tuple(calls))
+    calls = (RecordedCall(c["id"], c["name"], c["arguments"]) for c in reply.get("calls") or ())
+    return RecordedReply(reply.get("text") or "", reply.get("thinking") or "", tuple(calls))

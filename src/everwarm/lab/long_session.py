@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from everwarm.client import ChatClient
 from everwarm.lab.conversation import code, prose
-from everwarm.lab.dictated import Dictated, Line, calling
+from everwarm.lab.dictated import AgentLine, Dictated, calling
 from everwarm.lab.result import Result
 
 SHARES: Final = {"side": 0.03, "again": 0.02, "subagents": 0.03}
@@ -29,7 +29,7 @@ TOKENS_A_LINE: Final = 21.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SessionPlan:
     """How long the main conversation gets, in messages and tokens."""
 
     messages: int = 266
@@ -42,12 +42,14 @@ class Plan:
 class SessionRun:
     """One session. Live: one thread. `measured()` yields after each row added to the result."""
 
-    def __init__(self, client: ChatClient, plan: Plan, result: Result) -> None:
+    def __init__(self, client: ChatClient, plan: SessionPlan, result: Result) -> None:
         self.plan, self.result = plan, result
         self._dictated = Dictated(client, result)
         # Two streams: what happens must not depend on how many tokens a text became.
         self._r, self._text = Random(f"{plan.seed} steps"), Random(f"{plan.seed} text")
-        self.main = Line("main", [{"role": "system", "content": self._system("coding agent", 900)}])
+        self.main = AgentLine(
+            "main", [{"role": "system", "content": self._system("coding agent", 900)}]
+        )
         self._helper = self._system("subagent that searches code", 500)
 
     @property
@@ -101,7 +103,7 @@ class SessionRun:
     def _title(self) -> dict[str, Any]:
         """A short request of its own about the first message."""
         system = {"role": "system", "content": "Write a title of five words for this task."}
-        line = Line("title", [system, self.main.messages[1]])
+        line = AgentLine("title", [system, self.main.messages[1]])
         return self._ask("side", line, calls=False, tools=False)
 
     def _side(self) -> dict[str, Any]:
@@ -110,12 +112,12 @@ class SessionRun:
         kept = self.main.messages
         if self.main.called:  # a call without its result is not a whole conversation
             kept = kept[:-1]
-        return self._ask("side", Line("side", [*kept, ask]), calls=False)
+        return self._ask("side", AgentLine("side", [*kept, ask]), calls=False)
 
     def _subagents(self, n: int) -> Iterator[dict[str, Any]]:
         """One, or two in turns, each with a task of its own and the same system prompt."""
         system = {"role": "system", "content": self._helper}
-        lines = [Line(f"subagent {i}", [system]) for i in range(n)]
+        lines = [AgentLine(f"subagent {i}", [system]) for i in range(n)]
         for line in lines:
             line.messages.append({"role": "user", "content": f"Find: {prose(self._text, 30)}."})
         steps = self._r.randint(3, 8)
@@ -125,14 +127,16 @@ class SessionRun:
                     line.result(code(self._text, self._text.randint(5, 60)))
                 yield self._ask("subagent", line, calls=step < steps - 1)
 
-    def _result_text(self, line: Line) -> str:
+    def _result_text(self, line: AgentLine) -> str:
         """A tool's result, long enough that the session ends near its planned length."""
         left = (self.plan.messages - len(line.messages)) / 2
         share = max(0.0, self.plan.to - line.tokens) / max(1.0, left)
         spread = self._text.lognormvariate(-(SPREAD**2) / 2, SPREAD)
         return code(self._text, max(1, int(share * min(spread, 8.0) / TOKENS_A_LINE)))
 
-    def _ask(self, kind: str, line: Line, *, calls: bool, tools: bool = True) -> dict[str, Any]:
+    def _ask(
+        self, kind: str, line: AgentLine, *, calls: bool, tools: bool = True
+    ) -> dict[str, Any]:
         said = prose(self._text, self._text.randint(4, 2 * self.plan.reply_words))
         reply = calling(said, self._text) if calls else said
         return self._dictated.ask(kind, line, reply, tools=tools)
@@ -141,7 +145,7 @@ class SessionRun:
         return f"You are a {what}. {prose(self._text, n)}"
 
 
-def new_result(model: str, plan: Plan) -> Result:
+def new_result(model: str, plan: SessionPlan) -> Result:
     """An empty result for that plan."""
     return Result(benchmark="session", model=model, plan=asdict(plan))
 

@@ -34,7 +34,9 @@ def no_surrogates(value: object) -> object:
 
 
 Title = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(no_surrogates)]
-Said = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), BeforeValidator(no_surrogates)]
+MessageText = Annotated[
+    str, Field(min_length=1, max_length=MAX_TEXT), BeforeValidator(no_surrogates)
+]
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 BranchName = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -70,7 +72,7 @@ class ChangeBody(StrictObject):
 class SendBody(StrictObject):
     """POST /api/sessions/ID/send: behind `parent`, or at the end of the present branch."""
 
-    text: Said
+    text: MessageText
     parent: Id | None = None
 
 
@@ -84,7 +86,7 @@ class EditBody(StrictObject):
     """POST /api/sessions/ID/edit: a user's message in other words, on a branch of its own."""
 
     message: Id
-    text: Said
+    text: MessageText
 
 
 class BranchBody(StrictObject):

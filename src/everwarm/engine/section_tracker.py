@@ -10,7 +10,7 @@ from everwarm.codec import Codec
 from everwarm.job import Markers
 
 
-class Sections:
+class SectionTracker:
     """Follows one reply. Live: engine thread only. `n_reasoning` counts its tokens of reasoning.
 
     `tail` is the latest text, from the last marker on.

@@ -16,11 +16,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from everwarm.chat import bodies as wire
 from everwarm.chat import path_table
-from everwarm.chat import table as table
-from everwarm.chat.library import Held, known
-from everwarm.chat.live_turn import Running
+from everwarm.chat import session_json as wire
+from everwarm.chat import session_table as table
+from everwarm.chat.library import SessionLibrary, known
+from everwarm.chat.live_turn import LiveTurn
 from everwarm.chat.session import (
     Choices,
     Entry,
@@ -37,14 +37,14 @@ from everwarm.events import Event
 from everwarm.history.database import Connection
 from everwarm.messages import Message, MessageId, Text
 from everwarm.request import Request
-from everwarm.server.ahead import State
+from everwarm.server.read_ahead import AheadState
 from everwarm.server.record import Trace
 from everwarm.server.turn import Turns
 from everwarm.wire.format import reply_of
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SessionTurn:
     """A turn that is to be answered: behind `at`, on a branch. `before`: what to go back to where
     the turn is refused, and the message that goes with it. `sums_up`: the reply is a summary."""
 
@@ -63,15 +63,15 @@ SUM_UP: Final = (
 SUMMARY_TOKENS: Final = 2048
 PLACEHOLDER: Final = "\u2026"
 """Stands for the message that will come: what is in front of it is read ahead."""
-Prepare = Callable[[], Awaitable[Asked]]
+Prepare = Callable[[], Awaitable[SessionTurn]]
 
 
-class Talking:
+class SessionTurns:
     """All turns of held sessions. Lives on the event loop."""
 
-    def __init__(self, held: Held, turns: Turns, namespace: str) -> None:
+    def __init__(self, held: SessionLibrary, turns: Turns, namespace: str) -> None:
         self.held, self.turns, self.namespace = held, turns, namespace
-        self.running: dict[str, Running] = {}
+        self.running: dict[str, LiveTurn] = {}
 
     def free(self, session_id: str) -> None:
         """Raises Conflict where a turn of this session runs."""
@@ -81,10 +81,10 @@ class Talking:
                 code="session_busy",
             )
 
-    async def start(self, session_id: str, prepare: Prepare) -> Running:
+    async def start(self, session_id: str, prepare: Prepare) -> LiveTurn:
         """Begin a turn; `prepare` says which. Raises what it raises, and Conflict."""
         self.free(session_id)
-        running = self.running[session_id] = Running("turn_" + secrets.token_hex(12))
+        running = self.running[session_id] = LiveTurn("turn_" + secrets.token_hex(12))
         try:
             asked = await prepare()
             running.task = asyncio.create_task(self._run(session_id, running, asked))
@@ -93,11 +93,11 @@ class Talking:
                 self._over(session_id, running)
         return running
 
-    def _over(self, session_id: str, running: Running) -> None:
+    def _over(self, session_id: str, running: LiveTurn) -> None:
         self._release(session_id, running)
         running.end()
 
-    def _release(self, session_id: str, running: Running) -> None:
+    def _release(self, session_id: str, running: LiveTurn) -> None:
         """The next turn may begin; it may have begun already."""
         if self.running.get(session_id) is running:
             del self.running[session_id]
@@ -124,20 +124,20 @@ class Talking:
 
     # --- the four ways to begin a turn ---
 
-    async def send(self, session_id: str, text: str, parent: str | None) -> Running:
+    async def send(self, session_id: str, text: str, parent: str | None) -> LiveTurn:
         """A new message at the end of the present branch; elsewhere, on a branch of its own."""
 
-        async def prepare() -> Asked:
+        async def prepare() -> SessionTurn:
             before, tree = await self.held.get(session_id)
             at = before.head if parent is None else known(tree, parent, "parent").id
             return await self._say(before, at, text, is_new=at != before.head)
 
         return await self.start(session_id, prepare)
 
-    async def edit(self, session_id: str, message: str, text: str) -> Running:
+    async def edit(self, session_id: str, message: str, text: str) -> LiveTurn:
         """A user's message in other words, beside the old one, on a branch of its own."""
 
-        async def prepare() -> Asked:
+        async def prepare() -> SessionTurn:
             before, tree = await self.held.get(session_id)
             old = known(tree, message, "message")
             if old.message.role != "user" or old.covers:
@@ -146,10 +146,10 @@ class Talking:
 
         return await self.start(session_id, prepare)
 
-    async def regenerate(self, session_id: str, message: str | None) -> Running:
+    async def regenerate(self, session_id: str, message: str | None) -> LiveTurn:
         """A reply anew, beside the old one. A message without a reply gets its first."""
 
-        async def prepare() -> Asked:
+        async def prepare() -> SessionTurn:
             before, tree = await self.held.get(session_id)
             old = before.head if message is None else known(tree, message, "message").id
             entry = tree[old] if old is not None else None
@@ -163,25 +163,25 @@ class Talking:
                 raise RequestError("There is nothing to answer anew.", code="nothing_to_answer")
             at = entry.id
             session, tree = await self.held.change(session_id, lambda s, _: s.moved(at))
-            return Asked(session, tree, at, before)
+            return SessionTurn(session, tree, at, before)
 
         return await self.start(session_id, prepare)
 
-    async def compact(self, session_id: str) -> Running:
+    async def compact(self, session_id: str) -> LiveTurn:
         """Have the conversation summed up at its end, and go on from the summary on a new branch.
 
         The old one stays, as warm as it is.
         """
 
-        async def prepare() -> Asked:
+        async def prepare() -> SessionTurn:
             session, tree = await self.held.get(session_id)
             if session.head is None or tree[session.head].covers:
                 raise RequestError("There is nothing to sum up.", code="nothing_to_compact")
-            return Asked(session, tree, session.head, session, sums_up=True)
+            return SessionTurn(session, tree, session.head, session, sums_up=True)
 
         return await self.start(session_id, prepare)
 
-    async def prepare(self, session_id: str) -> State:
+    async def prepare(self, session_id: str) -> AheadState:
         """Restore or read ahead what the session's next turn will begin with."""
         if session_id in self.running:
             return "busy"
@@ -199,7 +199,7 @@ class Talking:
 
     async def _say(
         self, before: Session, at: MessageId | None, text: str, *, is_new: bool
-    ) -> Asked:
+    ) -> SessionTurn:
         said = Message("user", (Text(text),))
         now = table.now()
         added: list[MessageId] = []
@@ -216,11 +216,11 @@ class Talking:
 
         session, tree = await self.held.change(before.id, change, entries=entries)
         assert session.head is not None
-        return Asked(session, tree, session.head, before, added[0] if added else None)
+        return SessionTurn(session, tree, session.head, before, added[0] if added else None)
 
     # --- a turn on its way ---
 
-    async def _run(self, session_id: str, running: Running, asked: Asked) -> None:
+    async def _run(self, session_id: str, running: LiveTurn, asked: SessionTurn) -> None:
         said: list[Event] = []
         trace = Trace()
         try:
@@ -243,7 +243,7 @@ class Talking:
             self._over(session_id, running)
 
     async def answer(
-        self, request: Request, running: Running, said: list[Event], trace: Trace
+        self, request: Request, running: LiveTurn, said: list[Event], trace: Trace
     ) -> None:
         """Ask, tell all who follow, and collect what was said."""
         teller, live = wire.Teller(time.monotonic), running.live
@@ -273,7 +273,9 @@ class Talking:
             thinking_budget=choices.thinking_budget,
         )
 
-    async def _keep(self, running: Running, asked: Asked, said: list[Event], trace: Trace) -> None:
+    async def _keep(
+        self, running: LiveTurn, asked: SessionTurn, said: list[Event], trace: Trace
+    ) -> None:
         """Make the reply durable, then say that it is done."""
         reply = reply_of(said)
         if asked.sums_up:
@@ -302,8 +304,8 @@ class Talking:
 
     async def _fail(
         self,
-        running: Running,
-        asked: Asked,
+        running: LiveTurn,
+        asked: SessionTurn,
         said: list[Event],
         trace: Trace,
         error: Exception,
@@ -326,7 +328,7 @@ class Talking:
             limit=self.turns.engine.model.context_length,
         )
 
-    def follow(self, session_id: str) -> Running:
+    def follow(self, session_id: str) -> LiveTurn:
         """The turn that runs now. Raises NotFound."""
         found = self.running.get(session_id)
         if found is None:
@@ -335,7 +337,7 @@ class Talking:
 
 
 def _write_reply(
-    db: Connection, asked: Asked, reply: Message, trace: Trace, namespace: str
+    db: Connection, asked: SessionTurn, reply: Message, trace: Trace, namespace: str
 ) -> tuple[Session, Tree]:
     session_id = asked.session.id
     session = table.get(db, session_id)
@@ -364,7 +366,7 @@ def _write_reply(
 
 
 def _write_summary(
-    db: Connection, asked: Asked, summary: Message, turn: Mapping[str, Any] | None
+    db: Connection, asked: SessionTurn, summary: Message, turn: Mapping[str, Any] | None
 ) -> tuple[Session, Tree]:
     """A branch of its own, whose first message the summary is."""
     session, tree = table.get(db, asked.session.id), table.tree(db, asked.session.id)
@@ -388,7 +390,7 @@ def _summing_up(request: Request) -> Request:
     return replace(request, messages=(*request.messages, asked), max_tokens=most)
 
 
-def _take_back(db: Connection, asked: Asked) -> None:
+def _take_back(db: Connection, asked: SessionTurn) -> None:
     before = asked.before
     session = replace(
         table.get(db, before.id), branch=before.branch, branches=before.branches, title=before.title

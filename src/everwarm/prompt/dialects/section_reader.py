@@ -8,7 +8,7 @@ from typing import Any, Literal
 from everwarm.prompt.dialects.calls import CallReader, Parse
 from everwarm.prompt.dialects.json_text import begins, blank_end
 from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
-from everwarm.prompt.draft import MOST_BLANKS, Draft
+from everwarm.prompt.partial_reply import MOST_BLANKS, PartialReply
 
 _MOST_REREAD = 2**20
 """Characters that may be read again, since they were no calls. Behind that, no more are looked for:
@@ -16,7 +16,7 @@ else text that is made of nothing but beginnings would be read as often as it ha
 Mode = Literal["text", "reasoning", "call"]
 
 
-class Sections:
+class SectionReader:
     """Reads one reply. Live: owned by one parser.
 
     `tools`: the parameters of each tool, by name; None: calls are not read, they are text.
@@ -25,7 +25,7 @@ class Sections:
     def __init__(
         self,
         dialect: Dialect,
-        draft: Draft,
+        draft: PartialReply,
         tools: Mapping[str, Mapping[str, Any]] | None,
         parse: Parse,
         *,

@@ -38,7 +38,7 @@ def _first(text: str, markers: Sequence[str]) -> tuple[int, int, str] | None:
     return min(((text.find(m), -len(m), m) for m in markers if m and m in text), default=None)
 
 
-class Draft:
+class PartialReply:
     """Live: owned by one parser. `text` is what has come and is not taken yet.
 
     `taken` counts the characters that were taken, `gap` are blanks that were withheld before a

@@ -10,15 +10,15 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from everwarm.cache.disk.health import Limits
-from everwarm.cache.disk.store import DiskStore
+from everwarm.cache.disk.disk_store import DiskStore
+from everwarm.cache.disk.health import DiskLimits
 from everwarm.config import Settings
 
 
 @contextmanager
 def _store(settings: Settings) -> Iterator[DiskStore]:
     """The directory's store. ConfigError, with the server's pid, where one is running on it."""
-    limits = Limits(budget_bytes=settings.disk_budget, write_bytes_per_day=settings.disk_writes)
+    limits = DiskLimits(budget_bytes=settings.disk_budget, write_bytes_per_day=settings.disk_writes)
     store = DiskStore.open(settings.home / "cache", limits=limits)
     try:
         yield store

@@ -23,7 +23,7 @@ MAX_CHARS: Final = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BuiltPrompt:
     """A prompt that was made, and of what."""
 
     history: History
@@ -40,19 +40,19 @@ class Histories:
 
     def __init__(self, limit: int = _HISTORIES, max_chars: int = MAX_CHARS) -> None:
         self._limit, self._max_chars = limit, max_chars
-        self._asked: OrderedDict[MessageId, Asked] = OrderedDict()
-        self._latest: Bounded[MessageId, Asked] = Bounded(limit)
+        self._asked: OrderedDict[MessageId, BuiltPrompt] = OrderedDict()
+        self._latest: Bounded[MessageId, BuiltPrompt] = Bounded(limit)
         self._uses: dict[int, int] = {}
         self.n_chars = 0
 
-    def __iter__(self) -> Iterator[Asked]:
+    def __iter__(self) -> Iterator[BuiltPrompt]:
         return iter(list(self._asked.values()))
 
-    def get(self, head: MessageId) -> Asked | None:
+    def get(self, head: MessageId) -> BuiltPrompt | None:
         """The prompt of this history."""
         return self._asked.get(head)
 
-    def put(self, asked: Asked) -> Asked:
+    def put(self, asked: BuiltPrompt) -> BuiltPrompt:
         """Keep a prompt; may drop others. Gives it with the parts shared that it has in common."""
         self.drop(asked.history.head)
         before = self._latest.use(asked.history.thread)
@@ -85,7 +85,7 @@ class Histories:
                 self.n_chars -= _n_chars(m)
 
 
-def _sharing(asked: Asked, before: Asked) -> Asked:
+def _sharing(asked: BuiltPrompt, before: BuiltPrompt) -> BuiltPrompt:
     """The prompt with the other's messages and tools where they are equal."""
     old = before.history.messages
     messages = asked.history.messages

@@ -17,7 +17,7 @@ import mlx.core as mx
 from everwarm.cache.cache import Cache, Lease
 from everwarm.cache.sequence import Sequence
 from everwarm.codec import Codec
-from everwarm.engine.grammar import Grammars
+from everwarm.engine.compiled_grammar import Grammars
 from everwarm.engine.guide import Guide
 from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
 from everwarm.tokens import tokens_of
@@ -31,7 +31,7 @@ LIKELY_REPLY = 4096
 
 
 @dataclass(slots=True)
-class Counts:
+class JobCounts:
     """What a job has done so far."""
 
     prefilled: int = 0
@@ -42,7 +42,7 @@ class Counts:
     thinking_cut: bool = False
 
 
-class Run:
+class JobRun:
     """One job on its way. Live: engine thread only. `chunk` may be changed between steps.
 
     `grammars` is needed by jobs that have one. `likely_reply`: tokens of room asked for at a time.
@@ -71,7 +71,7 @@ class Run:
         self.lease: Lease | None = None
         self._unread: mx.array | None = None
         self.submitted = self.leasing = time.perf_counter()
-        self.counts = Counts()
+        self.counts = JobCounts()
 
     def try_lease(self) -> bool:
         """Take the job up; False: what it needs is being read, by somebody else or from disk, or

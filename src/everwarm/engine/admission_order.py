@@ -19,7 +19,7 @@ MOST_PASSED: Final = 8
 Begin = Literal["begun", "waits", "no room", "gone"]
 
 
-class Line:
+class AdmissionOrder:
     """How often each waiting job was passed. Live: engine thread only."""
 
     def __init__(self) -> None:

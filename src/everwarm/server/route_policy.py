@@ -1,0 +1,81 @@
+"""Who may ask for what: one table, in which every route stands.
+
+Host and Origin are checked for all of them, by `guard.py`. A path that is not here needs a key too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ErrorShape = Literal["openai", "anthropic"]
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePolicy:
+    """How a path is guarded. `shape`: how its errors are spelled.
+
+    `needs_key` False is for what says nothing of a person: that a server is here, and alive.
+    """
+
+    path: str
+    methods: tuple[str, ...]
+    needs_key: bool = True
+    shape: ErrorShape = "openai"
+
+
+POLICIES = (
+    RoutePolicy("/v1/chat/completions", ("POST",)),
+    RoutePolicy("/v1/completions", ("POST",)),
+    RoutePolicy("/v1/responses", ("POST",)),
+    RoutePolicy("/v1/responses/{id}", ("GET", "DELETE")),
+    RoutePolicy("/v1/responses/{id}/input_items", ("GET",)),
+    RoutePolicy("/v1/responses/{id}/cancel", ("POST",)),
+    RoutePolicy("/v1/messages", ("POST",), shape="anthropic"),
+    RoutePolicy("/v1/messages/count_tokens", ("POST",), shape="anthropic"),
+    RoutePolicy("/v1/models", ("GET",)),
+    RoutePolicy("/v1/models/{name:path}", ("GET",)),
+    RoutePolicy("/api/turns", ("GET",)),
+    RoutePolicy("/api/ps", ("GET",)),
+    RoutePolicy("/api/sessions", ("GET", "POST")),
+    RoutePolicy("/api/sessions/import", ("POST",)),
+    RoutePolicy("/api/sessions/{id}", ("GET", "PATCH", "DELETE")),
+    RoutePolicy("/api/sessions/{id}/tree", ("GET",)),
+    RoutePolicy("/api/sessions/{id}/send", ("POST",)),
+    RoutePolicy("/api/sessions/{id}/regenerate", ("POST",)),
+    RoutePolicy("/api/sessions/{id}/edit", ("POST",)),
+    RoutePolicy("/api/sessions/{id}/stop", ("POST",)),
+    RoutePolicy("/api/sessions/{id}/stream", ("GET",)),
+    RoutePolicy("/api/sessions/{id}/branches", ("POST",)),
+    RoutePolicy("/api/sessions/{id}/select", ("POST",)),
+    RoutePolicy("/api/sessions/{id}/undo", ("POST",)),
+    RoutePolicy("/api/sessions/{id}/export", ("GET",)),
+    RoutePolicy("/api/sessions/{id}/prepare", ("POST",)),
+    RoutePolicy("/api/sessions/{id}/compact", ("POST",)),
+    RoutePolicy("/api/sessions/{id}/uncompact", ("POST",)),
+    RoutePolicy("/api/turns/{id}/cancel", ("POST",)),
+    RoutePolicy("/api/dashboard", ("GET",)),
+    RoutePolicy("/api/cache/tree", ("GET",)),
+    RoutePolicy("/api/cache/pin", ("POST",)),
+    RoutePolicy("/api/cache/drop", ("POST",)),
+    RoutePolicy("/metrics", ("GET",)),
+    RoutePolicy("/health", ("GET",), needs_key=False),
+    RoutePolicy("/ready", ("GET",)),
+    RoutePolicy("/", ("GET",), needs_key=False),
+    RoutePolicy("/api/hello", ("GET",), needs_key=False),
+    RoutePolicy("/api/version", ("GET",), needs_key=False),
+    RoutePolicy("/dashboard", ("GET",), needs_key=False),
+    RoutePolicy("/web/{path:path}", ("GET",), needs_key=False),
+    RoutePolicy("/openapi.json", ("GET",), needs_key=False),
+)
+_BY_PATH = {p.path: p for p in POLICIES}
+_BY_PREFIX = {p.path.partition("{")[0]: p for p in POLICIES if p.path.endswith(":path}")}
+_STRICT = RoutePolicy("", ())
+
+
+def policy_of(path: str) -> RoutePolicy:
+    """The policy of a request's path; the strictest where there is none."""
+    found = _BY_PATH.get(path)
+    if found is None:
+        found = next((p for start, p in _BY_PREFIX.items() if path.startswith(start)), None)
+    return found or _STRICT
