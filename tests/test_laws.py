@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,46 @@ def test_imports_point_one_way(path: Path) -> None:
             assert allowed is None or rest[0] in allowed | {own, "__version__"}, (
                 f"{own} imports {name}"
             )
+
+
+ONE_FORM = {
+    *("wire/anthropic.py", "wire/anthropic_messages.py", "wire/anthropic_stream.py"),
+    *("wire/chat_messages.py", "wire/openai_chat.py", "wire/openai_completions.py"),
+    *("wire/openai_responses.py", "wire/responses_stream.py", "wire/responses_tools.py"),
+}
+"""Files of one form on purpose: each wire format spells its own `_Body`, `Tool`, `Message` …"""
+
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    """Classes and aliases at a module's top. An underscore in front makes no other name."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name.lstrip("_")
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            name = target.id.lstrip("_") if isinstance(target, ast.Name) else ""
+            if name[:1].isupper() and not name.isupper():
+                yield name
+
+
+def homes_of(files: Iterable[Path], src: Path) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for path in files:
+        own = str(path.relative_to(src))
+        if own not in ONE_FORM:
+            for name in defined(ast.parse(path.read_text())):
+                found.setdefault(name, set()).add(own)
+    return found
+
+
+def test_a_name_has_one_home() -> None:
+    assert {n: h for n, h in homes_of(FILES, SRC).items() if len(h) > 1} == {}
+
+
+def test_a_second_home_is_found(tmp_path: Path) -> None:
+    for name, text in (("a.py", "class Plan: ..."), ("b.py", "_Plan = int")):
+        (tmp_path / name).write_text(text)
+    assert homes_of(sorted(tmp_path.glob("*.py")), tmp_path) == {"Plan": {"a.py", "b.py"}}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))

@@ -20,7 +20,6 @@ from everwarm.messages import Message, MessageId, tidied
 from everwarm.tokens import Tokens
 
 SIDE: Final = "side"
-Connection = sqlite3.Connection
 _WRAPPED = re.compile(r"\s*<([a-z-]+)>.*?</\1>", re.DOTALL)
 
 
@@ -39,7 +38,7 @@ class ApiTurn:
     tokens: Tokens[int]
 
 
-def write(db: Connection, turn: ApiTurn) -> None:
+def write(db: sqlite3.Connection, turn: ApiTurn) -> None:
     """Add what is new, and move the branch that it belongs to."""
     now = table.now()
     system, path = _split(tidied(turn.messages))
@@ -78,7 +77,7 @@ def _split(messages: tuple[Message, ...]) -> tuple[str | None, tuple[Message, ..
     return "\n\n".join(m.text for m in messages[:n]) or None, messages[n:]
 
 
-def _first_new(db: Connection, n: int, ids: list[MessageId]) -> int:
+def _first_new(db: sqlite3.Connection, n: int, ids: list[MessageId]) -> int:
     """From where on a path is not there yet. Mostly near its end."""
     for i in range(len(ids) - 1, -1, -1):
         where = "WHERE session = ? AND id = ?"
@@ -88,7 +87,11 @@ def _first_new(db: Connection, n: int, ids: list[MessageId]) -> int:
 
 
 def _moved(
-    db: Connection, n: int, session: Session, ids: list[MessageId], path: tuple[Message, ...]
+    db: sqlite3.Connection,
+    n: int,
+    session: Session,
+    ids: list[MessageId],
+    path: tuple[Message, ...],
 ) -> Session:
     old = session.branches.get(MAIN)
     root, depth = _root(db, n, old) if old else (None, 0)
@@ -101,7 +104,7 @@ def _moved(
     return replace(session, title=title, branches={**session.branches, MAIN: ids[-1]})
 
 
-def _root(db: Connection, n: int, head: MessageId) -> tuple[str, int]:
+def _root(db: sqlite3.Connection, n: int, head: MessageId) -> tuple[str, int]:
     """The first message of a path, and how many it has."""
     found = db.execute(
         """WITH RECURSIVE up (id, parent, depth) AS (

@@ -11,7 +11,7 @@ from functools import partial
 
 from everwarm.chat import api_turns
 from everwarm.chat.api_turns import ApiTurn
-from everwarm.history.database import Database
+from everwarm.history.database import Connection, Database
 from everwarm.server.exchange import Exchange
 from everwarm.wire.format import ParsedRequest, reply_of
 
@@ -36,7 +36,7 @@ class SessionRecorder:
 
 
 def _write(
-    db: api_turns.Connection,
+    db: Connection,
     exchange: Exchange,
     asked: ParsedRequest,
     index: int,

@@ -10,6 +10,7 @@ from mlx.utils import tree_map
 from mlx_lm.models.cache import make_prompt_cache
 
 from everwarm.cache.disk.blob import Layer
+from everwarm.cache.store import Bytes
 from everwarm.engine import layers, transfer
 from everwarm.tokens import Tokens, tokens_of
 
@@ -135,12 +136,10 @@ class ModelState:
             for c, held in zip(self._others, checkpoint.held, strict=True):
                 layers.put_back(c, held)
 
-    def rows_out(self, start: int, end: int) -> transfer.Bytes:
+    def rows_out(self, start: int, end: int) -> Bytes:
         return transfer.rows_out(self._cuttable, start, end)
 
-    def piece_rows_out(
-        self, piece: ArrayPiece, start: int, end: int, piece_start: int
-    ) -> transfer.Bytes:
+    def piece_rows_out(self, piece: ArrayPiece, start: int, end: int, piece_start: int) -> Bytes:
         return transfer.held_rows_out(piece.held, start - piece_start, end - piece_start)
 
     def rows_in(
@@ -151,7 +150,7 @@ class ModelState:
         transfer.rows_in(self._cuttable, held, buffers, (start, end), piece_start, room)
         self.length = end
 
-    def checkpoint_out(self, piece: ArrayPiece, at: int) -> transfer.Bytes | None:
+    def checkpoint_out(self, piece: ArrayPiece, at: int) -> Bytes | None:
         return transfer.checkpoint_out(piece.held, self._others, at)
 
     def checkpoint_in(self, held: Sequence[Layer], buffers: Sequence[Any]) -> ArrayPiece:

@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from everwarm.cache.disk.blob import Array, Layer, StoredValue
+from everwarm.cache.store import Bytes
 from everwarm.engine import layers
 
 _NAMES: Final[dict[Any, str]] = {
@@ -27,9 +28,6 @@ _NUMPY: Final[dict[str, Any]] = {
     "F16": np.float16, "BF16": np.uint16, "F32": np.float32,
 }  # fmt: skip
 _MLX: Final[dict[str, Any]] = {name: dtype for dtype, name in _NAMES.items()}
-
-Bytes = tuple[tuple[Layer, ...], list[Any]]
-"""What the layers hold, and one buffer for each array in it."""
 
 
 def rows_out(cuttable: Sequence[Any], start: int, end: int) -> Bytes:

@@ -14,13 +14,12 @@ from typing import Final, TypeAlias
 from everwarm.errors import ConfigError
 from everwarm.history.schema import check_version, migrate
 
-Connection = sqlite3.Connection
 Identity: TypeAlias = "tuple[tuple[int, int] | None, ...]"
 """Device and number of the file and of its write-ahead log; None: there is none of that name."""
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def connect(path: Path) -> Connection:
+def connect(path: Path) -> sqlite3.Connection:
     """A connection to the file, to be used by one thread at a time."""
     made = sqlite3.connect(path, timeout=10, check_same_thread=False)
     made.execute("PRAGMA journal_mode = WAL")
@@ -29,7 +28,7 @@ def connect(path: Path) -> Connection:
     return made
 
 
-def open_file(path: Path) -> Connection:
+def open_file(path: Path) -> sqlite3.Connection:
     """Make the file where there is none, bring it up to date, and connect to it.
 
     Raises ConfigError where it cannot be used; then it was not changed.
@@ -81,7 +80,7 @@ def stands(path: Path, opened: Identity) -> bool:
     return all(was in (None, now) for was, now in zip(opened, identity(path), strict=True))
 
 
-def put_back(writes: Connection, path: Path) -> None:
+def put_back(writes: sqlite3.Connection, path: Path) -> None:
     """Write all that this connection sees to a new file of this name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.new")

@@ -47,7 +47,7 @@ class RecordedReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class RecordedExchange:
     """One recorded request. Without a reply it asked for no tokens (counting them, say)."""
 
     seq: int
@@ -57,7 +57,7 @@ class Exchange:
     reply: RecordedReply | None
 
 
-def exchanges(path: Path) -> Iterator[Exchange]:
+def exchanges(path: Path) -> Iterator[RecordedExchange]:
     """The exchanges of a recording, unfolded. Raises ConfigError where it is none."""
     done: dict[int, dict[str, Any]] = {}
     try:
@@ -67,7 +67,9 @@ def exchanges(path: Path) -> Iterator[Exchange]:
                 continue
             body = {k: _unfold(k, v, done) for k, v in read["body"].items()}
             done[read["seq"]] = body
-            yield Exchange(read["seq"], read["phase"], read["path"], body, _said(read.get("reply")))
+            yield RecordedExchange(
+                read["seq"], read["phase"], read["path"], body, _said(read.get("reply"))
+            )
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError) as error:

@@ -17,7 +17,7 @@ from typing import Any
 from everwarm.client import ChatClient
 from everwarm.errors import EngineError, RequestError
 from everwarm.events import beyond_new
-from everwarm.lab.recorded_session import Exchange, exchanges
+from everwarm.lab.recorded_session import RecordedExchange, exchanges
 
 ID_FIELDS = frozenset({"id", "tool_call_id", "tool_use_id", "call_id"})
 """Where chat completions, messages and responses keep the id of a call."""
@@ -130,7 +130,7 @@ def replay(client: ChatClient, path: Path) -> Iterator[RequestCost | FailedReque
 
 
 def _sent(
-    client: ChatClient, exchange: Exchange, model: str, issued: dict[str, str]
+    client: ChatClient, exchange: RecordedExchange, model: str, issued: dict[str, str]
 ) -> RequestCost | None:
     """Send one request; what it cost, or None where it asked for no tokens."""
     body = {**_echoed(exchange.body, issued), "model": model}
@@ -146,13 +146,13 @@ def _sent(
     return _read(exchange, client.get("/api/turns?limit=1")["turns"][0])
 
 
-def _failed(exchange: Exchange, status: int | None, message: str) -> FailedRequest:
+def _failed(exchange: RecordedExchange, status: int | None, message: str) -> FailedRequest:
     return FailedRequest(
         seq=exchange.seq, phase=exchange.phase, path=exchange.path, status=status, message=message
     )
 
 
-def _read(exchange: Exchange, record: dict[str, Any]) -> RequestCost:
+def _read(exchange: RecordedExchange, record: dict[str, Any]) -> RequestCost:
     return RequestCost(
         seq=exchange.seq,
         phase=exchange.phase,

@@ -32,7 +32,7 @@ from everwarm.tokens import Mark, MarkKind, Tokens, common_length, tokens_of
 BLOCK: Final = 64
 SCAFFOLD: Final = 3
 USERS: Final = 8
-HistoryMode = Literal["verbatim", "template"]
+TracedHistory = Literal["verbatim", "template"]
 Raw = Mapping[str, Any]
 
 
@@ -54,7 +54,7 @@ class TracedSession:
     turns: tuple[TracedTurn, ...]
 
 
-def read(paths: Sequence[Path], history: HistoryMode = "verbatim") -> Iterator[TracedSession]:
+def read(paths: Sequence[Path], history: TracedHistory = "verbatim") -> Iterator[TracedSession]:
     """The sessions in these files and directories, one by one. Raises ConfigError."""
     files = [f for p in paths for f in (sorted(p.glob("*.json")) if p.is_dir() else [p])]
     if not files:
@@ -70,7 +70,7 @@ def read(paths: Sequence[Path], history: HistoryMode = "verbatim") -> Iterator[T
             ) from error
 
 
-def session(raw: Raw, name: str, history: HistoryMode = "verbatim") -> TracedSession:
+def session(raw: Raw, name: str, history: TracedHistory = "verbatim") -> TracedSession:
     """Make one recorded session replayable."""
     unknown = count(-1, -1)
     timed = [t for line in _lines(raw) for t in _turns(*line, history, unknown)]
@@ -88,7 +88,7 @@ def _lines(raw: Raw, begins: float = 0.0) -> Iterator[tuple[list[Raw], int, floa
 
 
 def _turns(
-    line: list[Raw], system: int, begins: float, history: HistoryMode, unknown: Iterator[int]
+    line: list[Raw], system: int, begins: float, history: TracedHistory, unknown: Iterator[int]
 ) -> list[tuple[float, TracedTurn]]:
     prompts = _prompts(line, unknown)
     system = system or _shared(prompts)
@@ -146,7 +146,7 @@ def _reply(
     tokens: Tokens[int],
     n: int,
     behind: Tokens[int] | None,
-    history: HistoryMode,
+    history: TracedHistory,
     unknown: Iterator[int],
 ) -> Tokens[int]:
     end = len(tokens) + n

@@ -18,7 +18,7 @@ from everwarm.wire import body as wb
 from everwarm.wire import constraints
 from everwarm.wire.anthropic_messages import TAGS, AnyMessage, TextBlock, blocks_of, conversation
 from everwarm.wire.anthropic_stream import Encoder
-from everwarm.wire.extensions import Everwarm, first_budget
+from everwarm.wire.extensions import Effort, Everwarm, first_budget
 from everwarm.wire.fields import Hint, Noted, Refused, WireObject, bounded, ignored_in
 from everwarm.wire.format import ParsedRequest
 from everwarm.wire.hosted import HOSTED, HostedTool, check_choice, hosted_in, kind_of
@@ -58,7 +58,7 @@ class _ThinkingConfig(WireObject):
 
 
 class _OutputConfig(WireObject):
-    effort: Annotated[wb.Effort | None, Hint()] = None
+    effort: Annotated[Effort | None, Hint()] = None
     format: constraints.FlatFormat | None = None
     task_budget: Annotated[Any, Noted("a hint that no local model is trained for")] = None
 

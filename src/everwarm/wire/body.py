@@ -20,7 +20,6 @@ from everwarm.wire.extensions import TemplateArgs, template_args
 from everwarm.wire.fields import Noted, Refused, WireObject
 from everwarm.wire.structure import check_structure
 
-Effort = extensions.Effort
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Speaker = Annotated[str, Field(max_length=256)]
 """Who says a message; none where it is empty."""
@@ -122,6 +121,6 @@ def sampling(temperature: float, top_p: float, **more: Any) -> Sampling:
     )
 
 
-def effort_args(effort: Effort | None) -> dict[str, Any]:
+def effort_args(effort: extensions.Effort | None) -> dict[str, Any]:
     """How hard to think, as chat templates are told."""
     return dict(template_args(effort, TemplateArgs()))

@@ -23,6 +23,7 @@ from everwarm.wire import constraints
 from everwarm.wire.chat_messages import TAGS, AnyMessage
 from everwarm.wire.extensions import (
     Budget,
+    Effort,
     Everwarm,
     TemplateArgs,
     first_budget,
@@ -68,7 +69,7 @@ _AnyTool = Annotated[
 class _Reasoning(WireObject):
     """How hard to think, as one router of requests spells it."""
 
-    effort: Annotated[wb.Effort | None, Hint()] = None
+    effort: Annotated[Effort | None, Hint()] = None
     enabled: bool | None = None
     max_tokens: Budget | None = None
 
@@ -95,7 +96,7 @@ class _Body(Sampled):
     stream: bool = False
     stream_options: wb.StreamOptions = wb.StreamOptions()
     chat_template_kwargs: TemplateArgs = TemplateArgs()
-    reasoning_effort: Annotated[wb.Effort | None, Hint()] = None
+    reasoning_effort: Annotated[Effort | None, Hint()] = None
     reasoning: _Reasoning = _Reasoning()
     thinking: _Thinking | None = None
     enable_thinking: bool | None = None

@@ -23,7 +23,7 @@ from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request
 from everwarm.wire import body as wb
 from everwarm.wire import constraints
-from everwarm.wire.extensions import Everwarm
+from everwarm.wire.extensions import Effort, Everwarm
 from everwarm.wire.fields import Hint, Noted, Refused, WireObject, bounded, ignored_in
 from everwarm.wire.format import ParsedRequest
 from everwarm.wire.hosted import check_choice, hosted_in
@@ -159,7 +159,7 @@ _Summary = Annotated[Literal["auto", "concise", "detailed"] | None, Hint()]
 
 
 class _ReasoningConfig(WireObject):
-    effort: Annotated[wb.Effort | None, Hint()] = None
+    effort: Annotated[Effort | None, Hint()] = None
     summary: _Summary = None
     generate_summary: _Summary = None
     context: Annotated[Any, Noted("reasoning stays where the model read it")] = None

@@ -14,7 +14,7 @@ from everwarm.config import nbytes_of
 from everwarm.errors import ConfigError
 from everwarm.lab import synthetic, traces
 from everwarm.lab.simulate import UNLIMITED, VARIANTS, Score, Sizes, replay
-from everwarm.lab.traces import HistoryMode, TracedSession
+from everwarm.lab.traces import TracedHistory, TracedSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Trial:
     """What to replay, and for what model and memory."""
 
     paths: tuple[Path, ...]
-    history: HistoryMode
+    history: TracedHistory
     together: int
     sizes: Sizes
 
@@ -74,7 +74,7 @@ def run(trial: Trial, *, n_synthetic: int, seed: int, kind: str, as_json: bool) 
         Console().print(table(trial, scores))
 
 
-def made_up(seed: int, n: int, kind: str, history: HistoryMode) -> Iterator[TracedSession]:
+def made_up(seed: int, n: int, kind: str, history: TracedHistory) -> Iterator[TracedSession]:
     """Synthetic sessions, one by one."""
     for i in range(seed, seed + n):
         yield traces.session(synthetic.trace(i, kind=kind), f"{kind} {i}", history)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from everwarm.prompt.call_ids import carried
-from everwarm.prompt.dialects.json_text import JsonObject, begins, blank_end, words_of
+from everwarm.prompt.dialects.json_text import JsonReader, begins, blank_end, words_of
 from everwarm.prompt.dialects.literals import LiteralReader
 from everwarm.prompt.dialects.nested import NestedReader
 from everwarm.prompt.dialects.objects import KEYS, called, valid_arguments
@@ -34,7 +34,7 @@ class _JsonArguments:
     """Arguments that are a JSON object behind a name."""
 
     def __init__(self, ends: Sequence[str], at: int) -> None:
-        self._object, self._ends, self._from, self.at = JsonObject(at), ends, at, at
+        self._object, self._ends, self._from, self.at = JsonReader(at), ends, at, at
         self.state = "more"
 
     def read(self, text: str, *, final: bool) -> str:
@@ -75,7 +75,7 @@ class CallReader:
         self._end: int | None = None
         self._in_list = False
         self._syntax: CallSyntax | None = None
-        self._object = JsonObject(0)
+        self._object = JsonReader(0)
         self._body: _JsonArguments | TagReader | NestedReader | LiteralReader | None = None
         self._name, self._carried, self._told = "", "", list[str]()
         self._suffix: Sequence[str] = ()
@@ -107,7 +107,7 @@ class CallReader:
             found = lead.match(text, at)
             if found:
                 self._at, self._syntax, self._step = found.end(), syntax, self._in_object
-                self._object = JsonObject(self._at)
+                self._object = JsonReader(self._at)
                 return True
         for syntax, head, _ in self._named:
             found = head.match(text, at)

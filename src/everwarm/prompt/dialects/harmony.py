@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from everwarm.prompt.dialects.json_text import JsonObject, blank_end
+from everwarm.prompt.dialects.json_text import JsonReader, blank_end
 from everwarm.prompt.dialects.objects import valid_arguments
 from everwarm.prompt.partial_reply import PartialReply
 
@@ -41,7 +41,7 @@ class Harmony:
         self._draft, self._allowed = draft, bool(tools)
         self._in_header, self._trim = True, False
         self._header = self._name = ""
-        self._json: JsonObject | None = None
+        self._json: JsonReader | None = None
 
     def step(self) -> bool:
         """Take one step in the draft's text. Whether there may be another."""
@@ -124,7 +124,7 @@ class Harmony:
                 return False
             if not text.startswith("{", at):
                 return self._no_call()
-            self._json = JsonObject(at)
+            self._json = JsonReader(at)
         self._json.advance(text, ends)
         if not self._json.closed:
             broken = draft.final or any(text.startswith(e, self._json.at) for e in ends)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 _APART = re.compile(r"\s+|(?<=>)(?=<)")
 
 
-class JsonObject:
+class JsonReader:
     """Follows one JSON object. `at` is how far it was read, `depth` how deep that is."""
 
     def __init__(self, at: int, depth: int = 0) -> None:
