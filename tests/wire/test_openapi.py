@@ -9,10 +9,13 @@ import pytest
 from client_bodies import CLAUDE_CODE, CODEX, OPENCLAW, PI
 
 from everwarm import __version__
+from everwarm.chat import openapi as chat_openapi
 from everwarm.server.route_policy import POLICIES
+from everwarm.wire import openapi
 from everwarm.wire.openapi import description
 
-DOCUMENT = description(__version__, [(p.path, p.methods, p.needs_key, p.shape) for p in POLICIES])
+ROUTES = [(p.path, p.methods, p.needs_key, p.shape) for p in POLICIES]
+DOCUMENT = description(__version__, ROUTES, openapi.CONTENTS | chat_openapi.CONTENTS)
 
 
 def schema_of(path: str) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from everwarm.chat import openapi as chat_openapi
 from everwarm.chat import session_files, session_json
 from everwarm.errors import RequestError
-from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses
-from everwarm.wire.openapi import BODIES
+from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses, openapi
 from everwarm.wire.structure import (
     MAX_CONTAINERS,
     MAX_DEPTH,
@@ -25,7 +25,8 @@ from everwarm.wire.structure import (
 )
 
 DESCRIBED = ("metadata", "json_schema_input_schema")
-MODELS = sorted({*BODIES.values()}, key=lambda m: m.__qualname__)
+BODIES = (openapi.CONTENTS | chat_openapi.CONTENTS).bodies.values()
+MODELS = sorted({*BODIES}, key=lambda m: m.__qualname__)
 PARSERS = {
     "messages of chat": (openai_chat.parse, b'{"messages":[%s]}'),
     "messages": (anthropic.parse, b'{"max_tokens":1,"messages":[%s]}'),
