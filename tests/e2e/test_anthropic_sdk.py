@@ -30,8 +30,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[
 
 
 @pytest.fixture
-def client(server: Server) -> Anthropic:
-    return Anthropic(base_url=server.root, api_key="none", max_retries=0)
+def client(server: Server) -> Iterator[Anthropic]:
+    with Anthropic(base_url=server.root, api_key="none", max_retries=0) as made:
+        yield made
 
 
 def args(reply: str, messages: list[Any] | None = None, **more: Any) -> dict[str, Any]:

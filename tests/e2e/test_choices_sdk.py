@@ -262,7 +262,7 @@ def test_who_leaves_ends_all_samples(server: Server, stream: bool) -> None:
     while len(running) < 4 or not all(r["completion"] for r in running):
         running = server.call("GET", "/api/ps")[1]["running"]
         time.sleep(0.01)
-    connection.sock.close()
+    connection.close()
     while server.call("GET", "/api/ps")[1]["running"]:
         time.sleep(0.01)
     turns = records(server, 4)

@@ -47,7 +47,7 @@ def test_the_work_is_kept(server: Server, path: str, stream: bool) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("POST", path, json.dumps(body | {"stream": stream}))
     wait_for(server, lambda running: any(r["done"] >= 256 for r in running))
-    connection.sock.close()
+    connection.close()
     wait_for(server, lambda running: not running)
     left = server.turn()
     assert left["finish"] == "cancelled"

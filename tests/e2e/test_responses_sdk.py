@@ -32,8 +32,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[
 
 
 @pytest.fixture
-def client(server: Server) -> OpenAI:
-    return OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0)
+def client(server: Server) -> Iterator[OpenAI]:
+    with OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0) as made:
+        yield made
 
 
 def args(reply: str, given: Any = "Look around.", **more: Any) -> dict[str, Any]:

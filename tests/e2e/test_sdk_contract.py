@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +41,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[
 
 
 @pytest.fixture
-def client(server: Server) -> OpenAI:
-    return OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0)
+def client(server: Server) -> Iterator[OpenAI]:
+    with OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0) as made:
+        yield made
 
 
 def said(client: OpenAI, stream: bool, reply: str, messages: list[Any], **more: Any) -> Any:
@@ -163,48 +166,54 @@ def test_a_response_s_refusal_is_raised_with_parameter_and_code(client: OpenAI) 
         assert (refused.value.param, refused.value.code) == (param, code)
 
 
-def chat(server: Server, text: str) -> Any:
-    client = OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0)
-    return client.chat.completions.create(
-        model="default", messages=[user(text)], stream=True,  # type: ignore[list-item]
-        extra_body={"everwarm": {"reply": LONG}},
-    )  # fmt: skip
+@contextmanager
+def chat(server: Server, text: str) -> Iterator[Any]:
+    with (
+        OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0) as client,
+        client.chat.completions.create(
+            model="default", messages=[user(text)], stream=True,  # type: ignore[list-item]
+            extra_body={"everwarm": {"reply": LONG}},
+        ) as stream,
+    ):  # fmt: skip
+        yield stream
 
 
-def response(server: Server, text: str) -> Any:
-    client = OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0)
-    return client.responses.create(
-        model="default", input=text, stream=True, extra_body={"everwarm": {"reply": LONG}}
-    )
+@contextmanager
+def response(server: Server, text: str) -> Iterator[Any]:
+    with (
+        OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0) as client,
+        client.responses.create(
+            model="default", input=text, stream=True, extra_body={"everwarm": {"reply": LONG}}
+        ) as stream,
+    ):
+        yield stream
 
 
-def message(server: Server, text: str) -> Any:
-    client = Anthropic(base_url=server.root, api_key="none", max_retries=0)
-    return client.messages.create(
-        model="default", max_tokens=2000, messages=[user(text)], stream=True,  # type: ignore[list-item]
-        extra_body={"everwarm": {"reply": LONG}},
-    )  # fmt: skip
+@contextmanager
+def message(server: Server, text: str) -> Iterator[Any]:
+    with (
+        Anthropic(base_url=server.root, api_key="none", max_retries=0) as client,
+        client.messages.create(
+            model="default", max_tokens=2000, messages=[user(text)], stream=True,  # type: ignore[list-item]
+            extra_body={"everwarm": {"reply": LONG}},
+        ) as stream,
+    ):  # fmt: skip
+        yield stream
 
 
 @pytest.mark.parametrize("ask", [chat, response, message])
 def test_an_abort_ends_the_turn_and_its_work_is_kept(
-    server: Server, ask: Callable[[Server, str], Any]
+    server: Server, ask: Callable[[Server, str], AbstractContextManager[Any]]
 ) -> None:
     text = f"Tell me all of it, {ask.__name__}. " * 20
-    stream = ask(server, text)
-    for n, _ in enumerate(stream):
-        if n == 9:
-            break
-    stream.close()
+    with ask(server, text) as stream:
+        assert len(list(islice(stream, 10))) == 10
     while server.call("GET", "/api/ps")[1]["running"]:
         time.sleep(0.02)
     left = server.turn()
     assert left["finish"] == "cancelled" and 0 < left["completion_tokens"] < 400
-    again = ask(server, text)
-    for n, _ in enumerate(again):
-        if n == 9:  # the prompt is read by then, in every format
-            break
-    again.close()
+    with ask(server, text) as again:  # the prompt is read by the tenth event, in every format
+        assert len(list(islice(again, 10))) == 10
     while server.call("GET", "/api/ps")[1]["running"]:
         time.sleep(0.02)
     assert server.turn()["prefilled_tokens"] == 1

@@ -42,13 +42,15 @@ def server(
 
 
 @pytest.fixture
-def oai(server: Server) -> openai.OpenAI:
-    return openai.OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0)
+def oai(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.root + "/v1", api_key="none", max_retries=0) as made:
+        yield made
 
 
 @pytest.fixture
-def claude(server: Server) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=server.root, api_key="none", max_retries=0)
+def claude(server: Server) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=server.root, api_key="none", max_retries=0) as made:
+        yield made
 
 
 def test_a_chat_completion_is_parsed_to_the_model_that_was_asked_for(oai: openai.OpenAI) -> None:
