@@ -251,3 +251,29 @@ def test_a_tail_that_was_forgotten_is_not_written(tmp_path: Path) -> None:
     asked = long + words(50, 30)
     assert turn(again, asked, marks_of(asked)).prefilled == len(asked) - len(after_one)
     closed(again)
+
+
+def test_a_conversation_that_nearly_fills_the_budget_comes_back_a_file_at_a_time(
+    tmp_path: Path,
+) -> None:
+    model: Any = zoo.build("llama")[0]
+    first = opened(model, tmp_path)
+    assert first.tier is not None
+    history: list[int] = []
+    for n in range(6):
+        history, _ = talk(first, n, history)
+        while not first.tier.is_idle:  # a file for each turn
+            first.tier.step()
+    closed(first)
+    row = 3 * 2 * 2 * 16 * 4  # layers, keys and values, heads, width, bytes
+    state, file = row * (len(history) + 30 + 256), row * 90
+    tier = DiskTier(DiskStore.open(tmp_path), MODEL, lambda: None)
+    again = Cache(
+        lambda: ModelState(model),
+        budget=state + 3 * file,
+        bytes_at=lambda rows: row * (rows + 256),
+        tier=tier,
+    )
+    back = turn(again, asked := history + words(9, 20), marks_of(asked))
+    assert (back.cached_from, back.prefilled) == ("disk", 20)
+    closed(again)

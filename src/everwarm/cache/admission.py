@@ -1,7 +1,8 @@
 """May this prompt begin now, and by which way? Nothing runs here; room is made in `memory.py`.
 
 While others run, a prompt waits for them rather than take what is kept for somebody. Alone it takes
-what there is: a rewind instead of a copy, then without the tail, then without the disk, then cold.
+what there is: a rewind instead of a copy, then without the tail, then with one file at a time, then
+without the disk, then cold.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ def _ways(
     if chosen.way in ("fork", "rewind") and chosen.holder is not None and not chosen.holder.busy:
         back = replace(chosen, way="rewind")
         ways += [back, replace(back, keeps_tail=False)]
+    if chosen.files:
+        ways.append(replace(ways[-1], ahead=0))
     near = plan(steps, need.n_tokens - 1, is_cuttable=memory.is_cuttable)
     return [*ways, near, RestorePlan(0, "new")]
 

@@ -29,7 +29,8 @@ class RestorePlan:
     `new`: nothing to continue from. `move`: the holder's state as it is. `rewind`: cut its tail
     out, go back to `base`. `fork`: copy its first `base` tokens. `join`: a fresh state, built from
     segments only. Then `segments` [base, at) are appended and `checkpoint` put back. Both may rest
-    on disk. `keeps_tail` False: what a rewind leaves is lost, for want of room.
+    on disk; `ahead` of the files are read before they are needed. Where room is short, `ahead` is
+    0, and `keeps_tail` False: what a rewind leaves is lost.
     """
 
     at: int
@@ -39,6 +40,7 @@ class RestorePlan:
     segments: tuple[Segment, ...] = ()
     checkpoint: Piece | OnDisk | None = None
     keeps_tail: bool = True
+    ahead: int = 4
 
     @property
     def files(self) -> list[OnDisk]:

@@ -154,7 +154,7 @@ def test_evictions_and_a_restart_are_shown(tmp_path: Path, smollm2: Path) -> Non
         server = life.enter_context(running(model, home, *tiny))
         page.goto(f"{server.root}/dashboard")
         for n in range(6):
-            text = f"Story {n}. " + f"word{n} " * 600
+            text = f"Story {n}. " + f"word{n} " * 250
             assert ask(server, text) == 200
             is_true(page, server)
         engine = server.call("GET", "/api/ps")[1]["engine"]
@@ -176,7 +176,7 @@ def test_evictions_and_a_restart_are_shown(tmp_path: Path, smollm2: Path) -> Non
             assert meters(page)["Written today"].startswith(written)
             nodes = page.locator("g.node").count()
             assert page.locator("g.node.tier-disk").count() == nodes
-            assert ask(server, "Story 5. " + "word5 " * 600) == 200
+            assert ask(server, "Story 5. " + "word5 " * 250) == 200
             assert server.turn()["cached_from"] == "disk"
             is_true(page, server)
             calm(page)

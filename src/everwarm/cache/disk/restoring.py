@@ -15,8 +15,6 @@ from everwarm.cache.tree import Segment
 from everwarm.errors import CacheFault
 from everwarm.tokens import Tokens
 
-AHEAD: Final = 4
-"""Files asked for before they are needed."""
 PATIENCE_S: Final = 30.0
 """When no read has brought a byte for so long, the tokens are read again instead."""
 MOST_AT_ONCE: Final = 64 << 20
@@ -26,12 +24,12 @@ MOST_AT_ONCE: Final = 64 << 20
 def most_nbytes(chosen: RestorePlan) -> int:
     """The most bytes of a plan's files that are read and not yet taken over at any one time.
 
-    Beside `AHEAD` files the one is counted whose rows go to several segments, and the checkpoint,
-    which is there twice while it is put back.
+    Beside the files that are read ahead the one is counted whose rows go to several segments, and
+    the checkpoint, which is there twice while it is put back.
     """
     sizes = sorted({f.file_id: f.nbytes for f in chosen.files}.values(), reverse=True)
     checkpoint = chosen.checkpoint.nbytes if isinstance(chosen.checkpoint, OnDisk) else 0
-    return sum(sizes[: AHEAD + 1]) + checkpoint
+    return sum(sizes[: chosen.ahead + 1]) + checkpoint
 
 
 class Lost(CacheFault):
@@ -52,7 +50,7 @@ class Restoring:
         self, store: DiskStore, chosen: RestorePlan, sequence: Sequence, tokens: Tokens[int]
     ) -> None:
         self._store, self._sequence, self._tokens = store, sequence, tokens
-        self.at = chosen.at
+        self.at, self._ahead = chosen.at, chosen.ahead
         self.most_nbytes = most_nbytes(chosen)
         self._left = deque(chosen.segments)
         self._checkpoint = chosen.checkpoint
@@ -120,7 +118,7 @@ class Restoring:
         return True
 
     def _fetch(self) -> None:
-        while self._wanted and len(self._coming) < AHEAD:
+        while self._wanted and len(self._coming) < self._ahead:
             file_id = self._wanted.popleft()
             self._coming[file_id] = self._store.load(file_id)
 
