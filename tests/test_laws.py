@@ -61,17 +61,30 @@ def home(path: Path) -> str:
     return path.relative_to(SRC).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
-def test_imports_point_one_way(path: Path) -> None:
-    own = home(path)
-    for name in imports(ast.parse(path.read_text())):
+def wrong_imports(own: str, tree: ast.AST) -> Iterator[str]:
+    """What a file of this room imports and may not."""
+    for name in imports(tree):
         top, *rest = name.split(".")
-        assert own in ONLY_IN.get(top, {own}), f"{own} imports {name}"
+        if own not in ONLY_IN.get(top, {own}):
+            yield f"{own} imports {name}"
         if top == "everwarm" and rest:
             allowed = VOCABULARY if own in VOCABULARY else MAY.get(own)
-            assert allowed is None or rest[0] in allowed | {own, "__version__"}, (
-                f"{own} imports {name}"
-            )
+            if allowed is not None and rest[0] not in allowed | {own, "__version__"}:
+                yield f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_imports_point_one_way(path: Path) -> None:
+    assert [*wrong_imports(home(path), ast.parse(path.read_text()))] == []
+
+
+def test_a_wrong_import_is_found() -> None:
+    planted = ast.parse("import mlx.core\nfrom everwarm.chat import session\nimport sqlite3")
+    assert [*wrong_imports("server", planted)] == [
+        "server imports mlx.core",
+        "server imports everwarm.chat",
+        "server imports sqlite3",
+    ]
 
 
 ONE_FORM = {
@@ -114,14 +127,53 @@ def test_a_second_home_is_found(tmp_path: Path) -> None:
     assert homes_of(sorted(tmp_path.glob("*.py")), tmp_path) == {"Plan": {"a.py", "b.py"}}
 
 
+MOST_LINES = 300
+LONGER: dict[str, str] = {}
+"""Files that may have up to 400 lines, each with its reason."""
+ANNEXES = ("prompt/dialects/", "prompt/grammars/", "cache/disk/")
+MOST_LINES_OF_CORE = 20_000
+
+
+def too_large(path: Path, most: int) -> Iterator[str]:
+    """What is too large in a file, and module-level state that is rebound."""
+    text = path.read_text()
+    if (n := text.count("\n")) > most:
+        yield f"{n} lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Global):
+            yield f"global at line {node.lineno}"
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            n = (node.end_lineno or 0) - node.lineno + 1
+            if n > 60:
+                yield f"{node.name}: {n} lines"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
 def test_files_and_functions_are_small(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") <= 400
-    for node in ast.walk(ast.parse(text)):
-        assert not isinstance(node, ast.Global), f"global at line {node.lineno}"
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+    most = 400 if str(path.relative_to(SRC)) in LONGER else MOST_LINES
+    assert [*too_large(path, most)] == []
+
+
+def test_exceptions_are_needed() -> None:
+    assert [n for n in LONGER if (SRC / n).read_text().count("\n") <= MOST_LINES] == []
+
+
+def test_what_is_too_large_is_found(tmp_path: Path) -> None:
+    long = tmp_path / "long.py"
+    long.write_text("def f():\n" + "    global x\n" + "    pass\n" * 299)
+    assert [*too_large(long, MOST_LINES)] == ["301 lines", "global at line 2", "f: 301 lines"]
+
+
+def core() -> Iterator[Path]:
+    """The files of the core: its rooms and the vocabulary, without the annexes."""
+    for path in FILES:
+        name = str(path.relative_to(SRC))
+        if home(path) in CORE | VOCABULARY and not name.startswith(ANNEXES):
+            yield path
+
+
+def test_the_core_stays_small() -> None:
+    assert sum(path.read_text().count("\n") for path in core()) <= MOST_LINES_OF_CORE
 
 
 def broad_excepts() -> Iterator[str]:
