@@ -173,7 +173,7 @@ class OsFiles:
 
 
 def _takes_cache_again(fd: int) -> bool:
-    """Whether writes went past the page cache, which takes whole blocks only. They do no longer."""
+    """End writing past the page cache, which takes whole blocks only; whether that was on."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     if not flags & _DIRECT:
         return False
