@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from everwarm.cache import policy, sequence, tree
 from everwarm.cache.admission import Need, admit
+from everwarm.cache.disk.restoring import Restoring
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.cache.drop import drop_path
 from everwarm.cache.evict import evict_tokens
@@ -44,21 +45,20 @@ _NAMES: Final[dict[str, CachedFrom]] = {
 
 @dataclass(slots=True)
 class Lease:
-    """The right to continue a sequence."""
+    """The right to continue a sequence.
+
+    `restoring`: the sequence is on its way from disk; `resume` until it is whole.
+    """
 
     holder: Holder
     start: int
     unseen: int
     cached_from: CachedFrom
+    restoring: Restoring | None = None
 
     @property
     def sequence(self) -> sequence.Sequence:
         return self.holder.sequence
-
-    @property
-    def restoring(self) -> object | None:
-        """Set while the sequence is on its way from disk: `resume` until it is whole."""
-        return self.holder.restoring
 
 
 class Cache:
@@ -130,8 +130,7 @@ class Cache:
 
     def resume(self, lease: Lease) -> Literal["whole", "coming", "lost"]:
         """Take what has arrived from disk. `lost`: a file was no good; lease again without it."""
-        holder = lease.holder
-        restoring = holder.restoring
+        restoring, holder = lease.restoring, lease.holder
         if restoring is None:
             return "whole"
         with self._dropped_on_error(holder):
@@ -140,7 +139,7 @@ class Cache:
                 self.abandon(lease)
             if arrived != "whole":
                 return arrived
-        lease.start, holder.restoring = restoring.at, None
+        lease.start, lease.restoring, holder.restoring = restoring.at, None, None
         tree.advance(holder)
         if restoring.made is not None and holder.node.checkpoint is None:
             holder.node.checkpoint = restoring.made
@@ -347,7 +346,7 @@ class Cache:
         if chosen.files:
             assert self.tier is not None
             lease.cached_from = "disk"
-            holder.restoring = self.tier.restore(chosen, holder, tokens)
+            lease.restoring = holder.restoring = self.tier.restore(chosen, holder, tokens)
             return
         for s in chosen.segments:
             own = tokens[s.start : s.end]

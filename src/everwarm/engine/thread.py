@@ -109,8 +109,7 @@ class EngineThread:
         counts: dict[str, int | float | str] = self._ask(self._cache.stats)
         return counts | {"jobs": len(self._jobs), "memory_bytes": mx.get_active_memory()}
 
-    def forget(self, paths: Sequence[Path]) -> int:
-        """Drop and delete what only these paths hold, in memory and on disk; how many bytes."""
+    def delete(self, paths: Sequence[Path]) -> int:
         nbytes: int = self.call(lambda: self._cache.drop(paths)).result()
         if self._tier is not None:
             before = self._tier.stats().nbytes
@@ -127,10 +126,9 @@ class EngineThread:
         """Keep what a node needs, or no longer."""
         return bool(self._ask(lambda: self._cache.pin(node, is_pinned=is_pinned)))
 
-    def drop(self, node: int) -> int | None:
-        """Drop and delete a node with all behind it; how many bytes."""
+    def delete_node(self, node: int) -> int | None:
         found = self._ask(lambda: self._cache.paths_below(node))
-        return self.forget(found) if found else None
+        return self.delete(found) if found else None
 
     def stop(self, grace_s: float = GRACE_S) -> bool:
         """Cancel what runs, file it, end the thread. False: a step or the disk takes too long."""

@@ -151,7 +151,7 @@ def test_a_save_makes_the_operations_that_we_fail(tmp_path: Path) -> None:
         "room", "create", "write", "sync", "close", "rename", "sync_directory", "sql BEGIN",
         "sql INSERT",
     ]  # fmt: skip
-    assert {"remove", "sql COMMIT", "sql UPDATE", "sql DELETE", "sql close"} <= set(names)
+    assert {"delete", "sql COMMIT", "sql UPDATE", "sql DELETE", "sql close"} <= set(names)
 
 
 @pytest.mark.parametrize("lasting", [False, True])

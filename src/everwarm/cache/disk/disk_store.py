@@ -162,7 +162,7 @@ class DiskStore:
     def load(self, file_id: str) -> Future[Loaded]:
         """Read a piece, every byte checked.
 
-        CacheFault: it is gone or damaged, and then it is removed.
+        CacheFault: it is gone or damaged; a damaged one is deleted.
         """
         return self._reader.load(file_id)
 

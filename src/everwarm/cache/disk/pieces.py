@@ -2,7 +2,7 @@
 
     put:    <id>.tmp written, synced -> renamed to <id>.kv -> directory synced -> row in the index
     delete: the file -> directory synced -> the row
-    start:  half-written files removed, files and rows made to agree (`start.py`)
+    start:  half-written files deleted, files and rows made to agree (`start.py`)
 
 Every fault of the disk ends in `guarded`: the piece is dropped, the state says why, and after a
 wait that grows from a second to a minute everything is looked at anew.
@@ -130,7 +130,7 @@ class PieceFiles:
         try:
             for file_id in file_ids:
                 with suppress(FileNotFoundError):
-                    self._files.remove(self.saver.path(file_id))
+                    self._files.delete(self.saver.path(file_id))
                 deleted.append(file_id)
         finally:
             for file_id in deleted:

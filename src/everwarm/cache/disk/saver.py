@@ -97,7 +97,7 @@ class Saver:
         """Delete what could not be deleted before."""
         for path in list(self._debris):
             with suppress(FileNotFoundError):
-                self._files.remove(path)
+                self._files.delete(path)
             del self._debris[path]
 
     def drop_debris(self) -> None:

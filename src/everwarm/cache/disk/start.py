@@ -97,7 +97,7 @@ def _open_index(path: Path, files: Files) -> Index:
             raise
     for name in ("-wal", "-shm", ""):
         try:
-            files.remove(Path(f"{path}{name}"))
+            files.delete(Path(f"{path}{name}"))
         except FileNotFoundError:
             continue
     return Index(files, path)
@@ -121,7 +121,7 @@ def _agree(directory: Path, files: Files, reader: PieceReader, lock: int, index:
         bad.append(file_id)
         wrong.append(file_id)
     for file_id in bad:
-        files.remove(directory / f"{file_id}.kv")
+        files.delete(directory / f"{file_id}.kv")
     if wrong:
         index.delete(wrong)
     here = [made.shelf.get(x) for x in made.shelf.ids()]
@@ -131,14 +131,14 @@ def _agree(directory: Path, files: Files, reader: PieceReader, lock: int, index:
 
 
 def _clean(directory: Path, files: Files) -> dict[str, int]:
-    """Remove what was left half written; ids and lengths of the others. Foreign files are left."""
+    """Delete half-written files; ids and lengths of the others. Foreign files are left alone."""
     out = {}
     for name, nbytes in files.listing(directory).items():
         match = _NAME.fullmatch(name)
         if match is None:
             continue
         if match[2] == "tmp":
-            files.remove(directory / name)
+            files.delete(directory / name)
         else:
             out[match[1]] = nbytes
     return out
