@@ -14,6 +14,7 @@ import os
 import statistics
 import time
 from collections import deque
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,12 +24,18 @@ from disk import MODEL, drop_from_page_cache
 from everwarm.cache.disk.blob import Array, Layer, PieceRecord
 from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.health import GB, DiskLimits
-from everwarm.cache.disk.restoring import AHEAD
-from everwarm.cache.disk.shelf import ranges
+from everwarm.cache.disk.places import CELL
 from everwarm.cache.identity import Trail
+from everwarm.cache.restore import FILES_AHEAD
 from everwarm.tokens import tokens_of
 
 TURN = 376
+
+
+def ranges(start: int, end: int) -> list[tuple[int, int]]:
+    """[start, end) as the engine writes it: cut at the borders of cells."""
+    cuts = [start, *range((start // CELL + 1) * CELL, end, CELL), end]
+    return [(a, b) for a, b in pairwise(cuts) if a < b]
 
 
 def write(store: DiskStore, n_tokens: int, n_layers: int) -> None:
@@ -47,7 +54,7 @@ def load(store: DiskStore, ids: list[str]) -> float:
     began = time.perf_counter()
     wanted, coming = deque(ids), deque[Any]()
     while wanted or coming:
-        while wanted and len(coming) < AHEAD:
+        while wanted and len(coming) < FILES_AHEAD:
             coming.append(store.load(wanted.popleft()))
         coming.popleft().result()
     return time.perf_counter() - began
@@ -72,14 +79,14 @@ def main() -> None:
     ap.add_argument("--layers", type=int, default=30)
     ap.add_argument("--rounds", type=int, default=5)
     a = ap.parse_args()
-    limits = DiskLimits(budget_bytes=50 * GB, keep_free_bytes=0, write_bytes_per_day=500 * GB)
+    limits = DiskLimits(budget_bytes=50 * GB, keep_free_bytes=0, write_budget_bytes=500 * GB)
     with TemporaryDirectory(dir=a.directory) as scratch:
         store = DiskStore.open(Path(scratch) / "cache", limits=limits)
         write(store, a.tokens, a.layers)
         out = {"tokens": a.tokens, "layers": a.layers, "as_written": measure(store, a.rounds)}
         began = time.perf_counter()
         while (made := store.join().result()) is not None:
-            store.retire(made.parts).result()
+            store.delete_doubles(made.parts).result()
         out["joining_s"] = round(time.perf_counter() - began, 1)
         out["joined"] = measure(store, a.rounds)
         store.close()

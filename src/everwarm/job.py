@@ -220,8 +220,8 @@ class Engine(Protocol):
     def stats(self) -> dict[str, int | float | str]:
         """Counts for people: running and waiting jobs, bytes held, states, pieces. Waits."""
 
-    def forget(self, paths: Sequence[Path]) -> int:
-        """Let go what only these paths hold, in memory and on disk; how many bytes.
+    def delete(self, paths: Sequence[Path]) -> int:
+        """Delete what only these paths hold, in memory and on disk; how many bytes.
 
         Waits until it is done: not for the event loop. What runs is left as it is.
         """
@@ -232,5 +232,5 @@ class Engine(Protocol):
     def pin(self, node: int, *, is_pinned: bool) -> bool:
         """Keep what a node needs whatever the budgets say, or no longer. False: no such node."""
 
-    def drop(self, node: int) -> int | None:
-        """Let a node go with all behind it; how many bytes. None: no such node. Waits."""
+    def delete_node(self, node: int) -> int | None:
+        """Delete a node and all behind it as `delete` does. None: there is no such node."""

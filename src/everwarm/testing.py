@@ -97,7 +97,7 @@ class Trap:
 
 
 class OracleState:
-    """`cache.store.Live` of literal token ids. `trap` breaks calls."""
+    """`cache.store.State` of literal token ids. `trap` breaks calls."""
 
     can_undo = True
 

@@ -84,7 +84,7 @@ def test_the_newest_ends_outlive_a_checkpoint_far_behind_them() -> None:
     marks = (*far, Mark(39_300, "last"), Mark(39_900, "prompt"))
     read(cache, seq((1, 10_000), (2, 10_000), (3, 10_000), (4, 10_000)), *marks)
     found = candidates(cache.memory.nodes(), [], cache.memory.clock, is_cuttable=False)
-    ends = [c.gone.end for c in found if isinstance(c.gone, Node)]
+    ends = [c.victim.end for c in found if isinstance(c.victim, Node)]
     assert ends.index(2700) < ends.index(39_900)
     assert ends.index(2700) < ends.index(39_300)
 
@@ -95,5 +95,5 @@ def test_many_checkpoints_do_not_push_their_state_out() -> None:
     read(cache, seq((2, 900)))
     memory = cache.memory
     found = candidates(memory.nodes(), memory.states, memory.clock + 1, is_cuttable=False)
-    worth = [c.worth for c in found if c.gone in memory.states]
+    worth = [c.worth for c in found if c.victim in memory.states]
     assert worth[0] == min(worth) and worth[1] < 2 * worth[0]

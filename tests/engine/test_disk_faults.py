@@ -63,7 +63,7 @@ def test_a_fault_at_any_operation_costs_no_answer(
     right = talk(cache)
     n_operations = whole.count - start
     assert cache.tier is not None
-    cache.tier.store.close()
+    cache.tier._store.close()
     asked = FIRST + right[0] + words(2, 80) + right[1] + words(3, 30)
     after = turn(Cache(lambda: ModelState(model), budget=1 << 34, keep=False), asked).reply
     n_warm = 0
@@ -79,8 +79,8 @@ def test_a_fault_at_any_operation_costs_no_answer(
         back = turn(again, asked, marks_of(asked))
         assert back.reply.agrees(after)
         n_warm += back.cached > 0
-        assert again.tier is not None and again.tier.store.stats().adrift == 0
+        assert again.tier is not None and again.tier.stats().adrift == 0
         assert not list((root / "pieces").glob("*.tmp"))
-        again.tier.store.close()
+        again.tier._store.close()
         shutil.rmtree(root)
     assert n_warm > 0

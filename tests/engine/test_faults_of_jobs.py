@@ -15,7 +15,7 @@ import zoo
 from injected import Fatal, Fault, ask, engine_of
 from turn_requests import marks_of, words
 
-from everwarm.cache.disk.tier import WRITE_SHARE
+from everwarm.cache.policy import WRITE_SHARE
 from everwarm.engine.model import LoadedModel, load_model
 from everwarm.engine.state import bytes_at
 from everwarm.engine.thread import EngineThread

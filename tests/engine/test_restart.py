@@ -168,7 +168,7 @@ def test_short_turns_are_joined_at_rest_and_come_back(family: str, tmp_path: Pat
     tidied(cache)
     after = len(list((tmp_path / "pieces").glob("*.kv")))
     assert after == before - 5, "six turns' rows up to 4,096 are one file now"
-    rows = [s.record for s in cache.tier.store.pieces(MODEL) if s.record.kind == "segment"]
+    rows = [s.record for s in cache.tier._store.pieces(MODEL) if s.record.kind == "segment"]
     assert min(r.end for r in rows) == 40, "the system prompt stays a file of its own"
     cache.memory.budget = 0
     cache.evict()
@@ -196,7 +196,7 @@ def test_a_turn_writes_its_own_tokens_and_nothing_again(tmp_path: Path) -> None:
         history, _ = talk(cache, n, history)
         while not cache.tier.is_idle:
             cache.tier.step()
-        written.append(cache.tier.store.stats().nbytes)
+        written.append(cache.tier.stats().nbytes)
     row = 3 * 2 * 2 * 16 * 4  # layers, keys and values, heads, width, bytes
     for before, after in pairwise(written):
         assert after - before < 1.15 * 86 * row + 8192
@@ -245,7 +245,7 @@ def test_a_tail_that_was_forgotten_is_not_written(tmp_path: Path) -> None:
     after_one, _ = talk(cache, 1, [])
     long, _ = talk(cache, 2, after_one)
     talk(cache, 3, after_one)
-    cache.forget(TokenPath("", tokens_of(long), len(after_one)))
+    cache.drop([TokenPath("", tokens_of(long), len(after_one))])
     closed(cache)
     again = opened(model, tmp_path)
     asked = long + words(50, 30)

@@ -410,7 +410,7 @@ class Conversations(RuleBasedStateMachine):
         steps["refused"] += 1
         cache, run = self.caches[job.talk.model], job.run
         room = self.room_of(job.talk.model)
-        aside = cache.tier.set_aside - cache.tier.will_free if cache.tier is not None else 0
+        aside = cache.tier.in_flight_nbytes - cache.tier.will_free if cache.tier is not None else 0
         assert cache.memory.budget < room(len(run.tokens) + run.max_tokens) + aside
         run.over = True
         self.jobs.remove(job)

@@ -119,9 +119,9 @@ class FailingFiles(QuickFiles):
         self.step("sync_directory")
         super().sync_directory(directory)
 
-    def remove(self, path: Path) -> None:
-        self.step("remove")
-        super().remove(path)
+    def delete(self, path: Path) -> None:
+        self.step("delete")
+        super().delete(path)
 
     def open(self, path: Path) -> tuple[int, int]:
         self.step("open")
@@ -220,12 +220,12 @@ class PowerFiles(FailingFiles):
         super().rename(old, new)
         self.pending.append(("rename", old, new))
 
-    def remove(self, path: Path) -> None:
+    def delete(self, path: Path) -> None:
         kept = self.stash / f"{len(list(self.stash.iterdir()))}"
         if path.exists():
             os.link(path, kept)
-        super().remove(path)
-        self.pending.append(("remove", path, kept))
+        super().delete(path)
+        self.pending.append(("delete", path, kept))
 
     def sync_directory(self, directory: Path) -> None:
         super().sync_directory(directory)
@@ -243,7 +243,7 @@ class PowerFiles(FailingFiles):
                 old.unlink(missing_ok=True)
             elif what == "rename" and new.exists():
                 os.rename(new, old)
-            elif what == "remove" and not old.exists():
+            elif what == "delete" and not old.exists():
                 shutil.copyfile(new, old)
 
 

@@ -56,7 +56,7 @@ class HeldDisk:
     """For how long what is under way has not moved; a test may say so."""
 
     def pieces(self, fingerprint: bytes, wait_s: float | None = None) -> list[Stored]:
-        return self.shelf.usable(fingerprint)
+        return self.shelf.pieces(fingerprint)
 
     def write(
         self, record: PieceRecord, layers: tuple[Layer, ...], buffers: Sequence[Any]
@@ -109,17 +109,20 @@ class HeldDisk:
 
     def _remove(self, file_id: str) -> None:
         del self._pieces[file_id]
-        self.shelf.remove(file_id)
+        self.shelf.drop(file_id)
 
     def touch(self, file_ids: Iterable[str]) -> None:
         pass
 
-    pin = unpin = retire = touch
+    def pin(self, file_ids: Iterable[str], is_pinned: bool) -> None:
+        pass
+
+    delete_doubles = touch
 
     def delete(self, file_ids: Iterable[str]) -> Future[frozenset[str]]:
         return _done(self._take_off(file_ids))
 
-    def drop(self, paths: Iterable[Path]) -> Future[frozenset[str]]:
+    def delete_paths(self, paths: Iterable[Path]) -> Future[frozenset[str]]:
         ends = [x for p in paths for x in self.shelf.on_path(p)]
         return _done(self._take_off(self.shelf.with_all_above(ends)))
 

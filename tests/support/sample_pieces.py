@@ -97,17 +97,14 @@ def keep(
 
 def fetch(store: DiskStore, file_id: str) -> list[bytes]:
     """A piece's bytes, the way the engine gets them."""
-    found = store.head(file_id).result(30)
-    into = blank_for(found.layers)
-    store.read(file_id, into).result(30)
-    return [bytes(b) for b in into]
+    return [bytes(b) for b in store.load(file_id).result(30)[1]]
 
 
 def is_right(store: DiskStore, stored: Stored) -> bool:
     """Whether a piece holds what `keep` wrote for its position. CacheFault: it cannot be read."""
-    found = store.head(stored.file_id).result(30)
+    found, buffers = store.load(stored.file_id).result(30)
     assert found.record == stored.record
-    return fetch(store, stored.file_id) == bytes_for(found.layers, stored.record.position)
+    return [bytes(b) for b in buffers] == bytes_for(found.layers, stored.record.position)
 
 
 def file_of(r: PieceRecord, layers: tuple[Layer, ...], data: list[bytes]) -> bytes:

@@ -1,8 +1,8 @@
-"""May this prompt begin now, and by which way? Nothing runs here; room is made in `memory.py`.
+"""May this prompt begin now, and in which way? Room for it is made in `memory.py`.
 
-While others run, a prompt waits for them rather than take what is kept for somebody. Alone it takes
-what there is: a rewind instead of a copy, then without the tail, then with one file at a time, then
-without the disk, then cold.
+While others run, a prompt waits for them rather than have kept conversations dropped. When nothing
+else runs, it takes the first way that fits: the plan; a rewind instead of a copy; a rewind that
+loses the tail; one file at a time from disk; what is in memory alone; a cold start.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from everwarm.cache import tree
-from everwarm.cache.disk.restoring import most_nbytes
-from everwarm.cache.disk.tier import WRITE_SHARE
 from everwarm.cache.memory import Memory
+from everwarm.cache.policy import WRITE_SHARE
 from everwarm.cache.restore import RestorePlan, plan
 from everwarm.errors import TooLong
 
@@ -33,12 +32,12 @@ class Need:
 
     def beyond(self, chosen: RestorePlan) -> int:
         """Bytes that a plan takes beyond what is held now."""
-        arriving = most_nbytes(chosen)
+        in_flight = chosen.in_flight_nbytes
         if chosen.holder is None or chosen.way not in ("move", "rewind"):
-            return self.nbytes + arriving
+            return self.nbytes + in_flight
         own = chosen.holder.sequence
         tail = own.live.rows_nbytes(own.length - chosen.base) if chosen.keeps_tail else 0
-        return max(self.nbytes - own.nbytes, 0) + tail + arriving
+        return max(self.nbytes - own.nbytes, 0) + tail + in_flight
 
 
 def admit(
@@ -64,7 +63,7 @@ def admit(
 def _ways(
     memory: Memory, steps: list[tree.PathStep], chosen: RestorePlan, need: Need
 ) -> list[RestorePlan]:
-    """The plan, and what takes less room, each way at the expense of more."""
+    """The plan, then ways that take less room, each at a higher price than the one before."""
     ways = [chosen]
     if chosen.way in ("fork", "rewind") and chosen.holder is not None and not chosen.holder.busy:
         back = replace(chosen, way="rewind")

@@ -1,8 +1,8 @@
-"""The only door to the cache: lease, checkpoint, commit, evict. Engine thread only.
+"""The door to the cache: lease, checkpoint, commit, evict. Engine thread only.
 
-A lease moves a sequence out of the tree's care, it does not copy it; `commit` files it again under
-exactly the tokens that it has read. What a busy sequence holds stays matchable. Whatever is about
-to take memory asks for room first (`memory.py`); a call that raises drops what it touched.
+A lease takes a sequence out of the tree's care and does not copy it. `commit` files it again under
+exactly the tokens that it has read. Prompts are matched with busy sequences too. Whoever is about
+to take memory asks for room first (`memory.py`). A call that raises drops what it touched.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from typing import Any, Final, Literal
 
 from everwarm.cache import policy, sequence, tree
 from everwarm.cache.admission import Need, admit
-from everwarm.cache.disk.restoring import Lost, Restoring
+from everwarm.cache.disk.restoring import Restoring
 from everwarm.cache.disk.tier import DiskTier
-from everwarm.cache.evict import forget_tokens
-from everwarm.cache.forget import forget
+from everwarm.cache.drop import drop_path
+from everwarm.cache.evict import evict_tokens
 from everwarm.cache.memory import Memory
 from everwarm.cache.mend import strays
 from everwarm.cache.policy import CachePolicy
 from everwarm.cache.restore import RestorePlan, plan
-from everwarm.cache.store import OnDisk, Piece
 from everwarm.cache.thin import thin
-from everwarm.cache.tree import Holder, Node, Segment
-from everwarm.cache.view import counted, view
+from everwarm.cache.tree import Holder, Node, PathStep
+from everwarm.cache.view import counted, node_of, paths_below, view
 from everwarm.cache.wait import should_wait
 from everwarm.events import CachedFrom
 from everwarm.job import Path, TreeNode
@@ -33,6 +32,7 @@ from everwarm.tokens import Mark, MarkKind, Tokens
 
 Wait = Literal["others", "room"]
 MAX_TREE_TOKENS: Final = 16_000_000
+RESET_WAIT_S: Final = 5.0
 PRODUCT: Final = CachePolicy()
 _NAMES: Final[dict[str, CachedFrom]] = {
     "new": "nothing",
@@ -62,7 +62,7 @@ class Lease:
 
 
 class Cache:
-    """Everything one model has read. `budget` in bytes; `keep` False files token edges only.
+    """Everything that one model has read, within `budget` bytes. `keep` False: only its tokens.
 
     `bytes_at`: the most bytes that a state of so many tokens takes.
     """
@@ -101,8 +101,8 @@ class Cache:
     ) -> Lease | Wait:
         """Take up a prompt whose state may grow to `rows` tokens.
 
-        `others`: wait, a busy state is about to hold what this one needs. `room`: wait, there is
-        none beside those that are busy. RequestError: there is no room for it even alone.
+        `others`: wait for a busy state that is about to hold what this prompt needs. `room`: wait
+        until the busy states leave room. RequestError: there is no room for it even alone.
         """
         memory = self.memory
         root = memory.root(namespace)
@@ -134,15 +134,12 @@ class Cache:
         if restoring is None:
             return "whole"
         with self._dropped_on_error(holder):
-            try:
-                if not restoring.step():
-                    return "coming"
-            except Lost as e:
-                assert self.tier is not None
-                self.tier.forget(holder.root, e.file_id)
+            arrived = restoring.step()
+            if arrived == "lost":
                 self.abandon(lease)
-                return "lost"
-        lease.start, lease.restoring, holder.arriving = restoring.at, None, None
+            if arrived != "whole":
+                return arrived
+        lease.start, lease.restoring, holder.restoring = restoring.at, None, None
         tree.advance(holder)
         if restoring.made is not None and holder.node.checkpoint is None:
             holder.node.checkpoint = restoring.made
@@ -151,7 +148,7 @@ class Cache:
         return "whole"
 
     def extend(self, lease: Lease, rows: int) -> bool:
-        """Let a running state grow to `rows` tokens. False: not beside the others that run."""
+        """Let a running state grow to `rows` tokens. False: there is no room beside the others."""
         holder, nbytes = lease.holder, self._bytes_at(rows)
         if not self.memory.make_room(nbytes - holder.nbytes):
             return False
@@ -200,13 +197,13 @@ class Cache:
             if not self.is_cuttable:
                 self.checkpoint(lease, None)
             holder.sequence.reserve()
-            self._remove_doubles(holder)
+            self._drop_doubles(holder)
             holder.busy, holder.promised = False, 0
             self.spill(holder)
         self.evict()
 
     def spill(self, holder: Holder) -> None:
-        """Have the disk tier write what this state holds, between the steps that follow."""
+        """Have the disk tier write what this state holds, between the next steps."""
         if self.tier is not None and self._keep:
             roots = self.memory.roots.items()
             self.tier.keep(holder, next(name for name, root in roots if root is holder.root))
@@ -217,85 +214,102 @@ class Cache:
         if holder not in self.memory.states:
             return
         with self._dropped_on_error(holder):
-            holder.arriving = None
+            holder.restoring = None
             path = [n for n in holder.node.path() if n.start < at]
-            step = tree.PathStep(path[-1], at) if path and path[-1].end >= at else None
+            step = PathStep(path[-1], at) if path and path[-1].end >= at else None
             checkpoint = path[-1].checkpoint if step and path[-1].end == at else None
             if step is None or not self._keep or not holder.sequence.recover(at, checkpoint):
                 self.memory.drop(holder)
                 return
             tree.withdraw(holder, tree.node_at(step))
-            self._remove_doubles(holder)
+            self._drop_doubles(holder)
             holder.busy, holder.promised = False, 0
 
     def mend(self, leases: Sequence[Lease]) -> None:
-        """After a fault: drop the states that it may have left half-way.
-
-        `leases`: those that go on.
-        """
+        """After a fault: drop the states that it may have left half-way; these leases go on."""
         for holder in strays(self.memory.states, [x.holder for x in leases]):
             self.memory.drop(holder)
 
     def reset(self, leases: Sequence[Lease]) -> None:
-        """After a fault that leaves nothing to be trusted: forget what is in memory.
+        """After a fault that leaves nothing to be trusted: drop all that is in memory.
 
         The states of leases that go on stay. What is on disk is found again.
         """
         self._tree_tokens = 0
         self.memory.reset([x.holder for x in leases])
         if self.tier is not None:
-            self.tier.restart(self.memory.root)
+            self.tier.graft(self.memory.root, RESET_WAIT_S)
 
-    def forget(self, path: Path) -> None:
-        """Let go what stands on this path alone, behind what others share with it."""
-        for holder in forget(self.memory.root(path.namespace), path, self._cut):
-            self.memory.drop(holder)
+    def drop(self, paths: Sequence[Path]) -> int:
+        """Drop from memory what only these paths hold; how many bytes."""
+        before = self.nbytes
+        for path in sorted(paths, key=lambda p: -len(p.tokens)):
+            drop_path(self.memory, path)
+        return before - self.nbytes
 
-    def view(self, paths: Mapping[str, Sequence[Path]]) -> list[TreeNode]:
-        """The tree for people."""
+    def drop_files(self, file_ids: frozenset[str]) -> None:
+        """Let nothing rest on files that were deleted.
+
+        What idle states hold of them for other conversations is written again.
+        """
+        assert self.tier is not None
+        self.tier.drop_files(file_ids, self.roots.values())
+        for h in (h for h in self.memory.states if not h.busy):
+            self.spill(h)
+
+    def pin(self, node_id: int, *, is_pinned: bool) -> bool:
+        """Spare a node and all in front of it from eviction, or no longer. False: no such node."""
+        found = node_of(self.roots, node_id)
+        if found is None:
+            return False
+        found[1].is_pinned = is_pinned
+        if self.tier is not None:
+            self.tier.pin(self.roots.values())
+        return True
+
+    def tree(self, paths: Mapping[str, Sequence[Path]]) -> list[TreeNode]:
+        """The trees for people, parents before children."""
         m = self.memory
         return view(m.roots, m.states, m.clock, paths, is_cuttable=self.is_cuttable)
+
+    def paths_below(self, node_id: int) -> list[Path]:
+        """What to drop so that a node goes with all behind it. Empty: there is no such node."""
+        return paths_below(self.roots, node_id)
 
     @property
     def roots(self) -> Mapping[str, Node]:
         """The trees, by namespace."""
         return self.memory.roots
 
-    def forget_files(self, file_ids: frozenset[str]) -> None:
-        """Files were deleted. What idle states hold of them for others is written again."""
-        assert self.tier is not None
-        self.tier.gone(file_ids, self.memory.roots.values())
-        for h in (h for h in self.memory.states if not h.busy):
-            self.spill(h)
-
     @property
     def nbytes(self) -> int:
         """Bytes held by states and resting pieces, each counted once. Walks the tree."""
-        account = self.memory.account()
-        return account.states + account.pieces
+        return self.memory.account().nbytes
 
-    def stats(self) -> dict[str, int]:
-        """Counts for people."""
+    def stats(self) -> dict[str, int | float | str]:
+        """Counts for people, of memory and disk."""
         account = self.memory.account()
         return {
-            "cache_bytes": account.states + account.pieces,
+            "cache_bytes": account.nbytes,
             "cache_budget_bytes": self.memory.budget,
             "cache_promised_bytes": account.promised,
-            "cache_in_flight_bytes": account.writing + account.restoring,
+            "cache_in_flight_bytes": account.in_flight,
             "states": len(self.memory.states),
-        } | counted(self.memory.nodes())
+            **counted(self.memory.nodes()),
+            **(self.tier.stats().for_people() if self.tier is not None else {}),
+        }
 
     def evict(self) -> None:
-        """Let the least valuable go until the budget holds. Busy states are never touched."""
+        """Drop the least valuable until the budget holds. Busy states are never touched."""
         self.memory.evict()
         if self._tree_tokens > MAX_TREE_TOKENS:
-            self._tree_tokens = forget_tokens(self.memory.nodes(), MAX_TREE_TOKENS)
+            self._tree_tokens = evict_tokens(self.memory.nodes(), MAX_TREE_TOKENS)
 
     def new_sequence(self) -> sequence.Sequence:
         """A sequence that has read nothing."""
         return sequence.Sequence(self._new_live())
 
-    def _plan(self, steps: list[tree.PathStep], limit: int) -> RestorePlan:
+    def _plan(self, steps: list[PathStep], limit: int) -> RestorePlan:
         near = plan(steps, limit, is_cuttable=self.is_cuttable)
         if self.tier is None:
             return near
@@ -307,16 +321,14 @@ class Cache:
         if holder.sequence.end is not None:
             tree.advance(holder)
 
-    def _take_up(
-        self, root: Node, steps: list[tree.PathStep], chosen: RestorePlan, rows: int
-    ) -> Holder:
-        """The sequence that the plan stands on, busy, at the plan's base."""
+    def _take_up(self, root: Node, steps: list[PathStep], chosen: RestorePlan, rows: int) -> Holder:
+        """The sequence that the plan builds on, busy, at the plan's base."""
         holder = chosen.holder
         if holder is None or chosen.way == "fork":
             if holder is None:
                 own = self.new_sequence()
             else:
-                own = holder.sequence.fork(chosen.base, _at_base(chosen))
+                own = holder.sequence.fork(chosen.base, chosen.checkpoint_at_base)
             holder = Holder(own, root, root)
             self.memory.states.append(holder)
         holder.busy, holder.ending = True, False
@@ -334,8 +346,7 @@ class Cache:
         if chosen.files:
             assert self.tier is not None
             lease.cached_from = "disk"
-            lease.restoring = Restoring(self.tier.store, chosen, holder.sequence, tokens)
-            holder.arriving = lease.restoring
+            lease.restoring = holder.restoring = self.tier.restore(chosen, holder, tokens)
             return
         for s in chosen.segments:
             own = tokens[s.start : s.end]
@@ -345,25 +356,15 @@ class Cache:
         lease.start = chosen.at
         tree.advance(holder)
 
-    def _cut_tail(self, holder: Holder, step: tree.PathStep, chosen: RestorePlan) -> None:
+    def _cut_tail(self, holder: Holder, step: PathStep, chosen: RestorePlan) -> None:
         """Leave what lies behind the base as segments, then go back to it."""
-        at = tree.node_at(tree.PathStep(step.node, chosen.base))
+        at = tree.node_at(PathStep(step.node, chosen.base))
         if self.tier is not None:
-            self.tier.leaves(holder)
+            self.tier.keep_tail(holder)
         for node in tree.withdraw(holder, at):
             if not node.holders and chosen.keeps_tail:
-                node.segment = self._cut(holder, node)
-        holder.sequence.rewind(chosen.base, _at_base(chosen))
-
-    def _cut(self, holder: Holder, node: Node) -> Segment | None:
-        """A node's rows as a piece of their own; None: there is no room for it."""
-        if not self.memory.make_room(
-            holder.sequence.live.rows_nbytes(len(node.tokens)), spare=[holder]
-        ):
-            return None
-        piece = holder.sequence.cut(node.start, node.end)
-        self.memory.weigh(piece)
-        return Segment(piece, node.start, node.start, node.end)
+                node.segment = self.memory.cut(holder, node)
+        holder.sequence.rewind(chosen.base, chosen.checkpoint_at_base)
 
     def _take_checkpoint(self, holder: Holder, node: Node) -> None:
         """Take a checkpoint where there is room for one that is worth as much as this one."""
@@ -374,8 +375,8 @@ class Cache:
             node.checkpoint = holder.sequence.checkpoint()
             self.memory.weigh(node.checkpoint)
 
-    def _remove_doubles(self, holder: Holder) -> None:
-        """Drop idle states whose whole path another state's path contains."""
+    def _drop_doubles(self, holder: Holder) -> None:
+        """Drop the idle states whose whole path is a part of this state's path."""
         for node in holder.node.path():
             for other in [h for h in node.holders if h is not holder and not h.busy]:
                 if other.node is node:
@@ -385,14 +386,8 @@ class Cache:
 
     @contextmanager
     def _dropped_on_error(self, holder: Holder) -> Iterator[None]:
-        """Whatever raises inside has left this state unusable: nobody finds it any more."""
+        """Drop a state where what is inside raises, since that has left it unusable."""
         with ExitStack() as on_error:
             on_error.callback(self.memory.drop, holder)
             yield
             on_error.pop_all()
-
-
-def _at_base(chosen: RestorePlan) -> Piece | None:
-    """The checkpoint, where it is of the plan's base and in memory."""
-    there = not chosen.segments and not isinstance(chosen.checkpoint, OnDisk)
-    return chosen.checkpoint if there else None

@@ -1,14 +1,14 @@
-"""What could go, and what would be lost with it? One walk of the tree, for when the budget is full.
+"""Which parts of the tree could be evicted, and what would be lost? One walk, when memory is full.
 
     tokens      |---- system ----|------------- conversation -------------|
     checkpoints               S        c1         c2                 c3
     state h     |=================================================|    covers them: all are of use
 
-What can be come back to needs all rows up to it, and a checkpoint where layers cannot be cut. So a
-checkpoint without its rows, and rows without a checkpoint behind them, are worth nothing. A
+To restore a position takes all rows up to it, and a checkpoint there where layers cannot be cut. So
+a checkpoint without its rows, and rows without a checkpoint behind them, are worth nothing. A
 checkpoint is worth what a request that goes on from it need not read, back to the checkpoint before
-it. A state that goes takes the checkpoints with it that nothing else covers; it is weighed by its
-own bytes, so that its checkpoints go before it and never push it out.
+it. With a state go the checkpoints that nothing else covers. The state is weighed by its own bytes,
+so that its checkpoints are evicted before it and never push it out.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from everwarm.cache.tree import Holder, Node
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A state, or a node's segment or checkpoint, that may go: the least worth first."""
+    """A state, or a node's segment or checkpoint, that may be evicted."""
 
     worth: float
     nbytes: int
-    gone: Holder | Node
+    victim: Holder | Node
     is_segment: bool = False
 
 
 def candidates(
     nodes: Sequence[Node], states: Sequence[Holder], clock: int, *, is_cuttable: bool
 ) -> list[Candidate]:
-    """All that may go now, the least valuable first. `nodes`: parents stand before children."""
+    """All that may be evicted now, the least valuable first. `nodes`: parents before children."""
     covered, kept = _covered(nodes), pinned(nodes)
     goals = {id(h.node): len(h.goal) for h in states if h.busy}
     out = [
         *_checkpoints(nodes, covered, clock, goals),
         *_segments(nodes, covered, clock, is_cuttable),
     ]
-    out = [c for c in out if id(c.gone) not in kept]
+    out = [c for c in out if id(c.victim) not in kept]
     out += [_state(h, clock) for h in states if not h.busy and not is_held(h, kept)]
     return sorted(out, key=lambda c: c.worth)
 
 
-def forget_tokens(nodes: Sequence[Node], most: int) -> int:
-    """Bound the memory of what was read: the longest unused leaves go first. How many stay."""
+def evict_tokens(nodes: Sequence[Node], most: int) -> int:
+    """Bound the memory of tokens that were read, the longest unused first; how many stay."""
     total = sum(len(n.tokens) for n in nodes)
     ghosts = [n for n in nodes if not n.children and n.parent and n.is_bare]
     for node in sorted(ghosts, key=lambda n: n.used):
@@ -59,7 +59,7 @@ def forget_tokens(nodes: Sequence[Node], most: int) -> int:
 
 
 def pinned(nodes: Sequence[Node]) -> set[int]:
-    """What a person wants kept: the nodes that are pinned, and all in front of them."""
+    """The nodes that a person has pinned, and all in front of them."""
     return {id(up) for n in nodes if n.is_pinned for up in n.path()}
 
 

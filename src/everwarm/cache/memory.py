@@ -2,10 +2,10 @@
 
     budget  |-- states, busy ones as they may grow --|-- pieces --|-- on their way --|-- free --|
 
-The sum never exceeds the budget: whoever is about to allocate asks `make_room` first, which lets
-the least valuable go, and says no before it lets anything go in vain. What is on its way are bytes
+The sum never exceeds the budget. Whoever is about to allocate asks `make_room` first, which drops
+the least valuable, and refuses before it drops anything in vain. On their way (in flight) are bytes
 of files that were read and not taken over yet, and copies that wait to be written; room for one
-copy is always set aside.
+copy is always counted.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ class Account:
     states: int
     promised: int
     pieces: int
-    writing: int
-    restoring: int
+    in_flight: int
+
+    @property
+    def nbytes(self) -> int:
+        """What is held: by states and by resting pieces."""
+        return self.states + self.pieces
 
     @property
     def total(self) -> int:
-        return self.states + self.promised + self.pieces + self.writing + self.restoring
+        return self.states + self.promised + self.pieces + self.in_flight
 
 
 class Memory:
@@ -87,8 +91,8 @@ class Memory:
             sum(h.sequence.nbytes for h in self.states),
             sum(h.nbytes - h.sequence.nbytes for h in self.states),
             self._piece_bytes,
-            self.tier.set_aside if self.tier is not None else 0,
-            sum(h.arriving.most_nbytes for h in self.states if h.arriving is not None),
+            (self.tier.in_flight_nbytes if self.tier is not None else 0)
+            + sum(h.restoring.in_flight_nbytes for h in self.states if h.restoring is not None),
         )
 
     def _pieces(self) -> dict[int, Piece]:
@@ -96,7 +100,7 @@ class Memory:
         for n in self.nodes():
             out |= {id(p): p for p in _pieces_of(n)}
         for h in self.states:
-            out |= {id(p): p for p in (h.arriving.pieces if h.arriving is not None else ())}
+            out |= {id(p): p for p in (h.restoring.pieces if h.restoring is not None else ())}
         return out
 
     # Making room
@@ -104,9 +108,9 @@ class Memory:
     def make_room(
         self, nbytes: int, *, spare: Iterable[object] = (), below: float = math.inf
     ) -> bool:
-        """Let go what is worth less than `below` until so many bytes more fit.
+        """Drop what is worth less than `below` until so many bytes more fit.
 
-        False: they cannot, and nothing was let go. `spare`: states and pieces that must stay.
+        False: they cannot, and nothing was dropped. `spare`: states and pieces that must stay.
         """
         if self._account().total + nbytes <= self.budget:
             return True
@@ -121,20 +125,29 @@ class Memory:
             if not found:
                 return False
             for c in found:
-                self._let_go(c)
+                self._evict_one(c)
                 excess -= c.nbytes
                 if excess <= 0 or c.worth > 0:
                     break  # what stood beside it, or on it, is worth something else now
             excess = self.account().total + nbytes - self.budget
         return True
 
+    def cut(self, holder: Holder, node: Node) -> Segment | None:
+        """Copy a node's rows out of a state; None: there is no room for them."""
+        nbytes = holder.sequence.live.rows_nbytes(len(node.tokens))
+        if not self.make_room(nbytes, spare=[holder]):
+            return None
+        piece = holder.sequence.cut(node.start, node.end)
+        self.weigh(piece)
+        return Segment(piece, node.start, node.start, node.end)
+
     def evict(self) -> None:
-        """Let the least valuable go until the budget holds, as far as that can be."""
+        """Drop the least valuable until the budget holds, as far as that can be."""
         if self._account().total <= self.budget:
             return
         excess = self.account().total - self.budget
         while excess > 0 and (found := self._candidates(set(), math.inf)):
-            self._let_go(found[0])
+            self._evict_one(found[0])
             excess = self.account().total - self.budget
 
     def _candidates(self, spared: set[int], below: float) -> list[Candidate]:
@@ -142,9 +155,9 @@ class Memory:
         return [c for c in found if c.worth < below and not (spared and _is_spared(c, spared))]
 
     def _can_free(self, excess: int, spared: set[int], below: float) -> bool:
-        """Whether letting go all that may go frees so much. Pieces are counted once.
+        """Whether dropping all that may be dropped frees so much. Pieces are counted once.
 
-        Rows that something stands on may go after it: only a limit on the worth excludes them.
+        Rows on which something stands can follow it: only a limit on the worth excludes them.
         """
         if below < math.inf:
             return sum(c.nbytes for c in self._candidates(spared, below)) >= excess
@@ -155,16 +168,16 @@ class Memory:
         free = {id(h): h.nbytes for h in idle} | pieces
         return sum(nbytes for x, nbytes in free.items() if x not in spared) >= excess
 
-    def _let_go(self, candidate: Candidate) -> None:
-        if isinstance(candidate.gone, Holder):
-            self._let_state_go(candidate.gone)
+    def _evict_one(self, candidate: Candidate) -> None:
+        if isinstance(candidate.victim, Holder):
+            self._evict_state(candidate.victim)
         elif candidate.is_segment:
-            candidate.gone.segment = None
+            candidate.victim.segment = None
         else:
-            candidate.gone.checkpoint = None
+            candidate.victim.checkpoint = None
 
-    def _let_state_go(self, holder: Holder) -> None:
-        """Drop a state, but leave the part that others share as a resting piece."""
+    def _evict_state(self, holder: Holder) -> None:
+        """Drop a state, but leave the part that others share as a segment."""
         shared = [n for n in holder.node.path() if n.kind == "system" or len(n.children) > 1]
         top = shared[-1] if shared and shared[-1] is not holder.node else None
         left: list[Node] = []
@@ -181,7 +194,7 @@ class Memory:
             self.drop(holder)
 
     def reset(self, states: list[Holder]) -> None:
-        """Forget everything but these states, which begin new trees."""
+        """Drop everything but these states, which begin new trees."""
         old, self.roots = self.roots, {}
         self.states, self._piece_bytes = states, 0
         for holder in states:
@@ -189,7 +202,7 @@ class Memory:
             holder.root = holder.node = self.root(namespace)
 
     def drop(self, holder: Holder) -> None:
-        """Take a state out of the tree, and let it go, if that has not been done already."""
+        """Take a state out of the tree, if that has not been done already."""
         if holder not in self.states:
             return
         self.states.remove(holder)
@@ -199,7 +212,7 @@ class Memory:
                 node.holders.remove(holder)
             node = node.parent
         if self.tier is not None:
-            self.tier.let_go(holder)
+            self.tier.drop(holder)
 
 
 def _pieces_of(node: Node) -> list[Piece]:
@@ -209,7 +222,7 @@ def _pieces_of(node: Node) -> list[Piece]:
 
 
 def _is_spared(c: Candidate, spared: set[int]) -> bool:
-    if isinstance(c.gone, Holder):
-        return id(c.gone) in spared
-    piece = c.gone.segment and c.gone.segment.piece if c.is_segment else c.gone.checkpoint
+    if isinstance(c.victim, Holder):
+        return id(c.victim) in spared
+    piece = c.victim.segment and c.victim.segment.piece if c.is_segment else c.victim.checkpoint
     return id(piece) in spared

@@ -1,7 +1,7 @@
-"""Which states can still be trusted after a fault? Pure: nothing is changed here.
+"""Which states can no longer be trusted after a fault? Pure: nothing is changed here.
 
-A state at rest is whole where it, its tokens and its place in the tree agree. A busy one belongs to
-a lease; one without a lease was left by an operation that failed half-way.
+An idle state is whole where its length, its tokens and its place in the tree agree. A busy state
+belongs to a lease; one without a lease was left by an operation that failed half-way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from everwarm.cache.tree import Holder
 
 
 def strays(states: Iterable[Holder], leased: Sequence[Holder]) -> list[Holder]:
-    """The states that have to go."""
+    """The states to be dropped."""
     going_on = {id(h) for h in leased}
     return [h for h in states if id(h) not in going_on and (h.busy or not _is_whole(h))]
 

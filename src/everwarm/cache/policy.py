@@ -1,7 +1,7 @@
-"""Pure functions: where to checkpoint, and what to let go.
+"""Pure functions: where to checkpoint, and what to drop.
 
-A checkpoint costs a call border in prefill and bytes at rest, and is needed only where a model has
-layers that cannot be cut. `everwarm bench policy` replays recorded sessions under other values and
+A checkpoint ends a prefill chunk and takes bytes; it is needed only where a model has layers that
+cannot be cut. `everwarm bench policy` replays recorded sessions under other values and
 rules (`simulate.py`); what it showed is in `docs/lab.md`.
 """
 
@@ -18,11 +18,13 @@ LEAST_DISTANCE: Final = 8
 WORTH_A_TOKEN: Final = 1 << 20
 """Bytes of a checkpoint that reading one token again is worth."""
 HEAVY: Final = 4
-"""Checkpoints of system prompts, branches and where users' messages begin weigh that much more."""
+"""Checkpoints of system prompts, branches and where users' messages begin weigh so much more."""
 CONVERSATION_SHARE: Final = 4
 """One conversation's checkpoints take at most one part in this many of the whole budget."""
+WRITE_SHARE: Final = 16
+"""One part in this many of the memory budget is for copies that wait to be written to disk."""
 CHANCE: Final = 1 / 16
-"""How likely a request goes back to a given place, for each one that goes on from an end."""
+"""How likely a request goes back to a given position, where 1 is to go on from an end."""
 NEAR: Final = 512
 """Going back by fewer tokens than this is about as likely wherever it leads."""
 
@@ -43,11 +45,11 @@ class CheckpointInfo:
 
 
 Rule = Callable[[Sequence[CheckpointInfo]], int | None]
-"""One checkpoint has to go: the index of which; None: none may. Positions ascend."""
+"""Gives the index of the checkpoint to be dropped; None: none may be. Positions ascend."""
 
 
 def coverage(held: Sequence[CheckpointInfo]) -> int | None:
-    """The one whose loss costs least: who goes back to it reads again from the one before.
+    """Choose the one whose loss costs least: a request there reads again from the one before.
 
         0 ───── a ── b ──── c ─ d      without c, a request that goes on there reads (b, c] again
 
@@ -103,7 +105,7 @@ class CachePolicy:
         return out
 
     def to_drop(self, held: Sequence[CheckpointInfo], most_bytes: int) -> int | None:
-        """The index of a checkpoint that a conversation should let go; None: all may stay."""
+        """The index of a checkpoint that a conversation should drop; None: all may stay."""
         n = sum(h.in_head for h in held)
         if n > self.max_in_head:
             return self.rule(held[:n])
@@ -134,13 +136,13 @@ def least_distance(nbytes: int) -> int:
 def begins_turn(at: int, marks: Sequence[Mark], nbytes: int) -> bool:
     """Whether a user's message begins at a checkpoint, or too near behind it for another one.
 
-    An edited message is gone back to here. Mostly it is the end of the reply before.
+    A request with an edited message goes on from here. Mostly it is where the last reply ends.
     """
     return any(m.kind == "user" and 0 <= m.at - at < least_distance(nbytes) for m in marks)
 
 
 def chance(kind: MarkKind | None, landing: float = 1.0) -> float:
-    """How likely a piece is needed, next to a live state's end. A system prompt is needed often."""
+    """How likely a piece is needed, where 1 is a live state's end. System prompts often are."""
     return 1.0 if kind == "system" else CHANCE * landing
 
 

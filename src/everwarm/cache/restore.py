@@ -12,25 +12,27 @@ reach, the others at a checkpoint exactly there, or at the present end of a sequ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from everwarm.cache.store import OnDisk, Piece
 from everwarm.cache.tree import Holder, PathStep, Segment
 
-READ_COST = 4
+READ_COST: Final = 4
 """A row from disk costs as much as so many copied in memory."""
+FILES_AHEAD: Final = 4
+"""Files that a restore asks for before it needs them."""
 RestoreWay = Literal["new", "move", "rewind", "fork", "join"]
 
 
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
-    """Continue from `at`, by this way.
+    """How a prompt is continued from position `at`.
 
-    `new`: nothing to continue from. `move`: the holder's state as it is. `rewind`: cut its tail
-    out, go back to `base`. `fork`: copy its first `base` tokens. `join`: a fresh state, built from
-    segments only. Then `segments` [base, at) are appended and `checkpoint` put back. Both may rest
-    on disk; `ahead` of the files are read before they are needed. Where room is short, `ahead` is
-    0, and `keeps_tail` False: what a rewind leaves is lost.
+    `new`: there is nothing to continue from. `move`: take the holder's state as it is. `rewind`:
+    cut its tail out and go back to `base`. `fork`: copy its first `base` tokens. `join`: build a
+    fresh state from segments only. Then `segments` [base, at) are appended and `checkpoint` is put
+    back. Both may rest on disk; `ahead` of their files are read before they are needed. Where room
+    is short, `ahead` is 0, and `keeps_tail` False: the tail is lost.
     """
 
     at: int
@@ -40,13 +42,29 @@ class RestorePlan:
     segments: tuple[Segment, ...] = ()
     checkpoint: Piece | OnDisk | None = None
     keeps_tail: bool = True
-    ahead: int = 4
+    ahead: int = FILES_AHEAD
 
     @property
     def files(self) -> list[OnDisk]:
         """What has to be read, in order."""
         pieces = [*(s.piece for s in self.segments), self.checkpoint]
         return [p for p in pieces if isinstance(p, OnDisk)]
+
+    @property
+    def checkpoint_at_base(self) -> Piece | None:
+        """The checkpoint, where it is of the plan's base and in memory."""
+        return None if self.segments or isinstance(self.checkpoint, OnDisk) else self.checkpoint
+
+    @property
+    def in_flight_nbytes(self) -> int:
+        """The most bytes of its files that are read and not yet taken over at any one time.
+
+        Beside `ahead` files this counts the one whose rows go to several segments, and the
+        checkpoint, which is there twice while it is put back.
+        """
+        sizes = sorted({f.file_id: f.nbytes for f in self.files}.values(), reverse=True)
+        checkpoint = self.checkpoint.nbytes if isinstance(self.checkpoint, OnDisk) else 0
+        return sum(sizes[: self.ahead + 1]) + checkpoint
 
 
 def plan(
@@ -70,7 +88,7 @@ def _holders(steps: list[PathStep]) -> list[Holder]:
 
 
 def _cost(p: RestorePlan) -> int:
-    """Tokens' worth of rows to copy."""
+    """How many rows have to be copied."""
     joined = sum(
         (s.end - s.start) * (READ_COST if isinstance(s.piece, OnDisk) else 1) for s in p.segments
     )
@@ -147,7 +165,7 @@ def _position(
     is_cuttable: bool,
     from_disk: bool,
 ) -> tuple[int, Piece | OnDisk | None]:
-    """The longest position <= `reach` whose other layers can be had, with their checkpoint."""
+    """The longest position <= `reach` whose other layers can be restored, with the checkpoint."""
     if is_cuttable:
         return reach, None
     at: int = 0

@@ -88,7 +88,7 @@ class Sequence:
         return out
 
     def look(self, token: int) -> None:
-        """Say which token `read_ahead` read."""
+        """Note which token `read_ahead` has read."""
         assert self._is_ahead, "no token was read ahead"
         self._is_ahead = False
         self._take(tokens_of([token]))
@@ -125,7 +125,7 @@ class Sequence:
         return self._live.cut(start, end)
 
     def release(self, start: int, end: int) -> Piece:
-        """Give the rows [start, end) away, a layer at a time; the sequence is of no more use."""
+        """Move the rows [start, end) out, a layer at a time; the sequence is of no more use."""
         assert end <= self.length, "rows that were not read"
         self._end = None
         return self._live.release(start, end)

@@ -17,7 +17,7 @@ Bytes = tuple[tuple[Layer, ...], list[Any]]
 
 
 class Piece(Protocol):
-    """Part of a state at rest: rows of the cuttable layers, or the other layers at one position."""
+    """A resting part of a state: rows of the cuttable layers, or the other layers at a position."""
 
     @property
     def nbytes(self) -> int: ...
@@ -71,7 +71,7 @@ class State(Protocol):
         """Copy the cuttable layers' rows [start, end) out."""
 
     def release(self, start: int, end: int) -> Piece:
-        """As `cut`, but a layer's rows go when they are copied: the state is of no more use."""
+        """As `cut`, but each layer's rows are freed once copied: the state is of no more use."""
 
     def checkpoint(self) -> Piece | None:
         """What the other layers hold at `length`; None where there are no others."""

@@ -9,10 +9,10 @@ An edge holds tokens, a node is the position behind its edge. Bytes hang on node
 - `segment`: rows of the cuttable layers for this edge; only where no holder covers it.
 - `checkpoint`: the other layers at this node's position.
 - `shelved`: files that hold rows of this edge, perhaps also rows outside; `shelved_checkpoint` one
-  with the other layers at this position. They stay when memory lets go.
+  with the other layers at this position. They stay when memory drops the rest.
 
-A node without any of them is a memory of tokens that were read once: 4 bytes each, so that we know
-what is *unseen*. Not here: what to restore (`restore.py`), what to let go (`policy.py`).
+A node without any of these only remembers tokens that were read once, at 4 bytes each, so that we
+know what is *unseen*. Not here: what to restore (`restore.py`), what to evict (`evict.py`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from everwarm.cache.sequence import Sequence
 from everwarm.cache.store import OnDisk, Piece
 from everwarm.tokens import Mark, MarkKind, Tokens, common_length, tokens_of
+
+if TYPE_CHECKING:
+    from everwarm.cache.disk.restoring import Restoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +46,13 @@ class Segment:
         )
 
 
-class Arriving(Protocol):
-    """What a sequence still gets: files from disk, and pieces that are in memory."""
-
-    @property
-    def most_nbytes(self) -> int:
-        """The most bytes of files that are read and not yet taken over at any one time."""
-
-    @property
-    def pieces(self) -> list[Piece]:
-        """Pieces in memory that are still needed."""
-
-
 @dataclass(eq=False, slots=True)
 class Holder:
     """A sequence and its place in the tree. Live: engine thread only.
 
     The tree may lag behind the sequence while it is busy. `goal` is what a busy holder is going to
     read, `rows` the length to which it may grow, `promised` the bytes that it may take then.
-    `arriving`: the sequence is on its way from disk.
+    `restoring`: the sequence is on its way from disk.
     """
 
     sequence: Sequence
@@ -74,7 +65,7 @@ class Holder:
     used: int = 0
     rows: int = 0
     promised: int = 0
-    arriving: Arriving | None = None
+    restoring: Restoring | None = None
 
     @property
     def nbytes(self) -> int:
@@ -87,8 +78,9 @@ class Holder:
 class Node:
     """A position in the tree. Live: engine thread only.
 
-    `used` and `resumed` are numbers of requests: the last whose prompt led through here, and the
-    last that went on from exactly here, or took a checkpoint at a mark here. `id`: for people.
+    `used` and `resumed` are numbers of requests: the last one whose prompt led through here, and
+    the last one that went on from exactly here or took a checkpoint at a mark here. `id`: for
+    people.
     """
 
     parent: Node | None
@@ -116,7 +108,7 @@ class Node:
 
     @property
     def is_bare(self) -> bool:
-        """Only a memory of tokens."""
+        """Whether the node only remembers tokens."""
         return not (self.is_pinned or self.holds_bytes or self.shelved or self.shelved_checkpoint)
 
     def path(self) -> list[Node]:
@@ -183,7 +175,7 @@ def node_at(step: PathStep) -> Node:
 
 
 def advance(holder: Holder) -> list[Segment]:
-    """Move a holder down to where its tokens end; give back the segments that it now covers."""
+    """Move a holder down to where its tokens end; the segments that it now covers."""
     covered: list[Segment] = []
     node, tokens = holder.node, holder.sequence.tokens
     while node.end < len(tokens):
@@ -231,7 +223,7 @@ def grow(node: Node, tokens: Iterable[int]) -> Node:
 
 
 def withdraw(holder: Holder, down_to: Node) -> list[Node]:
-    """Take a holder off the nodes below `down_to` on its path; give these back, lowest first."""
+    """Take a holder off the nodes below `down_to` on its path; which nodes, lowest first."""
     left: list[Node] = []
     node = holder.node
     while node is not down_to:
@@ -251,7 +243,7 @@ def up_to(node: Node, at: int) -> Node:
 
 
 def shelve(node: Node, segment: Segment) -> None:
-    """Note a file's rows on all nodes of a path that it covers."""
+    """Note on all nodes of a path that a file holds their rows."""
     at: Node | None = node
     while at is not None and at.parent is not None and at.end > segment.start:
         at.shelved.append(segment)

@@ -1,6 +1,7 @@
 """The tree as people see it: plain values, made between two steps. Engine thread only.
 
-a piece of 900 rows that lies on nodes of 300 and 600 rows counts with a third and two thirds
+Where a piece lies on several nodes, each counts its part: of a piece of 900 rows, nodes of 300 and
+600 rows count a third and two thirds.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from everwarm.cache import tree
-from everwarm.cache.disk.tier import DiskTier
 from everwarm.cache.evict import candidates
 from everwarm.cache.tree import Holder, Node
 from everwarm.job import Path, TreeNode
@@ -94,7 +94,7 @@ def _worth(
     """By node; what a state covers is worth what the state is."""
     out: dict[int, float] = {}
     for c in reversed(candidates(nodes, states, clock, is_cuttable=is_cuttable)):
-        own = c.gone.node.path() if isinstance(c.gone, Holder) else [c.gone]
+        own = c.victim.node.path() if isinstance(c.victim, Holder) else [c.victim]
         for n in own:
             out[n.id] = min(c.worth, out.get(n.id, c.worth))
     return out
@@ -109,17 +109,6 @@ def counted(nodes: Sequence[Node]) -> dict[str, int]:
     }
 
 
-def pin(roots: Mapping[str, Node], tier: DiskTier | None, node_id: int, *, is_pinned: bool) -> bool:
-    """Spare a node, and all in front of it, from the budgets, or no longer. False: no such node."""
-    found = node_of(roots, node_id)
-    if found is None:
-        return False
-    found[1].is_pinned = is_pinned
-    if tier is not None:
-        tier.pin(roots.values())
-    return True
-
-
 def node_of(roots: Mapping[str, Node], node_id: int) -> tuple[str, Node] | None:
     """A node by its id, and its namespace."""
     for name, root in roots.items():
@@ -130,7 +119,7 @@ def node_of(roots: Mapping[str, Node], node_id: int) -> tuple[str, Node] | None:
 
 
 def paths_below(roots: Mapping[str, Node], node_id: int) -> list[Path]:
-    """What to forget so that a node goes with all behind it; nothing: there is no such node."""
+    """What to drop so that a node goes with all behind it. Empty: there is no such node."""
     found = node_of(roots, node_id)
     if found is None:
         return []

@@ -20,7 +20,7 @@ def should_wait(
     *,
     is_cuttable: bool,
 ) -> bool:
-    """A busy state is on its way to hold more of this prompt than anything holds now."""
+    """Whether a busy state will soon hold more of this prompt than anything holds now."""
     for h in states:
         if not h.busy or h.root is not root:
             continue

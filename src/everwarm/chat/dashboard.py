@@ -117,7 +117,7 @@ class Board:
 
     async def _drop(self, http: HttpRequest) -> Response:
         body = await self.bodies.parsed(http, partial(read, model=DropBody))
-        nbytes = await asyncio.to_thread(self.turns.engine.drop, body.node)
+        nbytes = await asyncio.to_thread(self.turns.engine.delete_node, body.node)
         if nbytes is None:
             raise _no_node()
         return _json({"dropped": True, "bytes": nbytes})

@@ -119,7 +119,7 @@ class SessionTurns:
         self.free(session_id)
         gone = await self.held.remove(session_id)
         await self.turns.forget(gone.turns, gone.threads)
-        held = await asyncio.to_thread(self.turns.engine.forget, gone.paths)
+        held = await asyncio.to_thread(self.turns.engine.delete, gone.paths)
         return gone.nbytes + held
 
     # --- the four ways to begin a turn ---

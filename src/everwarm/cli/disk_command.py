@@ -6,30 +6,35 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
-from everwarm.cache.disk.disk_store import DiskStore
-from everwarm.cache.disk.health import DiskLimits
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
+
+CLOSE_S: Final = 60.0
 
 
 @contextmanager
-def _store(settings: Settings) -> Iterator[DiskStore]:
-    """The directory's store. ConfigError, with the server's pid, where one is running on it."""
-    limits = DiskLimits(budget_bytes=settings.disk_budget, write_bytes_per_day=settings.disk_writes)
-    store = DiskStore.open(settings.home / "cache", limits=limits)
+def _tier(settings: Settings) -> Iterator[DiskTier]:
+    """The directory. ConfigError, with the server's pid, where one is running on it."""
+    tier = DiskTier.open(
+        settings.home / "cache",
+        budget_bytes=settings.disk_budget,
+        write_budget_bytes=settings.disk_writes,
+    )
     try:
-        yield store
+        yield tier
     finally:
-        store.close()
+        tier.close(CLOSE_S)
 
 
 def stats(settings: Settings, *, as_json: bool) -> None:
     """Print what rests there, and the limits."""
-    with _store(settings) as store:
-        facts = asdict(store.stats())
+    with _tier(settings) as tier:
+        facts = asdict(tier.stats())
     if as_json:
         print(json.dumps(facts, indent=2))
         return
@@ -42,19 +47,19 @@ def stats(settings: Settings, *, as_json: bool) -> None:
 
 def verify(settings: Settings) -> int:
     """Read every piece and its checksums; remove what is damaged. Exit code 1 if any was."""
-    with _store(settings) as store, Console(stderr=True).status("Reading every piece …"):
-        found = store.verify().result()
+    with _tier(settings) as tier, Console(stderr=True).status("Reading every piece …"):
+        found = tier.verify()
     print(f"{found.right:,} pieces are right, {len(found.damaged):,} were damaged and are gone.")
     return 1 if found.damaged else 0
 
 
 def prune(settings: Settings) -> None:
     """Remove what is of no use, or over the budget."""
-    with _store(settings) as store:
-        print(f"{store.prune().result():,} pieces were removed.")
+    with _tier(settings) as tier:
+        print(f"{tier.evict():,} pieces were removed.")
 
 
 def clear(settings: Settings) -> None:
     """Remove everything."""
-    with _store(settings) as store:
-        print(f"{store.clear().result():,} pieces were removed.")
+    with _tier(settings) as tier:
+        print(f"{tier.delete_all():,} pieces were removed.")

@@ -1,4 +1,4 @@
-"""A model's state over a token sequence: `cache.store.Live` in MLX. Engine thread only."""
+"""A model's state over a token sequence: `cache.store.State` in MLX. Engine thread only."""
 
 from __future__ import annotations
 

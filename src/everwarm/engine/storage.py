@@ -7,15 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.files import Files
-from everwarm.cache.disk.health import DiskLimits
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
 from everwarm.engine.fingerprint import fingerprint
 from everwarm.engine.model import LoadedModel
 
-QUEUE_BYTES: Final = 2**30
 SAY_EVERY_S: Final = 2.0
 log = logging.getLogger("everwarm.cache")
 
@@ -29,16 +26,21 @@ def open_tier(
     """
     if not (s.cache and s.disk):
         return None
-    limits = DiskLimits(
-        budget_bytes=s.disk_budget, write_bytes_per_day=s.disk_writes, queue_bytes=QUEUE_BYTES
-    )
-    store = DiskStore.open(s.home / "cache", limits=limits, files=files)
     sums = s.home / "weights.json"
-    print_ = fingerprint(loaded.model, loaded.config, loaded.directory, sums, _HashProgressLog())
-    stats = store.stats()
+    tier = DiskTier.open(
+        s.home / "cache",
+        fingerprint=lambda: fingerprint(
+            loaded.model, loaded.config, loaded.directory, sums, _HashProgressLog()
+        ),
+        wake=wake,
+        budget_bytes=s.disk_budget,
+        write_budget_bytes=s.disk_writes,
+        files=files,
+    )
+    stats = tier.stats()
     if stats.state != "ok":
         log.warning("The disk tier rests (%s): %s", stats.state, stats.why)
-    return DiskTier(store, print_, wake)
+    return tier
 
 
 class _HashProgressLog:

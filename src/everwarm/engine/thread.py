@@ -17,7 +17,6 @@ from typing import Any, Final
 import mlx.core as mx
 
 from everwarm.cache.disk.tier import DiskTier
-from everwarm.cache.view import paths_below, pin
 from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.engine.chunk import ChunkSize
@@ -102,47 +101,34 @@ class EngineThread:
         step_s = 0.0 if since is None else time.monotonic() - since
         if self._tier is None:
             return EngineHealth(self._ended, step_s)
-        disk = self._tier.store.stats()
+        disk = self._tier.stats()
         return EngineHealth(self._ended, step_s, disk.state, disk.why)
 
     def stats(self) -> dict[str, int | float | str]:
         """Blocks until the engine is between two steps."""
-        out: dict[str, int | float | str] = dict(self._ask(self._cache.stats))
+        counts: dict[str, int | float | str] = self._ask(self._cache.stats)
+        return counts | {"jobs": len(self._jobs), "memory_bytes": mx.get_active_memory()}
+
+    def delete(self, paths: Sequence[Path]) -> int:
+        nbytes: int = self.call(lambda: self._cache.drop(paths)).result()
         if self._tier is not None:
-            out |= self._tier.stats()
-        return out | {"jobs": len(self._jobs), "memory_bytes": mx.get_active_memory()}
-
-    def forget(self, paths: Sequence[Path]) -> int:
-        """Let go what only these paths hold, in memory and on disk; how many bytes."""
-
-        def in_memory() -> int:
-            before = self._cache.nbytes
-            for p in sorted(paths, key=lambda p: -len(p.tokens)):
-                self._cache.forget(p)
-            return before - self._cache.nbytes
-
-        nbytes: int = self.call(in_memory).result()
-        if self._tier is not None:
-            before = self._tier.store.stats().nbytes
-            gone = self._tier.store.drop(paths).result()
-            self.call(lambda: self._cache.forget_files(gone)).result()
-            nbytes += before - self._tier.store.stats().nbytes
+            before = self._tier.stats().nbytes
+            deleted = self._tier.delete(paths)
+            self.call(lambda: self._cache.drop_files(deleted)).result()
+            nbytes += before - self._tier.stats().nbytes
         return nbytes
 
     def tree(self, paths: Mapping[str, Sequence[Path]]) -> list[TreeNode]:
         """The cache's tree as it is between two steps."""
-        return list(self._ask(lambda: self._cache.view(paths)))
+        return list(self._ask(lambda: self._cache.tree(paths)))
 
     def pin(self, node: int, *, is_pinned: bool) -> bool:
         """Keep what a node needs, or no longer."""
-        return bool(
-            self._ask(lambda: pin(self._cache.roots, self._tier, node, is_pinned=is_pinned))
-        )
+        return bool(self._ask(lambda: self._cache.pin(node, is_pinned=is_pinned)))
 
-    def drop(self, node: int) -> int | None:
-        """Let a node go with all behind it; how many bytes."""
-        found = self._ask(lambda: paths_below(self._cache.roots, node))
-        return self.forget(found) if found else None
+    def delete_node(self, node: int) -> int | None:
+        found = self._ask(lambda: self._cache.paths_below(node))
+        return self.delete(found) if found else None
 
     def stop(self, grace_s: float = GRACE_S) -> bool:
         """Cancel what runs, file it, end the thread. False: a step or the disk takes too long."""
@@ -243,7 +229,7 @@ class EngineThread:
     def _demote(self) -> None:
         """Let the disk tier take what it wants: at most one piece, then the next step's turn."""
         if self._tier is not None:
-            self._tier.store.is_busy = not self._jobs.is_idle
+            self._tier.is_busy = not self._jobs.is_idle
             self._guard_tier(lambda tier: tier.step())
 
     def _guard_tier(self, action: Callable[[DiskTier], None]) -> None:

@@ -13,7 +13,6 @@ import pytest
 from sample_pieces import (
     MODEL,
     Open,
-    blank_for,
     bytes_for,
     checkpoint_layers,
     fetch,
@@ -69,7 +68,7 @@ def test_an_index_of_the_version_before_keeps_what_it_knows(open_store: Open) ->
     kept = keep(store, tokens := sequence(20), 0, 20)
     branch = keep(store, tokens[:10] + sequence(10, 1), 10, 20)
     assert kept is not None and branch is not None
-    store.pin([kept]).result(30)
+    store.pin([kept], True).result(30)
     store.close()
     with closing(sqlite3.connect(store.root / "index.db", isolation_level=None)) as db:
         db.execute("ALTER TABLE pieces DROP COLUMN within")
@@ -107,7 +106,7 @@ def test_prune_removes_what_is_of_no_use(open_store: Open) -> None:
     pieces, ids = _stored(open_store, 5)
     (pieces / f"{ids[2]}.kv").unlink()
     store = open_store()
-    assert store.prune().result(30) == 2
+    assert store.evict().result(30) == 2
     assert [s.file_id for s in store.pieces(MODEL)] == ids[:2] and len(files_in(store)) == 2
 
 
@@ -145,7 +144,7 @@ def test_symbolic_links_lead_nowhere(open_store: Open, tmp_path: Path) -> None:
     assert [s.file_id for s in store.pieces(MODEL)] == ids[:2]
     with pytest.raises(CacheFault):
         fetch(store, ids[2])
-    store.clear().result(30)
+    store.delete_all().result(30)
     assert [p.name for p in outside.iterdir()] == ["real.kv"] and real.read_bytes() == before
 
 
@@ -165,7 +164,7 @@ def test_a_linked_lock_or_pieces_directory_is_not_followed(
 
 
 @pytest.mark.parametrize("at", [0, 9, 70, 200, -1])
-def test_a_damaged_piece_is_set_aside_once(open_store: Open, at: int) -> None:
+def test_a_damaged_piece_is_deleted_once(open_store: Open, at: int) -> None:
     pieces, ids = _stored(open_store)
     path = pieces / f"{ids[1]}.kv"
     data = bytearray(path.read_bytes())
@@ -173,12 +172,12 @@ def test_a_damaged_piece_is_set_aside_once(open_store: Open, at: int) -> None:
     path.write_bytes(data)
     store = open_store()
     with pytest.raises(CacheFault):
-        store.read(ids[1], blank_for(segment_layers(10))).result(30)
+        store.load(ids[1]).result(30)
     store.flush(30)
     assert not path.exists() and store.stats().damaged == 1
     assert [s.file_id for s in store.pieces(MODEL)] == ids[:1]
     with pytest.raises(CacheFault):
-        store.read(ids[1], blank_for(segment_layers(10))).result(30)
+        store.load(ids[1]).result(30)
     store.flush(30)
     assert store.stats().damaged == 1
 
@@ -254,13 +253,12 @@ def test_2000_random_mutations_of_a_file_are_detected_or_harmless(tmp_path: Path
     for _ in range(2000):
         mutated = mutate(file, rng, another)
         path.write_bytes(mutated)
-        into = blank_for(layers)
         try:
-            reader.read(file_id, into).result(30)
+            _, buffers = reader.load(file_id).result(30)
         except CacheFault:
             n_detected += 1
             continue
-        assert mutated == file and [bytes(b) for b in into] == data
+        assert mutated == file and [bytes(b) for b in buffers] == data
         n_harmless += 1
     reader.close()
     assert n_detected == len(damaged) > 1800 and n_detected + n_harmless == 2000

@@ -18,12 +18,10 @@ from sample_pieces import (
     MODEL,
     ROOMY,
     Open,
-    blank_for,
     fetch,
     files_in,
     is_right,
     keep,
-    segment_layers,
     sequence,
 )
 
@@ -153,7 +151,7 @@ def test_a_save_makes_the_operations_that_we_fail(tmp_path: Path) -> None:
         "room", "create", "write", "sync", "close", "rename", "sync_directory", "sql BEGIN",
         "sql INSERT",
     ]  # fmt: skip
-    assert {"remove", "sql COMMIT", "sql UPDATE", "sql DELETE", "sql close"} <= set(names)
+    assert {"delete", "sql COMMIT", "sql UPDATE", "sql DELETE", "sql close"} <= set(names)
 
 
 @pytest.mark.parametrize("lasting", [False, True])
@@ -219,20 +217,19 @@ def test_an_error_at_any_operation_of_a_read_is_a_miss(tmp_path: Path) -> None:
     files, clock = FailingFiles(), Clock()
     store, saved = begin(tmp_path / "cache", files, clock)
     file_id = next(iter(saved))
-    into = blank_for(segment_layers(20))
     before = files.count
-    store.read(file_id, into).result(30)
+    store.load(file_id).result(30)
     for n in range(1, files.count - before + 1):
         files.fail_at, files.error = files.count + n, errno.ENOMEM
         try:
-            store.read(file_id, into).result(30)
+            store.load(file_id).result(30)
         except CacheFault as e:
             assert "reading" in e.message
     files.fail_at = 0
     assert is_right(store, store.pieces(MODEL)[0]) and store.stats().damaged == 0
     files.fail_at, files.error = files.count + 3, errno.EIO  # the medium: it will not get better
     with pytest.raises(CacheFault):
-        store.read(file_id, into).result(30)
+        store.load(file_id).result(30)
     store.flush(30)
     assert store.stats().damaged == 1 and file_id not in {s.file_id for s in store.pieces(MODEL)}
     store.close()

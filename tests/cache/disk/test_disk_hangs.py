@@ -160,7 +160,7 @@ def test_a_turn_that_has_no_room_beside_a_write_that_hangs_is_refused() -> None:
     while not tier.will_free:  # rows: room for them is always set aside
         disk.answer(0, "well")
         tier.step()
-    room = cache.memory.budget - tier.set_aside + tier.will_free // 2
+    room = cache.memory.budget - tier.in_flight_nbytes + tier.will_free // 2
     large = OracleRun(cache, tokens_of(range(100, 100 + (room - OTHER_BYTES) // 10 - RESERVE)), ())
     assert not large.step(), "it waits until the copy is written"
     disk.write_stalled_s = PATIENCE_S + 1

@@ -65,10 +65,10 @@ def rows(store: DiskStore) -> Rows:
 
 
 def join_all(store: DiskStore) -> int:
-    """As the tier does it: join, then retire what was joined."""
+    """As the tier does it: join, then delete what was joined."""
     n = 0
     while (made := store.join().result(30)) is not None:
-        store.retire(made.parts).result(30)
+        store.delete_doubles(made.parts).result(30)
         n += 1
     return n
 
@@ -137,7 +137,7 @@ def test_a_joined_piece_is_as_worthy_as_its_parts(open_store: Open) -> None:
     store = open_store()
     ids = [x for x in keep_turns(store, *CUTS) if x]
     store.touch(ids)
-    store.pin(ids[:1])
+    store.pin(ids[:1], True)
     join_all(store)
     (s,) = store.pieces(MODEL)
     assert s.is_pinned and s.used == 1
@@ -156,7 +156,7 @@ def test_joining_lets_nothing_go_and_spares_the_days_writes(open_store: Open) ->
     whole = 5 * sum(map(len, bytes_for(segment_layers(CELL)))) // 4
     for limits in (
         DiskLimits(budget_bytes=whole, keep_free_bytes=0),
-        DiskLimits(budget_bytes=GB, keep_free_bytes=0, write_bytes_per_day=whole),
+        DiskLimits(budget_bytes=GB, keep_free_bytes=0, write_budget_bytes=whole),
     ):
         store = open_store(limits=limits)
         keep_turns(store, *CUTS)
@@ -165,7 +165,7 @@ def test_joining_lets_nothing_go_and_spares_the_days_writes(open_store: Open) ->
         store.close()
 
 
-def test_a_damaged_part_is_set_aside_and_the_others_stay(open_store: Open) -> None:
+def test_a_damaged_part_is_deleted_and_the_others_stay(open_store: Open) -> None:
     store = open_store()
     ids = keep_turns(store, *CUTS)
     path = store.root / "pieces" / f"{ids[3]}.kv"
@@ -176,16 +176,16 @@ def test_a_damaged_part_is_set_aside_and_the_others_stay(open_store: Open) -> No
     assert store.stats().damaged == 1 and len(store.pieces(MODEL)) == 3
 
 
-def test_only_doubles_are_retired(open_store: Open) -> None:
+def test_only_doubles_are_deleted(open_store: Open) -> None:
     store = open_store()
     ids = [x for x in keep_turns(store, *CUTS) if x]
-    store.retire(ids).result(30)
+    store.delete_doubles(ids).result(30)
     assert len(files_in(store)) == 5
     made = store.join().result(30)
     assert made is not None
     (store.root / "pieces" / f"{made.stored.file_id}.kv").unlink()
     store.verify().result(30)  # finds that it is gone
-    store.retire(ids).result(30)
+    store.delete_doubles(ids).result(30)
     assert rows(store)[0] == CELL
 
 
@@ -207,7 +207,7 @@ def test_quantised_rows_are_joined_part_by_part(open_store: Open) -> None:
         assert store.write(record(TOKENS, a, b), layers, data).result(30)
     assert join_all(store) == 1
     (s,) = store.pieces(MODEL)
-    found = store.head(s.file_id).result(30)
+    found, _ = store.load(s.file_id).result(30)
     assert [x.shape[2] for x in found.arrays] == [CELL] * 6
     assert [set(b) for b in fetch(store, s.file_id)] == [{i} for i in range(6)]
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sample_pieces import MODEL, record, sequence
 
 from everwarm.cache.disk.index import Stored
+from everwarm.cache.disk.joinable import doubles
 from everwarm.cache.disk.shelf import Shelf
 from everwarm.tokens import tokens_of
 
@@ -58,7 +59,7 @@ def _has_support(s: Sample, good: set[Sample]) -> bool:
 
 
 def ids_of(shelf: Shelf) -> set[str]:
-    return {s.file_id for s in shelf.usable(MODEL)}
+    return {s.file_id for s in shelf.pieces(MODEL)}
 
 
 @settings(max_examples=400, deadline=None)
@@ -76,13 +77,13 @@ def test_a_piece_is_usable_exactly_when_its_whole_path_is_here(
         only_rows = [s for s in here if s.kind == "segment"]
         assert ids_of(shelf) >= {f"{held.index(s):032x}" for s in usable(only_rows)}
         assert shelf.nbytes == sum(s.nbytes for s in here)
-        shelf.remove(f"{n:032x}")
+        shelf.drop(f"{n:032x}")
     assert len(shelf) == shelf.nbytes == shelf.n_adrift == 0
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(samples, unique=True, max_size=14), st.integers(1, 600), st.randoms())
-def test_what_is_let_go_is_enough_and_leaves_nothing_adrift(
+def test_what_is_evicted_is_enough_and_leaves_nothing_adrift(
     held: list[Sample], wanted: int, rng: random.Random
 ) -> None:
     shelf = Shelf()
@@ -91,13 +92,13 @@ def test_what_is_let_go_is_enough_and_leaves_nothing_adrift(
     before, whole = ids_of(shelf), shelf.nbytes
     pinned = shelf.pin(rng.sample(sorted(before), min(1, len(before))), True)
     adrift = shelf.n_adrift
-    going = shelf.to_free(wanted, clock=1)
+    going = shelf.to_evict(wanted, clock=1)
     if going is None:
         return
     assert shelf.nbytes == whole
     lost = before & set(going)
     for file_id in going:
-        shelf.remove(file_id)
+        shelf.drop(file_id)
     assert whole - shelf.nbytes >= wanted
     assert ids_of(shelf) >= before - lost and shelf.n_adrift <= adrift
     assert all(x in shelf for x in pinned)
@@ -108,16 +109,16 @@ def test_any_set_of_pieces_can_be_deleted_lowest_first(held: list[Sample]) -> No
     shelf = Shelf()
     for n, s in enumerate(held):
         shelf.add(s.stored(n))
-    assert sorted(shelf.free_to_go(shelf.ids())) == sorted(shelf.ids())
+    assert sorted(shelf.deletable(shelf.ids())) == sorted(shelf.ids())
 
 
-def test_what_carries_the_next_piece_is_not_let_go_for_it() -> None:
+def test_what_carries_the_next_piece_is_not_evicted_for_it() -> None:
     shelf = Shelf()
     root, leaf = Sample((1, 2), 0, "segment", 10), Sample((3, 4), 0, "segment", 10)
     shelf.add(root.stored(0))
     shelf.add(leaf.stored(1))
-    assert shelf.to_free(5, 0, keep=f"{0:032x}") == [f"{1:032x}"]
-    assert shelf.to_free(15, 0, keep=f"{0:032x}") is None
+    assert shelf.to_evict(5, 0, keep=f"{0:032x}") == [f"{1:032x}"]
+    assert shelf.to_evict(15, 0, keep=f"{0:032x}") is None
 
 
 def test_a_piece_whose_id_is_not_that_of_its_tokens_is_refused() -> None:
@@ -144,7 +145,7 @@ def test_a_start_hashes_each_piece_a_fixed_number_of_times(n: int) -> None:
     shelf = Shelf()
     assert not shelf.add_all(branched(n)) and shelf.n_adrift == 0
     assert shelf.n_hashed <= 3 * n
-    assert not shelf.doubles()
+    assert not doubles(shelf.rows())
 
 
 @settings(max_examples=300, deadline=None)
@@ -211,7 +212,7 @@ def test_a_double_is_held_whole_by_a_longer_segment_on_its_path(held: list[Sampl
         return here and len(long.path) - long.start > len(s.path) - s.start
 
     plain = {n for n, s in good.items() if any(holds(o, s) for o in good.values())}
-    found = {int(x, 16) for x in shelf.doubles()}
+    found = {int(x, 16) for x in doubles(shelf.rows())}
     assert found <= plain
     beside = {n for n in plain if any(holds(o, good[n]) and o.start == good[n].start
                                       for o in good.values())}  # fmt: skip

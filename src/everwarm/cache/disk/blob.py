@@ -278,7 +278,7 @@ def _json(text: bytes | str) -> dict[str, Any]:
 
 
 def _of(value: Any, kind: type) -> Any:
-    """Exactly this type: a bool is no int here."""
+    """A value of exactly this type: a bool is no int here."""
     if type(value) is not kind:
         raise ValueError(f"not {kind.__name__}")
     return value

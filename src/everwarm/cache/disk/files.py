@@ -56,7 +56,7 @@ class Files(Protocol):
     def close(self, fd: int) -> None: ...
     def rename(self, old: Path, new: Path) -> None: ...
     def sync_directory(self, directory: Path) -> None: ...
-    def remove(self, path: Path) -> None: ...
+    def delete(self, path: Path) -> None: ...
 
     def open(self, path: Path) -> tuple[int, int]:
         """An existing plain file to be read, and its length."""
@@ -141,7 +141,7 @@ class OsFiles:
         finally:
             os.close(fd)
 
-    def remove(self, path: Path) -> None:
+    def delete(self, path: Path) -> None:
         os.unlink(path)
 
     def open(self, path: Path) -> tuple[int, int]:
@@ -173,7 +173,7 @@ class OsFiles:
 
 
 def _takes_cache_again(fd: int) -> bool:
-    """Whether writes went past the page cache, which takes whole blocks only. They do no longer."""
+    """End writing past the page cache, which takes whole blocks only; whether that was on."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     if not flags & _DIRECT:
         return False

@@ -1,4 +1,4 @@
-"""Which nodes of the tree rest on which files: files come in, are exchanged, and go.
+"""Which nodes of the tree rest on which files: files are put in, exchanged and dropped.
 
     files on disk     a [0, 4096)   b [4096, 5000)   checkpoint at 5000
     in the tree       a hangs on every node that has rows of it; so does b; the checkpoint on one
@@ -8,7 +8,7 @@ Here the tree changes and no file does. Engine thread only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from everwarm.cache import tree
 from everwarm.cache.disk.index import Stored
@@ -19,11 +19,10 @@ RootOf = Callable[[str], Node]
 """The tree of a namespace."""
 
 
-def graft(pieces: Iterable[Stored], root_of: RootOf) -> int:
-    """Put files into the trees, parents before children; how many there were."""
+def graft(pieces: Iterable[Stored], root_of: RootOf) -> None:
+    """Put files into the trees. `pieces`: parents before children."""
     ends: dict[str, Node] = {}
     pinned: list[Node] = []
-    n = 0
     for stored in pieces:
         under = ends.get(stored.above) if stored.above is not None else None
         node = _graft_one(stored, under, root_of)
@@ -32,11 +31,9 @@ def graft(pieces: Iterable[Stored], root_of: RootOf) -> int:
         ends[stored.file_id] = node
         if stored.is_pinned:
             pinned.append(node)
-        n += 1
     above = {id(up) for node in pinned for up in node.path()[:-1]}
     for node in pinned:  # what was pinned is the end; the files in front are pinned for it
         node.is_pinned = id(node) not in above
-    return n
 
 
 def _graft_one(stored: Stored, under: Node | None, root_of: RootOf) -> Node | None:
@@ -63,7 +60,7 @@ def shelve_rows(steps: Iterable[tree.PathStep], segment: Segment) -> None:
 
 
 def exchange(root: Node, parts: frozenset[str], made: Stored) -> None:
-    """Let nodes rest on one file in place of those whose rows it holds."""
+    """Let nodes rest on one file instead of those whose rows it holds."""
     r = made.record
     whole = Segment(OnDisk(made.file_id, made.nbytes), r.start, r.start, r.end)
     for node in root.below():
@@ -72,11 +69,11 @@ def exchange(root: Node, parts: frozenset[str], made: Stored) -> None:
             node.shelved = [*others, whole]
 
 
-def forget_file(root: Node, file_id: str) -> None:
-    """Let nothing rest on a file that is gone or damaged."""
+def drop_files(root: Node, file_ids: Collection[str]) -> None:
+    """Let nothing rest on files that are gone or damaged."""
     for node in root.below():
-        node.shelved = [s for s in node.shelved if file_of(s) != file_id]
-        if node.shelved_checkpoint and node.shelved_checkpoint.file_id == file_id:
+        node.shelved = [s for s in node.shelved if file_of(s) not in file_ids]
+        if node.shelved_checkpoint and node.shelved_checkpoint.file_id in file_ids:
             node.shelved_checkpoint = None
 
 

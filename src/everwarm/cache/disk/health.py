@@ -1,4 +1,4 @@
-"""How the disk tier is: what went wrong last, when to try again, and what to tell people. Live."""
+"""How the disk is: what went wrong last, when to try again, and what people are told. Live."""
 
 from __future__ import annotations
 
@@ -37,18 +37,26 @@ log = logging.getLogger("everwarm.cache")
 
 @dataclass(frozen=True, slots=True)
 class DiskLimits:
-    """None: chosen by the disk: a quarter of the free space, and 10 GiB or 5% always left free."""
+    """What the files may take. `write_budget_bytes`: for each day.
+
+    None: chosen by the disk, a quarter of the free space; 10 GiB or 5% are always left free.
+    """
 
     budget_bytes: int | None = None
     most_bytes: int = 100 * GB
     keep_free_bytes: int | None = None
-    write_bytes_per_day: int = 200 * GB
-    queue_bytes: int = 4 * 2**30
+    write_budget_bytes: int = 200 * GB
+    queue_bytes: int = 2**30
+
+
+SHOWN: Final = (
+    *("state", "why", "pieces", "budget_bytes", "written_today_bytes", "write_budget_bytes"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class DiskStats:
-    """Facts for people and for deciding whether a restore pays."""
+    """Facts for people, and for deciding whether a restore pays."""
 
     state: DiskState
     why: str
@@ -67,17 +75,21 @@ class DiskStats:
     adrift: int
     errors: int
 
+    def for_people(self) -> dict[str, int | float | str]:
+        """What the dashboard shows."""
+        return {"disk_bytes": self.nbytes} | {f"disk_{x}": getattr(self, x) for x in SHOWN}
+
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """How many pieces are right, and which were not and are gone now."""
+    """How many pieces are right, and which were damaged and are deleted now."""
 
     right: int
     damaged: tuple[str, ...]
 
 
 class Health:
-    """One writer, the I/O thread; anybody may look."""
+    """Changed by the I/O thread alone; any thread may look."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -106,7 +118,7 @@ class Health:
         self.note(state, why)
 
     def note(self, state: DiskState, why: str) -> None:
-        """Something to be said, at most once a minute."""
+        """Set the state, and log it at most once a minute."""
         self.state, self.why = state, why
         now = self._clock()
         if now >= self._log_at:
@@ -122,7 +134,7 @@ class Health:
 
 
 class Rate:
-    """Bytes a second, as measured lately: a moving mean over what was large enough to tell."""
+    """Bytes a second, as measured lately: a moving mean over transfers of some size."""
 
     LEAST_BYTES: Final = 2**18
 

@@ -1,8 +1,8 @@
 """Which pieces are on disk: a small SQLite file beside them. A row is the commit of a piece.
 
-It can be lost at any time: `disk.py` makes it anew from the files. So it is written with
-synchronous=NORMAL (a power loss may take the last rows, and the files bring them back), and a fault
-in it is answered by throwing it away. Live; I/O thread only.
+It can be lost at any time: `start.py` makes it again from the files. So it is written with
+synchronous=NORMAL (a power loss may take the last rows, and the files bring them back), and an
+index with a fault is thrown away. Live; I/O thread only.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _FROM_1: Final = "ALTER TABLE pieces ADD COLUMN within TEXT"
 class Stored:
     """A piece on disk. `nbytes`: the file's length. `used`: a count of uses, not a time.
 
-    `above`: the piece that it stands on, where that is known. `within`: the position where a piece
-    ended inside of which this one begins; a hint, which saves a search.
+    `above`: the piece that it stands on, where that is known. `within`: where this piece begins
+    inside another, the position at which that one ends. It is a hint, which saves a search.
     """
 
     file_id: str
@@ -121,7 +121,7 @@ class Index:
                 )
                 self._db.execute("DELETE FROM written WHERE day <> ?", (day,))
 
-    def remove(self, file_ids: Iterable[str]) -> None:
+    def delete(self, file_ids: Iterable[str]) -> None:
         with self._transaction():
             for file_id in file_ids:
                 self._db.execute("DELETE FROM pieces WHERE file_id = ?", (file_id,))
@@ -152,7 +152,7 @@ class Index:
 
 
 def _stored(row: tuple[Any, ...]) -> Stored | None:
-    """A row as a value; None where it cannot be one. Whether it is true shows when it is used."""
+    """A row as a value; None where it cannot be one. Whether it tells the truth, its use shows."""
     file_id, fingerprint, namespace, kind, parent, position, start, end, tokens, mark, *rest = row
     nbytes, used, is_pinned, within = rest
     ids = tokens_of()

@@ -21,9 +21,9 @@ from everwarm.cache.tree import Holder, Node
 from everwarm.tokens import MarkKind, Tokens
 
 KEPT: Final = frozenset(("system", "prompt", None))
-"""Kinds of checkpoints worth a file. A reply's end has no mark."""
+"""Kinds of checkpoints that are worth a file. None: at a reply's end, which has no mark."""
 WORTH_SHARING: Final = 256
-"""Rows at the start of a conversation up to which each has them in files of its own."""
+"""A shared beginning of no more rows than this is written once for each conversation."""
 MakeRoom = Callable[[int], bool]
 """Room in memory for so many bytes more; False: not now."""
 
@@ -32,7 +32,7 @@ MakeRoom = Callable[[int], bool]
 class Source:
     """What is to be written: rows up to `node`, of a state or of what it left behind there.
 
-    It holds no state: what memory lets go is gone at once, written or not.
+    It holds no state: what memory drops is freed at once, written or not.
     """
 
     root: Node
@@ -59,8 +59,9 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`shape`: an empty state, which knows its layers. `most_bytes`: of rows in one copy, for which
-    room is set aside.
+    """What a copy may take. `shape`: an empty state, which knows its layers.
+
+    `most_bytes`: of rows in one copy; room for these is always counted.
     """
 
     shape: State
@@ -74,7 +75,7 @@ class Terms:
 
 
 def next_of_state(terms: Terms, holder: Holder, namespace: str) -> Copy | None:
-    """The next of what a state holds. None: the disk has it all, or there is no room now."""
+    """The next piece of a state. None: the disk has all of it, or there is no room now."""
     path = holder.node.path()
     end = min(holder.sequence.length, path[-1].end if path else 0)
     at = written(path)
@@ -90,7 +91,7 @@ def next_of_state(terms: Terms, holder: Holder, namespace: str) -> Copy | None:
 
 
 def next_at_rest(terms: Terms, source: Source) -> Copy | None:
-    """The next of what a state left behind, if nothing of its path was forgotten."""
+    """The next piece of what a state left behind, if all of its path is still in the tree."""
     path = source.node.path()
     if not _is_in_tree(path):
         return None
@@ -147,5 +148,5 @@ def written(path: list[Node]) -> int:
 
 
 def _is_in_tree(path: list[Node]) -> bool:
-    """Whether nothing of a path was forgotten."""
+    """Whether all of a path is still in the tree."""
     return all(n.parent is not None and n.parent.children.get(n.tokens[0]) is n for n in path)

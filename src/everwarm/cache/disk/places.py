@@ -17,16 +17,30 @@ CELL: Final = 4096
 
 @dataclass(eq=False, slots=True)
 class Place:
-    """A piece and what it stands on (None: the root). `trail` stands at its start. Live."""
+    """A piece, the piece above that it stands on (None: the root), and the pieces on it. Live.
+
+    `trail` stands at the piece's start.
+    """
 
     stored: Stored
     trail: Trail | None = None
     above: Place | None = None
     is_adrift: bool = False
-    on_it: set[str] = field(default_factory=set)
+    on_it: set[Place] = field(default_factory=set)
+
+    def depth(self) -> int:
+        """How many pieces there are between this one and the root."""
+        n, place = 0, self.above
+        while place is not None:
+            n, place = n + 1, place.above
+        return n
+
+    def rows_on(self) -> list[Place]:
+        """The segments that stand on this piece."""
+        return [p for p in self.on_it if p.stored.record.kind == "segment"]
 
     def has(self, at: int) -> bool:
-        """Whether the token before a position is one of this piece's, if its path is this one's."""
+        """Whether the token before a position is one of this piece's, if both lie on one path."""
         r = self.stored.record
         return self.trail is not None and r.start < at <= r.end
 
@@ -41,14 +55,15 @@ class Place:
 
 
 class Group:
-    """The pieces of one model and namespace: those that stand, and those that wait.
+    """The pieces of one model and namespace: those whose path is here, and those that wait for it.
 
-    Which piece carries a position is seen at once where it ends there, or where the index knew it.
-    Else it is inside of one, and the pieces around are hashed up to it. Of many at once, as at a
-    start without an index, the positions are *expected*:
+    A position is mostly where a piece ends, or where the index knew one to carry it. Otherwise it
+    lies inside a piece, and the pieces around it are hashed up to it. When many pieces come at
+    once, as at a start without an index, all their positions are *expected*, so that each piece is
+    hashed only once, and each expected position inside it is found on the way:
 
-        pieces that come    [0, ── 500 ──── 600)  [0, ── 500 ────── 700)     walked once each, and
-        expected                   ^ id                  ^ id                looked at on the way
+        pieces      [0, ── 500 ──── 600)  [0, ── 500 ────── 700)
+        expected           ^ id                  ^ id
     """
 
     def __init__(self, fingerprint: bytes, namespace: str) -> None:
@@ -63,7 +78,7 @@ class Group:
         self._inside: dict[PositionId, list[Place]] = {}
 
     def expect(self, coming: Sequence[Stored]) -> None:
-        """These pieces will come, each behind what it needs, which is noted as it comes."""
+        """Say which pieces will be added next, each after those that it needs."""
         ends = {s.record.position for s in coming if s.record.start < s.record.end}
         sought: dict[int, set[int]] = defaultdict(set)
         for s in coming:
@@ -147,7 +162,7 @@ class Group:
             del self.cells[cell][file_id]
 
     def wait(self, place: Place) -> None:
-        """Enter a piece that is adrift under the cells of those that could carry it."""
+        """Note a piece that is adrift under the cells of those that could carry it."""
         for _, at in needs(place.stored.record):
             self.waiting[(at - 1) // CELL][place.stored.file_id] = place
 

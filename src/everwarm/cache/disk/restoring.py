@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Final
+from contextlib import contextmanager
+from typing import Final, Literal
 
 from everwarm.cache.disk.disk_store import DiskStore
+from everwarm.cache.disk.graft import drop_files
 from everwarm.cache.disk.reader import Loaded
 from everwarm.cache.restore import RestorePlan
-from everwarm.cache.sequence import Sequence
 from everwarm.cache.store import OnDisk, Piece
-from everwarm.cache.tree import Segment
+from everwarm.cache.tree import Holder, Segment
 from everwarm.errors import CacheFault
 from everwarm.tokens import Tokens
 
 PATIENCE_S: Final = 30.0
-"""When no read has brought a byte for so long, the tokens are read again instead."""
+"""When no read has brought a byte for so long, the model reads the tokens again instead."""
 MOST_AT_ONCE: Final = 64 << 20
-"""Bytes moved between two steps of other jobs, either way."""
+"""Bytes moved from or to disk between two steps of other jobs."""
 
 
-def most_nbytes(chosen: RestorePlan) -> int:
-    """The most bytes of a plan's files that are read and not yet taken over at any one time.
-
-    Beside the files that are read ahead the one is counted whose rows go to several segments, and
-    the checkpoint, which is there twice while it is put back.
-    """
-    sizes = sorted({f.file_id: f.nbytes for f in chosen.files}.values(), reverse=True)
-    checkpoint = chosen.checkpoint.nbytes if isinstance(chosen.checkpoint, OnDisk) else 0
-    return sum(sizes[: chosen.ahead + 1]) + checkpoint
-
-
-class Lost(CacheFault):
+class _Lost(CacheFault):
     """A file that cannot be restored from."""
 
     def __init__(self, message: str, file_id: str) -> None:
@@ -40,18 +31,27 @@ class Lost(CacheFault):
         self.file_id = file_id
 
 
-class Restoring:
-    """A sequence on its way back. `step` takes what has arrived; True: it is whole.
+@contextmanager
+def _lost_if_unfit(piece: OnDisk) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, AssertionError) as e:
+        raise _Lost(f"the file does not fit this model: {e}", piece.file_id) from None
 
-    `made`: the checkpoint that was read, now in memory.
+
+class Restoring:
+    """A sequence on its way back. `made`: the checkpoint that was read, now in memory.
+
+    `in_flight_nbytes`: the most bytes of files that are read and not yet taken over at one time.
     """
 
     def __init__(
-        self, store: DiskStore, chosen: RestorePlan, sequence: Sequence, tokens: Tokens[int]
+        self, store: DiskStore, chosen: RestorePlan, holder: Holder, tokens: Tokens[int]
     ) -> None:
-        self._store, self._sequence, self._tokens = store, sequence, tokens
+        self._store, self._tokens = store, tokens
+        self._root, self._sequence = holder.root, holder.sequence
         self.at, self._ahead = chosen.at, chosen.ahead
-        self.most_nbytes = most_nbytes(chosen)
+        self.in_flight_nbytes = chosen.in_flight_nbytes
         self._left = deque(chosen.segments)
         self._checkpoint = chosen.checkpoint
         self._wanted = deque(dict.fromkeys(f.file_id for f in chosen.files))
@@ -65,8 +65,19 @@ class Restoring:
         held = [*(s.piece for s in self._left), self._checkpoint]
         return [p for p in held if p is not None and not isinstance(p, OnDisk)]
 
-    def step(self) -> bool:
-        """Raises Lost where a file is gone, damaged or not what it should be."""
+    def step(self) -> Literal["whole", "coming", "lost"]:
+        """Take what has arrived.
+
+        `lost`: a file is gone, damaged or not what it should be, and nothing in the tree rests on
+        it any more.
+        """
+        try:
+            return "whole" if self._take() else "coming"
+        except _Lost as e:
+            drop_files(self._root, {e.file_id})
+            return "lost"
+
+    def _take(self) -> bool:
         taken = 0
         while self._left and taken < MOST_AT_ONCE:
             s = self._left[0]
@@ -86,14 +97,10 @@ class Restoring:
         blob, buffers = loaded
         r = blob.record
         if self._tokens[r.start : s.end] != r.tokens[: s.end - r.start]:
-            raise Lost("the file holds other tokens", piece.file_id)
-        tokens = self._tokens[s.start : s.end]
-        try:
-            self._sequence.rows_in(
-                blob.layers, buffers, s.start, s.end, r.start, len(self._tokens), tokens
-            )
-        except (ValueError, TypeError, AssertionError) as e:
-            raise Lost(f"the file does not fit this model: {e}", piece.file_id) from None
+            raise _Lost("the file holds other tokens", piece.file_id)
+        tokens, room = self._tokens[s.start : s.end], len(self._tokens)
+        with _lost_if_unfit(piece):
+            self._sequence.rows_in(blob.layers, buffers, s.start, s.end, r.start, room, tokens)
         if not self._left or all(x.piece != piece for x in list(self._left)[1:]):
             self._coming.pop(piece.file_id, None)
 
@@ -104,17 +111,14 @@ class Restoring:
         loaded = self._arrived(self._checkpoint)
         if loaded is None:
             return False
-        file_id = self._checkpoint.file_id
-        if loaded[0].record.end != self.at:
-            raise Lost("the file is of another position", file_id)
-        try:
-            held: Piece = self._sequence.checkpoint_in(loaded[0].layers, loaded[1])
+        blob, buffers = loaded
+        if blob.record.end != self.at:
+            raise _Lost("the file is of another position", self._checkpoint.file_id)
+        with _lost_if_unfit(self._checkpoint):
+            held = self._sequence.checkpoint_in(blob.layers, buffers)
             self._sequence.put_back(held)
-        except (ValueError, TypeError, AssertionError) as e:
-            raise Lost(f"the file does not fit this model: {e}", file_id) from None
-        self._coming.pop(file_id, None)
-        self._checkpoint = None
-        self.made = held
+        self._coming.pop(self._checkpoint.file_id, None)
+        self._checkpoint, self.made = None, held
         return True
 
     def _fetch(self) -> None:
@@ -129,9 +133,9 @@ class Restoring:
             future = self._coming[piece.file_id] = self._store.load(piece.file_id)
         if not future.done():
             if self._store.read_stalled_s > PATIENCE_S:
-                raise Lost("the disk has not answered for too long", piece.file_id)
+                raise _Lost("the disk has not answered for too long", piece.file_id)
             return None
         # Not `result()`: what it raises would hold this call, and with it the whole state, alive.
         if (error := future.exception()) is not None:
-            raise Lost(f"{type(error).__name__}: {error}", piece.file_id)
+            raise _Lost(f"{type(error).__name__}: {error}", piece.file_id)
         return future.result()

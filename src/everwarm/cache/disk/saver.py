@@ -2,7 +2,7 @@
 
     <id>.tmp written in slabs, synced -> renamed to <id>.kv -> directory synced
 
-What cannot be removed after a fault is debris: it counts as used, and is removed later.
+What cannot be deleted after a fault is debris: it counts as used, and is deleted later.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAUSE_S: Final = 1.0
 REST: Final = 4.0
 """How long a write rests beside a running reply, as a multiple of the time that a slab took."""
 MOST_REST_S: Final = 0.02
-"""A disk that takes longer than this for one slab leaves a running reply alone by itself."""
+"""A disk that needs longer than this for one slab disturbs no running reply anyway."""
 
 
 class Saver:
@@ -50,14 +50,14 @@ class Saver:
         return sum(list(self._debris.values()))
 
     def begin(self) -> None:
-        """Something is about to be done on the disk."""
+        """Note that something is about to be done on the disk."""
         self.moved_at = self._clock()
 
     def path(self, file_id: str) -> Path:
         return self._directory / f"{file_id}.kv"
 
     def save(self, file_id: str, views: Sequence[memoryview], length: int) -> None:
-        """A whole file under its final name, durable; or nothing, and OSError."""
+        """Save a whole file under its final name, durably. OSError: nothing of it is left."""
         temp, final = self._directory / f"{file_id}.tmp", self.path(file_id)
         try:
             fd = self._files.create(temp)
@@ -70,12 +70,12 @@ class Saver:
             self._files.rename(temp, final)
             self._files.sync_directory(self._directory)
         except OSError:
-            self.discard(temp, length)
-            self.discard(final, length)
+            self.delete(temp, length)
+            self.delete(final, length)
             raise
 
     def _append(self, fd: int, slab: memoryview) -> None:
-        """Reads go first. Beside a running reply: past the page cache, with rests."""
+        """Write when no read runs; beside a running reply past the page cache, with rests."""
         self._reader.is_quiet.wait(PAUSE_S)
         began = time.perf_counter()
         if self._is_busy():
@@ -85,21 +85,21 @@ class Saver:
         if self._is_busy():
             time.sleep(min(REST * (time.perf_counter() - began), MOST_REST_S))
 
-    def discard(self, path: Path, nbytes: int) -> None:
-        """Remove a file that may be there; later, if it cannot be done now."""
+    def delete(self, path: Path, nbytes: int) -> None:
+        """Delete a file that may be there; later, if it cannot be done now."""
         self._debris[path] = nbytes
         try:
-            self.sweep()
+            self.delete_debris()
         except OSError:
             self._health.errors += 1
 
-    def sweep(self) -> None:
-        """Remove debris."""
+    def delete_debris(self) -> None:
+        """Delete what could not be deleted before."""
         for path in list(self._debris):
             with suppress(FileNotFoundError):
-                self._files.remove(path)
+                self._files.delete(path)
             del self._debris[path]
 
-    def forget_debris(self) -> None:
-        """A start has looked at all files anew."""
+    def drop_debris(self) -> None:
+        """Count no debris any more: a start has looked at all files anew."""
         self._debris = {}

@@ -11,15 +11,12 @@ from typing import Final
 
 from everwarm.cache.disk.blob import NewerFormat
 from everwarm.cache.disk.files import Files
-from everwarm.cache.disk.health import DiskLimits
 from everwarm.cache.disk.index import Index, Stored
+from everwarm.cache.disk.joinable import doubles
 from everwarm.cache.disk.reader import PieceReader
 from everwarm.cache.disk.shelf import Shelf
 from everwarm.errors import CacheFault, ConfigError
 
-KEEP_FREE_BYTES: Final = 10 * 2**30
-KEEP_FREE_SHARE: Final = 20
-BUDGET_SHARE: Final = 4
 TAG: Final = b"""Signature: 8a477f597d28d172789f06886806bc55
 # Conversations kept by everwarm. They can be deleted while it is not running; backups skip them.
 """
@@ -29,18 +26,21 @@ _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE
 
 @dataclass(slots=True)
 class Start:
-    """What a started store has. `other_bytes`: files here that this program cannot judge."""
+    """A directory that was taken up. `other_bytes`: of files that this program cannot judge."""
 
     lock: int
     index: Index
     shelf: Shelf
-    budget_bytes: int
-    keep_free_bytes: int
-    other_bytes: int
-    n_damaged: int
+    other_bytes: int = 0
+    n_damaged: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files here."""
+        return self.shelf.nbytes + self.other_bytes
 
 
-def start(root: Path, limits: DiskLimits, files: Files, reader: PieceReader) -> Start:
+def take_up(root: Path, files: Files, reader: PieceReader) -> Start:
     """OSError, sqlite3.Error: it cannot be used now. ConfigError: another process has it."""
     files.make_directory(root)
     lock = _lock(root, files)
@@ -52,7 +52,7 @@ def start(root: Path, limits: DiskLimits, files: Files, reader: PieceReader) -> 
         files.make_directory(directory)
         _tag(root / "CACHEDIR.TAG", files)
         index = _open_index(root / "index.db", files)
-        return _take_up(directory, limits, files, reader, lock, index)
+        return _agree(directory, files, reader, lock, index)
     except (OSError, sqlite3.Error):
         if index is not None:
             index.close()
@@ -97,16 +97,15 @@ def _open_index(path: Path, files: Files) -> Index:
             raise
     for name in ("-wal", "-shm", ""):
         try:
-            files.remove(Path(f"{path}{name}"))
+            files.delete(Path(f"{path}{name}"))
         except FileNotFoundError:
             continue
     return Index(files, path)
 
 
-def _take_up(
-    directory: Path, limits: DiskLimits, files: Files, reader: PieceReader, lock: int, index: Index
-) -> Start:
-    made = Start(lock, index, Shelf(), 0, 0, 0, 0)
+def _agree(directory: Path, files: Files, reader: PieceReader, lock: int, index: Index) -> Start:
+    """Make index and files agree."""
+    made = Start(lock, index, Shelf())
     found = _clean(directory, files)
     rows = {s.file_id: s for s in index.all()}
     known = {x: s for x, s in rows.items() if found.get(x) == s.nbytes}
@@ -117,30 +116,29 @@ def _take_up(
     bad += refused
     wrong += refused
     made.n_damaged = len(bad)
-    for file_id in made.shelf.doubles():  # a join that was cut short
-        made.shelf.remove(file_id)
+    for file_id in doubles(made.shelf.rows()):  # a join that was cut short
+        made.shelf.drop(file_id)
         bad.append(file_id)
         wrong.append(file_id)
     for file_id in bad:
-        files.remove(directory / f"{file_id}.kv")
+        files.delete(directory / f"{file_id}.kv")
     if wrong:
-        index.remove(wrong)
+        index.delete(wrong)
     here = [made.shelf.get(x) for x in made.shelf.ids()]
     if fresh := [s for s in here if s != known.get(s.file_id)]:
         index.add(fresh)
-    _choose_limits(made, limits, files.room(directory))
     return made
 
 
 def _clean(directory: Path, files: Files) -> dict[str, int]:
-    """Remove what was left half written; ids and lengths of the others. Foreign files are left."""
+    """Delete half-written files; ids and lengths of the others. Foreign files are left alone."""
     out = {}
     for name, nbytes in files.listing(directory).items():
         match = _NAME.fullmatch(name)
         if match is None:
             continue
         if match[2] == "tmp":
-            files.remove(directory / name)
+            files.delete(directory / name)
         else:
             out[match[1]] = nbytes
     return out
@@ -151,23 +149,11 @@ def _adopt(
 ) -> Stored | None:
     """A file that no row knows: a row was lost, or it is none of ours."""
     try:
-        fd, blob = reader.open(file_id)
+        blob = reader.head(file_id)
     except (NewerFormat, OSError):
         made.other_bytes += found[file_id]
         return None
     except CacheFault:
         bad.append(file_id)
         return None
-    reader.give_back(fd)
     return Stored(file_id, blob.record, blob.nbytes)
-
-
-def _choose_limits(made: Start, limits: DiskLimits, room: tuple[int, int]) -> None:
-    free, total = room
-    own = made.shelf.nbytes + made.other_bytes
-    made.budget_bytes = min((free + own) // BUDGET_SHARE, limits.most_bytes)
-    if limits.budget_bytes is not None:
-        made.budget_bytes = limits.budget_bytes
-    made.keep_free_bytes = max(KEEP_FREE_BYTES, total // KEEP_FREE_SHARE)
-    if limits.keep_free_bytes is not None:
-        made.keep_free_bytes = limits.keep_free_bytes

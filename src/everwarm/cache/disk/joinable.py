@@ -1,4 +1,4 @@
-"""Which segments could go, since a longer one holds all their rows? Pure: nothing is changed here.
+"""Which small segments should be joined, and which are doubles of a joined one? Pure.
 
     a [0, 10)  b [10, 20)  c [20, 30)          a join made abc of them, and was cut short
     abc [0, 30)                                a, b and c are doubles
@@ -12,13 +12,52 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
-from everwarm.cache.disk.places import Place
+from everwarm.cache.disk.index import Stored
+from everwarm.cache.disk.places import CELL, Place
 from everwarm.cache.identity import PositionId
 from everwarm.tokens import Tokens
 
+MOST_JOINED: Final = 64 << 20
+"""Bytes of one file made of several."""
+FEWEST_JOINED: Final = 4
+"""Fewer files than this are not worth writing their rows again."""
 TokenRun = tuple[PositionId, "Tokens[int]"]
 """Tokens behind a position."""
+
+
+def runs(segments: Sequence[Place]) -> Iterator[list[Stored]]:
+    """Small segments of one path and cell that would be better as one, as far as they reach."""
+    for place in segments:
+        if place.trail is not None and not _continues(place):
+            yield from (run for run in _runs_from(place) if len(run) >= FEWEST_JOINED)
+
+
+def _runs_from(place: Place) -> Iterator[list[Stored]]:
+    """From a piece that continues none. The last run is left where more may come to it."""
+    run, nbytes = [place.stored], place.stored.nbytes
+    while len(below := place.rows_on()) == 1 and _continues(below[0]):
+        place = below[0]
+        if nbytes + place.stored.nbytes > MOST_JOINED:
+            yield run
+            run, nbytes = [], 0
+        run.append(place.stored)
+        nbytes += place.stored.nbytes
+    if below or place.stored.record.end % CELL == 0:
+        yield run
+
+
+def _continues(place: Place) -> bool:
+    """Whether a segment alone begins where another ends, in the same cell.
+
+    Behind a system prompt a conversation's own rows begin: they can be deleted without the prompt.
+    """
+    r, above = place.stored.record, place.above
+    if r.start % CELL == 0 or above is None or above.stored.record.kind != "segment":
+        return False
+    is_next = above.stored.record.end == r.start and above.stored.record.mark != "system"
+    return is_next and len(above.rows_on()) == 1
 
 
 def doubles(segments: Sequence[Place]) -> set[str]:
@@ -44,10 +83,10 @@ def _runs_to(place: Place, inside: Mapping[str, TokenRun]) -> Iterator[TokenRun]
     if above is None:
         return
     up = above.stored.record
-    runs = [(up.parent, up.tokens)]
+    starts = [(up.parent, up.tokens)]
     if (held := inside.get(above.stored.file_id)) is not None:
-        runs.append(held)
-    for parent, run in runs:
+        starts.append(held)
+    for parent, run in starts:
         yield parent, run[: len(run) - (up.end - r.start)] + r.tokens
 
 
