@@ -11,12 +11,12 @@ from typing import Final
 from everwarm.errors import RequestError
 from everwarm.messages import Message, MessageId, Text, ToolCall, child_id
 from everwarm.prompt.chain import History
-from everwarm.prompt.pieces import Encoded, Pieces
+from everwarm.prompt.encoder import EncodedText, TextEncoder
+from everwarm.prompt.marks import MessageSpan, inside_last, marks_of, spans_of
 from everwarm.prompt.proof import Proof
 from everwarm.prompt.samples import Replies
-from everwarm.prompt.spans import MessageSpan, inside_last, marks_of, spans_of
 from everwarm.prompt.splice import Frame, Splicer, shared_length
-from everwarm.prompt.verbatim import Bounded, Records, TokenPath, TokenRecord
+from everwarm.prompt.token_records import Bounded, TokenPath, TokenRecord, TokenRecords
 from everwarm.replies import Reply
 from everwarm.tokens import Tokens
 
@@ -68,8 +68,8 @@ class Builder:
     def __init__(
         self,
         splicer: Splicer,
-        pieces: Pieces,
-        records: Records,
+        pieces: TextEncoder,
+        records: TokenRecords,
         replies: Replies,
         proof: Proof,
     ) -> None:
@@ -169,7 +169,7 @@ class Builder:
 
     def _part(
         self, history: History, frame: Frame, draft: _PartialPrompt, stop: int
-    ) -> tuple[TokenRecord, list[MessageSpan], Encoded] | None:
+    ) -> tuple[TokenRecord, list[MessageSpan], EncodedText] | None:
         """The draft with what the template writes behind it up to message `stop`."""
         messages = history.messages[:stop]
         if draft.record is None:
@@ -215,7 +215,7 @@ class Builder:
                 raise
             return None
 
-    def _before_scaffold(self, text: str, encoded: Encoded, frame: Frame) -> int | None:
+    def _before_scaffold(self, text: str, encoded: EncodedText, frame: Frame) -> int | None:
         """The token before the generation scaffold; at a piece's start where there is any."""
         for scaffold in self._scaffolds_of(frame):
             if text.endswith(scaffold):

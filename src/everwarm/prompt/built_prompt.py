@@ -15,7 +15,7 @@ from everwarm.messages import Message, MessageId, Reasoning, Text
 from everwarm.prompt.build import Built
 from everwarm.prompt.chain import History
 from everwarm.prompt.splice import Frame
-from everwarm.prompt.verbatim import Bounded
+from everwarm.prompt.token_records import Bounded
 from everwarm.request import HistoryMode
 
 _HISTORIES: Final = 256
@@ -32,7 +32,7 @@ class BuiltPrompt:
     mode: HistoryMode
 
 
-class Histories:
+class BuiltPrompts:
     """The latest prompts by their heads. Live: owned by the renderer's thread.
 
     Bounded by number and by the characters of their messages, each counted once.

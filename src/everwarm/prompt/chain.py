@@ -37,8 +37,8 @@ from everwarm.messages import (
 )
 from everwarm.prompt.reminders import Reminders
 from everwarm.prompt.samples import Replies
-from everwarm.prompt.shape import Habits, shows_name, tool_dicts
-from everwarm.prompt.verbatim import Bounded
+from everwarm.prompt.template_input import Habits, shows_name, tool_dicts
+from everwarm.prompt.token_records import Bounded
 from everwarm.replies import sample_id
 from everwarm.request import Request
 

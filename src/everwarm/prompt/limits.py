@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from everwarm.prompt.dialects.derive import NO_CALLS
-from everwarm.prompt.dialects.syntax import Dialect
+from everwarm.prompt.dialects.dialect import Dialect
 from everwarm.prompt.proof import Proof, ReplyKind
 
 _NAMES: Final[dict[ReplyKind, str]] = {

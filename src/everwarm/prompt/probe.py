@@ -15,8 +15,8 @@ from typing import Final
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Reasoning, Role, Text, ToolCall
 from everwarm.prompt.quote import any_of
-from everwarm.prompt.shape import Habits, tool_dicts
 from everwarm.prompt.splice import Frame, Splicer, call, shared_length
+from everwarm.prompt.template_input import Habits, tool_dicts
 from everwarm.request import Tool
 
 _NOW = datetime(2001, 2, 3)

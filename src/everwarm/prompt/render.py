@@ -31,22 +31,22 @@ from everwarm.messages import (
     reasoning_id,
 )
 from everwarm.prompt.build import Builder, Standing
-from everwarm.prompt.built_prompt import BuiltPrompt, Histories
+from everwarm.prompt.built_prompt import BuiltPrompt, BuiltPrompts
 from everwarm.prompt.chain import Chains, History
 from everwarm.prompt.dialects import families
 from everwarm.prompt.effort import Efforts
+from everwarm.prompt.encoder import TextEncoder
 from everwarm.prompt.length import Length
-from everwarm.prompt.pieces import Pieces
 from everwarm.prompt.probe import find_turns, habits_of, reads_reasoning
 from everwarm.prompt.proof import prove
 from everwarm.prompt.quote import quotes_of
 from everwarm.prompt.reminders import Reminders
 from everwarm.prompt.samples import Replies
 from everwarm.prompt.seen import SeenContents
-from everwarm.prompt.shape import shows_name, tool_dicts
 from everwarm.prompt.splice import Frame, Splicer
+from everwarm.prompt.template_input import shows_name, tool_dicts
 from everwarm.prompt.thinking import markers_of
-from everwarm.prompt.verbatim import Bounded, Records, TokenPath, TokenRecord
+from everwarm.prompt.token_records import Bounded, TokenPath, TokenRecord, TokenRecords
 from everwarm.prompt.why import Before, compare
 from everwarm.replies import Kept, Reply, ReplyStore, reply_id
 from everwarm.request import HistoryMode, Request, Tool
@@ -85,14 +85,14 @@ class Renderer:
         self._efforts = Efforts(splicer)
         self._splicer = splicer
         self._replies = Replies(_CONVERSATIONS)
-        self._records = Records()
-        self._pieces = Pieces(codec, splicer.quotes)
+        self._records = TokenRecords()
+        self._pieces = TextEncoder(codec, splicer.quotes)
         self._builder = Builder(splicer, self._pieces, self._records, self._replies, self.proof)
         self._reminders = Reminders(store)
         self._chains = Chains(self._head, self._replies, self._reminders, splicer.habits)
         self._prompts: Bounded[object, tuple[TokenRecord, Prompt]] = Bounded(64)
         self._seen = SeenContents(_CONVERSATIONS)
-        self._asked = Histories()
+        self._asked = BuiltPrompts()
         self._answered: deque[Before] = deque(maxlen=64)
         self._times: Bounded[MessageId, datetime] = Bounded(_CONVERSATIONS)
         self._tools: Bounded[MessageId, tuple[Tool, ...]] = Bounded(_CONVERSATIONS)

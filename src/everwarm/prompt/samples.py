@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from everwarm.messages import Message, MessageId, calls_key, reasoning_id
-from everwarm.prompt.verbatim import Bounded
+from everwarm.prompt.token_records import Bounded
 from everwarm.replies import Reply
 
 _EACH = 2048  # replies of one conversation

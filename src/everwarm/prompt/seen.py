@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from everwarm.messages import MessageId
 from everwarm.prompt.chain import History
-from everwarm.prompt.verbatim import Bounded
+from everwarm.prompt.token_records import Bounded
 
 
 class SeenContents:

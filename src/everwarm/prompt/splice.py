@@ -17,7 +17,7 @@ from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Text, ToolCall
 from everwarm.prompt.quote import Quotes, too_deep
-from everwarm.prompt.shape import Dicts, Habits, in_parts, shaped, shaped_tools
+from everwarm.prompt.template_input import Dicts, Habits, in_parts, shaped, shaped_tools
 
 SENTINEL = "XQZJVKEVERWARMSENTINELKVJZQX"
 LONG = 32

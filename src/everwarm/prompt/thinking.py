@@ -8,8 +8,8 @@ from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.job import Markers
 from everwarm.messages import Message, Reasoning, Text
+from everwarm.prompt.dialects.dialect import Dialect
 from everwarm.prompt.dialects.json_text import words_of
-from everwarm.prompt.dialects.syntax import Dialect
 from everwarm.prompt.splice import Frame, Splicer
 from everwarm.tokens import tokens_of
 

@@ -31,10 +31,10 @@ from everwarm.job import (
 from everwarm.messages import MessageId
 from everwarm.prompt.call_ids import new_call_id
 from everwarm.prompt.dialects import families
-from everwarm.prompt.grammar import Wanted, check_schemas, wanted
+from everwarm.prompt.grammars.reply_grammar import Wanted, check_schemas, wanted
 from everwarm.prompt.limits import limits_of
 from everwarm.prompt.parse import ReplyParser
-from everwarm.prompt.raw import count_tokens, raw_prompt
+from everwarm.prompt.raw_prompt import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.replies import ReplyStore, reply_id
 from everwarm.request import HistoryMode, Request

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from everwarm.prompt.dialects.edges import Edges
+from everwarm.prompt.dialects.derive_markers import TemplateMarkers
+from everwarm.prompt.dialects.dialect import Literals, Tags
 from everwarm.prompt.dialects.renderings import KEYS, NAMES, TYPED, VALUES
-from everwarm.prompt.dialects.syntax import Literals, Tags
 
 _JSON = json.JSONDecoder(strict=False)
 _EQUALS = re.compile(r"\s*([:=])\s*(\S+)")
@@ -67,7 +67,7 @@ def literals_of(text: str) -> Literals | None:
 
 
 def tags_of(
-    text: str, edges: Edges, typed: Callable[[object], str | None], section: str
+    text: str, edges: TemplateMarkers, typed: Callable[[object], str | None], section: str
 ) -> Spelling | None:
     """The tags around each argument. `typed` renders a call with one value.
 

@@ -21,10 +21,10 @@ from everwarm.prompt.dialects.derive_arguments import (
     span_of,
     tags_of,
 )
-from everwarm.prompt.dialects.edges import Edges
+from everwarm.prompt.dialects.derive_markers import TemplateMarkers
+from everwarm.prompt.dialects.dialect import CallSyntax, Dialect
 from everwarm.prompt.dialects.objects import paths
 from everwarm.prompt.dialects.renderings import KEYS, NAMES, VALUES, Calls, Renderings
-from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
 
 _JSON = json.JSONDecoder(strict=False)
 _DIGITS = re.compile(r"\d+")
@@ -52,7 +52,7 @@ class CallFinder:
     """
 
     renderings: Renderings
-    edges: Edges
+    edges: TemplateMarkers
     bases: Sequence[str]
     peel: Callable[[str], str]
     end: str

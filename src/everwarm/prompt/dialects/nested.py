@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from everwarm.prompt.dialects.dialect import Tags
 from everwarm.prompt.dialects.json_text import blank_end
-from everwarm.prompt.dialects.syntax import Tags
-from everwarm.prompt.dialects.tags import declared_types, value_of
+from everwarm.prompt.dialects.tag_reader import declared_types, value_of
 
 _DEEPEST = 32
 

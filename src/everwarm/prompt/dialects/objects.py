@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from everwarm.prompt.dialects.dialect import CallSyntax
 from everwarm.prompt.dialects.json_text import blank_end
-from everwarm.prompt.dialects.syntax import CallSyntax
 
 KEYS = frozenset(
     ("name", "tool_name", "arguments", "parameters", "type", "function", "tool_call_id", "id")

@@ -79,7 +79,7 @@ class Bounded(OrderedDict[K, V]):
         return self[key]
 
 
-class Records:
+class TokenRecords:
     """Records of histories, the least recently used forgotten. Live: the renderer's thread's.
 
     Bounded by number and by the tokens of all their paths, each counted once.

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from everwarm.prompt.call_ids import carried
+from everwarm.prompt.dialects.dialect import CallSyntax
 from everwarm.prompt.dialects.json_text import JsonReader, begins, blank_end, words_of
-from everwarm.prompt.dialects.literals import LiteralReader
+from everwarm.prompt.dialects.literal_reader import LiteralReader
 from everwarm.prompt.dialects.nested import NestedReader
 from everwarm.prompt.dialects.objects import KEYS, called, valid_arguments
-from everwarm.prompt.dialects.syntax import CallSyntax
-from everwarm.prompt.dialects.tags import TagReader
+from everwarm.prompt.dialects.tag_reader import TagReader
 from everwarm.prompt.partial_reply import PartialReply
 
 Parse = Callable[[str], list[dict[str, Any]]]

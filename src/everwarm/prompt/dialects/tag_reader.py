@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from everwarm.prompt.dialects.dialect import Tags
 from everwarm.prompt.dialects.json_text import begins, blank_end, words_of
-from everwarm.prompt.dialects.syntax import Tags
 
 
 class TagReader:

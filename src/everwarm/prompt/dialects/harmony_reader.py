@@ -33,8 +33,8 @@ _CUT = re.compile(
 """What may stand there while a header is being written."""
 
 
-class Harmony:
-    """Reads one reply. Live: owned by one parser. `tools` as in `Sections`."""
+class HarmonyReader:
+    """Reads one reply. Live: owned by one parser. `tools` as in `SectionReader`."""
 
     def __init__(self, draft: PartialReply, tools: Mapping[str, Mapping[str, Any]] | None) -> None:
         self.mode: Literal["text", "reasoning", "call"] = "text"
