@@ -124,17 +124,17 @@ def test_what_a_client_sends_again_is_held_once(plain: TextCodec) -> None:
         talk.messages = [_fresh(m) for m in talk.messages]
     talk.messages.append(user("bye"))
     talk.ask()
-    held = {id(m) for asked in renderer._asked for m in asked.history.messages}
+    held = {id(m) for asked in renderer._built for m in asked.history.messages}
     # A reply and the last question of a turn are new objects once, when they come back first.
     assert len(held) <= 2 * len(talk.messages)
-    assert renderer._asked.n_chars <= 2 * sum(len(m.text) for m in talk.messages)
+    assert renderer._built.n_chars <= 2 * sum(len(m.text) for m in talk.messages)
 
 
 def test_histories_are_bounded_in_characters(plain: TextCodec) -> None:
     renderer, held = Renderer(plain), BuiltPrompts(max_chars=10_000)
     for n in range(20):
         renderer.prompt(Request(None, (user(f"{n} " + "x" * 3000), said("a"), user("b"))))
-        held.put(next(a for a in renderer._asked if a.history.messages[0].text.startswith(f"{n} ")))
+        held.put(next(a for a in renderer._built if a.history.messages[0].text.startswith(f"{n} ")))
         assert held.n_chars <= 10_000
     for asked in held:
         held.drop(asked.history.head)

@@ -32,8 +32,8 @@ from everwarm.messages import MessageId
 from everwarm.prompt.call_ids import new_call_id
 from everwarm.prompt.dialects import families
 from everwarm.prompt.grammars.reply_grammar import Wanted, check_schemas, wanted
-from everwarm.prompt.limits import limits_of
 from everwarm.prompt.parse import ReplyParser
+from everwarm.prompt.proof import limits_of
 from everwarm.prompt.raw_prompt import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.replies import ReplyStore, reply_id

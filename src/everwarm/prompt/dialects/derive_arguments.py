@@ -158,3 +158,12 @@ def _json_span(text: str, at: int, arguments: Mapping[str, Any]) -> tuple[int, i
             return start, end
         start += 1
     return None
+
+
+def holds(value: object, wanted: object) -> bool:
+    """Whether a JSON value has this one anywhere in it, be it as a key."""
+    if value == wanted and type(value) is type(wanted):
+        return True
+    if isinstance(value, dict):
+        return any(key == wanted or holds(inner, wanted) for key, inner in value.items())
+    return isinstance(value, list) and any(holds(inner, wanted) for inner in value)

@@ -17,13 +17,13 @@ from typing import Any
 
 from everwarm.prompt.dialects.derive_arguments import (
     Spelling,
+    holds,
     literals_of,
     span_of,
     tags_of,
 )
 from everwarm.prompt.dialects.derive_markers import TemplateMarkers
 from everwarm.prompt.dialects.dialect import CallSyntax, Dialect
-from everwarm.prompt.dialects.objects import paths
 from everwarm.prompt.dialects.renderings import KEYS, NAMES, VALUES, Calls, Renderings
 
 _JSON = json.JSONDecoder(strict=False)
@@ -152,8 +152,7 @@ class CallFinder:
             except (ValueError, RecursionError):
                 at += 1
                 continue
-            found = paths(value, (name, dict(arguments)))
-            if None not in found and name in text[at:end]:
+            if holds(value, name) and holds(value, dict(arguments)) and name in text[at:end]:
                 return self._spelled_object(text, at, end, name, arguments, own_id)
             at += 1
         return None

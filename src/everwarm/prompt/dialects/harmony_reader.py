@@ -14,8 +14,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from everwarm.prompt.dialects.json_text import JsonReader, blank_end
-from everwarm.prompt.dialects.objects import valid_arguments
+from everwarm.prompt.dialects.json_reader import JsonReader, valid_arguments
+from everwarm.prompt.dialects.scan import blank_end
 from everwarm.prompt.partial_reply import PartialReply
 
 _ENDS = ("<|end|>", "<|call|>", "<|return|>")

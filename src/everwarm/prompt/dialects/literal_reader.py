@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from everwarm.prompt.dialects.dialect import Literals
-from everwarm.prompt.dialects.json_text import begins, blank_end
+from everwarm.prompt.dialects.scan import begins, blank_end
 from everwarm.prompt.dialects.tag_reader import declared_types, value_of
 from everwarm.prompt.partial_reply import partial
 
