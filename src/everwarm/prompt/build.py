@@ -10,13 +10,14 @@ from typing import Final
 
 from everwarm.errors import RequestError
 from everwarm.messages import Message, MessageId, Text, ToolCall, child_id
+from everwarm.prompt.bounded import Bounded
 from everwarm.prompt.chain import History
-from everwarm.prompt.pieces import Encoded, Pieces
+from everwarm.prompt.conversation import Conversations
+from everwarm.prompt.encoder import EncodedText, TextEncoder
+from everwarm.prompt.marks import MessageSpan, inside_last, marks_of, spans_of
 from everwarm.prompt.proof import Proof
-from everwarm.prompt.samples import Replies
-from everwarm.prompt.spans import MessageSpan, inside_last, marks_of, spans_of
 from everwarm.prompt.splice import Frame, Splicer, shared_length
-from everwarm.prompt.verbatim import Bounded, Records, TokenPath, TokenRecord
+from everwarm.prompt.token_records import TokenPath, TokenRecord, TokenRecords, reply_key
 from everwarm.replies import Reply
 from everwarm.tokens import Tokens
 
@@ -25,7 +26,7 @@ _CLOSING: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PlacedReply:
     """A reply in its place. The history up to the reply `base` takes `base_end` of the tokens."""
 
     id: MessageId
@@ -37,7 +38,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class PromptTokens:
     """A prompt's tokens. The history up to the reply `base` takes `base_end` of them. `rebuilt`:
     remembered replies that were put behind another history than their own."""
 
@@ -45,7 +46,7 @@ class Built:
     new_tokens: int
     base: MessageId | None = None
     base_end: int = 0
-    rebuilt: tuple[Standing, ...] = ()
+    rebuilt: tuple[PlacedReply, ...] = ()
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ class _PartialPrompt:
     k: int = -1
     record: TokenRecord | None = None
     new_tokens: int = 0
-    rebuilt: list[Standing] = field(default_factory=list)
+    rebuilt: list[PlacedReply] = field(default_factory=list)
 
     @property
     def end(self) -> int:
@@ -68,18 +69,18 @@ class Builder:
     def __init__(
         self,
         splicer: Splicer,
-        pieces: Pieces,
-        records: Records,
-        replies: Replies,
+        pieces: TextEncoder,
+        records: TokenRecords,
+        conversations: Conversations,
         proof: Proof,
     ) -> None:
         self._splicer, self._pieces, self._proof = splicer, pieces, proof
-        self._records, self._replies = records, replies
+        self._records, self._conversations = records, conversations
         self._scaffolds: Bounded[str, tuple[str, ...]] = Bounded(64)
 
     def build(
         self, history: History, frame: Frame, seen: Sequence[bool], *, verbatim: bool
-    ) -> Built:
+    ) -> PromptTokens:
         """The prompt of a history. `seen`: which of its messages are not new."""
         for draft in self._starts(history) if verbatim else ():
             done = self._onwards(history, frame, seen, draft)
@@ -94,21 +95,21 @@ class Builder:
         covered = self._proof.covered(history.messages)
         for k in range(len(covered) - 1, -1, -1):
             if covered[k]:
-                record = self._records.get(MessageId("reply:" + history.ids[k + 1]))
+                record = self._records.get(reply_key(history.ids[k + 1]))
                 if record:
                     yield _PartialPrompt(k, record)
         yield _PartialPrompt()
 
     def _onwards(
         self, history: History, frame: Frame, seen: Sequence[bool], draft: _PartialPrompt
-    ) -> Built | None:
+    ) -> PromptTokens | None:
         """Behind the draft, put known replies in their places, then render what is left."""
         messages, covered = history.messages, self._proof.covered(history.messages)
         if any(covered[draft.k + 1 :]):
-            known = list(
-                self._replies.aligned(history.namespace, history.thread, messages, history.contents)
+            known = self._conversations.aligned(
+                history.namespace, history.thread, messages, history.contents
             )
-            for i, reply in known:
+            for i, reply in list(known):
                 if i > draft.k and covered[i]:
                     self._put(history, frame, seen, draft, i, reply)
         return self._finish(history, frame, seen, draft)
@@ -139,10 +140,10 @@ class Builder:
         if len(tokens) != len(reply.tokens):
             reply = replace(reply, tokens=tokens, content=content, text="")
         place = child_id(history.ids[i], content)
-        draft.rebuilt.append(Standing(own, place, base, base_end, record, reply))
+        draft.rebuilt.append(PlacedReply(own, place, base, base_end, record, reply))
         draft.k, draft.record = i, record
-        self._records.put(MessageId("reply:" + own), record)
-        self._replies.place(history.thread, place, own, reply)
+        self._records.put(reply_key(own), record)
+        self._conversations.of(history.thread).place(place, own, reply)
 
     def _said(self, message: Message, reply: Reply, content: bytes) -> Tokens[int] | None:
         """The reply's tokens, as far as the message has them."""
@@ -152,7 +153,7 @@ class Builder:
 
     def _finish(
         self, history: History, frame: Frame, seen: Sequence[bool], draft: _PartialPrompt
-    ) -> Built | None:
+    ) -> PromptTokens | None:
         part = self._part(history, frame, draft, len(history.messages))
         if part is None:
             return None
@@ -162,14 +163,14 @@ class Builder:
         # In a conversation that is not known all is new, replies from another one among it.
         new = draft.new_tokens + max(0, new) if any(seen) else record.end
         base, base_end = self._base(history, draft)
-        return Built(record, new, base, base_end, tuple(draft.rebuilt))
+        return PromptTokens(record, new, base, base_end, tuple(draft.rebuilt))
 
     def _base(self, history: History, draft: _PartialPrompt) -> tuple[MessageId | None, int]:
         return (history.ids[draft.k + 1], draft.end) if draft.record else (None, 0)
 
     def _part(
         self, history: History, frame: Frame, draft: _PartialPrompt, stop: int
-    ) -> tuple[TokenRecord, list[MessageSpan], Encoded] | None:
+    ) -> tuple[TokenRecord, list[MessageSpan], EncodedText] | None:
         """The draft with what the template writes behind it up to message `stop`."""
         messages = history.messages[:stop]
         if draft.record is None:
@@ -215,7 +216,7 @@ class Builder:
                 raise
             return None
 
-    def _before_scaffold(self, text: str, encoded: Encoded, frame: Frame) -> int | None:
+    def _before_scaffold(self, text: str, encoded: EncodedText, frame: Frame) -> int | None:
         """The token before the generation scaffold; at a piece's start where there is any."""
         for scaffold in self._scaffolds_of(frame):
             if text.endswith(scaffold):

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from everwarm.messages import Message, MessageId, Reasoning, Text
-from everwarm.prompt.build import Built
+from everwarm.prompt.bounded import Bounded
+from everwarm.prompt.build import PromptTokens
 from everwarm.prompt.chain import History
 from everwarm.prompt.splice import Frame
-from everwarm.prompt.verbatim import Bounded
 from everwarm.request import HistoryMode
 
 _HISTORIES: Final = 256
@@ -28,11 +28,11 @@ class BuiltPrompt:
 
     history: History
     frame: Frame
-    built: Built
+    built: PromptTokens
     mode: HistoryMode
 
 
-class Histories:
+class BuiltPrompts:
     """The latest prompts by their heads. Live: owned by the renderer's thread.
 
     Bounded by number and by the characters of their messages, each counted once.

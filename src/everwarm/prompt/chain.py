@@ -20,13 +20,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from everwarm.errors import RequestError
 from everwarm.messages import (
     Message,
     MessageId,
+    Text,
     child_id,
     content_id,
     reasoning_id,
@@ -35,13 +37,19 @@ from everwarm.messages import (
     tidied,
     without_markers,
 )
+from everwarm.prompt.bounded import Bounded
+from everwarm.prompt.conversation import Conversations
 from everwarm.prompt.reminders import Reminders
-from everwarm.prompt.samples import Replies
-from everwarm.prompt.shape import Habits, shows_name, tool_dicts
-from everwarm.prompt.verbatim import Bounded
+from everwarm.prompt.splice import Frame, Splicer
+from everwarm.prompt.template_input import shows_name, tool_dicts
 from everwarm.replies import sample_id
 from everwarm.request import Request
 
+_SMALL = (
+    Message("user", (Text("u"),)),
+    Message("assistant", (Text("a"),)),
+    Message("user", (Text("u"),)),
+)
 _MOST_PATHS = 8
 """How many ways through a history are followed at once, where samples cannot be told apart."""
 
@@ -71,6 +79,11 @@ class History:
         """The id of the whole history."""
         return self.ids[-1]
 
+    @property
+    def has_replies(self) -> bool:
+        """Whether an assistant said something in it."""
+        return any(m.role == "assistant" for m in self.messages)
+
 
 @dataclass(slots=True)
 class _ChainWalk:
@@ -93,13 +106,11 @@ class Chains:
 
     def __init__(
         self,
-        head_of: Callable[[Mapping[str, Any]], str],
-        replies: Replies,
+        splicer: Splicer,
+        conversations: Conversations,
         reminders: Reminders,
-        habits: Habits,
     ) -> None:
-        self._head_of, self._replies, self._reminders = head_of, replies, reminders
-        self._habits = habits
+        self._splicer, self._conversations, self._reminders = splicer, conversations, reminders
         self._heads: Bounded[str, bytes] = Bounded(64)
 
     def history(self, request: Request, *, sticky: bool = False) -> History:
@@ -130,7 +141,7 @@ class Chains:
         start = _plain_content(messages[first]) if messages else b""
         thread = thread_id(namespace, start)
         messages = self._own_replies(namespace, thread, messages)
-        reasonings = self._replies.reasonings(thread)
+        reasonings = {r.reasoning for r in self._conversations.of(thread).replies}
         contents = [self._content(namespace, m, reasonings) for m in messages]
         way = self._way(root, thread, namespace, messages, contents, sticky)
         said = list(messages)
@@ -147,12 +158,12 @@ class Chains:
         for i, m in enumerate(history.messages[at + 1 :], at + 1):
             if m.role == "assistant":
                 place = child_id(history.ids[i], history.contents[i])
-                return bool(self._replies.samples(history.thread, place, m))
+                return bool(self._conversations.of(history.thread).samples(place, m))
         return False
 
     def _with_name(self, m: Message) -> Message:
         """A message without the name that its template would not write."""
-        return m if m.name is None or shows_name(m, self._habits) else replace(m, name=None)
+        return m if m.name is None or shows_name(m, self._splicer.habits) else replace(m, name=None)
 
     def _own_replies(
         self, namespace: str, thread: MessageId, messages: tuple[Message, ...]
@@ -160,12 +171,12 @@ class Chains:
         """Our replies as they were given: a name was put there by the client."""
         if all(m.role != "assistant" or not m.name for m in messages):
             return messages
-        given = self._replies.contents(thread)
+        given = {r.content for r in self._conversations.of(thread).replies}
         return tuple(
             replace(m, name=None)
             if m.role == "assistant"
             and m.name
-            and (content_id(m) in given or self._replies.called(namespace, m))
+            and (content_id(m) in given or self._conversations.called(namespace, m))
             else m
             for m in messages
         )
@@ -177,7 +188,7 @@ class Chains:
         own words. None among those may be any."""
         if message.role != "assistant":
             return _plain_content(message)
-        called = self._replies.called(namespace, message)
+        called = self._conversations.called(namespace, message)
         if called:
             return called.content
         own = reasoning_id(message)
@@ -224,9 +235,9 @@ class Chains:
         content: bytes,
     ) -> list[_ChainWalk]:
         """The ways that go on with a reply that is known; all of them, where none does."""
-        known = []
+        known, conversation = [], self._conversations.of(thread)
         for way in ways:
-            samples = self._replies.samples(thread, child_id(way.ids[-1], content), message)
+            samples = conversation.samples(child_id(way.ids[-1], content), message)
             known += [(way, sample) for sample in samples]
         if len(known) == 1:
             way, sample = known[0]
@@ -238,7 +249,7 @@ class Chains:
             for way in ways:
                 way.is_open = False
             return ways
-        called = self._replies.called(namespace, message)
+        called = self._conversations.called(namespace, message)
         reasoning = (called and called.reasoning) or reasoning_id(message)
         calls = called.calls if called else ""
         ways = [way for way in ways if not way.is_open]
@@ -252,11 +263,15 @@ class Chains:
         return root_id([tools.encode("utf-8", "surrogatepass"), head, request.namespace.encode()])
 
     def _head(self, args: Mapping[str, Any]) -> bytes:
-        """What the arguments change in the text before a reply, hashed."""
+        """A small conversation as the template writes it with these arguments, hashed."""
         spelled = json.dumps(dict(args), sort_keys=True, default=str)
         found = self._heads.use(spelled)
         if found is None:
-            found = hashlib.blake2b(self._head_of(args).encode("utf-8", "surrogatepass")).digest()
+            try:
+                text = self._splicer.render(_SMALL, Frame(args=args), scaffold=False)
+            except RequestError:
+                text = spelled
+            found = hashlib.blake2b(text.encode("utf-8", "surrogatepass")).digest()
             self._heads.put(spelled, found)
         return found
 

@@ -14,11 +14,11 @@ from everwarm.events import Event, TextDelta, TokenLogprob
 from everwarm.job import Token
 from everwarm.messages import Message
 from everwarm.prompt.dialects import families
-from everwarm.prompt.dialects.harmony import Harmony
+from everwarm.prompt.dialects.dialect import Dialect
+from everwarm.prompt.dialects.harmony_reader import HarmonyReader
 from everwarm.prompt.dialects.section_reader import SectionReader
-from everwarm.prompt.dialects.syntax import Dialect
 from everwarm.prompt.partial_reply import PartialReply
-from everwarm.prompt.shape import tool_dicts
+from everwarm.prompt.template_input import tool_dicts
 from everwarm.request import Tool
 
 
@@ -42,9 +42,9 @@ class ReplyParser:
         self._draft = PartialReply(stop, new_call_id)
         dialect = Dialect("plain") if raw else families.of(codec)
         known = {t.name: t.parameters or {} for t in tools} if tools and tools_allowed else None
-        self._reader: Harmony | SectionReader
+        self._reader: HarmonyReader | SectionReader
         if dialect.name == "harmony":
-            self._reader = Harmony(self._draft, known)
+            self._reader = HarmonyReader(self._draft, known)
         else:
             self._reader = SectionReader(
                 dialect, self._draft, known, self._parsed, opens_reasoning=opens_reasoning

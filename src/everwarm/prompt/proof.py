@@ -15,14 +15,24 @@ from typing import Final, Literal, get_args
 
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Reasoning
+from everwarm.prompt.dialects.derive import NO_CALLS
+from everwarm.prompt.dialects.dialect import Dialect
 from everwarm.prompt.probe import LOOK, WITH_TOOLS, WITHOUT_TOOLS, calls, result, says
 from everwarm.prompt.splice import Frame, Splicer, shared_length
+from everwarm.request import HistoryMode
 
 ReplyKind = Literal["texts", "calls", "parallel_calls", "results", "reasoning"]
 """`texts`: replies of text. `calls`, `parallel_calls`: replies with one call, with several.
 `results`: replies of text in a conversation in which tools were called. `reasoning`: replies in one
 whose reasoning the client sends back."""
 KINDS: Final[tuple[ReplyKind, ...]] = get_args(ReplyKind)
+_NAMES: Final[dict[ReplyKind, str]] = {
+    "texts": "replies of text",
+    "calls": "replies with a tool call",
+    "parallel_calls": "replies with several tool calls",
+    "results": "replies in a conversation with results of tools",
+    "reasoning": "replies whose reasoning is sent back",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,15 @@ class Proof:
         )
         able = [kind.isdisjoint(self.faults) for kind in kinds]
         return [m.role == "assistant" and able[min(len(m.tool_calls), 2)] for m in messages]
+
+    def rewrites(self, messages: Sequence[Message], mode: HistoryMode) -> str:
+        """Why past replies may stand in a prompt in other words than the model's."""
+        if mode == "template":
+            return "history is set to template, which writes past replies in its own words"
+        covered = self.covered(messages)
+        if any(m.role == "assistant" and not c for m, c in zip(messages, covered, strict=True)):
+            return f"replies cannot be put back into this template: {self.reason}"
+        return ""
 
 
 def prove(splicer: Splicer) -> Proof:
@@ -181,3 +200,29 @@ def _thought(talk: Sequence[Message]) -> list[Message]:
         else m
         for i, m in enumerate(talk)
     ]
+
+
+def limits_of(proof: Proof, dialect: Dialect) -> tuple[str, ...]:
+    """What a model cannot do with its template, in sentences for people; empty where all holds."""
+    return tuple(s for s in (_rewrites(proof), _no_calls(dialect)) if s)
+
+
+def _rewrites(proof: Proof) -> str:
+    if not proof.faults:
+        return ""
+    kinds = ", ".join(_NAMES[k] for k in proof.faults)
+    reason = " ".join(proof.reason.split()).rstrip(".")
+    return (
+        f"Past replies may be read again, in the chat template's words instead of the model's: "
+        f"{kinds} ({reason})."
+    )
+
+
+def _no_calls(dialect: Dialect) -> str:
+    if dialect.calls:
+        return ""
+    why = f" ({dialect.note.rstrip('.')})" if dialect.note and dialect.note != NO_CALLS else ""
+    return (
+        f"The chat template has no notation for tool calls{why}: tools in a request are accepted, "
+        "and the model answers in text."
+    )

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
-from everwarm.prompt.shape import Dicts
+from everwarm.prompt.template_input import Dicts
 
 _STAND_INS: Final = re.compile("[\ud800-\udfff]")
 _FIRST, _MANY = 0xD800, 2048

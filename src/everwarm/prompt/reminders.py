@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Final
 
 from everwarm.messages import Message, MessageId, Text, child_id, content_id, thread_id
-from everwarm.prompt.verbatim import Bounded
+from everwarm.prompt.bounded import Bounded
 from everwarm.replies import Reminder, ReplyStore
 
 _CLOSE: Final = "</system-reminder>"

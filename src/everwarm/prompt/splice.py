@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Text, ToolCall
 from everwarm.prompt.quote import Quotes, too_deep
-from everwarm.prompt.shape import Dicts, Habits, in_parts, shaped, shaped_tools
+from everwarm.prompt.template_input import Dicts, Habits, in_parts, shaped, shaped_tools
 
 SENTINEL = "XQZJVKEVERWARMSENTINELKVJZQX"
 LONG = 32
@@ -28,11 +28,14 @@ _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<turn|
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a conversation is rendered with, besides its messages. `now`: the time it may ask."""
+    """What a conversation is rendered with, besides its messages.
 
-    tools: Dicts | None
-    args: Mapping[str, Any]
-    now: datetime
+    `now`: the time that the template may ask for; a fixed one where the template is only probed.
+    """
+
+    tools: Dicts | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    now: datetime = datetime(2001, 2, 3)
 
 
 class Splicer:

@@ -14,10 +14,10 @@ from everwarm.codec import Codec
 from everwarm.events import Miss
 from everwarm.messages import Message, content_id
 from everwarm.prompt.chain import History
-from everwarm.prompt.pieces import Encoded, Pieces
-from everwarm.prompt.shape import Dicts
-from everwarm.prompt.spans import spans_of
-from everwarm.prompt.verbatim import TokenRecord
+from everwarm.prompt.encoder import EncodedText, TextEncoder
+from everwarm.prompt.marks import spans_of
+from everwarm.prompt.template_input import Dicts
+from everwarm.prompt.token_records import TokenRecord
 from everwarm.tokens import Tokens, common_length, tokens_of
 
 _LEAD, _SHOWN = 12, 64  # tokens shown in front of a difference, and from there on
@@ -40,7 +40,7 @@ class Before:
 
 def compare(
     codec: Codec,
-    pieces: Pieces,
+    pieces: TextEncoder,
     history: History,
     tools: Dicts,
     tokens: Tokens[int],
@@ -74,12 +74,12 @@ def compare(
     )
 
 
-def _part(codec: Codec, pieces: Pieces, history: History, tokens: Tokens[int], at: int) -> str:
+def _part(codec: Codec, pieces: TextEncoder, history: History, tokens: Tokens[int], at: int) -> str:
     """What stands at this token: the head, or a message by its number from 1."""
     text, here = codec.decode(tokens), len(codec.decode(tokens[:at]))
     specials = pieces.specials_in(text)
     starts = [(0, 0), *((start, start) for start, _ in specials)]
-    spans = spans_of(history.messages, 0, Encoded(text, tokens_of(), starts, specials), 0)
+    spans = spans_of(history.messages, 0, EncodedText(text, tokens_of(), starts, specials), 0)
     inside = [s for s in spans if s.start <= here]
     if not inside:
         return "head"

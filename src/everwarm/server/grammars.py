@@ -8,7 +8,7 @@ from typing import Final
 
 from everwarm.errors import RequestError
 from everwarm.job import Engine, Grammar
-from everwarm.prompt.grammar import Wanted
+from everwarm.prompt.grammars.reply_grammar import Wanted
 
 LONGEST_S: Final = 20.0
 """A large vocabulary's tables take seconds once; a grammar takes milliseconds, or is refused."""

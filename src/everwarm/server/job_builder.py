@@ -13,9 +13,9 @@ from everwarm.errors import RequestError, TooLong
 from everwarm.job import Grammar, Job, Markers, ModelInfo
 from everwarm.prompt.call_ids import new_call_id
 from everwarm.prompt.dialects import families
-from everwarm.prompt.grammar import Wanted, check_schemas, wanted
+from everwarm.prompt.grammars.reply_grammar import Wanted, check_schemas, wanted
 from everwarm.prompt.parse import ReplyParser
-from everwarm.prompt.raw import raw_prompt
+from everwarm.prompt.raw_prompt import raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request
 from everwarm.server.model_names import names_of_no_effect

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from everwarm.prompt.verbatim import Bounded
+from everwarm.prompt.bounded import Bounded
 
 log = logging.getLogger("everwarm.refused")
 _FAULT: Final = "everwarm.fault"

@@ -17,8 +17,8 @@ from everwarm.errors import Cancelled, EverwarmError, TooLong
 from everwarm.events import Event, Miss, TurnRecord
 from everwarm.job import Engine, Leased, ModelInfo
 from everwarm.messages import MessageId
-from everwarm.prompt.limits import limits_of
-from everwarm.prompt.raw import count_tokens
+from everwarm.prompt.proof import limits_of
+from everwarm.prompt.raw_prompt import count_tokens
 from everwarm.prompt.render import Renderer
 from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request

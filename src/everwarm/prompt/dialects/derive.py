@@ -5,7 +5,7 @@
     thought    …<|assistant|>    <think>THOUGHT</think> TEXT       what opens and closes reasoning
     calls      …<|assistant|>    <tool_call>{"name": "NAME", …     `derive_calls.py`
 
-What is derived is believed when it is proved (`prove.py`): conversations as the template writes
+What is derived is believed when it is proved (`read_back.py`): conversations as the template writes
 them are read back. No template is known by name here; what none shows is in `families.py`.
 """
 
@@ -15,8 +15,9 @@ from dataclasses import replace
 
 from everwarm.codec import Writing
 from everwarm.prompt.dialects.derive_calls import CallFinder
-from everwarm.prompt.dialects.edges import Edges
-from everwarm.prompt.dialects.prove import untyped, why_unproved
+from everwarm.prompt.dialects.derive_markers import TemplateMarkers
+from everwarm.prompt.dialects.dialect import Dialect
+from everwarm.prompt.dialects.read_back import untyped, why_unproved
 from everwarm.prompt.dialects.renderings import (
     KEYS,
     NAMES,
@@ -27,7 +28,6 @@ from everwarm.prompt.dialects.renderings import (
     Renderings,
     TooSlow,
 )
-from everwarm.prompt.dialects.syntax import Dialect
 
 _ONE = ((NAMES[0], {KEYS[0]: VALUES[0]}),)
 _LONGEST_MARKER = 64
@@ -50,7 +50,7 @@ class _Deriver:
 
     def __init__(self, codec: Writing) -> None:
         self._renderings = Renderings(codec)
-        self._edges = Edges(codec.special_texts)
+        self._edges = TemplateMarkers(codec.special_texts)
         self._ends = [t for i in codec.eos_ids if (t := codec.decode([i]).strip())]
         self.found = Dialect("derived", origin="none", note=NO_CALLS)
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from everwarm.prompt.dialects.edges import Edges
+from everwarm.prompt.dialects.derive_markers import TemplateMarkers
+from everwarm.prompt.dialects.dialect import Literals, Tags
 from everwarm.prompt.dialects.renderings import KEYS, NAMES, TYPED, VALUES
-from everwarm.prompt.dialects.syntax import Literals, Tags
 
 _JSON = json.JSONDecoder(strict=False)
 _EQUALS = re.compile(r"\s*([:=])\s*(\S+)")
@@ -67,7 +67,7 @@ def literals_of(text: str) -> Literals | None:
 
 
 def tags_of(
-    text: str, edges: Edges, typed: Callable[[object], str | None], section: str
+    text: str, edges: TemplateMarkers, typed: Callable[[object], str | None], section: str
 ) -> Spelling | None:
     """The tags around each argument. `typed` renders a call with one value.
 
@@ -158,3 +158,12 @@ def _json_span(text: str, at: int, arguments: Mapping[str, Any]) -> tuple[int, i
             return start, end
         start += 1
     return None
+
+
+def holds(value: object, wanted: object) -> bool:
+    """Whether a JSON value has this one anywhere in it, be it as a key."""
+    if value == wanted and type(value) is type(wanted):
+        return True
+    if isinstance(value, dict):
+        return any(key == wanted or holds(inner, wanted) for key, inner in value.items())
+    return isinstance(value, list) and any(holds(inner, wanted) for inner in value)

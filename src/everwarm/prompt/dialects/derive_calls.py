@@ -17,14 +17,14 @@ from typing import Any
 
 from everwarm.prompt.dialects.derive_arguments import (
     Spelling,
+    holds,
     literals_of,
     span_of,
     tags_of,
 )
-from everwarm.prompt.dialects.edges import Edges
-from everwarm.prompt.dialects.objects import paths
+from everwarm.prompt.dialects.derive_markers import TemplateMarkers
+from everwarm.prompt.dialects.dialect import CallSyntax, Dialect
 from everwarm.prompt.dialects.renderings import KEYS, NAMES, VALUES, Calls, Renderings
-from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
 
 _JSON = json.JSONDecoder(strict=False)
 _DIGITS = re.compile(r"\d+")
@@ -52,7 +52,7 @@ class CallFinder:
     """
 
     renderings: Renderings
-    edges: Edges
+    edges: TemplateMarkers
     bases: Sequence[str]
     peel: Callable[[str], str]
     end: str
@@ -152,8 +152,7 @@ class CallFinder:
             except (ValueError, RecursionError):
                 at += 1
                 continue
-            found = paths(value, (name, dict(arguments)))
-            if None not in found and name in text[at:end]:
+            if holds(value, name) and holds(value, dict(arguments)) and name in text[at:end]:
                 return self._spelled_object(text, at, end, name, arguments, own_id)
             at += 1
         return None

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from everwarm.codec import Codec, Writing
 from everwarm.prompt.dialects.derive import derived
-from everwarm.prompt.dialects.syntax import CallSyntax, Dialect, DialectOrigin, Literals, Tags
+from everwarm.prompt.dialects.dialect import CallSyntax, Dialect, DialectOrigin, Literals, Tags
 
 THINK = ("<think>", "</think>")
 JSON_TOOLS = CallSyntax(

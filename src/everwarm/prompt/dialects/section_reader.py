@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from everwarm.prompt.dialects.calls import CallReader, Parse
-from everwarm.prompt.dialects.json_text import begins, blank_end
-from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
+from everwarm.prompt.dialects.call_reader import CallReader, Parse
+from everwarm.prompt.dialects.dialect import CallSyntax, Dialect
+from everwarm.prompt.dialects.scan import begins, blank_end
 from everwarm.prompt.partial_reply import MOST_BLANKS, PartialReply
 
 _MOST_REREAD = 2**20

@@ -15,10 +15,10 @@ from typing import Any
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.job import Grammar
-from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
-from everwarm.prompt.literal_grammar import LiteralGrammar
-from everwarm.prompt.schemas import why_not
-from everwarm.prompt.tag_grammar import tagged, words
+from everwarm.prompt.dialects.dialect import CallSyntax, Dialect
+from everwarm.prompt.grammars.literal_arguments import LiteralGrammar
+from everwarm.prompt.grammars.schemas import why_not
+from everwarm.prompt.grammars.tag_arguments import tagged, words
 from everwarm.request import Request, Tool
 
 _BLANKS = r"/[ \t\r\n]{0,8}/"

@@ -24,7 +24,7 @@ _SCHEMAS: Final = frozenset(("items", "additionalProperties", "anyOf", "oneOf", 
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What a chat template accepts, and keeps in its place. See `probe.habits_of`.
+    """What a chat template accepts, and keeps in its place. See `probe.probed`.
 
     - `text_parts`: it reads messages as lists of parts; a bare text it would drop or refuse.
     - `no_tools`: it takes a request without tools; if not, it is given an empty list of them.

@@ -16,37 +16,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from everwarm.prompt.call_ids import carried
-from everwarm.prompt.dialects.json_text import JsonReader, begins, blank_end, words_of
-from everwarm.prompt.dialects.literals import LiteralReader
-from everwarm.prompt.dialects.nested import NestedReader
-from everwarm.prompt.dialects.objects import KEYS, called, valid_arguments
-from everwarm.prompt.dialects.syntax import CallSyntax
-from everwarm.prompt.dialects.tags import TagReader
+from everwarm.prompt.dialects.dialect import CallSyntax
+from everwarm.prompt.dialects.json_reader import (
+    KEYS,
+    JsonArgumentReader,
+    JsonReader,
+    called,
+    valid_arguments,
+)
+from everwarm.prompt.dialects.literal_reader import LiteralReader
+from everwarm.prompt.dialects.scan import begins, blank_end, words_of
+from everwarm.prompt.dialects.tag_reader import NestedReader, TagReader
 from everwarm.prompt.partial_reply import PartialReply
 
 Parse = Callable[[str], list[dict[str, Any]]]
 _LONGEST_HEAD = 512
 _FIRST_KEY = re.compile(r'\{\s*"([^"\\]*)("?)')
 _FIRST_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]*)("?)')
-
-
-class _JsonArguments:
-    """Arguments that are a JSON object behind a name."""
-
-    def __init__(self, ends: Sequence[str], at: int) -> None:
-        self._object, self._ends, self._from, self.at = JsonReader(at), ends, at, at
-        self.state = "more"
-
-    def read(self, text: str, *, final: bool) -> str:
-        """The arguments, when they are complete."""
-        self._object.advance(text, self._ends)
-        self.at = self._object.at
-        if self._object.closed:
-            self.state = "ended"
-            return text[self._from : self.at]
-        if final or any(text.startswith(e, self.at) for e in self._ends):
-            self.state = "broken"
-        return ""
 
 
 class CallReader:
@@ -76,7 +62,7 @@ class CallReader:
         self._in_list = False
         self._syntax: CallSyntax | None = None
         self._object = JsonReader(0)
-        self._body: _JsonArguments | TagReader | NestedReader | LiteralReader | None = None
+        self._body: JsonArgumentReader | TagReader | NestedReader | LiteralReader | None = None
         self._name, self._carried, self._told = "", "", list[str]()
         self._suffix: Sequence[str] = ()
         self._text, self._final = "", False
@@ -142,7 +128,7 @@ class CallReader:
         elif syntax.tags:
             self._body = TagReader(syntax.tags, schema, ends, at)
         else:
-            self._body = _JsonArguments(ends, at)
+            self._body = JsonArgumentReader(ends, at)
         self._told, self._step = [], self._in_arguments
         return True
 

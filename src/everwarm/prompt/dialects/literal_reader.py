@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from everwarm.prompt.dialects.json_text import begins, blank_end
-from everwarm.prompt.dialects.syntax import Literals
-from everwarm.prompt.dialects.tags import declared_types, value_of
+from everwarm.prompt.dialects.dialect import Literals
+from everwarm.prompt.dialects.scan import begins, blank_end
+from everwarm.prompt.dialects.tag_reader import declared_types, value_of
 from everwarm.prompt.partial_reply import partial
 
 _STOPS = ",{}[]()"

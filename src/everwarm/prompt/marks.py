@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from everwarm.messages import Message
-from everwarm.prompt.pieces import Encoded
+from everwarm.prompt.encoder import EncodedText
 from everwarm.tokens import Mark
 
 _USERS = 8
@@ -34,7 +34,7 @@ class MessageSpan:
 def spans_of(
     messages: Sequence[Message],
     first: int,
-    encoded: Encoded,
+    encoded: EncodedText,
     base: int,
     end: int | None = None,
     token_at: Callable[[int], int] | None = None,
@@ -89,7 +89,7 @@ def _is_part(here: int, size: int, specials: Sequence[tuple[int, int]], n: int) 
 
 
 def inside_last(
-    messages: Sequence[Message], spans: Sequence[MessageSpan], encoded: Encoded, base: int
+    messages: Sequence[Message], spans: Sequence[MessageSpan], encoded: EncodedText, base: int
 ) -> int | None:
     """The place before the last token of what the last message says, if a special token ends it.
 

@@ -14,8 +14,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from everwarm.prompt.dialects.json_text import JsonReader, blank_end
-from everwarm.prompt.dialects.objects import valid_arguments
+from everwarm.prompt.dialects.json_reader import JsonReader, valid_arguments
+from everwarm.prompt.dialects.scan import blank_end
 from everwarm.prompt.partial_reply import PartialReply
 
 _ENDS = ("<|end|>", "<|call|>", "<|return|>")
@@ -33,8 +33,8 @@ _CUT = re.compile(
 """What may stand there while a header is being written."""
 
 
-class Harmony:
-    """Reads one reply. Live: owned by one parser. `tools` as in `Sections`."""
+class HarmonyReader:
+    """Reads one reply. Live: owned by one parser. `tools` as in `SectionReader`."""
 
     def __init__(self, draft: PartialReply, tools: Mapping[str, Mapping[str, Any]] | None) -> None:
         self.mode: Literal["text", "reasoning", "call"] = "text"

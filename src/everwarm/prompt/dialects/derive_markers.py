@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 
 
-class Edges:
+class TemplateMarkers:
     """Finds markers in a template's texts. `specials`: the texts of control tokens."""
 
     def __init__(self, specials: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ KNOWN_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedText:
     """Tokens of a text; `starts` are (character, token) of each piece's start, ascending.
 
     `text` is not quoted any more. `specials` are (start, end) of the special tokens' texts, in
@@ -35,7 +35,7 @@ class Encoded:
     specials: list[tuple[int, int]]
 
 
-class Pieces:
+class TextEncoder:
     """Encodes texts with one codec. Live: owned by the renderer's thread."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Pieces:
         self._max_bytes = max_bytes
         self.nbytes = 0
 
-    def encode(self, quoted: str) -> Encoded:
+    def encode(self, quoted: str) -> EncodedText:
         """Tokens of a quoted text and where its pieces start."""
         text, specials = self._quotes.unquoted(quoted), self.specials_in(quoted)
         cuts = [0]
@@ -65,7 +65,7 @@ class Pieces:
                 self._known.move_to_end(piece)
             starts.append((a, len(tokens)))
             tokens.extend(ids)
-        return Encoded(text, tokens, starts, specials)
+        return EncodedText(text, tokens, starts, specials)
 
     def _encode(self, quoted: str, text: str) -> list[int]:
         """Ids of one piece."""
@@ -86,7 +86,7 @@ class Pieces:
         """Where special tokens' texts stand: (start, end) in characters."""
         return [m.span() for m in self._special.finditer(text)]
 
-    def token_at(self, encoded: Encoded, at: int) -> int:
+    def token_at(self, encoded: EncodedText, at: int) -> int:
         """The last token of the text that begins at this character or before it, and would begin
         there whatever followed."""
         start, token = max(s for s in encoded.starts if s[0] <= at)

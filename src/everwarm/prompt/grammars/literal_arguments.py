@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from everwarm.prompt.dialects.syntax import Literals
-from everwarm.prompt.tag_grammar import text_until, words
+from everwarm.prompt.dialects.dialect import Literals
+from everwarm.prompt.grammars.tag_arguments import text_until, words
 
 _DEEPEST = 8
 _DEEPEST_ANY = 3

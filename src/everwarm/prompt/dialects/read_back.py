@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from everwarm.messages import Message
+from everwarm.prompt.dialects.dialect import Dialect
 from everwarm.prompt.dialects.renderings import (
     KEYS,
     NAMES,
@@ -17,7 +18,6 @@ from everwarm.prompt.dialects.renderings import (
     parameters,
 )
 from everwarm.prompt.dialects.section_reader import SectionReader
-from everwarm.prompt.dialects.syntax import Dialect
 from everwarm.prompt.partial_reply import PartialReply
 
 _TEXT_VALUE = 'C:\\é "here"\n  {1: [}'

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from everwarm.prompt.dialects.syntax import Tags
+from everwarm.prompt.dialects.dialect import Tags
 
 _TEXT = r"/(.|\n)*/"
 _DEEPEST = 8
