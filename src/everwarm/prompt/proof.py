@@ -19,7 +19,6 @@ from everwarm.prompt.dialects.derive import NO_CALLS
 from everwarm.prompt.dialects.dialect import Dialect
 from everwarm.prompt.probe import LOOK, WITH_TOOLS, WITHOUT_TOOLS, calls, result, says
 from everwarm.prompt.splice import Frame, Splicer, shared_length
-from everwarm.request import HistoryMode
 
 ReplyKind = Literal["texts", "calls", "parallel_calls", "results", "reasoning"]
 """`texts`: replies of text. `calls`, `parallel_calls`: replies with one call, with several.
@@ -63,15 +62,6 @@ class Proof:
         )
         able = [kind.isdisjoint(self.faults) for kind in kinds]
         return [m.role == "assistant" and able[min(len(m.tool_calls), 2)] for m in messages]
-
-    def rewrites(self, messages: Sequence[Message], mode: HistoryMode) -> str:
-        """Why past replies may stand in a prompt in other words than the model's."""
-        if mode == "template":
-            return "history is set to template, which writes past replies in its own words"
-        covered = self.covered(messages)
-        if any(m.role == "assistant" and not c for m, c in zip(messages, covered, strict=True)):
-            return f"replies cannot be put back into this template: {self.reason}"
-        return ""
 
 
 def prove(splicer: Splicer) -> Proof:

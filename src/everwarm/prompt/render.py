@@ -19,7 +19,6 @@ from datetime import datetime
 
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
-from everwarm.events import Miss
 from everwarm.messages import Message, MessageId, calls_key, child_id, content_id, reasoning_id
 from everwarm.prompt.bounded import Bounded
 from everwarm.prompt.build import Builder, PlacedReply, PromptTokens
@@ -37,7 +36,7 @@ from everwarm.prompt.splice import Frame
 from everwarm.prompt.template_input import shows_name, tool_dicts
 from everwarm.prompt.thinking import Thinking
 from everwarm.prompt.token_records import TokenPath, TokenRecord, TokenRecords, reply_key
-from everwarm.prompt.why import Before, compare
+from everwarm.prompt.why import AnsweredTurn, Evidence
 from everwarm.replies import Reply, ReplyStore, reply_id
 from everwarm.request import HistoryMode, Request, Tool
 from everwarm.tokens import Prompt, tokens_of
@@ -79,7 +78,7 @@ class Renderer:
         )
         self._built = BuiltPrompts()
         self._repeats: Bounded[object, tuple[TokenRecord, Prompt]] = Bounded(64)
-        self._answered: deque[Before] = deque(maxlen=64)
+        self._answered: deque[AnsweredTurn] = deque(maxlen=64)
 
     @property
     def verbatim(self) -> bool:
@@ -159,7 +158,7 @@ class Renderer:
         conversation = self._conversations.of(history.thread)
         conversation.place(place, own, said)
         conversation.hold(history.key, (*history.contents, content))
-        self._answered.append(Before(history, reply, frame.tools or [], grown))
+        self._answered.append(AnsweredTurn(history, reply, frame.tools or [], grown))
         self._keep(asked, PlacedReply(own, place, built.base, built.base_end, grown, said))
 
     def forget(self, threads: Collection[MessageId]) -> None:
@@ -179,41 +178,23 @@ class Renderer:
         self._reminders.forget(threads)
         self._repeats.clear()
 
-    def explain(self, prompt: Prompt) -> Miss | None:
-        """Where and why this prompt is not what was read before. Decodes it: not for a hit."""
+    def evidence(self, prompt: Prompt) -> Evidence | None:
+        """What is remembered of this prompt, to say why it was a miss. May read files."""
         asked = self._built.get(prompt.head)
         if asked is None:
             return None
-        return compare(
+        history = asked.history
+        is_known = bool(asked.built.base) or self._has_reply(history)
+        is_unknown = history.has_replies and not is_known
+        return Evidence(
             self._codec,
             self._encoder,
-            asked.history,
-            asked.frame.tools or [],
-            prompt.tokens,
-            self._answered,
-            self.proof.rewrites(asked.history.messages, asked.mode),
+            self.proof,
+            asked,
+            tuple(self._answered),
+            is_unknown=is_unknown,
+            is_of_others=is_unknown and self._persistence.is_of_others(history.thread),
         )
-
-    def unknown(self, prompt: Prompt) -> str:
-        """Why no reply in this history is known; empty where one is, or none is there."""
-        asked = self._built.get(prompt.head)
-        if asked is None or not asked.history.has_replies:
-            return ""
-        if asked.built.base or self._has_reply(asked.history):
-            return ""
-        if self._persistence.is_of_others(asked.history.thread):
-            return "another model, or this one with another template, held this conversation"
-        all_new = asked.built.new_tokens == len(prompt.tokens)
-        return "the server does not know this conversation" if all_new else ""
-
-    def moved(self, prompt: Prompt) -> Miss | None:
-        """Why a conversation that goes on is another one now, all of it new: what its replies once
-        stood behind, tools or system prompt, is not what it was."""
-        asked = self._built.get(prompt.head)
-        if asked is None or not asked.built.rebuilt:
-            return None
-        found = self.explain(prompt)
-        return found if found and found.part in ("head", "system", "tools") else None
 
     # --- steps of `prompt` ---
 

@@ -20,6 +20,7 @@ from everwarm.messages import MessageId
 from everwarm.prompt.proof import limits_of
 from everwarm.prompt.raw_prompt import count_tokens
 from everwarm.prompt.render import Renderer
+from everwarm.prompt.why import may_miss, why
 from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request
 from everwarm.server.grammars import Compiler
@@ -29,7 +30,7 @@ from everwarm.server.model_names import names_of_no_effect
 from everwarm.server.outbox import Outbox
 from everwarm.server.queue import Queue
 from everwarm.server.read_ahead import Ahead, AheadState, coming
-from everwarm.server.record import log_line, lost, near_scaffold, without_words
+from everwarm.server.record import log_line, without_words
 from everwarm.server.totals import Totals
 from everwarm.server.turn import Turn
 from everwarm.tokens import Prompt, Tokens, tokens_of
@@ -217,32 +218,14 @@ class Turns:
 
     def _explain(self, prompt: Prompt, record: TurnRecord) -> Future[Miss | None] | None:
         """Have the renderer say why so much is read, while the engine reads."""
-        if not self._may_miss(record):
+        if not may_miss(record):
             return None
-        return self._worker.submit(self._why, prompt, record)
 
-    def _may_miss(self, record: TurnRecord) -> bool:
-        """Whether more has to be read than is new; all of a new prompt is not read before."""
-        return (
-            record.prefilled_tokens > max(record.new_tokens, 1)
-            or record.new_tokens == record.prompt_tokens
-        )
+        def explained() -> Miss | None:
+            evidence = self._renderer.evidence(prompt)
+            return why(record, prompt, evidence, has_cache=self.settings.cache)
 
-    def _why(self, prompt: Prompt, record: TurnRecord) -> Miss | None:
-        """On the render thread, while the engine reads."""
-        if record.prefilled_tokens <= max(record.new_tokens, 1):
-            cause = self._renderer.unknown(prompt)
-            if cause:
-                return Miss(at=0, part="whole prompt", cause=cause)
-            return self._renderer.moved(prompt)
-        by_cache = max(0, record.prefilled_tokens - record.unseen_tokens)
-        by_text = max(0, record.unseen_tokens - record.new_tokens)
-        if not by_text and (found := near_scaffold(prompt, record)) is not None:
-            return replace(found, by_cache=by_cache)
-        found = self._renderer.explain(prompt)
-        if found is None or not found.cause:
-            found = lost(record, self.settings, found.at if found else None)
-        return replace(found, by_text=by_text, by_cache=by_cache)
+        return self._worker.submit(explained)
 
     def _file(self, record: TurnRecord) -> None:
         self.records.appendleft(record)
