@@ -35,7 +35,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request is taken up. Sent before anything is read. `ignored`: as in `TurnRecord`."""
+    """The request is taken up, and nothing is read yet. `ignored`: as in `TurnRecord`."""
 
     prompt_tokens: int
     ignored: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` prompt tokens are read or were cached."""
+    """`done` of `total` prompt tokens are read, or were in the cache."""
 
     done: int
     total: int
@@ -60,7 +60,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """More of what the model thinks."""
+    """More of the model's reasoning."""
 
     text: str
 

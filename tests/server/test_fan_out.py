@@ -17,7 +17,7 @@ from everwarm.errors import EngineError, Overloaded, RequestError
 from everwarm.events import Event, Progress, Started, TextDelta
 from everwarm.request import Request
 from everwarm.server.fan_out import FanOut
-from everwarm.server.queue import Queue
+from everwarm.server.request_queue import RequestQueue
 from everwarm.server.turn import Turn
 from everwarm.wire.choices import ChoiceEvent
 
@@ -32,7 +32,7 @@ class Scripts:
     an exception is raised."""
 
     of_turn: dict[str, list[Any]]
-    queue: Queue = field(default_factory=lambda: Queue(1))
+    queue: RequestQueue = field(default_factory=lambda: RequestQueue(1))
     log: list[str] = field(default_factory=list)
 
     async def answer(

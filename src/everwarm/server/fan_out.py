@@ -21,7 +21,7 @@ from typing import Protocol
 from everwarm.errors import RequestError
 from everwarm.events import Event, Progress, Started
 from everwarm.request import Request, nth_sample
-from everwarm.server.queue import Queue
+from everwarm.server.request_queue import RequestQueue
 from everwarm.server.turn import Turn
 from everwarm.wire.choices import ChoiceEvent
 
@@ -29,7 +29,7 @@ from everwarm.wire.choices import ChoiceEvent
 class Answers(Protocol):
     """Who answers requests: `turns.Turns`."""
 
-    queue: Queue
+    queue: RequestQueue
 
     def answer(
         self, request: Request, turn: Turn, place: object | None = None
@@ -41,9 +41,9 @@ class Answers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FanOut:
-    """The turns of one request. `prompts`: a request for each, which tells the number of samples.
+    """The turns that answer one request. `prompts`: a request for each prompt of a list.
 
-    `turns`: those that answer, the samples of a prompt next to each other.
+    `turns`: one for each sample, the samples of a prompt next to each other.
     """
 
     answers: Answers
@@ -94,7 +94,7 @@ class FanOut:
 
         def over(task: asyncio.Task[None]) -> None:
             error = None if task.cancelled() else task.exception()
-            if error is None:  # its end may be all that is heard of it
+            if error is None:  # it may have ended without an event that tells it
                 is_read.set()
             merged.put_nowait(error)
 
@@ -116,8 +116,8 @@ class FanOut:
                     n_running -= 1
         finally:
             await _end(tasks)
-            # An error holds this frame and its turn's. Were it held by them too, what the turns had
-            # would stay until the next full collection.
+            # An error's traceback holds this frame and its turn's. If they held the error too, what
+            # the turns had would stay in memory until the next full collection.
             said = None
             while not merged.empty():
                 merged.get_nowait()

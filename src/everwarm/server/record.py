@@ -1,4 +1,4 @@
-"""A turn's record for the log and for people: in one line, and without anybody's words."""
+"""A turn's record as a log line, and without the text of conversations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from everwarm.events import TurnRecord
 
 
 def without_words(record: TurnRecord) -> TurnRecord:
-    """A miss may show what another conversation said instead."""
+    """The record without the text that its miss shows of what was read before."""
     return replace(record, miss=replace(record.miss, before="")) if record.miss else record
 
 

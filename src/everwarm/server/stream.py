@@ -1,4 +1,4 @@
-"""Send a turn's events while watching for the client's leaving, with a real event now and then."""
+"""Streaming: events as they come, signs of life in between, and the client's disconnect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import Receive, Send
 
 T = TypeVar("T")
 KEEPALIVE_S: Final = 10.0
-"""Clients give up after 120 to 300 s of silence; some take long for one event."""
+"""Clients give up after 120 to 300 s of silence, and one event may take long to come."""
 
 
 class ClientGone(Exception):
@@ -78,7 +78,7 @@ async def _disconnect(receive: Receive) -> None:
 
 
 async def send_start(send: Send, kind: str, headers: dict[str, str]) -> None:
-    """The head of an answer whose body follows bit by bit."""
+    """Send the head of an answer whose body follows in parts."""
     head = {"content-type": kind, "cache-control": "no-cache"}
     raw = [(k.encode(), v.encode()) for k, v in (head | headers).items()]
     await send({"type": "http.response.start", "status": 200, "headers": raw})

@@ -28,9 +28,9 @@ from everwarm.server.ignored import IgnoredFields
 from everwarm.server.job_builder import JobBuilder
 from everwarm.server.model_names import names_of_no_effect
 from everwarm.server.outbox import Outbox
-from everwarm.server.queue import Queue
 from everwarm.server.read_ahead import Ahead, AheadState, coming
 from everwarm.server.record import log_line, without_words
+from everwarm.server.request_queue import RequestQueue
 from everwarm.server.totals import Totals
 from everwarm.server.turn import Turn
 from everwarm.tokens import Prompt, Tokens, tokens_of
@@ -50,7 +50,7 @@ class Turns:
     running: dict[str, Turn] = field(default_factory=dict)
     records: deque[TurnRecord] = field(default_factory=lambda: deque(maxlen=1000))
     totals: Totals = field(default_factory=Totals)
-    queue: Queue = field(init=False)
+    queue: RequestQueue = field(init=False)
     _worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="everwarm-render")
     )
@@ -71,7 +71,7 @@ class Turns:
             control_tokens_in_text=settings.control_tokens_in_text,
             context_length=engine.model.context_length,
         )
-        self.queue = Queue(settings.max_queue)
+        self.queue = RequestQueue(settings.max_queue)
         self._builder = JobBuilder(engine.model, self.codec, settings, self._renderer)
         self._compiler, self._ahead = Compiler(engine), Ahead(engine)
         self._ignored = IgnoredFields(strict=settings.strict)
@@ -81,7 +81,7 @@ class Turns:
     ) -> AsyncGenerator[Event, None]:
         """The events of one turn. Closing the generator cancels the job; what was read is kept.
 
-        `place`: its request's; without one it takes one of its own.
+        `place`: the one that its request has in the queue; without one it takes its own.
         """
         request = self._renderer.fitted(request)
         names = names_of_no_effect(request.model, self.engine.model)
@@ -138,7 +138,7 @@ class Turns:
         yield turn.finished()
 
     def cancel(self, turn_id: str) -> bool:
-        """End a turn at its next step: it says what it has so far. Whether there is such a turn."""
+        """End a turn at its next step, with the reply so far. Whether there is such a turn."""
         turn = self.running.get(turn_id)
         if turn is not None:
             self.end(turn)
@@ -150,7 +150,7 @@ class Turns:
         self.engine.cancel(turn.id)
 
     async def checked(self, request: Request) -> Request:
-        """The same request, where it would not be refused as a turn; a raw text as its tokens."""
+        """The same request, with a raw text as its tokens. Raises what would refuse its turn."""
         self._builder.check(request)
         if request.raw is None:
             return request
@@ -159,9 +159,10 @@ class Turns:
         return replace(request, raw=tuple(prompt.tokens))
 
     async def prepare(self, request: Request) -> tuple[AheadState, Tokens[int]]:
-        """Read ahead what another last message than this one's would share; and which tokens.
+        """Read ahead what this request shares with one that has another last message.
 
-        What leaves no room for a reply would be refused as a turn: none of it is read.
+        Also returns these tokens. What leaves no room for a reply would be refused as a turn: none
+        of it is read.
         """
         if self.running:
             return "busy", tokens_of()
@@ -178,7 +179,7 @@ class Turns:
         return await self._ahead.read(prompt, request.namespace), prompt.tokens
 
     async def forget(self, turn_ids: Collection[str], threads: Collection[MessageId]) -> None:
-        """Remember nothing of these turns, nor of these conversations' words."""
+        """Forget these turns, and the text of these conversations."""
         kept = (without_words(r) for r in self.records if r.id not in turn_ids)
         self.records = deque(kept, maxlen=self.records.maxlen)
         await self._work(lambda: self._renderer.forget(threads))
@@ -198,7 +199,7 @@ class Turns:
         )
 
     async def count(self, request: Request) -> int:
-        """How many tokens a conversation has. Beside all turns: no model, no cache, no history."""
+        """How many tokens a conversation has. Uses neither model, cache nor history."""
         self._ignored.check(request.ignored)
         renderer = self._renderer
         return await asyncio.to_thread(

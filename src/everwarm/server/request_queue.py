@@ -1,4 +1,4 @@
-"""How many requests wait or run at a time, and the refusal of one more."""
+"""Bounds how many requests wait or run at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from everwarm.errors import Overloaded
 
 
 @dataclass(slots=True)
-class Queue:
+class RequestQueue:
     """Lets so many requests wait or run, however many turns each has. Live: event loop only."""
 
     max_requests: int
