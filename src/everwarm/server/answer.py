@@ -26,14 +26,14 @@ from starlette.types import Receive, Scope, Send
 
 from everwarm.config import Settings
 from everwarm.errors import EverwarmError, RequestError
-from everwarm.events import Event, Finished, Progress, Started
+from everwarm.events import Finished, Progress
 from everwarm.request import Request
 from everwarm.server.bodies import Bodies
 from everwarm.server.fan_out import Answers, FanOut
 from everwarm.server.ignored import header_of
 from everwarm.server.refusals import blame
 from everwarm.server.response_store import ResponseStore
-from everwarm.server.stream import KEEPALIVE_S, ClientGone, Pace, send_body, send_start, watched
+from everwarm.server.stream import KEEPALIVE_S, ClientGone, HttpResponse, Pace, watched
 from everwarm.server.turn import Turn
 from everwarm.wire import sse
 from everwarm.wire.anthropic import parse_count
@@ -85,7 +85,7 @@ class Answer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = HttpRequest(scope, receive)
         turn_id = self._format.prefix + secrets.token_hex(12)
-        response = _HttpResponse(send, request_ids(http, turn_id), Pace(self._every_s))
+        response = HttpResponse(send, request_ids(http, turn_id), Pace(self._every_s))
         encoder: ChoicesEncoder | None = None
         asked: ParsedRequest | None = None
         turns: list[Turn] = []
@@ -125,7 +125,7 @@ class Answer:
         self,
         events: AsyncIterator[ChoiceEvent | None],
         encoder: ChoicesEncoder,
-        response: _HttpResponse,
+        response: HttpResponse,
         asked: ParsedRequest,
     ) -> None:
         """Send the headers with the first event only, so that a refusal can have its own status."""
@@ -148,7 +148,7 @@ class Answer:
         self,
         events: AsyncIterator[ChoiceEvent | None],
         encoder: ChoicesEncoder,
-        response: _HttpResponse,
+        response: HttpResponse,
         asked: ParsedRequest,
     ) -> None:
         """Send one object. Where it takes long, white space before it keeps the connection open."""
@@ -177,7 +177,7 @@ class Answer:
         self,
         error: Exception,
         encoder: ChoicesEncoder | None,
-        response: _HttpResponse,
+        response: HttpResponse,
         scope: Scope,
         receive: Receive,
     ) -> None:
@@ -192,33 +192,6 @@ class Answer:
         elif encoder is not None and response.kind.startswith("text/event-stream"):
             frames = b"".join(map(self._format.frame, encoder.failed(error)))
             await response.end(frames + self._format.end)
-
-
-class _HttpResponse:
-    """One HTTP response: whether its headers were sent, and when we last wrote to it."""
-
-    def __init__(self, send: Send, headers: dict[str, str], pace: Pace) -> None:
-        self.send, self.headers, self.pace = send, headers, pace
-        self.kind: str | None = None
-
-    def heard(self, event: Event) -> None:
-        """Note what the headers tell of an event, as long as they were not sent."""
-        if isinstance(event, Started):
-            self.headers |= header_of(event.ignored)
-
-    async def start(self, kind: str) -> None:
-        """Send the headers, once."""
-        if self.kind is None:
-            self.kind = kind
-            await send_start(self.send, kind, self.headers)
-
-    async def write(self, body: bytes) -> None:
-        if body:
-            await send_body(self.send, body)
-            self.pace.sent()
-
-    async def end(self, body: bytes) -> None:
-        await send_body(self.send, body, more=False)
 
 
 class CountTokens:

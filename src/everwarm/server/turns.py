@@ -113,7 +113,7 @@ class Turns:
             raise Cancelled("The turn was stopped before anything was read.")
         outbox = Outbox()
         self.engine.submit(job, outbox.put)
-        miss = remembered = None
+        miss: Future[Miss | None] | None = None
         try:
             while not turn.is_over:
                 output = await outbox.get()
