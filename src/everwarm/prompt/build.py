@@ -129,7 +129,7 @@ class Builder:
         part = self._part(history, asked, draft, i) if tokens is not None else None
         if part is None or tokens is None:
             return
-        record, spans, _ = part
+        record, spans = part
         base, base_end = self._base(history, draft)
         record = record.extend(tokens)
         if not seen[i]:  # given in another conversation: new in this one, with what opens it
@@ -157,7 +157,7 @@ class Builder:
         part = self._part(history, frame, draft, len(history.messages))
         if part is None:
             return None
-        record, spans, _ = part
+        record, spans = part
         start = draft.end
         new = record.end - start - _old(draft, spans, seen, len(seen))
         # In a conversation that is not known all is new, replies from another one among it.
@@ -170,7 +170,7 @@ class Builder:
 
     def _part(
         self, history: History, frame: Frame, draft: _PartialPrompt, stop: int
-    ) -> tuple[TokenRecord, list[MessageSpan], EncodedText] | None:
+    ) -> tuple[TokenRecord, list[MessageSpan]] | None:
         """The draft with what the template writes behind it up to message `stop`."""
         messages = history.messages[:stop]
         if draft.record is None:
@@ -188,7 +188,7 @@ class Builder:
         stop = base.end + len(encoded.tokens)
         inside = inside_last(messages, spans, encoded, base.end)
         marks = marks_of(messages, spans, None if end is None else base.end + end, stop, inside)
-        return base.extend(encoded.tokens, marks), spans, encoded
+        return base.extend(encoded.tokens, marks), spans
 
     def _unsaid(self, text: str, record: TokenRecord) -> str:
         """What the template writes behind a reply, without what the reply closed by itself.

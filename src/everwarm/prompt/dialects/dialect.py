@@ -22,7 +22,7 @@ _SLOT = re.compile("«(name|arguments|id|n)»")
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """Arguments one by one: `open KEY middle VALUE close`, `between` two of them.
+    """Arguments one by one: `open KEY middle VALUE close`.
 
     Strings are written as they are, all else as JSON. `others` are the middles for what is no
     string, by JSON type, where they differ. `nests`: keys are tags of their own, `close` has
@@ -32,7 +32,6 @@ class Tags:
     open: str
     middle: str
     close: str
-    between: str = ""
     others: tuple[tuple[str, str], ...] = ()
     item: str = ""
 
@@ -138,7 +137,6 @@ class Dialect:
     - `calls`: the first is what a grammar writes, all are read.
     - `text`: what opens and closes an answer, where it is marked.
     - `glue`: what stands between two parts of a reply.
-    - `tool_format`: mlx-lm's parser, where calls are in a notation of their own.
     - `ends`: what the model may write at its turn's end although that is no token that ends one.
     - `origin`: how calls were found. `note`: what was corrected, or why there are none.
     """
@@ -148,7 +146,6 @@ class Dialect:
     calls: tuple[CallSyntax, ...] = ()
     text: tuple[str, str] = ("", "")
     glue: str = ""
-    tool_format: str | None = None
     ends: tuple[str, ...] = ()
     origin: DialectOrigin = "known"
     note: str = ""

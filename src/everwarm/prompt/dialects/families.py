@@ -212,7 +212,7 @@ def _by_setting(codec: Writing, shown: Dialect) -> Dialect:
     if name in _READ_BY_MLX and codec.tool_markers:
         opens, closes = codec.tool_markers
         own = CallSyntax(open=opens, call="«name»«arguments»", close=closes, own=True)
-        return replace(shown, name=name, calls=(own,), tool_format=name, origin="known", note=note)
+        return replace(shown, name=name, calls=(own,), origin="known", note=note)
     return shown
 
 
