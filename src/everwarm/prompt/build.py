@@ -13,10 +13,11 @@ from everwarm.messages import Message, MessageId, Text, ToolCall, child_id
 from everwarm.prompt.bounded import Bounded
 from everwarm.prompt.chain import History
 from everwarm.prompt.conversation import Conversations
+from everwarm.prompt.dialects.scan import shared_length
 from everwarm.prompt.encoder import EncodedText, TextEncoder
 from everwarm.prompt.marks import MessageSpan, inside_last, marks_of, spans_of
 from everwarm.prompt.proof import Proof
-from everwarm.prompt.splice import Frame, Splicer, shared_length
+from everwarm.prompt.splice import Frame, Splicer
 from everwarm.prompt.token_records import TokenPath, TokenRecord, TokenRecords, reply_key
 from everwarm.replies import Reply
 from everwarm.tokens import Tokens

@@ -1,6 +1,6 @@
-"""Which dialect a model has: derived from its template, and what no template shows.
+"""Finds a model's dialect: derived from its template, with what its family never shows there.
 
-Every entry here says why it cannot be derived. What a template does show has no entry.
+Every entry says why it cannot be derived. What a template shows has no entry.
 """
 
 from __future__ import annotations
