@@ -3,17 +3,17 @@
     root -> id of [m0] -> id of [m0, m1] -> …        each from its parent's and its own content
 
 The root hashes what shapes the head besides messages: tools, the caller's namespace, and what the
-template's arguments change in a small conversation. An argument that changes the scaffold alone
-(thinking on or off) so leaves the history what it is.
+template's arguments change in a small conversation. So an argument that changes the scaffold alone
+(thinking on or off) does not change the history.
 
-A reply of the model is one of the samples at its place (`replies.py`): which, its call ids and its
-reasoning tell. Where the client sends neither, it is the one that the conversation went on with:
+A reply of the model is one of the samples at its place (`replies.py`). Its call ids and its
+reasoning tell which one; where the client sends neither, the messages behind it do:
 
     u1 ─┬─ "Sure." (A) ── u2 ── "Done."     sent: u1, "Sure.", u2, "Done.", u3   ->  A
         └─ "Sure." (B)                      sent: u1, "Sure.", u3                ->  B, the latest
 
-With sticky reminders (`reminders.py`) a user's message may be one that was read at its place with a
-reminder behind it: where a reply follows that was given there, and not behind the message as it is.
+With sticky reminders (`reminders.py`) a user's message may have been read at its place with a
+reminder behind it. It was, if a reply follows that was given there and not behind the bare message.
 """
 
 from __future__ import annotations
@@ -51,19 +51,18 @@ _SMALL = (
     Message("user", (Text("u"),)),
 )
 _MOST_PATHS = 8
-"""How many ways through a history are followed at once, where samples cannot be told apart."""
+"""How many paths through a history are followed at once, where samples cannot be told apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
     """A request's messages and their ids. `ids[i]` is the history of `i` messages.
 
-    A system message that holds only a marker that moves has no content, and leaves no trace. The
-    content of a reply holds its reasoning only where a client made that up.
-    `key`: the conversation by its chain from the root, tools and system prompt included, to the
-    first user message. `thread`: by the latter alone, so that it survives other tools and another
-    system prompt. `reminded`: which messages keep a reminder that the client took out; `messages`
-    have it.
+    A system message that holds only a marker that moves has no content, and its history the id of
+    the one before. The content of a reply holds its reasoning only where a client made that up.
+    `key`: the id of the history up to the first user message, tools and system prompt included.
+    `thread`: the conversation by its first user message alone, whatever its tools and its system
+    prompt are. `reminded`: which of `messages` keep a reminder that the client took out.
     """
 
     messages: tuple[Message, ...]
@@ -87,22 +86,22 @@ class History:
 
 @dataclass(slots=True)
 class _ChainWalk:
-    """One way through a history: its ids so far, and the messages that are not the client's own.
+    """One path through a history: its ids so far, and its messages that keep a reminder.
 
-    `is_open`: no reply has shown yet that the last of these messages stands here.
+    `is_open`: no reply has shown yet that the last of these messages was read here.
     """
 
     ids: list[MessageId]
     reminded: dict[int, Message] = field(default_factory=dict)
     is_open: bool = False
 
-    def on(self, id: MessageId) -> _ChainWalk:
-        """One step further, beside this one."""
-        return _ChainWalk([*self.ids, id], self.reminded, self.is_open)
+    def with_reply(self, id: MessageId) -> _ChainWalk:
+        """A copy that goes on with a known reply."""
+        return _ChainWalk([*self.ids, id], self.reminded)
 
 
 class Chains:
-    """Makes histories of requests. Live: owned by the renderer's thread."""
+    """Makes histories of requests. Live: owned by the render thread."""
 
     def __init__(
         self,
@@ -124,7 +123,7 @@ class Chains:
         first = _first_user(messages)
         if not sticky or self._knows_reply(made, first):
             return made
-        # The first user message names the thread, so that its replies are found by the kept one.
+        # The first user message names the thread: replies are found under the one that was read.
         for _, message in (
             self._reminders.of(made.ids[first + 1], messages[first]) if messages else ()
         ):
@@ -143,14 +142,14 @@ class Chains:
         messages = self._own_replies(namespace, thread, messages)
         reasonings = {r.reasoning for r in self._conversations.of(thread).replies}
         contents = [self._content(namespace, m, reasonings) for m in messages]
-        way = self._way(root, thread, namespace, messages, contents, sticky)
+        walk = self._walk(root, thread, namespace, messages, contents, sticky)
         said = list(messages)
-        for i, message in way.reminded.items():
+        for i, message in walk.reminded.items():
             said[i], contents[i] = message, content_id(message)
-        key = way.ids[min(first + 1, len(messages))]
+        key = walk.ids[min(first + 1, len(messages))]
         return History(
-            tuple(said), tuple(contents), tuple(way.ids), key, thread, namespace,
-            tuple(way.reminded),
+            tuple(said), tuple(contents), tuple(walk.ids), key, thread, namespace,
+            tuple(walk.reminded),
         )  # fmt: skip
 
     def _knows_reply(self, history: History, at: int) -> bool:
@@ -168,7 +167,7 @@ class Chains:
     def _own_replies(
         self, namespace: str, thread: MessageId, messages: tuple[Message, ...]
     ) -> tuple[Message, ...]:
-        """Our replies as they were given: a name was put there by the client."""
+        """The messages with our replies as they were given: a name in one is the client's."""
         if all(m.role != "assistant" or not m.name for m in messages):
             return messages
         given = {r.content for r in self._conversations.of(thread).replies}
@@ -184,8 +183,10 @@ class Chains:
     def _content(
         self, namespace: str, message: Message, reasonings: Collection[bytes | None]
     ) -> bytes:
-        """With reasoning that is none of `reasonings`, the conversation's replies', the client's
-        own words. None among those may be any."""
+        """The content of a message, with its reasoning where a client made that up.
+
+        `reasonings`: those of the conversation's replies; None among them may be any.
+        """
         if message.role != "assistant":
             return _plain_content(message)
         called = self._conversations.called(namespace, message)
@@ -196,7 +197,7 @@ class Chains:
         speaker = b"\1" + message.name.encode("utf-8", "surrogatepass") if message.name else b""
         return content_id(message) + (own if is_edited else b"") + speaker
 
-    def _way(
+    def _walk(
         self,
         root: MessageId,
         thread: MessageId,
@@ -205,57 +206,54 @@ class Chains:
         contents: Sequence[bytes],
         sticky: bool,
     ) -> _ChainWalk:
-        ways = [_ChainWalk([root])]
+        walks = [_ChainWalk([root])]
         for i, (message, content) in enumerate(zip(messages, contents, strict=True)):
             if message.role == "assistant":
-                ways = self._through(ways, thread, namespace, message, content)
+                walks = self._behind_reply(walks, thread, namespace, message, content)
                 continue
-            kept = list(self._kept(ways, thread, i, message, content)) if sticky else []
-            for way in ways:
-                way.ids.append(child_id(way.ids[-1], content) if content else way.ids[-1])
-            ways = [*ways, *kept][:_MOST_PATHS]
-        return next(w for w in ways if not w.is_open)
+            reminded = list(self._reminded(walks, thread, i, message, content)) if sticky else []
+            for walk in walks:
+                walk.ids.append(child_id(walk.ids[-1], content) if content else walk.ids[-1])
+            walks = [*walks, *reminded][:_MOST_PATHS]
+        return next(w for w in walks if not w.is_open)
 
-    def _kept(
-        self, ways: Sequence[_ChainWalk], thread: MessageId, i: int, said: Message, content: bytes
+    def _reminded(
+        self, walks: Sequence[_ChainWalk], thread: MessageId, i: int, said: Message, content: bytes
     ) -> Iterator[_ChainWalk]:
-        """The ways on which message i was read with a reminder behind it."""
-        for way in ways if said.role == "user" else ():
-            for whose, message in self._reminders.of(child_id(way.ids[-1], content), said):
+        """The paths on which message i was read with a reminder behind it."""
+        for walk in walks if said.role == "user" else ():
+            for whose, message in self._reminders.of(child_id(walk.ids[-1], content), said):
                 if whose == thread:
-                    end = child_id(way.ids[-1], content_id(message))
-                    yield _ChainWalk([*way.ids, end], {**way.reminded, i: message}, is_open=True)
+                    end = child_id(walk.ids[-1], content_id(message))
+                    yield _ChainWalk([*walk.ids, end], {**walk.reminded, i: message}, is_open=True)
 
-    def _through(
+    def _behind_reply(
         self,
-        ways: list[_ChainWalk],
+        walks: list[_ChainWalk],
         thread: MessageId,
         namespace: str,
         message: Message,
         content: bytes,
     ) -> list[_ChainWalk]:
-        """The ways that go on with a reply that is known; all of them, where none does."""
+        """The paths that go on with a known reply; all of them, where none does."""
         known, conversation = [], self._conversations.of(thread)
-        for way in ways:
-            samples = conversation.samples(child_id(way.ids[-1], content), message)
-            known += [(way, sample) for sample in samples]
+        for walk in walks:
+            samples = conversation.samples(child_id(walk.ids[-1], content), message)
+            known += [(walk, sample) for sample in samples]
         if len(known) == 1:
-            way, sample = known[0]
-            way.ids.append(sample)
-            way.is_open = False
-            return [way]
+            walk, sample = known[0]
+            walk.ids.append(sample)
+            walk.is_open = False
+            return [walk]
         if known:
-            ways = [way.on(sample) for way, sample in known[:_MOST_PATHS]]
-            for way in ways:
-                way.is_open = False
-            return ways
+            return [walk.with_reply(sample) for walk, sample in known[:_MOST_PATHS]]
         called = self._conversations.called(namespace, message)
         reasoning = (called and called.reasoning) or reasoning_id(message)
         calls = called.calls if called else ""
-        ways = [way for way in ways if not way.is_open]
-        for way in ways:
-            way.ids.append(sample_id(child_id(way.ids[-1], content), reasoning, calls))
-        return ways
+        walks = [walk for walk in walks if not walk.is_open]
+        for walk in walks:
+            walk.ids.append(sample_id(child_id(walk.ids[-1], content), reasoning, calls))
+        return walks
 
     def _root(self, request: Request) -> MessageId:
         tools = json.dumps(tool_dicts(request.tools), sort_keys=True, default=str)

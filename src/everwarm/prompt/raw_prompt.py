@@ -1,4 +1,4 @@
-"""Prompts that are not made by a template: texts and ids to be continued, and bare counts."""
+"""Prompts without a conversation's memory: texts and ids to be continued, and counts."""
 
 from __future__ import annotations
 

@@ -4,8 +4,7 @@
            ^ the reader's text begins here; `read` says where the section ends in it
 
 A call is told when it is complete and its arguments are a JSON object, never before: nobody runs a
-tool with half of what the model meant. What cannot be read whole is text, from where the last call
-before it ends.
+tool with half of its arguments. What is no complete call is text, from the end of the last call on.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ _FIRST_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]*)("?)')
 class CallReader:
     """Reads one section. Live: owned by one parser.
 
-    `syntaxes` share the opening marker. `tools`: the parameters of each, by name. `parse` reads a
-    whole section in a notation of its own. `n_read`: how far the text was looked at.
+    `syntaxes` share the opening marker. `tools`: the parameters of each tool, by name. `parse`
+    reads a whole section in a notation of its own. `n_read`: how much of the text was examined.
     """
 
     def __init__(
@@ -69,9 +68,9 @@ class CallReader:
         self.n_calls = 0
 
     def read(self, text: str, *, final: bool) -> int | None:
-        """Where the section ends in `text`, all of which came since the opening marker.
+        """Where the section ends in `text`, which holds all behind the opening marker.
 
-        None: more must come. With `n_calls` 0 it is no section of calls.
+        None: more text is needed. Where `n_calls` stays 0, it was no section of calls.
         """
         self._text, self._final = text, final
         while self._end is None and self._step():
@@ -79,10 +78,10 @@ class CallReader:
         self.n_read = len(text)
         return self._end
 
-    # --- steps: each says whether there is another to take ---
+    # --- steps: each returns whether another can follow ---
 
     def _begin(self) -> bool:
-        """In front of a call."""
+        """Before a call."""
         text, at = self._text, blank_end(self._text, self._at)
         if at == len(text):
             return self._wait()
@@ -102,7 +101,7 @@ class CallReader:
         return self._wait() if self._may_begin(at) else self._stop()
 
     def _may_begin(self, at: int) -> bool:
-        """Whether what stands there may still become the head of a call."""
+        """Whether what stands there may become the head of a call with more text."""
         text = self._text
         if len(text) - at > _LONGEST_HEAD:
             return False
@@ -169,7 +168,7 @@ class CallReader:
         return True
 
     def _after_arguments(self) -> bool:
-        """Behind the arguments: what closes the call may stand there, in parts."""
+        """Behind the arguments, where what closes the call may be incomplete."""
         at = self._past(self._suffix)
         if at is None:
             return False
@@ -204,7 +203,7 @@ class CallReader:
         return False if waits and not self._final else self._stop()
 
     def _whole(self) -> bool:
-        """In a section that is read when it is complete."""
+        """In a section in a notation of its own, which is read when it is complete."""
         close = next((s for s in self._close), "")
         at = self._text.find(close, max(0, self.n_read - len(close))) if close else -1
         if at < 0 and (close or not self._final):
@@ -222,7 +221,7 @@ class CallReader:
     # --- what they share ---
 
     def _past(self, words: Sequence[str], at: int | None = None) -> int | None:
-        """Where those of these words end that stand here, in order; None: more must come."""
+        """Where the words end that stand here, in order; None: more text is needed."""
         end = self._at if at is None else at
         for word in words:
             at = blank_end(self._text, end)
@@ -233,7 +232,7 @@ class CallReader:
         return end
 
     def _wait(self) -> bool:
-        """More must come; where none does, the section ends here."""
+        """Wait for more text; where none follows, the section ends here."""
         return self._stop() if self._final else False
 
     def _stop(self, at: int | None = None) -> bool:
@@ -244,7 +243,7 @@ class CallReader:
         return not self._bare or name in self._tools
 
     def _may_be_call(self, begin: int) -> bool:
-        """Whether an object with nothing to mark it may still be a call of a known tool."""
+        """Whether an object without a marker may be a call of a known tool."""
         key = _FIRST_KEY.match(self._text, begin)
         if not key:
             return blank_end(self._text, begin + 1) == len(self._text)
@@ -299,7 +298,7 @@ def _head(syntax: CallSyntax) -> re.Pattern[str]:
 
 
 def _behind_head(syntax: CallSyntax) -> str:
-    """What has to follow a head: where a name ends can be told by that alone."""
+    """What has to follow a head: only that shows where the name ends."""
     if syntax.literals:
         lits = syntax.literals
         opens, closes, equals = (re.escape(x) for x in (lits.open, lits.close, lits.equals))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from everwarm.prompt.dialects.derive_markers import TemplateMarkers
@@ -93,11 +93,7 @@ def tags_of(
     if not tags.open or not tags.middle.strip() or not tags.close.strip():
         return None
     others = {} if tags.nests else _others(tags, typed)
-    return Spelling(tags=Tags(**_fields(tags) | {"others": tuple(others.items())}))
-
-
-def _fields(tags: Tags) -> dict[str, Any]:
-    return {k: getattr(tags, k) for k in ("open", "middle", "close", "between", "others", "item")}
+    return Spelling(tags=replace(tags, others=tuple(others.items())))
 
 
 def _item(text: str | None, opens: str, middle: str) -> str:

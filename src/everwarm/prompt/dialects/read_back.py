@@ -1,4 +1,4 @@
-"""Proof of a derived dialect: what the template writes is read back, whole and cut everywhere."""
+"""Proves a derived dialect: what the template writes is read back, at once and by characters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CALLS: tuple[Calls, ...] = (
 def read(
     dialect: Dialect, pieces: Iterable[str], tools: Mapping[str, Mapping[str, Any]] = _TOOLS
 ) -> Message:
-    """What a reply that comes in these pieces is read as."""
+    """The message that a reply in these pieces is read as."""
     draft = PartialReply((), lambda: "call")
     reader = SectionReader(dialect, draft, tools, lambda _: [], opens_reasoning=False)
     for piece in pieces:

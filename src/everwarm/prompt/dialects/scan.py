@@ -1,4 +1,4 @@
-"""Follows words through a text that arrives in parts: what stands there, or may once more comes."""
+"""Looks for words and blanks in texts, also in one that arrives in parts."""
 
 from __future__ import annotations
 
@@ -27,3 +27,9 @@ def blank_end(text: str, at: int, blanks: str = " \t\r\n") -> int:
 def words_of(literal: str) -> list[str]:
     """The words of a template's text: blanks may stand between two of them, and between tags."""
     return [w for w in _APART.split(literal) if w]
+
+
+def shared_length(a: str, b: str) -> int:
+    """How many characters two texts share from their start."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))

@@ -1,4 +1,4 @@
-"""Reads arguments that are written one by one, as tags, and tells them as JSON while they come."""
+"""Reads arguments that are written as tags, one by one or nested, and tells them as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEEPEST = 32
 
 
 class TagReader:
-    """Reads the arguments of one call. Live: owned by one call reader.
+    """Reads arguments one by one while they come. Live: owned by one call reader.
 
     `schema`: the tool's parameters. `ends`: what may stand behind the last argument. `at` is how
     far the text was read.
@@ -47,7 +47,7 @@ class TagReader:
         return out
 
     def _between(self, text: str, final: bool) -> str | None:
-        """In front of an argument, or behind the last."""
+        """Before an argument, or behind the last."""
         at = blank_end(text, self.at)
         found = self._key.match(text, at)
         if found:
@@ -96,7 +96,7 @@ class TagReader:
         return self._typed_value(body)
 
     def _wait(self, final: bool) -> None:
-        """A value that does not end is none."""
+        """Wait for the value's end; where no text follows, the arguments are broken."""
         self.state = "broken" if final else self.state
 
     def _typed_value(self, body: str) -> str:
@@ -106,7 +106,9 @@ class TagReader:
 
 
 class NestedReader:
-    """Reads the arguments of one call, when its end has come. Live: owned by one call reader.
+    """Reads lists and objects as tags in tags, when all have come. Live: owned by a call reader.
+
+        <at>here</at><list><item>1</item><item>2</item></list><filter><k>v</k></filter>
 
     `schema`: the tool's parameters. `ends`: what stands behind the last argument.
     """
@@ -183,7 +185,7 @@ def _loose(literal: str) -> str:
 
 
 def _types(schema: Mapping[str, Any], name: str) -> set[str]:
-    """The JSON types that a parameter may have; strings where it is not declared."""
+    """The JSON types that a parameter may have; only a string where it is not declared."""
     properties = schema.get("properties")
     declared = properties.get(name) if isinstance(properties, Mapping) else None
     return declared_types(declared) if isinstance(declared, Mapping) else {"string"}
