@@ -1,7 +1,7 @@
 """A model's text side, as the rest of the program sees it: text to ids and back, its template.
 
 The one implementation is `engine/text.py`, which wraps what mlx-lm loads; tests may bring others.
-All calls are thread-safe except the objects that `detokenizer()` returns.
+Every method may be called from any thread, but a detokenizer has one owner.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 
 class Detokenizer(Protocol):
-    """Turns one reply's ids into text as they come. Owned by one caller."""
+    """Turns one reply's ids into text as they come. Live: owned by one caller."""
 
     def add(self, token: int) -> str:
-        """The text that this token completes; empty while a character is unfinished."""
+        """The text that this token completes; empty while a character is incomplete."""
 
     def finish(self) -> str:
-        """What was still held back."""
+        """The text that was still held back."""
 
 
 class Writing(Protocol):
@@ -61,7 +61,7 @@ class Writing(Protocol):
         now: datetime | None = None,
     ) -> str:
         """Run the chat template. `scaffold`: with the generation prompt at its end. `now`: the
-        time that it sees; unset, the real one. Nothing that is passed in is written to.
+        time that it sees; None: the real one. The arguments are not changed.
 
         Raises RequestError(param="messages") with the template's own words where it refuses.
         """
@@ -72,7 +72,7 @@ class Codec(Writing, Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Names this tokenizer and its template: remembered tokens are good for no other."""
+        """Names this tokenizer and its template: remembered tokens are valid for no other."""
 
     @property
     def control_texts(self) -> tuple[str, ...]:
@@ -84,20 +84,20 @@ class Codec(Writing, Protocol):
 
     @property
     def splits_at_specials(self) -> bool:
-        """Cutting a text directly before a special token never changes its ids (proved at load)."""
+        """Cutting a text right before a special token never changes its ids (tried at load)."""
 
     @property
     def template_constants(self) -> frozenset[str]:
         """The texts that the template writes or compares with; none where it is code."""
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text as it stands: no token is added, control tokens' texts become their ids."""
+        """Ids of a text: no token is added, texts of control tokens become their ids."""
 
     def encode_around(self, text: str, controls: Sequence[tuple[int, int]]) -> list[int]:
         """Ids of a text whose control tokens stand at `controls` (start, end), ascending.
 
-        Any other text of a control token in it is text. Raises RequestError where the tokenizer
-        cannot write that as text.
+        Elsewhere the text of a control token is text. Raises RequestError where the tokenizer has
+        no other ids for it.
         """
 
     def detokenizer(self) -> Detokenizer: ...

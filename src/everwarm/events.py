@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from everwarm.messages import Message
+
 Finish = Literal["stop", "length", "tool_calls", "cancelled", "error"]
 SCAFFOLD: Final = "scaffold"
 """A miss's part: what a template writes between the last message and the reply."""
@@ -33,7 +35,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request is taken up. Sent before anything is read. `ignored`: as in `TurnRecord`."""
+    """The request is taken up, and nothing is read yet. `ignored`: as in `TurnRecord`."""
 
     prompt_tokens: int
     ignored: tuple[str, ...] = ()
@@ -41,7 +43,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` prompt tokens are read or were cached."""
+    """`done` of `total` prompt tokens are read, or were in the cache."""
 
     done: int
     total: int
@@ -58,7 +60,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """More of what the model thinks."""
+    """More of the model's reasoning."""
 
     text: str
 
@@ -181,11 +183,13 @@ class TurnRecord:
 class Finished:
     """The last event of a turn. `reason` is honest: `length` only where the reply was cut.
 
-    `stop`: the stop text that ended the reply, where one did.
+    `reply`: what the turn's other events add up to. `stop`: the stop text that ended the reply,
+    where one did.
     """
 
     reason: Finish
     record: TurnRecord
+    reply: Message
     stop: str | None = None
 
 

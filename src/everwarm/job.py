@@ -19,9 +19,9 @@ from everwarm.tokens import Mark, Tokens
 class ModelInfo:
     """A loaded model as the world sees it. `created` is unix seconds, stable across starts.
 
-    `dialect`: how it writes reasoning and calls. `proved`: the kinds of replies that are read again
-    word for word, `not_proved`: the others, each with the reason. `limits`: what does not hold, in
-    sentences for people.
+    `dialect`: the name of how it writes reasoning and calls. `proved`: the kinds of replies that
+    are read again word for word; `not_proved`: the others, each with the reason. `limits`: what the
+    model cannot do with its chat template, in sentences for people.
     """
 
     id: str
@@ -44,8 +44,8 @@ class ModelInfo:
 class Markers:
     """The texts that open and close the parts of a reply, as its model writes them.
 
-    An empty closing marker of calls: they end with the turn. `closing`: what stands between
-    reasoning and answer, the marker included. `in_reasoning`: the prompt ends inside reasoning.
+    Where the closing marker of calls is empty, they end with the turn. `closing`: what stands
+    between reasoning and answer, the marker included. `in_reasoning`: the prompt ends in reasoning.
     """
 
     reasoning: tuple[str, str]
@@ -56,8 +56,11 @@ class Markers:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What a reply has to be. `reply`: all of it, or the marker with which it opens reasoning;
-    `answer`: what follows reasoning. Both are what `Engine.check` takes."""
+    """What a reply has to be, as texts that `Engine.check` takes.
+
+    `reply`: the whole reply, or the marker with which it opens reasoning. `answer`: what follows
+    reasoning.
+    """
 
     reply: str
     answer: str
@@ -65,12 +68,12 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One sequence to be read and continued. `max_tokens` is always bounded by the context.
+    """One sequence to be read and continued.
 
-    `logprobs` as in `Request`.
-    `max_tokens` 0: the prompt is read and kept, nothing is written. `forced`: the reply's tokens,
-    run over as if they had been sampled; the turn ends behind them, and no other rule applies.
-    `thinking_budget`: behind so many tokens of reasoning `markers.closing` is said; None: never.
+    `max_tokens` is bounded by the context; with 0 the prompt is read and kept, and nothing is
+    written. `logprobs`: as in `Request`. `forced`: the reply's tokens, read as if they had been
+    sampled; the turn ends behind them, and no other rule applies. `thinking_budget`: after so many
+    tokens of reasoning `markers.closing` is written; None: never.
     """
 
     id: str
@@ -88,7 +91,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Tokens that were read, from the start, by a caller. The first `keep` are others' too."""
+    """The tokens of a sequence that a caller read. Others read the first `keep` of them, too."""
 
     namespace: str
     tokens: Tokens[int]
@@ -97,11 +100,11 @@ class Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeNode:
-    """A position in the cache's tree, for people: tokens [start, end) behind its parent.
+    """A node of the cache's tree, for people: tokens [start, end) behind its parent.
 
-    `nbytes` in memory and `disk_nbytes` on disk: its part of the pieces that it shares. `value`:
-    what it is worth to the eviction, per byte; None where it may not go. `names`: of the paths
-    that lead through it.
+    `nbytes` in memory and `disk_nbytes` on disk count its part of the pieces that it shares.
+    `value`: what a byte of it is worth to the eviction; None where it may not be evicted. `names`:
+    of the paths that lead through it.
     """
 
     id: int
@@ -119,7 +122,7 @@ class TreeNode:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """The job is taken up: this much of its prompt need not be read."""
+    """The job begins: this much of its prompt need not be read."""
 
     cached_tokens: int
     unseen_tokens: int
@@ -147,10 +150,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The job is over and what it read is kept.
+    """The job is over, and what it read is kept.
 
-    `stop`: the model wrote an end-of-turn token (not among the reply's tokens). A reply that a stop
-    text ends is cancelled by whoever reads it: only a parser knows what is text of the answer.
+    `stop`: the model wrote an end-of-turn token, which is not among the reply's tokens. Whoever
+    reads a reply cancels it at a stop text: only a parser knows what is text of the answer.
     `prefilled_tokens` counts what was read before the first new token. `thinking_cut`: the
     thinking budget closed the reasoning.
     """
@@ -175,8 +178,8 @@ class Failed:
 class EngineHealth:
     """Whether the engine can answer. `why`: what ended it for good; None while it lives.
 
-    `step_s`: how long its present step has taken so far. The disk's state and what it says of it:
-    None without a disk tier.
+    `step_s`: how long its present step has taken so far. `disk_state` and `disk_why` are None
+    without a disk tier.
     """
 
     why: str | None = None
@@ -190,10 +193,10 @@ Sink = Callable[[Output], None]
 
 
 class Engine(Protocol):
-    """Runs jobs. All calls may be made from any thread.
+    """Runs jobs. Every method may be called from any thread.
 
-    Calls that wait raise Overloaded where the engine's present step takes too long, and EngineError
-    once it has ended.
+    Methods that wait raise Overloaded where the engine's present step takes too long, and
+    EngineError once it has ended.
     """
 
     @property
@@ -209,28 +212,28 @@ class Engine(Protocol):
         """End a job at its next step, with `Ended("cancelled")`. An unknown id is ignored."""
 
     def check(self, grammar: str) -> None:
-        """Compile a grammar of a job to come, and keep it. Blocks; for a thread of its own.
+        """Compile a grammar of a job to come, and keep it. Blocks: call it on its own thread.
 
-        Raises ValueError with the reason where it cannot be held.
+        Raises ValueError with the reason where a reply cannot be held to it.
         """
 
     def health(self) -> EngineHealth:
-        """Whether it can answer. Never waits."""
+        """Whether it can answer. Does not wait."""
 
     def stats(self) -> dict[str, int | float | str]:
-        """Counts for people: running and waiting jobs, bytes held, states, pieces. Waits."""
+        """Count running and waiting jobs, bytes held, states and pieces, for people. Waits."""
 
     def delete(self, paths: Sequence[Path]) -> int:
-        """Delete what only these paths hold, in memory and on disk; how many bytes.
+        """Delete what only these paths hold, in memory and on disk; gives how many bytes.
 
-        Waits until it is done: not for the event loop. What runs is left as it is.
+        Waits until it is done, so it is not for the event loop. Running jobs keep what they use.
         """
 
     def tree(self, paths: Mapping[str, Sequence[Path]]) -> list[TreeNode]:
-        """The cache's tree as it is between two steps, parents first. Waits for that."""
+        """The cache's tree as it is between two steps, parents first. Waits."""
 
     def pin(self, node: int, *, is_pinned: bool) -> bool:
-        """Keep what a node needs whatever the budgets say, or no longer. False: no such node."""
+        """Hold a node and what it needs beyond all budgets, or no longer. False: no such node."""
 
     def delete_node(self, node: int) -> int | None:
-        """Delete a node and all behind it as `delete` does. None: there is no such node."""
+        """Delete a node with all behind it; gives how many bytes. None: no such node. Waits."""

@@ -1,4 +1,4 @@
-"""Token sequences, and positions in them that are worth coming back to."""
+"""Token sequences, and positions in them at which a checkpoint is worth its bytes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from everwarm.messages import Message, MessageId
 Tokens = array  # array('i'): 4 bytes a token, comparable and sliceable at memory speed
 
 MarkKind = Literal["system", "user", "last", "prompt"]
-"""`system`: end of tools and system prompt. `user`: start of a user message, or of one more system
-message in the head. `last`: before the request's last message, where that is none of them.
-`prompt`: end of the messages, before the generation scaffold; behind a long one, or where none is
-known, before the last token."""
+"""`system`: the end of tools and system prompt. `user`: the start of a user message, or of one more
+system message in the head. `last`: the start of the request's last message, where that is neither.
+`prompt`: the end of the messages, before the generation scaffold; where the scaffold is long or not
+known, the place before the last token."""
 
 
 def tokens_of(ids: Iterable[int] = ()) -> Tokens[int]:
@@ -42,7 +42,7 @@ def common_length(a: Tokens[int], b: Tokens[int], b_from: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A position in a prompt worth coming back to: `at` tokens lie before it."""
+    """A position in a prompt worth a checkpoint: `at` tokens lie before it."""
 
     at: int
     kind: MarkKind
@@ -55,9 +55,9 @@ class Prompt:
     `tokens` ends with the generation scaffold; it is never changed. `marks` ascend. `new_tokens`
     is the count that `events.TurnRecord` explains. `head` names the history that was rendered, and
     `thread` its conversation, as `replies.Kept` does.
-    `opens_reasoning`: the scaffold already opened a reasoning section. `kept_tools`: the tools are
-    the conversation's, since the request brought none: calls are not allowed. `messages` are those
-    that it was made of; `reminded` of them keep a reminder that the client took out.
+    `opens_reasoning`: the scaffold already opened a reasoning section. `kept_tools`: the request
+    brought no tools, so the prompt has the conversation's, and calls are not allowed. `messages`
+    are those that it was made of; `reminded` of them keep a reminder that the client took out.
     """
 
     tokens: Tokens[int]
@@ -72,7 +72,7 @@ class Prompt:
 
 
 def fork_marks(prompt: Prompt) -> tuple[Mark, ...]:
-    """The marks of a prompt that gets several replies: where the first begins, the others fork."""
+    """The marks of a prompt that gets several replies: the others fork where the first begins."""
     fork = len(prompt.tokens) - 1
     if fork <= max((m.at for m in prompt.marks), default=0):
         return prompt.marks

@@ -22,8 +22,8 @@ from everwarm.engine.thread import EngineThread
 from everwarm.job import Ended, Failed, Grammar, Job, Output, Token
 from everwarm.messages import Message, Text
 from everwarm.prompt.dialects import families
-from everwarm.prompt.dialects.syntax import Dialect
-from everwarm.prompt.grammar import wanted
+from everwarm.prompt.dialects.dialect import Dialect
+from everwarm.prompt.grammars.reply_grammar import wanted
 from everwarm.request import AnswerSchema, Request, Sampling, Tool
 from everwarm.tokens import tokens_of
 

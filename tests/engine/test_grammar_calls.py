@@ -18,7 +18,7 @@ from everwarm.errors import RequestError
 from everwarm.job import Token
 from everwarm.messages import Message, Text
 from everwarm.prompt.dialects import families
-from everwarm.prompt.grammar import Wanted, wanted
+from everwarm.prompt.grammars.reply_grammar import Wanted, wanted
 from everwarm.prompt.parse import ReplyParser
 from everwarm.request import Request, Tool
 

@@ -24,8 +24,8 @@ from everwarm.codec import Writing
 from everwarm.messages import Message, ToolCall
 from everwarm.prompt.dialects import families
 from everwarm.prompt.dialects.derive import NO_CALLS, TOO_SLOW, derived
-from everwarm.prompt.dialects.prove import read
-from everwarm.prompt.dialects.syntax import Dialect
+from everwarm.prompt.dialects.dialect import Dialect
+from everwarm.prompt.dialects.read_back import read
 
 PUBLISHED = sorted(Path(os.environ.get("EVERWARM_TEMPLATES") or os.devnull).glob("*.jinja"))
 TYPES = {

@@ -11,10 +11,10 @@ from talk import Talk, said, system, user
 from everwarm.engine.text import TextCodec
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Text
-from everwarm.prompt.built_prompt import Histories
+from everwarm.prompt.built_prompt import BuiltPrompts
+from everwarm.prompt.encoder import TextEncoder
 from everwarm.prompt.length import Length
-from everwarm.prompt.pieces import Pieces
-from everwarm.prompt.raw import count_tokens, raw_prompt
+from everwarm.prompt.raw_prompt import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request, Tool
 
@@ -107,7 +107,7 @@ def test_a_stream_is_decoded_while_a_long_text_is_tokenized(plain: TextCodec) ->
 
 
 def test_known_pieces_are_bounded_in_bytes(plain: TextCodec) -> None:
-    pieces = Pieces(plain, max_bytes=100_000)
+    pieces = TextEncoder(plain, max_bytes=100_000)
     for n in range(50):
         text = f"<|im_start|>user\n{n} {'word ' * 1000}<|im_end|>\n"
         assert list(pieces.encode(text).tokens) == plain.encode(text)
@@ -124,17 +124,17 @@ def test_what_a_client_sends_again_is_held_once(plain: TextCodec) -> None:
         talk.messages = [_fresh(m) for m in talk.messages]
     talk.messages.append(user("bye"))
     talk.ask()
-    held = {id(m) for asked in renderer._asked for m in asked.history.messages}
+    held = {id(m) for asked in renderer._built for m in asked.history.messages}
     # A reply and the last question of a turn are new objects once, when they come back first.
     assert len(held) <= 2 * len(talk.messages)
-    assert renderer._asked.n_chars <= 2 * sum(len(m.text) for m in talk.messages)
+    assert renderer._built.n_chars <= 2 * sum(len(m.text) for m in talk.messages)
 
 
 def test_histories_are_bounded_in_characters(plain: TextCodec) -> None:
-    renderer, held = Renderer(plain), Histories(max_chars=10_000)
+    renderer, held = Renderer(plain), BuiltPrompts(max_chars=10_000)
     for n in range(20):
         renderer.prompt(Request(None, (user(f"{n} " + "x" * 3000), said("a"), user("b"))))
-        held.put(next(a for a in renderer._asked if a.history.messages[0].text.startswith(f"{n} ")))
+        held.put(next(a for a in renderer._built if a.history.messages[0].text.startswith(f"{n} ")))
         assert held.n_chars <= 10_000
     for asked in held:
         held.drop(asked.history.head)

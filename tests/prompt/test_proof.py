@@ -26,8 +26,8 @@ from everwarm.engine.text import TextCodec
 from everwarm.errors import RequestError
 from everwarm.prompt.proof import KINDS
 from everwarm.prompt.render import Renderer
-from everwarm.prompt.shape import tool_dicts
 from everwarm.prompt.splice import Frame
+from everwarm.prompt.template_input import tool_dicts
 from everwarm.request import Request, Tool
 
 MakeCodec = Callable[..., TextCodec]

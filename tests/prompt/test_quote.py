@@ -13,7 +13,7 @@ from everwarm.engine.text import TextCodec
 from everwarm.engine.tokenizer import Tokenizer
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Reasoning, Text, ToolCall
-from everwarm.prompt.raw import count_tokens, raw_prompt
+from everwarm.prompt.raw_prompt import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request, Tool
 

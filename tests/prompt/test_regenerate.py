@@ -13,9 +13,9 @@ from everwarm.cache.cache import Cache
 from everwarm.engine.text import TextCodec
 from everwarm.errors import RequestError
 from everwarm.messages import Message
-from everwarm.prompt.raw import raw_prompt
+from everwarm.prompt.marks import NEAR_END
+from everwarm.prompt.raw_prompt import raw_prompt
 from everwarm.prompt.render import Renderer
-from everwarm.prompt.spans import NEAR_END
 from everwarm.testing import ORACLES, OracleRun, OracleState
 from everwarm.tokens import Prompt
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from everwarm.prompt.schemas import MAX_PARTS, MAX_PROPERTIES, MAX_TEXT, why_not
+from everwarm.prompt.grammars.schemas import MAX_PARTS, MAX_PROPERTIES, MAX_TEXT, why_not
 
 LOOP = {"$ref": "#/$defs/a"}
 TREE = {

@@ -104,8 +104,8 @@ def test_a_template_that_cannot_be_proved_is_used_as_it_is(codec: MakeCodec) -> 
 
 
 def test_a_template_that_counts_is_never_shown_a_shortened_history(codec: MakeCodec) -> None:
-    assert not Renderer(make(codec, COUNTS_CALLS))._splicer.short
-    assert Renderer(make(codec, STRICT))._splicer.short
+    assert not Renderer(make(codec, COUNTS_CALLS)).splicer.short
+    assert Renderer(make(codec, STRICT)).splicer.short
 
 
 @pytest.mark.parametrize("name", ["strict", "counts_calls"])

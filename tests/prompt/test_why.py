@@ -13,6 +13,7 @@ from everwarm.codec import Codec
 from everwarm.events import Miss
 from everwarm.messages import Message
 from everwarm.prompt.render import Renderer
+from everwarm.prompt.why import unknown
 from everwarm.request import Tool
 
 
@@ -29,9 +30,14 @@ def talk(codec: Callable[..., Codec]) -> Talk:
 
 
 def why(talk: Talk) -> Miss:
-    miss = talk.renderer.explain(talk.ask())
-    assert miss is not None
-    return miss
+    return talk.miss(talk.ask())
+
+
+def unknown_cause(talk: Talk) -> str:
+    prompt = talk.ask()
+    evidence = talk.renderer.evidence(prompt)
+    assert evidence is not None
+    return unknown(prompt, evidence)
 
 
 def edit(talk: Talk, at: int, was: str, now: str) -> None:
@@ -100,8 +106,7 @@ def test_a_part_that_the_last_request_had_alone_is_named(talk: Talk) -> None:
 
 
 def test_the_template_mode_says_so(talk: Talk) -> None:
-    miss = talk.renderer.explain(talk.ask(history="template"))
-    assert miss is not None
+    miss = talk.miss(talk.ask(history="template"))
     assert miss.cause.startswith("history is set to template")
     assert miss.part == "message 3 (assistant)"
 
@@ -123,5 +128,5 @@ def test_what_only_the_cache_lost_has_no_difference(talk: Talk) -> None:
 
 def test_an_unknown_conversation_is_said_to_be_unknown(talk: Talk) -> None:
     other = Talk(talk.renderer, talk.codec, messages=[user("hey"), said("you"), user("there")])
-    assert "does not know" in talk.renderer.unknown(other.ask())
-    assert talk.renderer.unknown(talk.ask()) == ""
+    assert "does not know" in unknown_cause(other)
+    assert unknown_cause(talk) == ""

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from everwarm.codec import Codec
+from everwarm.events import Miss
 from everwarm.messages import Message, Reasoning, Role, Text, ToolCall, call_key
 from everwarm.prompt.render import Renderer
+from everwarm.prompt.why import difference
 from everwarm.request import Request, Tool
 from everwarm.tokens import Prompt, Tokens, common_length, tokens_of
 
@@ -67,6 +69,12 @@ class Talk:
         self.renderer.remember(prompt, ids, message)
         self.read = tokens_of([*prompt.tokens, *ids])
         self.messages.append(message)
+
+    def miss(self, prompt: Prompt) -> Miss:
+        """Where and why a prompt is not what was read before."""
+        evidence = self.renderer.evidence(prompt)
+        assert evidence is not None
+        return difference(prompt, evidence)
 
     def turn(self, text: str, answer: str, thought: str = "", **changes: Any) -> Prompt:
         """A user's message and an answer; reasoning is written, and never sent back."""

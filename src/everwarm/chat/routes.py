@@ -19,7 +19,7 @@ from everwarm.chat.session import Session, Tree
 from everwarm.chat.session_turns import SessionTurns
 from everwarm.errors import NotFound, RequestError
 from everwarm.server.bodies import Bodies
-from everwarm.server.responses import Endpoint
+from everwarm.server.response_routes import Endpoint
 from everwarm.server.stream import KEEPALIVE_S
 from everwarm.wire import sse
 from everwarm.wire.strict import EmptyBody, StrictObject

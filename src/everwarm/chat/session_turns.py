@@ -33,14 +33,12 @@ from everwarm.chat.session import (
     was_gone_back_to,
 )
 from everwarm.errors import Cancelled, Conflict, EverwarmError, NotFound, RequestError
-from everwarm.events import Event
 from everwarm.history.database import Connection
 from everwarm.messages import Message, MessageId, Text
 from everwarm.request import Request
 from everwarm.server.read_ahead import AheadState
-from everwarm.server.record import Trace
-from everwarm.server.turn import Turns
-from everwarm.wire.format import reply_of
+from everwarm.server.turn import Turn
+from everwarm.server.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ class SessionTurns:
         running = self.running.get(session_id)
         if running is None:
             return False
-        self.turns.end(running.live)
+        self.turns.end(running.turn)
         await running.over.wait()
         return True
 
@@ -221,42 +219,29 @@ class SessionTurns:
     # --- a turn on its way ---
 
     async def _run(self, session_id: str, running: LiveTurn, asked: SessionTurn) -> None:
-        said: list[Event] = []
-        trace = Trace()
         try:
             shown = None if asked.added is None else asked.tree[asked.at]
             user = wire.message_json(shown, asked.tree) if shown else None
             session = self.shown(asked.session, asked.tree)
-            about = {"session": session, "user": user, "turn": running.live.id}
+            about = {"session": session, "user": user, "turn": running.turn.id}
             running.push(wire.frame("start", about | {"sums_up": asked.sums_up}))
             path = asked.tree.path(asked.at)
             request = self.request(asked.session.choices, messages_of(asked.session.choices, path))
             if asked.sums_up:
                 request = _summing_up(request)
-            await self.answer(request, running, said, trace)
-            await self._keep(running, asked, said, trace)
+            await self.answer(request, running)
+            await self._keep(running, asked)
         except (Cancelled, asyncio.CancelledError):  # stopped at once, or the server ends
-            await self._keep(running, asked, said, trace)
+            await self._keep(running, asked)
         except EverwarmError as e:
-            await self._fail(running, asked, said, trace, e)
+            await self._fail(running, asked, e)
         finally:
             self._over(session_id, running)
 
-    async def answer(
-        self, request: Request, running: LiveTurn, said: list[Event], trace: Trace
-    ) -> None:
-        """Ask, tell all who follow, and collect what was said."""
-        teller, live = wire.Teller(time.monotonic), running.live
-        events = self.turns.answer(
-            request,
-            turn_id=live.id,
-            arrived=time.perf_counter(),
-            parse_s=0.0,
-            trace=trace,
-            live=live,
-        )
-        async for event in events:
-            said.append(event)
+    async def answer(self, request: Request, running: LiveTurn) -> None:
+        """Ask, and tell all who follow."""
+        teller = wire.Teller(time.monotonic)
+        async for event in self.turns.answer(request, running.turn):
             running.push(*teller.frames(event))
             await asyncio.sleep(0)  # events that wait in a row keep nobody else from being heard
 
@@ -273,28 +258,26 @@ class SessionTurns:
             thinking_budget=choices.thinking_budget,
         )
 
-    async def _keep(
-        self, running: LiveTurn, asked: SessionTurn, said: list[Event], trace: Trace
-    ) -> None:
+    async def _keep(self, running: LiveTurn, asked: SessionTurn) -> None:
         """Make the reply durable, then say that it is done."""
-        reply = reply_of(said)
+        reply = running.turn.reply
         if asked.sums_up:
             reply = Message("assistant", (Text(reply.text.strip()),) if reply.text.strip() else ())
         session, tree = await self.held.write(
-            lambda db: _write_reply(db, asked, reply, trace, self.namespace)
+            lambda db: _write_reply(db, asked, reply, running.turn, self.namespace)
         )
         at = None if asked.sums_up else asked.at
         entry = tree[tree.id_of(at, reply)] if reply.parts else None
         message = wire.message_json(entry, tree) if entry else None
         self._release(session.id, running)
-        if not asked.sums_up and self._is_full(session, tree, trace):
+        if not asked.sums_up and self._is_full(session, tree, running.turn):
             with suppress(EverwarmError):  # somebody was quicker, or history.db fails: next time
                 await self.compact(session.id)
         running.push(wire.frame("done", {"message": message, "session": self.shown(session, tree)}))
 
-    def _is_full(self, session: Session, tree: Tree, trace: Trace) -> bool:
+    def _is_full(self, session: Session, tree: Tree, turn: Turn) -> bool:
         """Whether to sum up behind a turn, unasked. Who undid a summary is not given another."""
-        if trace.record is None or trace.record.finish in ("cancelled", "error"):
+        if turn.record is None or turn.record.finish in ("cancelled", "error"):
             return False
         own, usual = session.choices.compact_at, self.turns.settings.compact_at
         part = usual if own is None else own
@@ -302,18 +285,12 @@ class SessionTurns:
         is_full = part < 1 and used >= part * self.turns.engine.model.context_length
         return is_full and not was_gone_back_to(tree, session.head)
 
-    async def _fail(
-        self,
-        running: LiveTurn,
-        asked: SessionTurn,
-        said: list[Event],
-        trace: Trace,
-        error: Exception,
-    ) -> None:
+    async def _fail(self, running: LiveTurn, asked: SessionTurn, error: Exception) -> None:
         """Keep what was said before a fault; a turn that was refused was never there."""
-        reply = reply_of(said)
+        turn = running.turn
+        reply = turn.reply
         if reply.parts and not asked.sums_up:
-            await self.held.write(lambda db: _write_reply(db, asked, reply, trace, self.namespace))
+            await self.held.write(lambda db: _write_reply(db, asked, reply, turn, self.namespace))
         elif isinstance(error, RequestError):
             await self.held.write(lambda db: _take_back(db, asked))
         running.push(wire.failed(error))
@@ -324,7 +301,7 @@ class SessionTurns:
         return wire.session_json(
             session,
             tree,
-            running=running.live.id if running else None,
+            running=running.turn.id if running else None,
             limit=self.turns.engine.model.context_length,
         )
 
@@ -337,25 +314,24 @@ class SessionTurns:
 
 
 def _write_reply(
-    db: Connection, asked: SessionTurn, reply: Message, trace: Trace, namespace: str
+    db: Connection, asked: SessionTurn, reply: Message, turn: Turn, namespace: str
 ) -> tuple[Session, Tree]:
     session_id = asked.session.id
     session = table.get(db, session_id)
-    record = trace.record
-    turn = asdict(record) if record else None  # as `/api/turns` spells it
-    if turn is not None:
-        table.add_turn(db, session_id, turn, trace.thread, trace.reply)
-    if trace.tokens:
-        path_table.add(db, session_id, namespace, trace.tokens)
+    record = asdict(turn.record) if turn.record else None  # as `/api/turns` spells it
+    if record is not None:
+        table.add_turn(db, session_id, record, turn.thread, turn.reply_id)
+    if turn.tokens:
+        path_table.add(db, session_id, namespace, turn.tokens)
     if asked.sums_up:
-        return _write_summary(db, asked, reply, turn)
+        return _write_summary(db, asked, reply, record)
     branch, old = asked.session.branch, session.branches.get(asked.session.branch)
     head: MessageId | None = asked.at
     if reply.parts:
         tree = table.tree(db, session_id)
         head = tree.id_of(asked.at, reply)
-        finish = record.finish if record else "cancelled"
-        table.add(db, session_id, [Entry(head, asked.at, reply, table.now(), turn, finish)])
+        finish = turn.record.finish if turn.record else "cancelled"
+        table.add(db, session_id, [Entry(head, asked.at, reply, table.now(), record, finish)])
     elif asked.added is None:
         head = asked.before.branches.get(branch, head)  # a reply that was not made anew after all
     if old == asked.at:
@@ -366,13 +342,14 @@ def _write_reply(
 
 
 def _write_summary(
-    db: Connection, asked: SessionTurn, summary: Message, turn: Mapping[str, Any] | None
+    db: Connection, asked: SessionTurn, summary: Message, record: Mapping[str, Any] | None
 ) -> tuple[Session, Tree]:
     """A branch of its own, whose first message the summary is."""
     session, tree = table.get(db, asked.session.id), table.tree(db, asked.session.id)
-    if summary.parts and turn and turn["finish"] != "cancelled":
+    if summary.parts and record and record["finish"] != "cancelled":
         head, now = tree.id_of(None, summary), table.now()
-        table.add(db, session.id, [Entry(head, None, summary, now, turn, turn["finish"], asked.at)])
+        entry = Entry(head, None, summary, now, record, record["finish"], asked.at)
+        table.add(db, session.id, [entry])
         session = session.branched(head, _compacted(session))
     table.put(db, replace(session, updated=table.now()))
     return session, table.tree(db, session.id)

@@ -9,7 +9,7 @@ from pathlib import Path
 from everwarm.engine.bare_text import TemplateText
 from everwarm.errors import ConfigError
 from everwarm.prompt.dialects import families
-from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
+from everwarm.prompt.dialects.dialect import CallSyntax, Dialect
 
 _PART = "<!-- {}: made by `everwarm dialects`, not by hand -->"
 _END = "<!-- end -->"

@@ -1,4 +1,4 @@
-"""One prompt, put together of what is known and what has to be rendered. See `render.py`."""
+"""Puts one prompt together of what is known and what has to be rendered. See `render.py`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Final
 
 from everwarm.errors import RequestError
 from everwarm.messages import Message, MessageId, Text, ToolCall, child_id
+from everwarm.prompt.bounded import Bounded
 from everwarm.prompt.chain import History
-from everwarm.prompt.pieces import Encoded, Pieces
+from everwarm.prompt.conversation import Conversations
+from everwarm.prompt.dialects.scan import shared_length
+from everwarm.prompt.encoder import EncodedText, TextEncoder
+from everwarm.prompt.marks import MessageSpan, inside_last, marks_of, spans_of
 from everwarm.prompt.proof import Proof
-from everwarm.prompt.samples import Replies
-from everwarm.prompt.spans import MessageSpan, inside_last, marks_of, spans_of
-from everwarm.prompt.splice import Frame, Splicer, shared_length
-from everwarm.prompt.verbatim import Bounded, Records, TokenPath, TokenRecord
+from everwarm.prompt.splice import Frame, Splicer
+from everwarm.prompt.token_records import TokenPath, TokenRecord, TokenRecords, reply_key
 from everwarm.replies import Reply
 from everwarm.tokens import Tokens
 
@@ -25,7 +27,7 @@ _CLOSING: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PlacedReply:
     """A reply in its place. The history up to the reply `base` takes `base_end` of the tokens."""
 
     id: MessageId
@@ -37,157 +39,169 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """A prompt's tokens. The history up to the reply `base` takes `base_end` of them. `rebuilt`:
-    remembered replies that were put behind another history than their own."""
+class PromptTokens:
+    """A prompt's tokens. The history up to the reply `base` takes `base_end` of them.
+
+    `rebuilt`: remembered replies that were put behind another history than their own.
+    """
 
     record: TokenRecord
     new_tokens: int
     base: MessageId | None = None
     base_end: int = 0
-    rebuilt: tuple[Standing, ...] = ()
+    rebuilt: tuple[PlacedReply, ...] = ()
 
 
 @dataclass(slots=True)
 class _PartialPrompt:
-    """A prompt in the making: `record` ends with reply `k`, or is None at the start."""
+    """A prompt in the making: `record` ends with reply `k`, or is None at the start.
 
+    `held`: which messages the conversation held before.
+    """
+
+    history: History
+    frame: Frame
+    held: Sequence[bool]
     k: int = -1
     record: TokenRecord | None = None
     new_tokens: int = 0
-    rebuilt: list[Standing] = field(default_factory=list)
+    rebuilt: list[PlacedReply] = field(default_factory=list)
 
     @property
     def end(self) -> int:
         return self.record.end if self.record else 0
 
+    @property
+    def base(self) -> tuple[MessageId | None, int]:
+        """The reply with which it ends so far, and where."""
+        return (self.history.ids[self.k + 1], self.end) if self.record else (None, 0)
+
+    def n_old(self, spans: Sequence[MessageSpan], stop: int) -> int:
+        """How many tokens of what follows, up to message `stop`, the conversation held before.
+
+        A message that was not found stands in the span before it, which is old only if both are.
+        Before the first span stands a head, or the end of a turn and what was not found.
+        """
+        if not spans:
+            return 0
+        held, nexts = self.held, [*(s.index for s in spans[1:]), stop]
+        pairs = zip(spans, nexts, strict=True)
+        old = sum(s.end - s.start for s, n in pairs if all(held[s.index : n]))
+        lead = all(held[self.k + 1 : spans[0].index + 1]) if self.record else any(held)
+        return old + (spans[0].start - self.end if lead else 0)
+
 
 class Builder:
-    """Builds prompts. Live: owned by the renderer's thread."""
+    """Builds prompts. Live: owned by the render thread."""
 
     def __init__(
         self,
         splicer: Splicer,
-        pieces: Pieces,
-        records: Records,
-        replies: Replies,
+        encoder: TextEncoder,
+        records: TokenRecords,
+        conversations: Conversations,
         proof: Proof,
     ) -> None:
-        self._splicer, self._pieces, self._proof = splicer, pieces, proof
-        self._records, self._replies = records, replies
+        self._splicer, self._encoder, self._proof = splicer, encoder, proof
+        self._records, self._conversations = records, conversations
         self._scaffolds: Bounded[str, tuple[str, ...]] = Bounded(64)
 
     def build(
-        self, history: History, frame: Frame, seen: Sequence[bool], *, verbatim: bool
-    ) -> Built:
-        """The prompt of a history. `seen`: which of its messages are not new."""
-        for draft in self._starts(history) if verbatim else ():
-            done = self._onwards(history, frame, seen, draft)
+        self, history: History, frame: Frame, held: Sequence[bool], *, verbatim: bool
+    ) -> PromptTokens:
+        """The prompt of a history. `held`: which of its messages are not new."""
+        start = _PartialPrompt(history, frame, held)
+        for draft in self._starts(start) if verbatim else ():
+            self._put_replies(draft)
+            done = self._finish(draft)
             if done:
                 return done
-        done = self._finish(history, frame, seen, _PartialPrompt())
+        done = self._finish(start)
         assert done is not None, "the whole template gives a text or raises"
         return done
 
-    def _starts(self, history: History) -> Iterator[_PartialPrompt]:
+    def _starts(self, start: _PartialPrompt) -> Iterator[_PartialPrompt]:
         """Remembered histories that this one continues, longest first; at last, none."""
-        covered = self._proof.covered(history.messages)
+        covered = self._proof.covered(start.history.messages)
         for k in range(len(covered) - 1, -1, -1):
             if covered[k]:
-                record = self._records.get(MessageId("reply:" + history.ids[k + 1]))
+                record = self._records.get(reply_key(start.history.ids[k + 1]))
                 if record:
-                    yield _PartialPrompt(k, record)
-        yield _PartialPrompt()
+                    yield replace(start, k=k, record=record, rebuilt=[])
+        yield replace(start, rebuilt=[])
 
-    def _onwards(
-        self, history: History, frame: Frame, seen: Sequence[bool], draft: _PartialPrompt
-    ) -> Built | None:
-        """Behind the draft, put known replies in their places, then render what is left."""
-        messages, covered = history.messages, self._proof.covered(history.messages)
+    def _put_replies(self, draft: _PartialPrompt) -> None:
+        """Put known replies behind the draft in their places."""
+        history, covered = draft.history, self._proof.covered(draft.history.messages)
         if any(covered[draft.k + 1 :]):
-            known = list(
-                self._replies.aligned(history.namespace, history.thread, messages, history.contents)
+            known = self._conversations.aligned(
+                history.namespace, history.thread, history.messages, history.contents
             )
-            for i, reply in known:
+            for i, reply in list(known):
                 if i > draft.k and covered[i]:
-                    self._put(history, frame, seen, draft, i, reply)
-        return self._finish(history, frame, seen, draft)
+                    self._put(draft, i, reply)
 
-    def _put(
-        self,
-        history: History,
-        frame: Frame,
-        seen: Sequence[bool],
-        draft: _PartialPrompt,
-        i: int,
-        reply: Reply,
-    ) -> None:
+    def _put(self, draft: _PartialPrompt, i: int, reply: Reply) -> None:
         """Render up to message i and put the reply there; nothing where that is not certain."""
+        history, frame = draft.history, draft.frame
         tokens = self._said(history.messages[i], reply, history.contents[i])
         asked = replace(frame, args=reply.args) if reply.args != frame.args else frame
-        part = self._part(history, asked, draft, i) if tokens is not None else None
+        part = self._part(draft, asked, i) if tokens is not None else None
         if part is None or tokens is None:
             return
-        record, spans, _ = part
-        base, base_end = self._base(history, draft)
+        record, spans = part
         record = record.extend(tokens)
-        if not seen[i]:  # given in another conversation: new in this one, with what opens it
-            draft.new_tokens += record.end - draft.end - _old(draft, spans, seen, i)
+        if not draft.held[i]:  # given in another conversation: new in this one, with what opens it
+            draft.new_tokens += record.end - draft.end - draft.n_old(spans, i)
         elif spans:
-            draft.new_tokens += spans[-1].end - draft.end - _old(draft, spans, seen, i)
+            draft.new_tokens += spans[-1].end - draft.end - draft.n_old(spans, i)
         own, content = history.ids[i + 1], history.contents[i]
         if len(tokens) != len(reply.tokens):
             reply = replace(reply, tokens=tokens, content=content, text="")
         place = child_id(history.ids[i], content)
-        draft.rebuilt.append(Standing(own, place, base, base_end, record, reply))
+        draft.rebuilt.append(PlacedReply(own, place, *draft.base, record, reply))
         draft.k, draft.record = i, record
-        self._records.put(MessageId("reply:" + own), record)
-        self._replies.place(history.thread, place, own, reply)
+        self._records.put(reply_key(own), record)
+        self._conversations.of(history.thread).place(place, own, reply)
 
     def _said(self, message: Message, reply: Reply, content: bytes) -> Tokens[int] | None:
         """The reply's tokens, as far as the message has them."""
         if content == reply.content or message.tool_calls:
             return reply.tokens
-        return self._pieces.cut(reply.tokens, reply.text, message.text.strip())
+        return self._encoder.cut(reply.tokens, reply.text, message.text.strip())
 
-    def _finish(
-        self, history: History, frame: Frame, seen: Sequence[bool], draft: _PartialPrompt
-    ) -> Built | None:
-        part = self._part(history, frame, draft, len(history.messages))
+    def _finish(self, draft: _PartialPrompt) -> PromptTokens | None:
+        """Render what is left; None where that is not certain."""
+        part = self._part(draft, draft.frame, len(draft.history.messages))
         if part is None:
             return None
-        record, spans, _ = part
-        start = draft.end
-        new = record.end - start - _old(draft, spans, seen, len(seen))
+        record, spans = part
+        new = record.end - draft.end - draft.n_old(spans, len(draft.held))
         # In a conversation that is not known all is new, replies from another one among it.
-        new = draft.new_tokens + max(0, new) if any(seen) else record.end
-        base, base_end = self._base(history, draft)
-        return Built(record, new, base, base_end, tuple(draft.rebuilt))
-
-    def _base(self, history: History, draft: _PartialPrompt) -> tuple[MessageId | None, int]:
-        return (history.ids[draft.k + 1], draft.end) if draft.record else (None, 0)
+        new = draft.new_tokens + max(0, new) if any(draft.held) else record.end
+        return PromptTokens(record, new, *draft.base, tuple(draft.rebuilt))
 
     def _part(
-        self, history: History, frame: Frame, draft: _PartialPrompt, stop: int
-    ) -> tuple[TokenRecord, list[MessageSpan], Encoded] | None:
+        self, draft: _PartialPrompt, frame: Frame, stop: int
+    ) -> tuple[TokenRecord, list[MessageSpan]] | None:
         """The draft with what the template writes behind it up to message `stop`."""
-        messages = history.messages[:stop]
+        messages = draft.history.messages[:stop]
         if draft.record is None:
-            text = self._whole(messages, frame, must=stop == len(history.messages))
+            text = self._whole(messages, frame, must=stop == len(draft.history.messages))
         else:
             text = self._splicer.behind(messages, draft.k, frame)
             text = text and self._unsaid(text, draft.record)
         if text is None:
             return None
-        encoded = self._pieces.encode(text)
+        encoded = self._encoder.encode(text)
         base = draft.record or TokenRecord(TokenPath(), 0)
         end = self._before_scaffold(text, encoded, frame)
-        token_at = partial(self._pieces.token_at, encoded)
+        token_at = partial(self._encoder.token_at, encoded)
         spans = spans_of(messages, draft.k + 1, encoded, base.end, end, token_at)
         stop = base.end + len(encoded.tokens)
         inside = inside_last(messages, spans, encoded, base.end)
         marks = marks_of(messages, spans, None if end is None else base.end + end, stop, inside)
-        return base.extend(encoded.tokens, marks), spans, encoded
+        return base.extend(encoded.tokens, marks), spans
 
     def _unsaid(self, text: str, record: TokenRecord) -> str:
         """What the template writes behind a reply, without what the reply closed by itself.
@@ -198,8 +212,8 @@ class Builder:
         closing = text[: self._splicer.turn_end(text) or 0]
         if not closing.strip():
             return text
-        said = self._pieces.text_of(record.path.tokens[max(0, record.end - _CLOSING) : record.end])
-        specials = self._pieces.specials_in(closing)
+        said = self._encoder.text_of(record.path.tokens[max(0, record.end - _CLOSING) : record.end])
+        specials = self._encoder.specials_in(closing)
         cuts = {at for _, end in specials for at in (end, *(a for a, _ in specials if a > end))}
         cuts |= {len(closing)} if specials else set()
         for end in sorted(cuts, reverse=True):
@@ -215,13 +229,13 @@ class Builder:
                 raise
             return None
 
-    def _before_scaffold(self, text: str, encoded: Encoded, frame: Frame) -> int | None:
+    def _before_scaffold(self, text: str, encoded: EncodedText, frame: Frame) -> int | None:
         """The token before the generation scaffold; at a piece's start where there is any."""
         for scaffold in self._scaffolds_of(frame):
             if text.endswith(scaffold):
                 at = len(text) - len(scaffold)
                 if not encoded.specials:
-                    return self._pieces.token_at(encoded, at)
+                    return self._encoder.token_at(encoded, at)
                 return next((t for c, t in encoded.starts if c >= at), None)
         return None
 
@@ -246,21 +260,5 @@ class Builder:
         except RequestError:
             return ""
         shared = shared_length(full, bare)
-        inside = (a for a, b in self._pieces.specials_in(full) if a < shared < b)
+        inside = (a for a, b in self._encoder.specials_in(full) if a < shared < b)
         return full[next(inside, shared) :]
-
-
-def _old(
-    draft: _PartialPrompt, spans: Sequence[MessageSpan], seen: Sequence[bool], stop: int
-) -> int:
-    """How many tokens of a part, up to message `stop`, were in the conversation before.
-
-    A message that was not found stands in the span before it, which is old only if both are. What
-    stands before the first span is a head, or the end of a turn and what was not found.
-    """
-    if not spans:
-        return 0
-    nexts = [*(s.index for s in spans[1:]), stop]
-    old = sum(s.end - s.start for s, n in zip(spans, nexts, strict=True) if all(seen[s.index : n]))
-    lead = all(seen[draft.k + 1 : spans[0].index + 1]) if draft.record else any(seen)
-    return old + (spans[0].start - draft.end if lead else 0)

@@ -1,7 +1,7 @@
-"""Prompts that were made, and of what: kept to remember replies, to explain, and to forget.
+"""The latest prompts and what they were built of: to remember replies, to explain, and to forget.
 
-A client sends its whole conversation anew with each turn. What two histories of one conversation
-say alike is held once, and all of it is bounded in characters.
+A client sends its whole conversation anew with each turn. Messages that two histories of one
+conversation share are held once, and all are bounded in characters.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from everwarm.messages import Message, MessageId, Reasoning, Text
-from everwarm.prompt.build import Built
+from everwarm.prompt.bounded import Bounded
+from everwarm.prompt.build import PromptTokens
 from everwarm.prompt.chain import History
 from everwarm.prompt.splice import Frame
-from everwarm.prompt.verbatim import Bounded
 from everwarm.request import HistoryMode
 
 _HISTORIES: Final = 256
@@ -24,55 +24,55 @@ MAX_CHARS: Final = 32 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class BuiltPrompt:
-    """A prompt that was made, and of what."""
+    """A prompt, and what it was built of."""
 
     history: History
     frame: Frame
-    built: Built
+    built: PromptTokens
     mode: HistoryMode
 
 
-class Histories:
-    """The latest prompts by their heads. Live: owned by the renderer's thread.
+class BuiltPrompts:
+    """The latest prompts by their heads. Live: owned by the render thread.
 
     Bounded by number and by the characters of their messages, each counted once.
     """
 
     def __init__(self, limit: int = _HISTORIES, max_chars: int = MAX_CHARS) -> None:
         self._limit, self._max_chars = limit, max_chars
-        self._asked: OrderedDict[MessageId, BuiltPrompt] = OrderedDict()
+        self._prompts: OrderedDict[MessageId, BuiltPrompt] = OrderedDict()
         self._latest: Bounded[MessageId, BuiltPrompt] = Bounded(limit)
         self._uses: dict[int, int] = {}
         self.n_chars = 0
 
     def __iter__(self) -> Iterator[BuiltPrompt]:
-        return iter(list(self._asked.values()))
+        return iter(list(self._prompts.values()))
 
     def get(self, head: MessageId) -> BuiltPrompt | None:
         """The prompt of this history."""
-        return self._asked.get(head)
+        return self._prompts.get(head)
 
     def put(self, asked: BuiltPrompt) -> BuiltPrompt:
-        """Keep a prompt; may drop others. Gives it with the parts shared that it has in common."""
+        """Keep a prompt; may drop others. Returns it with what it shares with the one before it."""
         self.drop(asked.history.head)
         before = self._latest.use(asked.history.thread)
         if before is not None:
             asked = _sharing(asked, before)
-        self._asked[asked.history.head] = asked
+        self._prompts[asked.history.head] = asked
         self._latest.put(asked.history.thread, asked)
         for m in asked.history.messages:
             n = self._uses.get(id(m), 0)
             self._uses[id(m)] = n + 1
             self.n_chars += 0 if n else _n_chars(m)
-        while len(self._asked) > 1 and (
-            len(self._asked) > self._limit or self.n_chars > self._max_chars
+        while len(self._prompts) > 1 and (
+            len(self._prompts) > self._limit or self.n_chars > self._max_chars
         ):
-            self.drop(next(iter(self._asked)))
+            self.drop(next(iter(self._prompts)))
         return asked
 
     def drop(self, head: MessageId) -> None:
-        """Forget a prompt, if it is here."""
-        asked = self._asked.pop(head, None)
+        """Drop a prompt, if it is here."""
+        asked = self._prompts.pop(head, None)
         if asked is None:
             return
         if self._latest.get(asked.history.thread) is asked:
@@ -86,7 +86,7 @@ class Histories:
 
 
 def _sharing(asked: BuiltPrompt, before: BuiltPrompt) -> BuiltPrompt:
-    """The prompt with the other's messages and tools where they are equal."""
+    """The prompt with the earlier one's messages and tools where they are equal."""
     old = before.history.messages
     messages = asked.history.messages
     shared = tuple(o if o == m else m for o, m in zip(old, messages, strict=False))

@@ -1,9 +1,9 @@
-"""Ids that a dialect writes itself, carried inside ours.
+"""Ids of calls: ours, with the id that the model wrote inside.
 
-Our ids are unguessable and of letters and digits only: one client strips all else, and a reply is
-found again by them in any conversation. A model's own ids are neither: every conversation has its
-`functions.look:0`. So the id that clients see is ours with what the model wrote at its end, and
-the template is shown the model's:
+A reply is found by the ids of its calls in any conversation, so ours cannot be guessed; and they
+are letters and digits only, since one client strips all else. A model's own ids are neither: every
+conversation has its `functions.look:0`. So clients see our id with what the model wrote at its
+end, and the template is shown the model's:
 
     call«24 hex»n0          <- functions.look:0
     call«24 hex»iA1b2C3d4E  <- A1b2C3d4E
@@ -18,12 +18,12 @@ _CARRIED = re.compile(r"call[0-9a-f]{24}(?:n(?P<n>\d+)|i(?P<id>[A-Za-z0-9]+))")
 
 
 def new_call_id() -> str:
-    """An id of ours, which finds its reply again."""
+    """A new id, by which the reply is found again."""
     return "call" + secrets.token_hex(12)
 
 
 def carried(n: str | None, own: str | None) -> str:
-    """What to put behind one of our ids; empty where there is nothing to carry."""
+    """What of the model's id is put behind ours: a number, or an id; empty where it has neither."""
     if n:
         return f"n{n}"
     return f"i{own}" if own and own.isalnum() and own.isascii() else ""

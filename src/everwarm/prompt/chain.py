@@ -3,30 +3,32 @@
     root -> id of [m0] -> id of [m0, m1] -> …        each from its parent's and its own content
 
 The root hashes what shapes the head besides messages: tools, the caller's namespace, and what the
-template's arguments change in a small conversation. An argument that changes the scaffold alone
-(thinking on or off) so leaves the history what it is.
+template's arguments change in a small conversation. So an argument that changes the scaffold alone
+(thinking on or off) does not change the history.
 
-A reply of the model is one of the samples at its place (`replies.py`): which, its call ids and its
-reasoning tell. Where the client sends neither, it is the one that the conversation went on with:
+A reply of the model is one of the samples at its place (`replies.py`). Its call ids and its
+reasoning tell which one; where the client sends neither, the messages behind it do:
 
     u1 ─┬─ "Sure." (A) ── u2 ── "Done."     sent: u1, "Sure.", u2, "Done.", u3   ->  A
         └─ "Sure." (B)                      sent: u1, "Sure.", u3                ->  B, the latest
 
-With sticky reminders (`reminders.py`) a user's message may be one that was read at its place with a
-reminder behind it: where a reply follows that was given there, and not behind the message as it is.
+With sticky reminders (`reminders.py`) a user's message may have been read at its place with a
+reminder behind it. It was, if a reply follows that was given there and not behind the bare message.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from everwarm.errors import RequestError
 from everwarm.messages import (
     Message,
     MessageId,
+    Text,
     child_id,
     content_id,
     reasoning_id,
@@ -35,27 +37,32 @@ from everwarm.messages import (
     tidied,
     without_markers,
 )
+from everwarm.prompt.bounded import Bounded
+from everwarm.prompt.conversation import Conversations
 from everwarm.prompt.reminders import Reminders
-from everwarm.prompt.samples import Replies
-from everwarm.prompt.shape import Habits, shows_name, tool_dicts
-from everwarm.prompt.verbatim import Bounded
+from everwarm.prompt.splice import Frame, Splicer
+from everwarm.prompt.template_input import shows_name, tool_dicts
 from everwarm.replies import sample_id
 from everwarm.request import Request
 
+_SMALL = (
+    Message("user", (Text("u"),)),
+    Message("assistant", (Text("a"),)),
+    Message("user", (Text("u"),)),
+)
 _MOST_PATHS = 8
-"""How many ways through a history are followed at once, where samples cannot be told apart."""
+"""How many paths through a history are followed at once, where samples cannot be told apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
     """A request's messages and their ids. `ids[i]` is the history of `i` messages.
 
-    A system message that holds only a marker that moves has no content, and leaves no trace. The
-    content of a reply holds its reasoning only where a client made that up.
-    `key`: the conversation by its chain from the root, tools and system prompt included, to the
-    first user message. `thread`: by the latter alone, so that it survives other tools and another
-    system prompt. `reminded`: which messages keep a reminder that the client took out; `messages`
-    have it.
+    A system message that holds only a marker that moves has no content, and its history the id of
+    the one before. The content of a reply holds its reasoning only where a client made that up.
+    `key`: the id of the history up to the first user message, tools and system prompt included.
+    `thread`: the conversation by its first user message alone, whatever its tools and its system
+    prompt are. `reminded`: which of `messages` keep a reminder that the client took out.
     """
 
     messages: tuple[Message, ...]
@@ -71,35 +78,38 @@ class History:
         """The id of the whole history."""
         return self.ids[-1]
 
+    @property
+    def has_replies(self) -> bool:
+        """Whether an assistant said something in it."""
+        return any(m.role == "assistant" for m in self.messages)
+
 
 @dataclass(slots=True)
 class _ChainWalk:
-    """One way through a history: its ids so far, and the messages that are not the client's own.
+    """One path through a history: its ids so far, and its messages that keep a reminder.
 
-    `is_open`: no reply has shown yet that the last of these messages stands here.
+    `is_open`: no reply has shown yet that the last of these messages was read here.
     """
 
     ids: list[MessageId]
     reminded: dict[int, Message] = field(default_factory=dict)
     is_open: bool = False
 
-    def on(self, id: MessageId) -> _ChainWalk:
-        """One step further, beside this one."""
-        return _ChainWalk([*self.ids, id], self.reminded, self.is_open)
+    def with_reply(self, id: MessageId) -> _ChainWalk:
+        """A copy that goes on with a known reply."""
+        return _ChainWalk([*self.ids, id], self.reminded)
 
 
 class Chains:
-    """Makes histories of requests. Live: owned by the renderer's thread."""
+    """Makes histories of requests. Live: owned by the render thread."""
 
     def __init__(
         self,
-        head_of: Callable[[Mapping[str, Any]], str],
-        replies: Replies,
+        splicer: Splicer,
+        conversations: Conversations,
         reminders: Reminders,
-        habits: Habits,
     ) -> None:
-        self._head_of, self._replies, self._reminders = head_of, replies, reminders
-        self._habits = habits
+        self._splicer, self._conversations, self._reminders = splicer, conversations, reminders
         self._heads: Bounded[str, bytes] = Bounded(64)
 
     def history(self, request: Request, *, sticky: bool = False) -> History:
@@ -113,7 +123,7 @@ class Chains:
         first = _first_user(messages)
         if not sticky or self._knows_reply(made, first):
             return made
-        # The first user message names the thread, so that its replies are found by the kept one.
+        # The first user message names the thread: replies are found under the one that was read.
         for _, message in (
             self._reminders.of(made.ids[first + 1], messages[first]) if messages else ()
         ):
@@ -130,16 +140,16 @@ class Chains:
         start = _plain_content(messages[first]) if messages else b""
         thread = thread_id(namespace, start)
         messages = self._own_replies(namespace, thread, messages)
-        reasonings = self._replies.reasonings(thread)
+        reasonings = {r.reasoning for r in self._conversations.of(thread).replies}
         contents = [self._content(namespace, m, reasonings) for m in messages]
-        way = self._way(root, thread, namespace, messages, contents, sticky)
+        walk = self._walk(root, thread, namespace, messages, contents, sticky)
         said = list(messages)
-        for i, message in way.reminded.items():
+        for i, message in walk.reminded.items():
             said[i], contents[i] = message, content_id(message)
-        key = way.ids[min(first + 1, len(messages))]
+        key = walk.ids[min(first + 1, len(messages))]
         return History(
-            tuple(said), tuple(contents), tuple(way.ids), key, thread, namespace,
-            tuple(way.reminded),
+            tuple(said), tuple(contents), tuple(walk.ids), key, thread, namespace,
+            tuple(walk.reminded),
         )  # fmt: skip
 
     def _knows_reply(self, history: History, at: int) -> bool:
@@ -147,25 +157,25 @@ class Chains:
         for i, m in enumerate(history.messages[at + 1 :], at + 1):
             if m.role == "assistant":
                 place = child_id(history.ids[i], history.contents[i])
-                return bool(self._replies.samples(history.thread, place, m))
+                return bool(self._conversations.of(history.thread).samples(place, m))
         return False
 
     def _with_name(self, m: Message) -> Message:
         """A message without the name that its template would not write."""
-        return m if m.name is None or shows_name(m, self._habits) else replace(m, name=None)
+        return m if m.name is None or shows_name(m, self._splicer.habits) else replace(m, name=None)
 
     def _own_replies(
         self, namespace: str, thread: MessageId, messages: tuple[Message, ...]
     ) -> tuple[Message, ...]:
-        """Our replies as they were given: a name was put there by the client."""
+        """The messages with our replies as they were given: a name in one is the client's."""
         if all(m.role != "assistant" or not m.name for m in messages):
             return messages
-        given = self._replies.contents(thread)
+        given = {r.content for r in self._conversations.of(thread).replies}
         return tuple(
             replace(m, name=None)
             if m.role == "assistant"
             and m.name
-            and (content_id(m) in given or self._replies.called(namespace, m))
+            and (content_id(m) in given or self._conversations.called(namespace, m))
             else m
             for m in messages
         )
@@ -173,11 +183,13 @@ class Chains:
     def _content(
         self, namespace: str, message: Message, reasonings: Collection[bytes | None]
     ) -> bytes:
-        """With reasoning that is none of `reasonings`, the conversation's replies', the client's
-        own words. None among those may be any."""
+        """The content of a message, with its reasoning where a client made that up.
+
+        `reasonings`: those of the conversation's replies; None among them may be any.
+        """
         if message.role != "assistant":
             return _plain_content(message)
-        called = self._replies.called(namespace, message)
+        called = self._conversations.called(namespace, message)
         if called:
             return called.content
         own = reasoning_id(message)
@@ -185,7 +197,7 @@ class Chains:
         speaker = b"\1" + message.name.encode("utf-8", "surrogatepass") if message.name else b""
         return content_id(message) + (own if is_edited else b"") + speaker
 
-    def _way(
+    def _walk(
         self,
         root: MessageId,
         thread: MessageId,
@@ -194,57 +206,54 @@ class Chains:
         contents: Sequence[bytes],
         sticky: bool,
     ) -> _ChainWalk:
-        ways = [_ChainWalk([root])]
+        walks = [_ChainWalk([root])]
         for i, (message, content) in enumerate(zip(messages, contents, strict=True)):
             if message.role == "assistant":
-                ways = self._through(ways, thread, namespace, message, content)
+                walks = self._behind_reply(walks, thread, namespace, message, content)
                 continue
-            kept = list(self._kept(ways, thread, i, message, content)) if sticky else []
-            for way in ways:
-                way.ids.append(child_id(way.ids[-1], content) if content else way.ids[-1])
-            ways = [*ways, *kept][:_MOST_PATHS]
-        return next(w for w in ways if not w.is_open)
+            reminded = list(self._reminded(walks, thread, i, message, content)) if sticky else []
+            for walk in walks:
+                walk.ids.append(child_id(walk.ids[-1], content) if content else walk.ids[-1])
+            walks = [*walks, *reminded][:_MOST_PATHS]
+        return next(w for w in walks if not w.is_open)
 
-    def _kept(
-        self, ways: Sequence[_ChainWalk], thread: MessageId, i: int, said: Message, content: bytes
+    def _reminded(
+        self, walks: Sequence[_ChainWalk], thread: MessageId, i: int, said: Message, content: bytes
     ) -> Iterator[_ChainWalk]:
-        """The ways on which message i was read with a reminder behind it."""
-        for way in ways if said.role == "user" else ():
-            for whose, message in self._reminders.of(child_id(way.ids[-1], content), said):
+        """The paths on which message i was read with a reminder behind it."""
+        for walk in walks if said.role == "user" else ():
+            for whose, message in self._reminders.of(child_id(walk.ids[-1], content), said):
                 if whose == thread:
-                    end = child_id(way.ids[-1], content_id(message))
-                    yield _ChainWalk([*way.ids, end], {**way.reminded, i: message}, is_open=True)
+                    end = child_id(walk.ids[-1], content_id(message))
+                    yield _ChainWalk([*walk.ids, end], {**walk.reminded, i: message}, is_open=True)
 
-    def _through(
+    def _behind_reply(
         self,
-        ways: list[_ChainWalk],
+        walks: list[_ChainWalk],
         thread: MessageId,
         namespace: str,
         message: Message,
         content: bytes,
     ) -> list[_ChainWalk]:
-        """The ways that go on with a reply that is known; all of them, where none does."""
-        known = []
-        for way in ways:
-            samples = self._replies.samples(thread, child_id(way.ids[-1], content), message)
-            known += [(way, sample) for sample in samples]
+        """The paths that go on with a known reply; all of them, where none does."""
+        known, conversation = [], self._conversations.of(thread)
+        for walk in walks:
+            samples = conversation.samples(child_id(walk.ids[-1], content), message)
+            known += [(walk, sample) for sample in samples]
         if len(known) == 1:
-            way, sample = known[0]
-            way.ids.append(sample)
-            way.is_open = False
-            return [way]
+            walk, sample = known[0]
+            walk.ids.append(sample)
+            walk.is_open = False
+            return [walk]
         if known:
-            ways = [way.on(sample) for way, sample in known[:_MOST_PATHS]]
-            for way in ways:
-                way.is_open = False
-            return ways
-        called = self._replies.called(namespace, message)
+            return [walk.with_reply(sample) for walk, sample in known[:_MOST_PATHS]]
+        called = self._conversations.called(namespace, message)
         reasoning = (called and called.reasoning) or reasoning_id(message)
         calls = called.calls if called else ""
-        ways = [way for way in ways if not way.is_open]
-        for way in ways:
-            way.ids.append(sample_id(child_id(way.ids[-1], content), reasoning, calls))
-        return ways
+        walks = [walk for walk in walks if not walk.is_open]
+        for walk in walks:
+            walk.ids.append(sample_id(child_id(walk.ids[-1], content), reasoning, calls))
+        return walks
 
     def _root(self, request: Request) -> MessageId:
         tools = json.dumps(tool_dicts(request.tools), sort_keys=True, default=str)
@@ -252,11 +261,15 @@ class Chains:
         return root_id([tools.encode("utf-8", "surrogatepass"), head, request.namespace.encode()])
 
     def _head(self, args: Mapping[str, Any]) -> bytes:
-        """What the arguments change in the text before a reply, hashed."""
+        """A small conversation as the template writes it with these arguments, hashed."""
         spelled = json.dumps(dict(args), sort_keys=True, default=str)
         found = self._heads.use(spelled)
         if found is None:
-            found = hashlib.blake2b(self._head_of(args).encode("utf-8", "surrogatepass")).digest()
+            try:
+                text = self._splicer.render(_SMALL, Frame(args=args), scaffold=False)
+            except RequestError:
+                text = spelled
+            found = hashlib.blake2b(text.encode("utf-8", "surrogatepass")).digest()
             self._heads.put(spelled, found)
         return found
 

@@ -1,8 +1,8 @@
-"""How long a conversation may be, found out before it is rendered or tokenized.
+"""Refuses what is far too long before it is rendered or tokenized.
 
 Texts that no context holds are refused by their length in characters. Where that leaves doubt,
-they are tokenized in slices, up to the slice that is too much: the context bounds the work, and
-not what a client sends.
+they are tokenized in slices until there are too many tokens. So the context bounds the work, and
+not the length of what a client sends.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from everwarm.request import Request
 
 _SLICE: Final = 2**16
 _PLAIN: Final = 8
-"""Characters a token above which texts are looked at: prose and code have four."""
+"""Characters per token above which texts are checked: prose and code have four."""
 _SLACK: Final = 8
 """A text has fewer tokens than its slices together, by less than an eighth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """The most tokens that a conversation may have. `context`: what the model reads, to be told."""
+    """The most tokens that a conversation may have: `context`, `times` over."""
 
     codec: Codec
     context: int
     times: int = 1
 
     def check(self, texts: Iterable[str], param: str = "messages") -> None:
-        """Raise TooLong where these texts are too long, at a cost that they do not decide.
+        """Raise TooLong where these texts are far too long, at a bounded cost.
 
-        What is only a little too long passes: the exact count comes when the prompt is made.
+        What is only a little too long passes: `check_made` counts exactly.
         """
         texts = list(texts)
         n_chars = sum(map(len, texts))

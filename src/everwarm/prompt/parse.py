@@ -1,7 +1,7 @@
 """A reply's tokens to events: text, reasoning and tool calls, as early as they are certain.
 
-Nothing that may still turn out to be part of a marker or of a stop text is let out. A call that
-cannot be read becomes text: nothing the model wrote is lost silently.
+Text that may still turn out to be part of a marker or of a stop text is held back. A call that
+cannot be read becomes text: nothing that the model wrote is lost silently.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from everwarm.events import Event, TextDelta, TokenLogprob
 from everwarm.job import Token
 from everwarm.messages import Message
 from everwarm.prompt.dialects import families
-from everwarm.prompt.dialects.harmony import Harmony
+from everwarm.prompt.dialects.dialect import Dialect
+from everwarm.prompt.dialects.harmony_reader import HarmonyReader
 from everwarm.prompt.dialects.section_reader import SectionReader
-from everwarm.prompt.dialects.syntax import Dialect
 from everwarm.prompt.partial_reply import PartialReply
-from everwarm.prompt.shape import tool_dicts
+from everwarm.prompt.template_input import tool_dicts
 from everwarm.request import Tool
 
 
@@ -42,9 +42,9 @@ class ReplyParser:
         self._draft = PartialReply(stop, new_call_id)
         dialect = Dialect("plain") if raw else families.of(codec)
         known = {t.name: t.parameters or {} for t in tools} if tools and tools_allowed else None
-        self._reader: Harmony | SectionReader
+        self._reader: HarmonyReader | SectionReader
         if dialect.name == "harmony":
-            self._reader = Harmony(self._draft, known)
+            self._reader = HarmonyReader(self._draft, known)
         else:
             self._reader = SectionReader(
                 dialect, self._draft, known, self._parsed, opens_reasoning=opens_reasoning
@@ -65,7 +65,7 @@ class ReplyParser:
         return self._draft.stop_text
 
     def feed(self, token: Token) -> list[Event]:
-        """Take the next token and give what became certain."""
+        """Take the next token. Returns the events that became certain with it."""
         if self.stopped:
             return []
         text = self._detok.add(token.id)
@@ -77,7 +77,7 @@ class ReplyParser:
         return self._drain()
 
     def finish(self) -> list[Event]:
-        """Give what was held back: no token follows."""
+        """The reply has ended: return what was held back."""
         if not self.stopped:
             self._draft.final = True
             self._add(self._detok.finish())
@@ -86,12 +86,12 @@ class ReplyParser:
 
     @property
     def message(self) -> Message:
-        """The reply so far, as far as it was told: a call belongs to it once it is complete."""
+        """The reply so far, as its events told it: a call belongs to it once it is complete."""
         return self._draft.message
 
     @property
     def ids(self) -> list[int]:
-        """The tokens to remember: with a stop text, those that end before it."""
+        """The tokens to remember. With a stop text, those that end before it."""
         if not self.stopped:
             return list(self._ids)
         ends = self._ends + [self._seen] * (len(self._ids) - len(self._ends))
@@ -100,7 +100,7 @@ class ReplyParser:
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens were written, with those of a stop text."""
+        """How many tokens were written, those of a stop text included."""
         return len(self._ids)
 
     @property

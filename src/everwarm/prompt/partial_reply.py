@@ -1,4 +1,4 @@
-"""A reply in the making: the text that is not told yet, what was told, and the message so far."""
+"""A reply in the making: text that is held back, events to send, and the message so far."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def partial(text: str, markers: Sequence[str]) -> int:
 
 
 _BATCHES = 256
-"""A held call is read again when it has grown by this part of itself."""
+"""A call that is held back is read again when it has grown by one part in so many."""
 MOST_BLANKS = 64
-"""Blanks that may stand before a call. A model that writes more of them writes no call."""
+"""Blanks that may stand before a call: behind more of them, none is looked for."""
 
 
 def _first(text: str, markers: Sequence[str]) -> tuple[int, int, str] | None:
@@ -39,10 +39,10 @@ def _first(text: str, markers: Sequence[str]) -> tuple[int, int, str] | None:
 
 
 class PartialReply:
-    """Live: owned by one parser. `text` is what has come and is not taken yet.
+    """Live: owned by one parser. `text` has come and is not taken yet.
 
-    `taken` counts the characters that were taken, `gap` are blanks that were withheld before a
-    call, `final` says that no text follows.
+    `taken` counts the characters that were taken. `gap`: blanks that are held back before a call.
+    `final`: no text follows.
     """
 
     def __init__(self, stop: tuple[str, ...], new_call_id: Callable[[], str]) -> None:
@@ -61,14 +61,14 @@ class PartialReply:
 
     @property
     def message(self) -> Message:
-        """The reply so far, as far as it was told."""
+        """The reply so far, without what is held back."""
         return Message("assistant", (*self._parts, *self._growing()))
 
     def add(self, text: str, *, held: bool) -> bool:
-        """More of the reply has come. Whether it is worth reading on.
+        """Add what came of the reply. Whether it is worth reading on.
 
-        `held`: nothing of it is told before all of a call is there. Then it is read in batches,
-        which grow with what is held, so that a long call is not copied with every token.
+        `held`: the text belongs to a call, which is told when it is complete. Then it is read in
+        batches, which grow with the call, so that a long one is not copied with every token.
         """
         self._waiting.append(text)
         self._n_waiting += len(text)
@@ -80,7 +80,7 @@ class PartialReply:
 
     @property
     def fresh(self) -> bool:
-        """Whether no answer was begun: nothing was said, or nothing since reasoning or a call."""
+        """Whether no answer has begun, or none since reasoning or a call."""
         return self._kind is not Text
 
     @property
@@ -95,10 +95,10 @@ class PartialReply:
         return text
 
     def say_until(self, markers: Sequence[str], calls: Sequence[str] = ()) -> str | None:
-        """Say the text up to the first marker, which is taken and given; None: there is none yet.
+        """Say the text up to the first marker; take and return that. None: there is none yet.
 
-        Blanks before one of `calls` are withheld in `gap`. A stop text ends the reply before it,
-        where all of it is text that would be said: neither a marker nor blanks that are withheld.
+        Blanks before one of `calls` are held back in `gap`. A stop text ends the reply where all of
+        it is text to be said: no part of a marker, and no blanks that are held back.
         """
         if self.stopped:
             return None
@@ -143,17 +143,25 @@ class PartialReply:
         return min(begun, whole[0]) if whole else begun
 
     def say(self, text: str) -> None:
-        """The answer goes on."""
+        """Add to the answer."""
         if text:
             self.events.append(TextDelta(text, tuple(self.logprobs)))
             self.logprobs.clear()
             self._grow(Text, text)
 
     def think(self, text: str) -> None:
-        """The reasoning goes on."""
+        """Add to the reasoning."""
         if text:
             self.events.append(ReasoningDelta(text))
             self._grow(Reasoning, text)
+
+    def tell_rest(self, *, is_reasoning: bool) -> None:
+        """Add all text that is left."""
+        rest = self.take(len(self.text))
+        if is_reasoning:
+            self.think(rest)
+        else:
+            self.say(rest)
 
     def _grow(self, kind: type[Text] | type[Reasoning], text: str) -> None:
         """Add to the last part, or begin another: joined when it is over."""
@@ -167,7 +175,7 @@ class PartialReply:
         return (self._kind("".join(self._pieces)),) if self._kind else ()
 
     def think_until(self, ends: Sequence[str]) -> str | None:
-        """Think the text up to the first of `ends`, which is taken and given; None: none yet."""
+        """Add the text up to the first of `ends` to the reasoning; take and return that one."""
         found = [(self.text.find(e), e) for e in ends if e in self.text]
         if not found:
             self.think(self.take(len(self.text) - partial(self.text, ends)))
@@ -177,7 +185,7 @@ class PartialReply:
         return self.take(len(end))
 
     def tell_call(self, name: str, arguments: str, carried: str = "") -> None:
-        """A whole call. `carried`: what its id must bring back, see `call_ids`."""
+        """Add a complete call. `carried`: what its id brings back, see `call_ids`."""
         call = ToolCall(self._new_id() + carried, name, arguments)
         self.events += [
             CallStart(self.n_calls, call.id, name),

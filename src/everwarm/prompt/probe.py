@@ -1,7 +1,6 @@
-"""What one chat template accepts and keeps in its place, found by rendering small conversations.
+"""Finds out what a chat template accepts and keeps in its place, by rendering small conversations.
 
-It runs when a model is loaded. Whether replies can be spliced into the template's text is
-`proof.py`'s question.
+It runs when a model is loaded. `proof.py` finds out whether replies can be spliced in.
 """
 
 from __future__ import annotations
@@ -9,31 +8,44 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Final
 
+from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Reasoning, Role, Text, ToolCall
-from everwarm.prompt.quote import any_of
-from everwarm.prompt.shape import Habits, tool_dicts
-from everwarm.prompt.splice import Frame, Splicer, call, shared_length
+from everwarm.prompt.dialects.dialect import Dialect
+from everwarm.prompt.dialects.scan import shared_length
+from everwarm.prompt.quote import any_of, quotes_of
+from everwarm.prompt.splice import Frame, Splicer, call
+from everwarm.prompt.template_input import Habits, tool_dicts
 from everwarm.request import Tool
 
-_NOW = datetime(2001, 2, 3)
 _AT = {"type": "string", "description": "Where."}
 LOOK = Tool("look", "Looks.", {"type": "object", "properties": {"at": _AT}, "required": ["at"]})
 _BARE = Tool("look", "Looks.", {"type": "object", "properties": {"at": {"type": "string"}}})
-WITHOUT_TOOLS: Final = Frame(None, {}, _NOW)
-WITH_TOOLS: Final = Frame(tool_dicts([LOOK]), {}, _NOW)
-_BARE_TOOLS: Final = Frame(tool_dicts([_BARE]), {}, _NOW)
+WITHOUT_TOOLS: Final = Frame()
+WITH_TOOLS: Final = Frame(tool_dicts([LOOK]))
+_BARE_TOOLS: Final = Frame(tool_dicts([_BARE]))
 _SPEAKERS: Final[tuple[Role, ...]] = ("system", "user", "assistant")
 
 
 _PYTHON: Final = "{'at': 'c1w'}"
-"""How a template writes a call's arguments that meant to get JSON text."""
+"""How a template that expects JSON text writes arguments that are an object."""
 
 
-def habits_of(splicer: Splicer) -> Habits:
+def probed(codec: Codec, dialect: Dialect, *, control_tokens_in_text: bool) -> Splicer:
+    """A splicer that knows what its template accepts, and what of a client's text it reads."""
+    splicer = Splicer(codec, None if control_tokens_in_text else quotes_of(codec))
+    own_id = next((c.own_id for c in dialect.calls if c.own_id), "")
+    splicer.habits = replace(_habits_of(splicer), own_id=own_id)
+    _find_turns(splicer)
+    think = dialect.reasoning
+    if think and not control_tokens_in_text and _reads_reasoning(splicer, think):
+        splicer.quotes = quotes_of(codec, think)
+    return splicer
+
+
+def _habits_of(splicer: Splicer) -> Habits:
     """Find out what the template accepts."""
     tools = _tool_habits(splicer)
     keeps = _Keeps(splicer, tools)
@@ -68,7 +80,7 @@ def habits_of(splicer: Splicer) -> Habits:
 
 
 def _call_habits(keeps: _Keeps, found: Habits, one: Sequence[Message]) -> Habits:
-    """How the template takes a call and its result, or that it takes none."""
+    """How the template takes a call and its result, if at all."""
     short, spelled = {"call_id_length": 9}, {"spelled_arguments": True}
     for changes in ({}, short, spelled, short | spelled):
         tried = replace(found, **changes)
@@ -116,7 +128,7 @@ class _Keeps:
         self._splicer, self._tools = splicer, tools
 
     def somehow(self, messages: Sequence[Message], word: str, habits: Habits) -> bool:
-        """Whether any way of asking brings this word into the text, wherever it stands."""
+        """Whether this word comes into the text in any form of the input, wherever it stands."""
         spelled = replace(habits, spelled_arguments=True)
         tried = (habits, replace(habits, call_id_length=9), spelled)
         for changed in tried:
@@ -153,7 +165,7 @@ class _Keeps:
         )
 
 
-def reads_reasoning(splicer: Splicer, reasoning: tuple[str, str]) -> bool:
+def _reads_reasoning(splicer: Splicer, reasoning: tuple[str, str]) -> bool:
     """Whether the template looks for markers of reasoning in an assistant's text.
 
     `splicer` quotes them: where that changes what the template writes, it looks for them.
@@ -174,11 +186,11 @@ def reads_reasoning(splicer: Splicer, reasoning: tuple[str, str]) -> bool:
     return False
 
 
-def find_turns(splicer: Splicer) -> None:
-    """Find out what ends a reply's turn in this template, and what stands around users' turns.
+def _find_turns(splicer: Splicer) -> None:
+    """Find what ends a reply's turn in this template, and what stands around users' turns.
 
-        a1w <|close|>text<|sep|> <|end|>                    a reply that is the last
-        a1w <|close|>text<|sep|> <|end|> <|turn|>user u2w   one that is asked on
+        a1w <|close|>text<|sep|> <|end|>                    a reply that is the last message
+        a1w <|close|>text<|sep|> <|end|> <|turn|>user u2w   one with a question behind it
 
     The last control token that both share ends the turn, unless it begins the whole text.
     """

@@ -1,10 +1,10 @@
-"""The proof that replies can be spliced into a template's text, each kind of reply by itself.
+"""Proves that replies can be spliced into a template's text, each kind of reply by itself.
 
-It is found when a model is loaded. A kind is proved if, for small conversations, for every reply of
-that kind in them and for every later moment, the text found behind the reply's sentinel
+It runs when a model is loaded. A kind is proved if, for every reply of that kind in small
+conversations and for every later moment of these, the text found behind the reply's sentinel
 
-- is how the unspliced conversation ends, and
-- is nothing but what was said since, with nothing of the reply left in it.
+- is the end of the conversation as the template writes it without a sentinel, and
+- holds all that was said since, and nothing of the reply.
 """
 
 from __future__ import annotations
@@ -15,25 +15,35 @@ from typing import Final, Literal, get_args
 
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Reasoning
+from everwarm.prompt.dialects.derive import NO_CALLS
+from everwarm.prompt.dialects.dialect import Dialect
+from everwarm.prompt.dialects.scan import shared_length
 from everwarm.prompt.probe import LOOK, WITH_TOOLS, WITHOUT_TOOLS, calls, result, says
-from everwarm.prompt.splice import Frame, Splicer, shared_length
+from everwarm.prompt.splice import Frame, Splicer
 
 ReplyKind = Literal["texts", "calls", "parallel_calls", "results", "reasoning"]
 """`texts`: replies of text. `calls`, `parallel_calls`: replies with one call, with several.
 `results`: replies of text in a conversation in which tools were called. `reasoning`: replies in one
 whose reasoning the client sends back."""
 KINDS: Final[tuple[ReplyKind, ...]] = get_args(ReplyKind)
+_NAMES: Final[dict[ReplyKind, str]] = {
+    "texts": "replies of text",
+    "calls": "replies with a tool call",
+    "parallel_calls": "replies with several tool calls",
+    "results": "replies in a conversation with results of tools",
+    "reasoning": "replies whose reasoning is sent back",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Which replies can be spliced. `faults`: the kinds of which that is not proved, and why."""
+    """Which replies can be spliced. `faults`: the kinds for which that is not proved, and why."""
 
     faults: Mapping[ReplyKind, str]
 
     @property
     def proved(self) -> tuple[ReplyKind, ...]:
-        """The kinds that hold."""
+        """The kinds of replies that can be spliced."""
         return tuple(k for k in KINDS if k not in self.faults)
 
     @property
@@ -56,7 +66,7 @@ class Proof:
 
 
 def prove(splicer: Splicer) -> Proof:
-    """Try every reply of the probe conversations. Sets what `Splicer` may take for granted."""
+    """Try every reply of small conversations. Sets `short`, `tools_once`, `system_once`."""
     faults: dict[ReplyKind, str] = {}
     is_short = True
     for kind in KINDS:
@@ -79,7 +89,7 @@ def prove(splicer: Splicer) -> Proof:
 def _cases(
     kind: ReplyKind, splicer: Splicer, faults: Mapping[ReplyKind, str]
 ) -> Iterator[tuple[Frame, list[Message], int]]:
-    """Histories, each with the reply to try: the latest messages last."""
+    """Histories, each with the reply to try."""
     parallel = splicer.habits.parallel_calls
     texts, work = _texts(), _work(parallel=False)
     frames = (WITHOUT_TOOLS, WITH_TOOLS)
@@ -103,10 +113,8 @@ def _cases(
 
 
 def _moves(splicer: Splicer, proof: Proof) -> tuple[bool, bool]:
-    """Whether the template writes tools, and the system prompt, in one place, again behind a reply.
-
-    The shortest history tells: a text, and a question behind it.
-    """
+    """Whether the template moves its only copy of the tools, and of the system prompt, behind a
+    reply. The shortest history shows it: a reply of text with a question behind it."""
     if "texts" in proof.faults:
         return False, False
     talk = _texts()[:3]
@@ -118,7 +126,7 @@ def _moves(splicer: Splicer, proof: Proof) -> tuple[bool, bool]:
 
 
 def _is_put_in(word: str, told: str | None, bare: str | None) -> bool:
-    """Whether the one text is the other with a piece put in, which holds this word."""
+    """Whether `told` is `bare` with a piece put in that holds this word."""
     if not told or not bare or len(told) <= len(bare):
         return False
     n = shared_length(told, bare)
@@ -126,7 +134,7 @@ def _is_put_in(word: str, told: str | None, bare: str | None) -> bool:
 
 
 def _moments(talk: Sequence[Message], k: int) -> list[int]:
-    """Ends of the histories in which the conversation may have been asked on, behind reply k."""
+    """Where histories end in which a reply is asked for, behind reply k."""
     return [
         end
         for end in range(k + 2, len(talk) + 1)
@@ -160,8 +168,10 @@ def _texts() -> list[Message]:
 
 
 def _work(*, parallel: bool) -> list[Message]:
-    """A conversation in which tools are called. Words beside a call would be put elsewhere by some
-    templates; spliced, they stand where the model wrote them."""
+    """A conversation in which tools are called, without words beside the calls.
+
+    Some templates would move these; in a spliced reply they stand where the model wrote them.
+    """
     user, said = says("user"), says("assistant")
     first = calls("", "c1w", "c2w") if parallel else calls("", "c1w")
     second = [] if parallel else [calls("", "c2w")]
@@ -181,3 +191,29 @@ def _thought(talk: Sequence[Message]) -> list[Message]:
         else m
         for i, m in enumerate(talk)
     ]
+
+
+def limits_of(proof: Proof, dialect: Dialect) -> tuple[str, ...]:
+    """What a model cannot do with its template, in sentences for people; empty where all holds."""
+    return tuple(s for s in (_rewrites(proof), _no_calls(dialect)) if s)
+
+
+def _rewrites(proof: Proof) -> str:
+    if not proof.faults:
+        return ""
+    kinds = ", ".join(_NAMES[k] for k in proof.faults)
+    reason = " ".join(proof.reason.split()).rstrip(".")
+    return (
+        f"Past replies may be read again, in the chat template's words instead of the model's: "
+        f"{kinds} ({reason})."
+    )
+
+
+def _no_calls(dialect: Dialect) -> str:
+    if dialect.calls:
+        return ""
+    why = f" ({dialect.note.rstrip('.')})" if dialect.note and dialect.note != NO_CALLS else ""
+    return (
+        f"The chat template has no notation for tool calls{why}: tools in a request are accepted, "
+        "and the model answers in text."
+    )

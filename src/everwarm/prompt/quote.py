@@ -1,20 +1,20 @@
-"""Quoting: the texts of control tokens that clients write stay text.
+"""Quotes what clients write, so that texts of control tokens in it stay text.
 
 Before a conversation is rendered, each character by which a client's words could become (part of)
 a control token is replaced by a stand-in: half a surrogate, which no text of a client or a template
-can hold. Behind the template, a control token's text is one only if no stand-in is in it:
+can hold. In the template's output, a control token is one only if no stand-in is in its text:
 
     client      say <|im_start|>
     quoted      say ▯▯▯▯▯▯▯▯▯▯▯▯
     rendered    <|im_start|>user\\nsay ▯▯▯▯▯▯▯▯▯▯▯▯<|im_end|>
     unquoted    <|im_start|>user\\nsay <|im_start|><|im_end|>     two control tokens, not three
 
-One character stands for one, so that lengths and places stay what they are. Besides whole texts of
-control tokens, what could complete one across two strings is quoted: a beginning of one at a
-string's end, an end of one at its start, and a string that fits between two of the template's own.
+One character stands for one, so that lengths and places do not change. Besides whole texts of
+control tokens, what could complete one across two strings is quoted: the beginning of one at a
+string's end, the end of one at its start, and a string that fits between two of the template's own.
 
-Templates look for their own reasoning markers in an assistant's text (`</think>`), and take the
-reasoning out. Where a template does, they are left to it.
+Some templates look for their markers of reasoning in an assistant's text (`</think>`), and take the
+reasoning out. For these templates the markers are not quoted.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from typing import Any, Final
 
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
-from everwarm.prompt.shape import Dicts
+from everwarm.prompt.template_input import Dicts
 
 _STAND_INS: Final = re.compile("[\ud800-\udfff]")
 _FIRST, _MANY = 0xD800, 2048
-_SHORT = 256  # characters up to which a text's quoted form is remembered: tools have thousands
+_SHORT = 256  # characters up to which a quoted text is cached: tools have thousands of these
 
 
 class Quotes:
@@ -105,13 +105,13 @@ class Quotes:
         return said
 
     def _call(self, call: Mapping[str, Any]) -> dict[str, Any]:
-        """A call or a tool: the names of its fields and its type are the template's own words."""
+        """A call or a tool; the names of its fields and its type are not a client's words."""
         function = {k: self.value(v) for k, v in call["function"].items()}
         said = {k: self.value(v) for k, v in call.items() if k not in ("type", "function")}
         return {**said, "type": call["type"], "function": function}
 
     def _reply(self, text: str) -> str:
-        """An assistant's text: what the template reads as reasoning is left to it."""
+        """An assistant's text, without quotes for markers of reasoning that the template reads."""
         read = text.rfind(self._closes) + len(self._closes) if self._closes else 0
         if not self._closes or read < len(self._closes):
             return self.text(text)
@@ -145,7 +145,7 @@ def quotes_of(codec: Codec, reasoning: tuple[str, str] | None = None) -> Quotes:
 
 
 def too_deep(what: str, param: str) -> RequestError:
-    """The refusal of what cannot be walked through."""
+    """The refusal of values that are nested too deep."""
     return RequestError(f"{what} nested too deep to be rendered. Flatten them.", param=param)
 
 
@@ -156,7 +156,7 @@ def any_of(texts: Collection[str]) -> re.Pattern[str]:
 
 
 def _fragments(controls: Collection[str], *, ends: bool) -> Iterator[str]:
-    """Beginnings or ends of control tokens' texts; bare letters are any word's."""
+    """Beginnings or ends of control tokens' texts, but none of letters alone."""
     for text in controls:
         for n in range(1, len(text)):
             part = text[n:] if ends else text[:n]
@@ -165,7 +165,7 @@ def _fragments(controls: Collection[str], *, ends: bool) -> Iterator[str]:
 
 
 def _between(controls: Collection[str], constants: Collection[str]) -> set[str]:
-    """What makes a control token's text between two constants of a template: `<` and `>`."""
+    """What gives a control token's text between two constants of a template: `<` and `>`."""
     longest = max(map(len, controls), default=0)
     before = {c[-n:] for c in constants for n in range(1, longest) if len(c) >= n}
     behind = {c[:n] for c in constants for n in range(1, longest) if len(c) >= n}

@@ -1,12 +1,12 @@
-"""Reminders that a client puts behind a user's message, and takes out of it again later.
+"""Reminders that a client puts behind a user's message, and takes out again later.
 
     sent first    Fix the bug.<system-reminder>You are in build mode.</system-reminder>
     sent later    Fix the bug.
 
-Read without it, everything behind the message is read again. Where a request wants sticky
-reminders, the message stays as it was read: the same message, at the same place of the same chain,
-with a reply behind it that was given there (`chain.py` decides that). Only whole blocks at the very
-end of a user's text count; a changed, added or inner reminder is another text.
+Without the reminder, everything behind the message would have to be read again. Where a request
+wants sticky reminders, the message stays as it was read if it stands at the same place of the same
+chain, with a reply behind it that was given there (`chain.py` decides that). Only whole blocks at
+the very end of a user's text count; a changed, added or inner reminder is another text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Final
 
 from everwarm.messages import Message, MessageId, Text, child_id, content_id, thread_id
-from everwarm.prompt.verbatim import Bounded
+from everwarm.prompt.bounded import Bounded
 from everwarm.replies import Reminder, ReplyStore
 
 _CLOSE: Final = "</system-reminder>"
@@ -50,7 +50,7 @@ def bare_texts(text: str) -> list[str]:
 
 
 def _last_block(tags: list[re.Match[str]]) -> int | None:
-    """Where the block opens that the last tag closes; takes its tags. None: nothing opens it."""
+    """Where the block opens that the last tag closes; pops its tags. None: nothing opens it."""
     depth = 0
     while tags:
         tag = tags.pop()
@@ -61,7 +61,7 @@ def _last_block(tags: list[re.Match[str]]) -> int | None:
 
 
 def bare_messages(message: Message) -> list[tuple[Message, str]]:
-    """A user's message without the reminders at its end, as `bare_texts`; and what is gone."""
+    """A user's message without reminders at its end, as in `bare_texts`; and what is cut off."""
     if message.role != "user":
         return []
     text = message.text
@@ -70,10 +70,10 @@ def bare_messages(message: Message) -> list[tuple[Message, str]]:
 
 
 class Reminders:
-    """The ends that messages had, by the history with the bare message. Live: the render thread's.
+    """The ends of messages, by the history with the bare message. Live: the render thread's.
 
-    The id of a history holds its root: what one caller sent is never found for another, nor under
-    other tools. Bounded by number and characters. `store`: where they outlive this process.
+    A history's id depends on its root, so that what one caller sent is not found for another, nor
+    under other tools. Bounded by number and characters. `store`: where they outlive this process.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Reminders:
                 self._store.remind(made)
 
     def recall(self, namespace: str, messages: Sequence[Message]) -> set[MessageId]:
-        """Load what is kept of a conversation, once; the threads that it was under."""
+        """Load what is kept of a conversation, once; returns the threads that it was kept under."""
         found_by = _bare_thread(namespace, messages)
         if self._store is None or found_by in self._recalled:
             return set()

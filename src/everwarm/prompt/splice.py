@@ -1,47 +1,51 @@
 """What follows a remembered reply, for any chat template.
 
 The conversation is rendered with a sentinel in place of the reply: in its text, or in a call's
-arguments. What the template writes from the first end-of-turn text behind the sentinel on is what
-follows the reply. No template is known by name here; `probe.py` proves each when it is loaded.
+arguments. What follows the reply begins with the first end of a turn behind the sentinel. No
+template is known by name here; `proof.py` proves each when its model is loaded.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Text, ToolCall
+from everwarm.prompt.dialects.scan import shared_length
 from everwarm.prompt.quote import Quotes, too_deep
-from everwarm.prompt.shape import Dicts, Habits, in_parts, shaped, shaped_tools
+from everwarm.prompt.template_input import Dicts, Habits, in_parts, shaped, shaped_tools
 
 SENTINEL = "XQZJVKEVERWARMSENTINELKVJZQX"
 LONG = 32
-"""Messages before a reply above which the template is shown a shortened history, where proved."""
+"""With more messages before a reply, the template is shown a shortened history, where proved."""
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<turn|>", "<|end|>",
               "<|return|>", "<|call|>", "</s>", "<|endoftext|>", "<|end_of_text|>")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a conversation is rendered with, besides its messages. `now`: the time it may ask."""
+    """What a conversation is rendered with, besides its messages.
 
-    tools: Dicts | None
-    args: Mapping[str, Any]
-    now: datetime
+    `now`: the time that the template may ask for; a fixed one where the template is only probed.
+    """
+
+    tools: Dicts | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    now: datetime = datetime(2001, 2, 3)
 
 
 class Splicer:
-    """Renders with one template. Texts are quoted (`quote.py`): an end of turn is the template's.
+    """Renders with one template. Texts are quoted (`quote.py`), so only it can end a turn.
 
-    What `probe.py` and `proof.py` find out when the template is loaded; then nothing changes:
+    `probe.py` and `proof.py` set the following when the model is loaded; nothing changes later:
 
-    - `habits`: what it accepts. `ends`: what may end a turn. `opens`: control tokens around users'
-      turns.
+    - `habits`: what the template accepts. `ends`: what may end a turn. `opens`: control tokens
+      around users' turns.
     - `short`: a shortened history gives the same text.
     - `tools_once`, `system_once`: it moves tools, or the system prompt, behind old replies.
     """
@@ -106,8 +110,8 @@ class Splicer:
     def _behind_calls(self, text: str, alone: str) -> str | None:
         """What follows a reply with calls in a template that writes no end of turn behind them.
 
-        … sentinel "}]          the history up to the reply, `alone`: what closes its calls
-        … sentinel "}] <|turn|> all of it, `text`: what they share, up to where a turn begins
+        … sentinel "}]          `alone`, the history up to the reply: what closes its calls
+        … sentinel "}] <|turn|> `text`, the whole history: both share what ends the reply
         """
         behind, closing = text.partition(SENTINEL)[2], alone.partition(SENTINEL)[2]
         shared = shared_length(behind, closing)
@@ -117,7 +121,7 @@ class Splicer:
         return behind[shared:] if SENTINEL in alone and shared == len(closing) else None
 
     def _marked(self, reply: Message) -> Iterator[Message]:
-        """The reply with nothing in it but the sentinel, in the ways in which it may be found.
+        """The reply with the sentinel in place of its words, in each form to be tried.
 
         Calls stay, since templates may look up what a tool message answers.
         """
@@ -137,7 +141,7 @@ class Splicer:
         if end is not None and not between.strip():
             return text[end:]
         if not messages[k].tool_calls:
-            return text[at:]  # no end of turn is written: all that follows is no part of the reply
+            return text[at:]  # the template writes no end of turn: the reply ends with the sentinel
         follows = messages[k + 1].text.strip() if k + 1 < len(messages) else ""
         certain = end is not None and not (follows and follows in between)
         return text[end:] if certain else None
@@ -157,9 +161,3 @@ def _shortened(messages: Sequence[Message], k: int) -> tuple[list[Message], int]
 def call(name: str, call_id: str, **arguments: object) -> ToolCall:
     """A call with these arguments."""
     return ToolCall(call_id, name, json.dumps(arguments))
-
-
-def shared_length(a: str, b: str) -> int:
-    """How many characters two texts share from their start."""
-    pairs = enumerate(zip(a, b, strict=False))
-    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))

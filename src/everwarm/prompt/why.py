@@ -1,24 +1,25 @@
-"""Why a prompt is not what was read before: the first difference, and its likely cause in words.
+"""Why a turn read more than was new in it: every reason of a miss, in words for people.
 
-Only token ids decide reuse; this looks at them, then at messages, to say it to a person. It runs
-only where a turn read more than was new, and costs a decoding of the prompt.
+Either the cache has less than was read before, or the prompt is not what was read before. Only
+token ids decide reuse; this looks at them, then at messages, to name the first difference.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from everwarm.codec import Codec
-from everwarm.events import Miss
+from everwarm.events import SCAFFOLD, Miss, TurnRecord
 from everwarm.messages import Message, content_id
+from everwarm.prompt.built_prompt import BuiltPrompt
 from everwarm.prompt.chain import History
-from everwarm.prompt.pieces import Encoded, Pieces
-from everwarm.prompt.shape import Dicts
-from everwarm.prompt.spans import spans_of
-from everwarm.prompt.verbatim import TokenRecord
-from everwarm.tokens import Tokens, common_length, tokens_of
+from everwarm.prompt.encoder import EncodedText, TextEncoder
+from everwarm.prompt.marks import spans_of
+from everwarm.prompt.proof import Proof
+from everwarm.prompt.template_input import Dicts
+from everwarm.prompt.token_records import TokenRecord
+from everwarm.tokens import Prompt, common_length, tokens_of
 
 _LEAD, _SHOWN = 12, 64  # tokens shown in front of a difference, and from there on
 _DATE = re.compile(
@@ -29,7 +30,7 @@ _DATE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class AnsweredTurn:
     """A turn that was answered: its history with the reply, its tools, and all of its tokens."""
 
     history: History
@@ -38,23 +39,113 @@ class Before:
     record: TokenRecord
 
 
-def compare(
-    codec: Codec,
-    pieces: Pieces,
-    history: History,
-    tools: Dicts,
-    tokens: Tokens[int],
-    before: Iterable[Before],
-    rewrites: str,
-) -> Miss:
-    """Say where these tokens leave those of earlier turns, and why.
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a renderer remembers of a prompt and of the turns before it.
 
-    `rewrites`: why past replies may stand in the prompt in other words than the model's.
+    `is_unknown`: its history has replies, and none of them is known. `is_of_others`: other models
+    gave them.
     """
-    ours = [b for b in before if b.history.namespace == history.namespace]
-    same = [b for b in ours if b.history.thread == history.thread] or ours
+
+    codec: Codec
+    encoder: TextEncoder
+    proof: Proof
+    built: BuiltPrompt
+    answered: tuple[AnsweredTurn, ...]
+    is_unknown: bool = False
+    is_of_others: bool = False
+
+
+def may_miss(record: TurnRecord) -> bool:
+    """Whether there may be something to explain: more is read than is new, or all of it is new."""
+    return _is_lost(record) or record.new_tokens == record.prompt_tokens
+
+
+def why(
+    record: TurnRecord, prompt: Prompt, evidence: Evidence | None, *, has_cache: bool
+) -> Miss | None:
+    """Say why a turn read more than was new in it, or why all of a known conversation is new.
+
+    Decodes the prompt: not for a hit. `evidence`: None where nothing is remembered of the prompt.
+    """
+    if not _is_lost(record):
+        return _all_new(prompt, evidence) if evidence else None
+    by_cache = max(0, record.prefilled_tokens - record.unseen_tokens)
+    by_text = max(0, record.unseen_tokens - record.new_tokens)
+    if not by_text and (found := _near_scaffold(record, prompt)) is not None:
+        return replace(found, by_cache=by_cache)
+    found = difference(prompt, evidence) if evidence else None
+    if found is None or not found.cause:
+        found = _not_in_cache(record, found.at if found else None, has_cache=has_cache)
+    return replace(found, by_text=by_text, by_cache=by_cache)
+
+
+def _is_lost(record: TurnRecord) -> bool:
+    return record.prefilled_tokens > max(record.new_tokens, 1)
+
+
+def _all_new(prompt: Prompt, evidence: Evidence) -> Miss | None:
+    """Why a conversation that goes on is a new one to this server."""
+    if cause := unknown(prompt, evidence):
+        return Miss(at=0, part="whole prompt", cause=cause)
+    if not evidence.built.built.rebuilt:
+        return None
+    # What its replies once stood behind, tools or system prompt, is not what it was.
+    found = difference(prompt, evidence)
+    return found if found.part in ("head", "system", "tools") else None
+
+
+def unknown(prompt: Prompt, evidence: Evidence) -> str:
+    """Why no reply in the history is known; empty where one is, or none is there."""
+    if evidence.is_of_others:
+        return "another model, or this one with another template, held this conversation"
+    if evidence.is_unknown and evidence.built.built.new_tokens == len(prompt.tokens):
+        return "the server does not know this conversation"
+    return ""
+
+
+# --- the cache has less than was read before ---
+
+
+def _near_scaffold(record: TurnRecord, prompt: Prompt) -> Miss | None:
+    """All messages were warm, and only what opens the reply was read once more.
+
+    Layers that cannot be cut go back to a checkpoint, and none is worth its bytes so near the end.
+    """
+    last = max((m.at for m in prompt.marks if m.kind != "prompt"), default=0)
+    end = min((m.at for m in prompt.marks if m.kind == "prompt" and m.at >= last), default=None)
+    if end is None or record.cached_tokens < end:
+        return None
+    cause = f"{record.prefilled_tokens} tokens to the nearest checkpoint: what opens the reply"
+    return Miss(at=record.cached_tokens, part=SCAFFOLD, cause=cause)
+
+
+def _not_in_cache(record: TurnRecord, known: int | None, *, has_cache: bool) -> Miss:
+    """The text is what it was, up to `known` tokens of what was read before."""
+    at, part = record.cached_tokens, "cache"
+    if known is not None and known <= record.cached_tokens:
+        part = "branch"
+        cause = "what was said before stands behind other messages now, where it was never read"
+    elif not has_cache:
+        cause = "the cache is off (--no-cache)"
+    elif record.cached_tokens:
+        cause = "nothing nearer can be restored: it was let go, or lies between two checkpoints"
+    else:
+        cause = "it was let go for other conversations, or the server was started since"
+    return Miss(at=at, part=part, cause=cause)
+
+
+# --- the prompt is not what was read before ---
+
+
+def difference(prompt: Prompt, evidence: Evidence) -> Miss:
+    """Say where the prompt's tokens leave those of earlier turns, and why."""
+    built, codec, tokens = evidence.built, evidence.codec, prompt.tokens
+    history, tools = built.history, built.frame.tools or []
+    ours = [a for a in evidence.answered if a.history.namespace == history.namespace]
+    same = [a for a in ours if a.history.thread == history.thread] or ours
     latest_first = reversed(same)
-    best = max(latest_first, key=lambda b: common_length(b.record.tokens, tokens), default=None)
+    best = max(latest_first, key=lambda a: common_length(a.record.tokens, tokens), default=None)
     if best is None:
         return Miss(at=0, part="whole prompt", cause="nothing was read since the server started")
     old = best.record.tokens
@@ -62,33 +153,35 @@ def compare(
     if at in (len(old), len(tokens)):
         return Miss(at=at, part="nowhere", cause="")
     is_same = best.history.thread == history.thread  # another one's words are not shown
-    start, part = max(0, at - _LEAD), _part(codec, pieces, history, tokens, at)
+    start, part = max(0, at - _LEAD), _part(prompt, evidence, at)
     if part in ("head", "system") and tools != best.tools:
         part = "tools"
     return Miss(
         at=at,
         part=part,
-        cause=_cause(best, history, tools, part, rewrites),
+        cause=_cause(best, evidence),
         before=codec.decode(old[start : at + _SHOWN]) if is_same else "",
         after=codec.decode(tokens[start : at + _SHOWN]),
     )
 
 
-def _part(codec: Codec, pieces: Pieces, history: History, tokens: Tokens[int], at: int) -> str:
+def _part(prompt: Prompt, evidence: Evidence, at: int) -> str:
     """What stands at this token: the head, or a message by its number from 1."""
-    text, here = codec.decode(tokens), len(codec.decode(tokens[:at]))
-    specials = pieces.specials_in(text)
+    codec, messages = evidence.codec, evidence.built.history.messages
+    text, here = codec.decode(prompt.tokens), len(codec.decode(prompt.tokens[:at]))
+    specials = evidence.encoder.specials_in(text)
     starts = [(0, 0), *((start, start) for start, _ in specials)]
-    spans = spans_of(history.messages, 0, Encoded(text, tokens_of(), starts, specials), 0)
+    spans = spans_of(messages, 0, EncodedText(text, tokens_of(), starts, specials), 0)
     inside = [s for s in spans if s.start <= here]
     if not inside:
         return "head"
     index = inside[-1].index
-    role = history.messages[index].role
+    role = messages[index].role
     return "system" if role == "system" and index == 0 else f"message {index + 1} ({role})"
 
 
-def _cause(before: Before, history: History, tools: Dicts, part: str, rewrites: str) -> str:
+def _cause(before: AnsweredTurn, evidence: Evidence) -> str:
+    history, tools = evidence.built.history, evidence.built.frame.tools or []
     if tools != before.tools:
         return _tools_cause(before.tools, tools)
     was = [*before.history.messages, before.reply]
@@ -96,8 +189,19 @@ def _cause(before: Before, history: History, tools: Dicts, part: str, rewrites: 
     pairs = zip(contents, history.contents, strict=False)
     i = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
     if i is None:
-        return rewrites or "the template writes this place in another way than before"
+        return _template_cause(evidence)
     return _message_cause(was, list(history.messages), i)
+
+
+def _template_cause(evidence: Evidence) -> str:
+    """Why the same messages stand in the prompt in other words."""
+    if evidence.built.mode == "template":
+        return "history is set to template, which writes past replies in its own words"
+    messages, proof = evidence.built.history.messages, evidence.proof
+    covered = proof.covered(messages)
+    if any(m.role == "assistant" and not c for m, c in zip(messages, covered, strict=True)):
+        return f"replies cannot be put back into this template: {proof.reason}"
+    return "the template writes this place in another way than before"
 
 
 def _tools_cause(was: Dicts, now: Dicts) -> str:

@@ -1,4 +1,4 @@
-"""The ASGI app: routes, each with its policy, and errors in the shape of the format asked for."""
+"""The ASGI app: its routes, and its errors in the format of the path that was asked for."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ from everwarm.errors import EverwarmError, NotFound, RequestError
 from everwarm.history.database import Database
 from everwarm.job import Engine
 from everwarm.replies import ReplyStore
-from everwarm.server.answer import Answer, CountTokens, namespace_of
+from everwarm.server.answer import Answer, CountTokens, Recorder, namespace_of
 from everwarm.server.bodies import Bodies, ReturnsMemory
-from everwarm.server.exchange import Recorder
 from everwarm.server.guard import Guard
 from everwarm.server.refusals import blame
+from everwarm.server.response_routes import Endpoint, ResponseRoutes
 from everwarm.server.response_store import ResponseStore
-from everwarm.server.responses import Endpoint, ResponseRoutes
 from everwarm.server.route_policy import POLICIES, policy_of
 from everwarm.server.totals import CONTENT_TYPE
-from everwarm.server.turn import Turns
+from everwarm.server.turns import Turns
 from everwarm.wire import formats
 from everwarm.wire.errors import anthropic_error, openai_error
 from everwarm.wire.format import Format
@@ -58,14 +57,14 @@ class Core:
     def start(
         cls, engine: Engine, codec: Codec, settings: Settings, store: ReplyStore | None
     ) -> Core:
-        """Say in the log what of the model's template cannot be relied on."""
+        """Start to serve. Logs what of the model's template cannot be relied on."""
         turns = Turns(engine, codec, settings, store)
         for limit in turns.model.limits:
             log.warning("%s: %s", engine.model.id, limit)
         return cls(turns, settings, Bodies(settings.max_body))
 
     def endpoints(self, history: Database, recorder: Recorder | None) -> dict[str, Any]:
-        """What answers at each path of the client APIs, and to those who watch the server."""
+        """The endpoints of the client APIs, and of those that watch the server, by path."""
 
         def answer(fmt: Format) -> Answer:
             return Answer(
@@ -117,7 +116,7 @@ def _is_anthropic(http: HttpRequest) -> bool:
 
 
 async def _not_here(http: HttpRequest, error: Exception) -> Response:
-    """No such path, or not with this method."""
+    """Refuse a path that does not exist, or not with this method."""
     assert isinstance(error, HTTPException)
     said = {404: "There is nothing at this path.", 405: "This path does not take this method."}
     refused = RequestError(said.get(error.status_code, str(error.detail)))
@@ -128,18 +127,18 @@ async def _not_here(http: HttpRequest, error: Exception) -> Response:
 
 
 async def _refused(http: HttpRequest, error: Exception) -> Response:
-    """What an endpoint raises of our own."""
+    """Answer with an error of ours that an endpoint raised."""
     return _refusal(http, error)
 
 
 class Status:
-    """The routes that say what this server is and does. They answer HEAD too."""
+    """The routes that tell what this server is and does. They answer HEAD too."""
 
     def __init__(self, turns: Turns, history: Database) -> None:
         self._turns, self._history = turns, history
 
     def endpoints(self) -> dict[str, Endpoint]:
-        """What answers at each path."""
+        """The endpoints by path."""
         return {
             "/v1/models": self.models,
             "/v1/models/{name:path}": self.model,
@@ -165,12 +164,12 @@ class Status:
         return _json(anthropic_model(info) if _is_anthropic(http) else openai_model(info))
 
     async def health(self, _: HttpRequest) -> Response:
-        """Whether turns can be answered; that a step takes very long is said, and no failure."""
+        """Whether turns can be answered. A step that takes very long is told, but is no failure."""
         status, body = self._health()
         return _json(body, status)
 
     async def root(self, _: HttpRequest) -> Response:
-        """What clients ask to see whether somebody is here."""
+        """What clients request to see whether a server is here."""
         return _json({"name": "everwarm", "status": "ok"})
 
     async def version(self, _: HttpRequest) -> Response:
@@ -183,8 +182,8 @@ class Status:
         return Response(text, 200, media_type=CONTENT_TYPE)
 
     async def ready(self, _: HttpRequest) -> Response:
-        """As `health`, with the states of disk tier and history: neither keeps an answer from
-        being given."""
+        """As `health`, with the states of disk tier and history: turns are answered without
+        either of them."""
         status, body = self._health()
         now = self._turns.engine.health()
         disk = {"disk_state": now.disk_state, "disk_why": now.disk_why}
@@ -209,7 +208,7 @@ class Status:
 
     async def ps(self, _: HttpRequest) -> Response:
         stats = await asyncio.to_thread(self._turns.engine.stats)
-        running = [asdict(live) for live in self._turns.running.values()]
+        running = [turn.progress() for turn in self._turns.running.values()]
         return _json(
             {
                 "model": openai_model(self._turns.model),
@@ -221,7 +220,7 @@ class Status:
 
 
 class Described:
-    """What can be asked here, for tools that read OpenAPI. Made when somebody first asks."""
+    """The description of all routes, in OpenAPI. Made at the first request for it."""
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
@@ -233,6 +232,6 @@ class Described:
         return Response(self._text, media_type="application/json")
 
     def _made(self) -> str:
-        """Not by orjson: it has no number for the bound of a seed, 2**64."""
+        """Not with orjson, which cannot write the bound of a seed, 2**64."""
         routes = [(p.path, p.methods, p.needs_key, p.shape) for p in POLICIES]
         return json.dumps(description(__version__, routes, self._contents))

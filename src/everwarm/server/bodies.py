@@ -1,8 +1,8 @@
-"""Bodies of requests: their bytes come on the event loop, and are parsed on threads of their own.
+"""Request bodies: read on the event loop, parsed on threads of their own.
 
-Long bodies have a thread to themselves, so that a short one never waits behind them. All bodies
-together are bounded in bytes: one more is answered with 503. Memory that a long body took goes back
-to the system once its request is answered.
+Long bodies have a thread to themselves, so that a short one never waits behind them. The bodies
+that are being read are bounded in bytes together: a request beyond that is answered with 503. The
+memory of a long body goes back to the system once its request is answered.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from everwarm.errors import Overloaded, RequestError
 T = TypeVar("T")
 BODY_S: Final = 120.0
 LONG: Final = 2**18
-"""Bytes from which on a body is parsed on the thread of long ones."""
+"""A body of so many bytes is parsed on the thread for long ones."""
 AT_ONCE: Final = 4
-"""So many bodies of the largest size may be under way together."""
+"""How many bodies of the largest size may be read at the same time."""
 TRIM_AFTER_S: Final = 1.0
 _IS_LONG: Final = "everwarm.is_long"
 """In a request's scope: whether its body was a long one."""
@@ -41,7 +41,7 @@ class Bodies:
         self._trim: asyncio.TimerHandle | None = None
 
     async def parsed(self, http: HttpRequest, parse: Callable[[bytes], T]) -> T:
-        """What `parse` makes of a request's body, on a thread. Raises what it raises, RequestError
+        """Read a request's body, and parse it on a thread. Raises what `parse` raises, RequestError
         as `read_body` does, and Overloaded."""
         async with self._reserved() as reserve:
             body = await read_body(http, self._max_body, reserve=reserve)
@@ -50,7 +50,7 @@ class Bodies:
             return await asyncio.get_running_loop().run_in_executor(pool, parse, body)
 
     def trim_later(self) -> None:
-        """Give memory back when no request with a long body has ended for a moment."""
+        """Give memory back once no request with a long body has ended for a moment."""
         loop = asyncio.get_running_loop()
         if self._trim is not None:
             self._trim.cancel()
@@ -60,7 +60,7 @@ class Bodies:
 
     @asynccontextmanager
     async def _reserved(self) -> AsyncIterator[Callable[[int], None]]:
-        """Room for one body, taken as its bytes come and given back at the end."""
+        """Room for one body, taken as its bytes arrive and given back at the end."""
         taken = 0
 
         def reserve(nbytes: int) -> None:
@@ -77,7 +77,7 @@ class Bodies:
 
 
 class ReturnsMemory:
-    """ASGI middleware: behind a request with a long body its memory goes back to the system."""
+    """ASGI middleware: after a request with a long body, gives its memory back to the system."""
 
     def __init__(self, app: ASGIApp, bodies: Bodies) -> None:
         self._app, self._bodies = app, bodies
@@ -97,8 +97,8 @@ async def read_body(
     within_s: float = BODY_S,
     reserve: Callable[[int], None] = lambda nbytes: None,
 ) -> bytes:
-    """The body. Raises RequestError: 413 as soon as it is known to be too large, 408 where it does
-    not come. `reserve` is told of every byte before it is kept."""
+    """Read the body. Raises RequestError: 413 as soon as it is known to be too large, 408 where it
+    does not arrive in time. `reserve` is told of every byte before it is kept."""
     said = http.headers.get("content-length", "")
     body = bytearray()
     if said.isascii() and said.isdecimal() and int(said[:20]) > max_body:

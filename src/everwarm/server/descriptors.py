@@ -1,4 +1,4 @@
-"""File descriptors: how many there may be, how many of them connections, and what is said of it."""
+"""File descriptors: how many the process may have, and how many of them for connections."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any, Final
 log = logging.getLogger("everwarm.server")
 WANTED: Final = 8192
 BACKLOG: Final = 64
-"""Connections accepted in one round of the event loop, each with a descriptor, before any of them
-is looked at."""
+"""Connections accepted in one round of the event loop. Each takes a descriptor before any of them
+is handled."""
 QUEUE: Final = 1024
-"""Connections that may wait in the system for a round."""
+"""Connections that the system holds until they are accepted."""
 _OTHERS: Final = 128 + 2 * BACKLOG
-"""Descriptors that are no connections: files of cache and history, libraries, pipes, one round."""
+"""Descriptors for other things: files of cache and history, libraries, pipes, one round."""
 _MOST: Final = 1024
 _SAID_EVERY_S: Final = 60.0
 _NONE_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def raise_limit() -> int:
-    """Raise the soft limit as far as the hard one lets us; answers with what is now allowed."""
+    """Raise the soft limit as far as the hard one allows. Returns how many are allowed now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -35,13 +35,13 @@ def raise_limit() -> int:
 
 
 def n_connections(allowed: int) -> int:
-    """How many connections leave room for all other files, of so many descriptors."""
+    """How many of the allowed descriptors may be connections, with room for all other files."""
     return max(16, min(_MOST, allowed - _OTHERS))
 
 
 class LoopErrors:
-    """The event loop's exception handler. That no descriptor is left is said once a minute: the
-    loop reports it for every connection that it cannot take."""
+    """The event loop's exception handler. It logs once a minute that no descriptor is left: the
+    loop reports it for every connection that it cannot accept."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""Compiles a request's grammar before its job begins: on threads of its own, in bounded time."""
+"""Compiles a request's grammar before its job begins, on threads of its own, in bounded time."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Final
 
 from everwarm.errors import RequestError
 from everwarm.job import Engine, Grammar
-from everwarm.prompt.grammar import Wanted
+from everwarm.prompt.grammars.reply_grammar import Wanted
 
 LONGEST_S: Final = 20.0
-"""A large vocabulary's tables take seconds once; a grammar takes milliseconds, or is refused."""
+"""A grammar takes milliseconds, but the tables of a large vocabulary take seconds, once."""
 
 
 class Compiler:
-    """Lives on the event loop."""
+    """Compiles grammars. Lives on the event loop."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="everwarm-grammar")
 
     async def compiled(self, wanted: Wanted | None) -> Grammar | None:
-        """The grammar, ready to be followed. Raises RequestError naming the field that cannot be
-        honoured, with the reason."""
+        """Compile a grammar, so that the engine can follow it. Raises RequestError, which names the
+        field that cannot be honoured, and the reason."""
         if wanted is None:
             return None
         whole = wanted.parts[-1].param if wanted.parts else "tool_choice"

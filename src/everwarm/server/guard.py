@@ -1,10 +1,10 @@
-"""Who may talk to this server: Host, Origin and key are checked on the raw headers, first of all.
+"""Checks who may talk to this server: Host, Origin and key, in the raw headers, before all else.
 
-Defends a person's machine against web pages (DNS rebinding, cross-site posts) and strangers. A page
-may call where its origin is the one by which the server is addressed, to the port, or is listed:
-any other program of this computer may serve pages too. Programs send neither Origin nor
-Sec-Fetch-Site, and are asked for neither. Which path needs a key is said in `policy.py`; Host and
-Origin are checked everywhere.
+This defends a person's machine against web pages (DNS rebinding, cross-site posts) and strangers. A
+page may call if its origin is the very address of this server, port included, or is listed in the
+setting `allowed_origins`: any other program on this computer may serve pages too. Programs send
+neither Origin nor Sec-Fetch-Site, and need neither. `route_policy.py` says which paths need a key;
+Host and Origin are checked for all.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_HEADER_BYTES: Final = 64 * 2**10
 _FORM_TYPES: Final = frozenset(
     {"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"}
 )
-"""What a page of any origin may send without asking first."""
+"""Content types that a page of any origin may send without a preflight request."""
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 
@@ -42,14 +42,14 @@ def is_loopback(host: str) -> bool:
 
 
 def host_name(authority: str) -> str:
-    """`[::1]:80` -> `::1`; empty where it is no host."""
+    """`[::1]:80` -> `::1`; empty where the text is no host."""
     found = _AUTHORITY.fullmatch(authority)
     return found[1].strip("[]").lower().rstrip(".") if found else ""
 
 
 class Guard:
-    """ASGI middleware. Refusals are spelled as the path's format spells errors; each answer that
-    refuses something is written to the log here, whoever gave it."""
+    """ASGI middleware. It spells its refusals in the error format of the path, and logs every
+    answer that refuses something, whoever gave it."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -83,7 +83,7 @@ class Guard:
         return sending
 
     def _check(self, scope: Scope) -> bool:
-        """Raises RequestError. True: a browser asks whether a listed page may call."""
+        """Raises RequestError. Returns whether this is the preflight request of a listed page."""
         headers: Headers = scope["headers"]
         if (
             len(headers) > MAX_HEADERS
@@ -112,7 +112,7 @@ class Guard:
         return given[0] if len(given) == 1 and given[0] in self._origins else None
 
     def _check_page(self, scope: Scope, host: str) -> None:
-        """What a browser says of the page that calls: `host` has been checked."""
+        """Check what a browser says of the page that calls. `host` has been checked."""
         headers: Headers = scope["headers"]
         own = _origin(f"{scope['scheme']}://{host}")
         origins, sites = _values(headers, b"origin"), _values(headers, b"sec-fetch-site")
@@ -129,7 +129,7 @@ class Guard:
                     raise _not_json()
 
     def _check_key(self, headers: Headers, key: bytes) -> None:
-        """Compares digests: neither content nor length of the key shows in the time it takes."""
+        """Compare digests, so that the time taken shows neither content nor length of the key."""
         given = [v for k, v in headers if k == b"x-api-key"]
         given += [
             v[7:] for k, v in headers if k == b"authorization" and v[:7].lower() == b"bearer "
@@ -140,7 +140,7 @@ class Guard:
 
 
 def _origin(spelled: str) -> str:
-    """An origin in the one way that browsers spell it: without the scheme's own port."""
+    """An origin as browsers spell it: without the default port of its scheme."""
     scheme, _, authority = spelled.lower().partition("://")
     return f"{scheme}://{authority.removesuffix(_DEFAULT_PORTS.get(scheme, ':'))}"
 
@@ -156,7 +156,7 @@ def _values(headers: Headers, name: bytes) -> list[str]:
 
 
 def _readable_by(origin: str, send: Send) -> Send:
-    """Answers that a page of this origin may read."""
+    """Send answers that a page of this origin may read."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

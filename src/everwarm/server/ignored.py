@@ -1,7 +1,7 @@
-"""What clients send and nothing here uses: told in a header, once in the log, or refused.
+"""Fields without effect: listed in a header, logged once, or refused by a strict server.
 
-Which fields these are is decided where bodies are read (`wire/fields.py`) and where the template
-has no place for something (`prompt/render.py`). The turn's record lists them too.
+`wire/fields.py` decides which fields these are, and `prompt/render.py` where the template has no
+place for something. The turn's record lists them too.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from everwarm.errors import RequestError
 HEADER: Final = "x-everwarm-ignored"
 MAX_HEADER_NBYTES: Final = 2048
 MAX_KINDS: Final = 1000
-"""So many different paths are logged; who sends more of them sends noise."""
+"""How many different paths are logged; a client that sends more of them sends noise."""
 log = logging.getLogger("everwarm.wire")
 
 
 def header_of(ignored: Sequence[str]) -> dict[str, str]:
-    """The header that lists these paths; as many of them as a header may be long."""
+    """The header that lists these paths, as many of them as fit into `MAX_HEADER_NBYTES`."""
     shown, nbytes = list[str](), 0
     for path in ignored:
         nbytes += len(path) + 2
@@ -32,14 +32,14 @@ def header_of(ignored: Sequence[str]) -> dict[str, str]:
 
 
 class IgnoredFields:
-    """Logs each path once in the life of a process. Live: event loop only."""
+    """Logs each path once in the life of the process. Live: event loop only."""
 
     def __init__(self, *, strict: bool) -> None:
         self._strict = strict
         self._logged: set[str] = set()
 
     def check(self, ignored: Iterable[str]) -> None:
-        """Log what was not logged yet. Raises RequestError where the server is strict."""
+        """Log the paths that were not logged yet. Raises RequestError if the server is strict."""
         for path in ignored:
             if self._strict:
                 raise RequestError(

@@ -1,4 +1,4 @@
-"""Which names of models mean the one that is served."""
+"""Decides which model names mean the model that is served."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from everwarm.errors import NotFound
 from everwarm.job import ModelInfo
 
 BUILT_IN: Final = "claude-"
-"""Claude Code has names of its own, also for its titles: who gives it an address and a key only
-has not chosen them."""
+"""Claude Code has model names built in, also for its titles: a user who only sets an address and a
+key has not chosen them."""
 
 
 def names_of_no_effect(asked: str | None, info: ModelInfo) -> tuple[str, ...]:
-    """`("model",)` where the name is one that a client has built in, which changes nothing.
+    """`("model",)` where the name is one that a client has built in, and so has no effect.
 
-    Raises NotFound where it is another model's.
+    Raises NotFound for another model's name.
     """
     if asked in {info.id, info.id.rsplit("/", 1)[-1], "default", *info.aliases, None, ""}:
         return ()

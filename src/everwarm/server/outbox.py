@@ -1,4 +1,4 @@
-"""Carries a job's outputs from the engine's thread to the event loop: one wake-up per batch."""
+"""Carries a job's outputs from the engine's thread to the event loop, one wake-up for a batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from everwarm.job import Output
 
 
 class Outbox:
-    """`put` on one thread, the engine's; `get` on the loop that made it."""
+    """A queue between two threads: the engine's calls `put`, the event loop that made it `get`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -18,9 +18,9 @@ class Outbox:
         self._ready = asyncio.Event()
 
     def put(self, output: Output) -> None:
-        """Add an output. Where the loop has ended nobody reads it, and it is dropped."""
-        # Looked at behind the append: the reader may take the output before this one at any time,
-        # and sleeps only where it finds nothing. So whatever it leaves here alone wakes it up.
+        """Add an output. After the end of the loop nobody reads it, and it is dropped."""
+        # The length is read after the append: the reader may take earlier outputs at any time, and
+        # sleeps only where it finds none. So an output that is alone here has to wake it up.
         self._outputs.append(output)
         if len(self._outputs) == 1:
             with suppress(RuntimeError):

@@ -1,6 +1,6 @@
-"""uvicorn's HTTP protocol with limits: on heads, on connections, and on what follows an answer.
+"""uvicorn's HTTP protocol with limits: on request heads, connections, and bytes after an answer.
 
-uvicorn 0.54 bounds none of them when it parses with httptools; once it does, this can go.
+uvicorn 0.54 bounds none of them where it parses with httptools; once it does, this can go.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from everwarm.server.refusals import Refusals
 
 
 class Connections:
-    """The connections whose request has not come yet, longest first, and how many there may be.
+    """The open connections, how many there may be, and which of them wait for a request.
 
-    Where one more comes, the one that waited longest goes; where all are being answered, the new
-    one does. Lives on the event loop.
+    Where one more is opened, the one that has waited longest is closed; where all others are being
+    answered, that is the new one. Lives on the event loop.
     """
 
     def __init__(self, most: int) -> None:
@@ -28,7 +28,7 @@ class Connections:
         self._refusals = Refusals()
 
     def refused(self, status: bytes) -> None:
-        """A connection ends with this status before there was a request to speak of."""
+        """Log that a connection ends with this status before its request was read."""
         self._refusals.note({"method": "-", "path": "-", "headers": ()}, int(status[:3]))
 
     def opened(self, one: LimitedProtocol) -> None:
@@ -44,20 +44,20 @@ class Connections:
         self._waiting.pop(one, None)
 
     def waits(self, one: LimitedProtocol) -> None:
-        """For its next request."""
+        """The connection waits for its next request."""
         if one in self._open:
             self._waiting.setdefault(one)
 
     def is_busy(self, one: LimitedProtocol) -> None:
-        """Its request has come, with the body."""
+        """The connection's request has arrived, with its body."""
         self._waiting.pop(one, None)
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. A head that is too long gets 431, one that does not come 408; both end it.
+    """One connection. It is closed after a head that is too long (431) or does not arrive (408).
 
-    An answer that is given before its request's body has come ends it too: what still comes is
-    thrown away for `linger_s`, so that the client can read the answer, and no longer.
+    An answer that is given before the request's body has arrived closes it too: for `linger_s`,
+    what still arrives is thrown away, so that the client can read the answer.
     """
 
     head_s: ClassVar[float] = 30.0
@@ -116,7 +116,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._all.waits(self)
 
     def end(self, status: bytes) -> None:
-        """Close the connection, with an answer of no body."""
+        """Close the connection with an answer that has no body."""
         if not self.transport.is_closing():
             head = b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             self.transport.write(head)
@@ -124,7 +124,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _linger(self) -> None:
-        """Closed at once, unread bytes would make the system throw the answer away."""
+        """Close it later: with unread bytes, the system would throw the answer away."""
         self._lingers = True
         self._unset_keepalive_if_required()
         if not self.transport.is_closing():

@@ -1,7 +1,7 @@
-"""Reading ahead: what a coming request will begin with is restored, or read, before it comes.
+"""Reading ahead: the prefix of a request that is about to come is restored, or read, before it.
 
-Nobody waits for it, and it waits for nobody: it begins only where no turn runs, and any turn that
-begins ends it. What was read by then is kept.
+No turn waits for it: it begins only where no turn runs, and ends when a turn begins. What was read
+by then is kept.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Ahead:
     _watch: asyncio.Task[None] | None = field(default=None, repr=False)
 
     def stop(self) -> None:
-        """A turn begins: end at the next step."""
+        """End at the next step, since a turn begins."""
         if self._job is not None:
             self.engine.cancel(self._job)
 
     async def read(self, prompt: Prompt, namespace: str) -> AheadState:
-        """Begin to read a prompt. `ready`: it was in memory as a whole."""
+        """Begin to read a prompt. `ready`: all of it was in memory."""
         self.stop()
         job = Job(
             id="ahead_" + secrets.token_hex(8),
@@ -59,7 +59,7 @@ class Ahead:
 
 
 def coming(prompt: Prompt) -> Prompt | None:
-    """The part of a prompt in front of its last message, which any other message will share."""
+    """The prefix of a prompt before its last message, which is the same for any last message."""
     marks = [m for m in prompt.marks if m.kind != "prompt"]
     if not marks:
         return None

@@ -1,10 +1,10 @@
-"""One log line for each request that is refused, and never more than a log can bear.
+"""Logs a line for each request that is refused, and bounds how many lines there are.
 
     refused=400 method=POST path=/v1/messages param=top_k code=- client=opencode
 
-What a client chose is cut and spelled in plain letters; nothing of a body is here, and no message.
-A client that asks in a loop is told of a few times a minute; the next line says how many were left
-out.
+What a client chose is cut and spelled in plain letters. Nothing of the body is in a line, and no
+error message. A client that retries in a loop is logged a few times a minute; the next line says
+how many were left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from everwarm.prompt.verbatim import Bounded
+from everwarm.prompt.bounded import Bounded
 
 log = logging.getLogger("everwarm.refused")
 _FAULT: Final = "everwarm.fault"
@@ -30,13 +30,13 @@ _PRODUCT = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 
 def client_of(user_agent: str) -> str | None:
-    """The program that asks, by the first word of what it says of itself."""
+    """The client program: the first word of its User-Agent."""
     found = _PRODUCT.match(user_agent)
     return found[0] if found else None
 
 
 def blame(scope: Any, error: Exception) -> None:
-    """Note what a request is about to be refused for, so that its line can name it.
+    """Note an error's parameter and code in the scope, so that the log line can name them.
 
     Not the error itself: its frames hold the scope, and all that the request sent.
     """
@@ -44,7 +44,7 @@ def blame(scope: Any, error: Exception) -> None:
 
 
 class Refusals:
-    """Writes the lines. Lives on the event loop."""
+    """Writes the log lines. Lives on the event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -53,7 +53,7 @@ class Refusals:
         self._same: Bounded[str, _Allowance] = Bounded(256)
 
     def note(self, scope: Any, status: int) -> None:
-        """Write one answer down that says no; one that nobody waits for is none."""
+        """Log an answer that refuses a request. One whose client has gone is no refusal."""
         if status < 400 or status == CANCELLED:
             return
         line, now = _line(scope, status), self._clock()
@@ -69,13 +69,13 @@ class Refusals:
 
 
 class _Allowance:
-    """So many a minute: `n` at once, and one more for each part of a minute that passes."""
+    """Allows `n` lines at once, and one more with each n-th part of a minute."""
 
     def __init__(self, n: int) -> None:
         self._most, self._left, self._at = n, float(n), 0.0
 
     def takes(self, now: float) -> bool:
-        """Whether one more may be; it is taken."""
+        """Take one line, if one is left. Whether there was."""
         grown = (now - self._at) * self._most / MINUTE_S
         self._left, self._at = min(float(self._most), self._left + max(0.0, grown)), now
         if self._left < 1:

@@ -1,8 +1,8 @@
 """Responses that clients asked to store, and the items that they are made of.
 
-In memory, bounded by number and by bytes, gone with the server: a client that wants more keeps its
-history itself. An item is held once, however many responses have it in their input, and is found
-by its id as long as one of them is stored.
+They are kept in memory, bounded by number and by bytes, and are gone with the server: a client that
+wants more keeps its own history. An item that several responses have is held once, and is found by
+its id as long as one of them is stored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PLACE_NBYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """One response. `head`: all of it but its output, as JSON. Not to be empty."""
+    """One response. `head`: everything but its output, as JSON; never empty."""
 
     head: bytes
     input: tuple[StoredItem, ...]
@@ -50,7 +50,7 @@ class StoredResponse:
 
 @dataclass(slots=True)
 class _SharedItem:
-    """An item, and in how many places of responses it stands."""
+    """An item, and how often it stands in responses."""
 
     item: StoredItem
     n_places: int = 0
@@ -71,8 +71,8 @@ class ResponseStore:
         return len(self._responses)
 
     def put(self, namespace: str, response: dict[str, Any], given: Iterable[StoredItem]) -> None:
-        """Store a response with what was asked. The oldest ones make room; one that has no room at
-        all is not stored."""
+        """Store a response with its input. The oldest ones are dropped to make room; one that is
+        larger than all room is not stored."""
         head = sse.dump({k: v for k, v in response.items() if k != "output"})
         output = tuple(StoredItem(item["id"], sse.dump(item)) for item in response["output"])
         made = StoredResponse(head, tuple(given), output)

@@ -1,6 +1,6 @@
-"""Who may ask for what: one table, in which every route stands.
+"""The table of all routes, and how each of them is guarded.
 
-Host and Origin are checked for all of them, by `guard.py`. A path that is not here needs a key too.
+`guard.py` checks Host and Origin for all of them. A path that is not in the table needs a key.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ ErrorShape = Literal["openai", "anthropic"]
 
 @dataclass(frozen=True, slots=True)
 class RoutePolicy:
-    """How a path is guarded. `shape`: how its errors are spelled.
+    """How a path is guarded. `shape`: the format of its errors.
 
-    `needs_key` False is for what says nothing of a person: that a server is here, and alive.
+    `needs_key` is False only for what says nothing of a person: that a server is here, and alive.
     """
 
     path: str
@@ -74,7 +74,7 @@ _STRICT = RoutePolicy("", ())
 
 
 def policy_of(path: str) -> RoutePolicy:
-    """The policy of a request's path; the strictest where there is none."""
+    """The policy of a request's path; the strictest for a path that has none."""
     found = _BY_PATH.get(path)
     if found is None:
         found = next((p for start, p in _BY_PREFIX.items() if path.startswith(start)), None)

@@ -1,4 +1,4 @@
-"""Send a turn's events while watching for the client's leaving, with a real event now and then."""
+"""Streaming: events as they come, signs of life in between, and the client's disconnect."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any, Final, TypeVar
 
 from starlette.types import Receive, Send
 
+from everwarm.events import Event, Started
+from everwarm.server.ignored import header_of
+
 T = TypeVar("T")
 KEEPALIVE_S: Final = 10.0
-"""Clients give up after 120 to 300 s of silence; some take long for one event."""
+"""Clients give up after 120 to 300 s of silence, and one event may take long to come."""
 
 
 class ClientGone(Exception):
@@ -77,12 +80,38 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def send_start(send: Send, kind: str, headers: dict[str, str]) -> None:
-    """The head of an answer whose body follows bit by bit."""
-    head = {"content-type": kind, "cache-control": "no-cache"}
-    raw = [(k.encode(), v.encode()) for k, v in (head | headers).items()]
-    await send({"type": "http.response.start", "status": 200, "headers": raw})
+class HttpResponse:
+    """One HTTP response: whether its headers were sent, and when we last wrote to it.
 
+    `kind`: its content type, once the headers were sent.
+    """
 
-async def send_body(send: Send, body: bytes, *, more: bool = True) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": more})
+    def __init__(self, send: Send, headers: dict[str, str], pace: Pace) -> None:
+        self.send, self.headers, self.pace = send, headers, pace
+        self.kind: str | None = None
+
+    def heard(self, event: Event) -> None:
+        """Note what the headers tell of an event, as long as they were not sent."""
+        if isinstance(event, Started):
+            self.headers |= header_of(event.ignored)
+
+    async def start(self, kind: str) -> None:
+        """Send the headers, once."""
+        if self.kind is None:
+            self.kind = kind
+            head = {"content-type": kind, "cache-control": "no-cache"} | self.headers
+            raw = [(k.encode(), v.encode()) for k, v in head.items()]
+            await self.send({"type": "http.response.start", "status": 200, "headers": raw})
+
+    async def write(self, body: bytes) -> None:
+        """Send a part of the body, if there is anything in it."""
+        if body:
+            await self._send_body(body, more=True)
+            self.pace.sent()
+
+    async def end(self, body: bytes) -> None:
+        """Send the last part of the body."""
+        await self._send_body(body, more=False)
+
+    async def _send_body(self, body: bytes, *, more: bool) -> None:
+        await self.send({"type": "http.response.body", "body": body, "more_body": more})

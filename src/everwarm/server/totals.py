@@ -1,6 +1,6 @@
-"""What all turns since the start cost and saved: numbers for the dashboard and for `/metrics`.
+"""What all turns since the start cost and saved, for the dashboard and for `/metrics`.
 
-Everything comes from `TurnRecord`s; what is now (memory, disk) is asked of the engine.
+The sums come from `TurnRecord`s; the engine tells what is in memory and on disk now.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COUNTED: Final = {
     "restore_s": "Seconds of matching and restoring",
     "wait_s": "Seconds until a turn was taken up",
 }
-"""Fields of a record that are added up, and what they are."""
+"""The fields of a record that are added up, each with its text in `/metrics`."""
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -51,7 +51,7 @@ class Totals:
         self._metrics.add(record)
 
     def shown(self) -> dict[str, Any]:
-        """For the dashboard. A ratio without anything to divide by is null."""
+        """The sums as the dashboard shows them. A ratio that would divide by zero is null."""
         s = self.sums
         read = s["prefilled_tokens"]
         saved_s = s["cached_tokens"] * s["prefill_s"] / read if read else 0.0
@@ -66,16 +66,16 @@ class Totals:
         }
 
     def buckets(self) -> list[dict[str, float | None]]:
-        """How many turns had their first token within so many seconds, and not within fewer."""
+        """How many turns had their first token within `le` seconds, not within the bound before."""
         return [{"le": le, "count": n} for le, n in zip((*TTFT_S, None), self.ttft, strict=True)]
 
     def metrics(self, engine: Mapping[str, Any], running: int) -> bytes:
-        """All of it as Prometheus reads it."""
+        """The sums in the text format of Prometheus."""
         return self._metrics.text(engine, running)
 
 
 class _Metrics:
-    """The same in Prometheus' own types, in a registry of its own."""
+    """The same sums in Prometheus' types, in a registry of their own."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()

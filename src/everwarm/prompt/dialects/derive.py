@@ -5,8 +5,8 @@
     thought    …<|assistant|>    <think>THOUGHT</think> TEXT       what opens and closes reasoning
     calls      …<|assistant|>    <tool_call>{"name": "NAME", …     `derive_calls.py`
 
-What is derived is believed when it is proved (`prove.py`): conversations as the template writes
-them are read back. No template is known by name here; what none shows is in `families.py`.
+A derived dialect counts once it is proved (`read_back.py`): conversations as the template writes
+them are read back. No template is known by name here; `families.py` has what templates never show.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import replace
 
 from everwarm.codec import Writing
 from everwarm.prompt.dialects.derive_calls import CallFinder
-from everwarm.prompt.dialects.edges import Edges
-from everwarm.prompt.dialects.prove import untyped, why_unproved
+from everwarm.prompt.dialects.derive_markers import TemplateMarkers
+from everwarm.prompt.dialects.dialect import Dialect
+from everwarm.prompt.dialects.read_back import untyped, why_unproved
 from everwarm.prompt.dialects.renderings import (
     KEYS,
     NAMES,
@@ -27,7 +28,6 @@ from everwarm.prompt.dialects.renderings import (
     Renderings,
     TooSlow,
 )
-from everwarm.prompt.dialects.syntax import Dialect
 
 _ONE = ((NAMES[0], {KEYS[0]: VALUES[0]}),)
 _LONGEST_MARKER = 64
@@ -50,12 +50,12 @@ class _Deriver:
 
     def __init__(self, codec: Writing) -> None:
         self._renderings = Renderings(codec)
-        self._edges = Edges(codec.special_texts)
+        self._edges = TemplateMarkers(codec.special_texts)
         self._ends = [t for i in codec.eos_ids if (t := codec.decode([i]).strip())]
         self.found = Dialect("derived", origin="none", note=NO_CALLS)
 
     def derive(self) -> None:
-        """Find what the template shows, part by part; what was found by then stays."""
+        """Find what the template shows, part by part. Where time runs out, earlier parts stay."""
         shown = self._renderings
         has_calls = shown.find_shape()
         asked = shown.whole([{"role": "user", "content": USER}], tools=False) or USER
@@ -87,7 +87,7 @@ class _Deriver:
                 return
 
     def _header(self, said: str) -> str:
-        """What stands before a reply: as much as an answer and the scaffold share."""
+        """What stands before a reply: what the scaffold and an answer begin with alike."""
         return self._edges.shared_start(self._scaffold(), said.partition(TEXT)[0])
 
     def _scaffold(self) -> str:

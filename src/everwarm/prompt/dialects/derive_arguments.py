@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from everwarm.prompt.dialects.edges import Edges
+from everwarm.prompt.dialects.derive_markers import TemplateMarkers
+from everwarm.prompt.dialects.dialect import Literals, Tags
 from everwarm.prompt.dialects.renderings import KEYS, NAMES, TYPED, VALUES
-from everwarm.prompt.dialects.syntax import Literals, Tags
 
 _JSON = json.JSONDecoder(strict=False)
 _EQUALS = re.compile(r"\s*([:=])\s*(\S+)")
@@ -67,7 +67,7 @@ def literals_of(text: str) -> Literals | None:
 
 
 def tags_of(
-    text: str, edges: Edges, typed: Callable[[object], str | None], section: str
+    text: str, edges: TemplateMarkers, typed: Callable[[object], str | None], section: str
 ) -> Spelling | None:
     """The tags around each argument. `typed` renders a call with one value.
 
@@ -93,11 +93,7 @@ def tags_of(
     if not tags.open or not tags.middle.strip() or not tags.close.strip():
         return None
     others = {} if tags.nests else _others(tags, typed)
-    return Spelling(tags=Tags(**_fields(tags) | {"others": tuple(others.items())}))
-
-
-def _fields(tags: Tags) -> dict[str, Any]:
-    return {k: getattr(tags, k) for k in ("open", "middle", "close", "between", "others", "item")}
+    return Spelling(tags=replace(tags, others=tuple(others.items())))
 
 
 def _item(text: str | None, opens: str, middle: str) -> str:
@@ -158,3 +154,12 @@ def _json_span(text: str, at: int, arguments: Mapping[str, Any]) -> tuple[int, i
             return start, end
         start += 1
     return None
+
+
+def holds(value: object, wanted: object) -> bool:
+    """Whether a JSON value has this one anywhere in it, be it as a key."""
+    if value == wanted and type(value) is type(wanted):
+        return True
+    if isinstance(value, dict):
+        return any(key == wanted or holds(inner, wanted) for key, inner in value.items())
+    return isinstance(value, list) and any(holds(inner, wanted) for inner in value)

@@ -17,14 +17,14 @@ from typing import Any
 
 from everwarm.prompt.dialects.derive_arguments import (
     Spelling,
+    holds,
     literals_of,
     span_of,
     tags_of,
 )
-from everwarm.prompt.dialects.edges import Edges
-from everwarm.prompt.dialects.objects import paths
+from everwarm.prompt.dialects.derive_markers import TemplateMarkers
+from everwarm.prompt.dialects.dialect import CallSyntax, Dialect
 from everwarm.prompt.dialects.renderings import KEYS, NAMES, VALUES, Calls, Renderings
-from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
 
 _JSON = json.JSONDecoder(strict=False)
 _DIGITS = re.compile(r"\d+")
@@ -47,12 +47,12 @@ class _Shown:
 class CallFinder:
     """Finds the syntax of calls. Texts are those behind a user's.
 
-    `bases`: beginnings of replies that call nothing. `peel` takes wraps of reasoning and answers
-    off a beginning. `end`: what follows an answer; `stops`: tokens that end a turn.
+    `bases`: beginnings of replies without calls. `peel` removes markers of reasoning and answers
+    from a beginning. `end`: what follows an answer. `stops`: tokens that end a turn.
     """
 
     renderings: Renderings
-    edges: Edges
+    edges: TemplateMarkers
     bases: Sequence[str]
     peel: Callable[[str], str]
     end: str
@@ -60,16 +60,13 @@ class CallFinder:
     dialect: Dialect
 
     def reply_of(self, text: str) -> str:
-        """What the model writes of a text, where that begins with what stands before a reply.
-
-        Without what ends the turn.
-        """
+        """A text without what stands before the reply and what ends its turn."""
         base = self.bases[0]
         at = len(self.edges.shared_start(text, base))
         return self._without_end(text[at:])
 
     def candidates(self) -> Iterator[tuple[CallSyntax, str]]:
-        """What the syntax may be, the likeliest first; and what ends a turn behind calls."""
+        """Possible syntaxes, the likeliest first, each with what ends a turn behind calls."""
         one, two = self.renderings.called(_ONE), self.renderings.called(_TWO)
         for spelling in self._spellings():
             single = self._find(one or "", _ONE[0], spelling, 0, 0)
@@ -152,8 +149,7 @@ class CallFinder:
             except (ValueError, RecursionError):
                 at += 1
                 continue
-            found = paths(value, (name, dict(arguments)))
-            if None not in found and name in text[at:end]:
+            if holds(value, name) and holds(value, dict(arguments)) and name in text[at:end]:
                 return self._spelled_object(text, at, end, name, arguments, own_id)
             at += 1
         return None
@@ -222,13 +218,13 @@ class CallFinder:
         lead = before.rstrip()[:-1]
         tail = behind[: behind.index("]") + 1]
         return self._made(
+            spelling,
             open=lead.rstrip(),
             head=lead[len(lead.rstrip()) :] + before[len(before.rstrip()) - 1 :],
             call=call,
             between=apart,
             tail=tail,
             close=self._without_end(behind[len(tail) :]).strip(),
-            spelling=spelling,
         )
 
     def _shared(
@@ -241,13 +237,13 @@ class CallFinder:
         rest = self._without_end(behind[len(trail) :])
         opens = before[: len(before) - len(lead)] if lead else before
         return self._made(
+            spelling,
             open=opens.strip(),
             head=opens[len(opens.rstrip()) :],
             call=lead + call + trail,
             between=between,
             tail=rest[: len(rest) - len(rest.lstrip())],
             close=rest.strip(),
-            spelling=spelling,
         )
 
     def _sectioned(
@@ -264,42 +260,27 @@ class CallFinder:
             opens = before  # a tag that the name interrupts
         rest = before[len(opens) :]
         return self._made(
+            spelling,
             open=opens.strip(),
             head=opens[len(opens.rstrip()) :] + rest[: len(rest) - len(rest.lstrip())],
             call=rest.lstrip() + call,
             apart=apart,
             tail=close[: len(close) - len(close.lstrip())],
             close=close.lstrip(),
-            spelling=spelling,
         )
 
-    def _made(
-        self,
-        *,
-        open: str,
-        head: str,
-        call: str,
-        tail: str,
-        close: str,
-        spelling: Spelling,
-        between: str | None = None,
-        apart: str | None = "",
-    ) -> CallSyntax:
+    def _made(self, spelling: Spelling, *, open: str, call: str, **around: Any) -> CallSyntax:
         own_id = "«id»" if "«id»" in call else ""
         if self.renderings.spelling:
             own_id = self.renderings.spelling.format(name="«name»", n="«n»")
         return CallSyntax(
             open=open,
             call=call,
-            close=close,
-            head=head,
-            tail=tail,
-            between=between,
-            apart=apart,
             tags=spelling.tags,
             literals=spelling.literals,
             own_id=own_id,
             bare=not open,
+            **around,
         )
 
 

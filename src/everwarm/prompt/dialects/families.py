@@ -1,6 +1,6 @@
-"""Which dialect a model has: derived from its template, and what no template shows.
+"""Finds a model's dialect: derived from its template, with what its family never shows there.
 
-Every entry here says why it cannot be derived. What a template does show has no entry.
+Every entry says why it cannot be derived. What a template shows has no entry.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from everwarm.codec import Codec, Writing
 from everwarm.prompt.dialects.derive import derived
-from everwarm.prompt.dialects.syntax import CallSyntax, Dialect, DialectOrigin, Literals, Tags
+from everwarm.prompt.dialects.dialect import CallSyntax, Dialect, DialectOrigin, Literals, Tags
 
 THINK = ("<think>", "</think>")
 JSON_TOOLS = CallSyntax(
@@ -212,7 +212,7 @@ def _by_setting(codec: Writing, shown: Dialect) -> Dialect:
     if name in _READ_BY_MLX and codec.tool_markers:
         opens, closes = codec.tool_markers
         own = CallSyntax(open=opens, call="«name»«arguments»", close=closes, own=True)
-        return replace(shown, name=name, calls=(own,), tool_format=name, origin="known", note=note)
+        return replace(shown, name=name, calls=(own,), origin="known", note=note)
     return shown
 
 

@@ -26,7 +26,7 @@ TYPED: Mapping[str, Any] = {
     "object": {"innerzq": "deepzq"},
 }
 _SECONDS = 3.0
-"""Of this thread's own work: a busy machine must not cost a model its calls."""
+"""Of this thread's CPU time, so that a model gets its dialect on a busy machine, too."""
 _NOW = datetime(2001, 2, 3)
 _ID_SPELLINGS = ("", "functions.{name}:{n}")
 """Call ids as templates want them: nine letters and digits, or the call's name and number."""
@@ -96,7 +96,7 @@ class Renderings:
         """An answer in text."""
         return {"role": "assistant", "content": TEXT, **_thinks(thought)}
 
-    def reply(self, calls: Calls, thought: str = "", text: str = "") -> dict[str, Any]:
+    def reply(self, calls: Calls, thought: str = "") -> dict[str, Any]:
         """A reply that calls tools."""
         made = []
         for n, (name, arguments) in enumerate(calls):
@@ -105,7 +105,7 @@ class Renderings:
             made.append({"id": self.call_id(n, name), "type": "function", "function": function})
         return {
             "role": "assistant",
-            "content": text or self._content,
+            "content": self._content,
             **_thinks(thought),
             "tool_calls": made,
         }

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from everwarm.prompt.dialects.calls import CallReader, Parse
-from everwarm.prompt.dialects.json_text import begins, blank_end
-from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
+from everwarm.prompt.dialects.call_reader import CallReader, Parse
+from everwarm.prompt.dialects.dialect import CallSyntax, Dialect
+from everwarm.prompt.dialects.scan import begins, blank_end
 from everwarm.prompt.partial_reply import MOST_BLANKS, PartialReply
 
 _MOST_REREAD = 2**20
-"""Characters that may be read again, since they were no calls. Behind that, no more are looked for:
-else text that is made of nothing but beginnings would be read as often as it has them."""
+"""Characters that may be read again since they were no calls. Above that, no calls are looked for:
+text full of beginnings of calls would be read once for each of them."""
 Mode = Literal["text", "reasoning", "call"]
 
 
@@ -51,16 +51,11 @@ class SectionReader:
         return self._in_call() if self.mode == "call" else self._in_text()
 
     def finish(self) -> None:
-        """No text follows: tell what was held back."""
-        draft = self._draft
+        """No text follows: tell what is held back."""
         while self.step():
             pass
-        if not draft.stopped:
-            rest = draft.take(len(draft.text))
-            if self.mode == "reasoning":
-                draft.think(rest)
-            else:
-                draft.say(rest)
+        if not self._draft.stopped:
+            self._draft.tell_rest(is_reasoning=self.mode == "reasoning")
 
     def _in_text(self) -> bool:
         draft = self._draft
@@ -98,7 +93,7 @@ class SectionReader:
         return True
 
     def _behind_end(self) -> bool:
-        """Behind what ends a turn: where text follows all the same, it was text as well."""
+        """Behind what ends a turn: if text follows, that was no end but text."""
         draft = self._draft
         at = blank_end(draft.text, 0)
         if at > MOST_BLANKS:
@@ -122,9 +117,9 @@ class SectionReader:
         return True
 
     def _at_beginning(self) -> bool | None:
-        """Take what opens an answer, or closes reasoning that was none, at an answer's beginning.
+        """Take what opens an answer, or a stray end of reasoning, at an answer's beginning.
 
-        None: there is nothing of it. Else whether there may be another step.
+        None: neither stands there. Else whether there may be another step.
         """
         draft, think, opens = self._draft, self._dialect.reasoning, self._dialect.text[0]
         stray = think[1] if think and draft.untold else ""
@@ -140,7 +135,7 @@ class SectionReader:
         return False if waits else None
 
     def _in_bare(self) -> bool | None:
-        """At the beginning of an answer that may be a call; None: it is not."""
+        """At the beginning of an answer that may be a call without a marker; None: it is none."""
         draft = self._draft
         at = blank_end(draft.text, 0)
         if at > MOST_BLANKS:
@@ -157,7 +152,7 @@ class SectionReader:
         return False if not draft.final and begins(draft.text, at, starts) else None
 
     def _starts(self, opens: str) -> tuple[str, ...]:
-        """How an answer begins that may be a call without a marker of its own."""
+        """The beginnings of an answer that may be a call without a marker."""
         if opens:
             return (opens,)
         has_names = any(not s.object and not s.head for s in self._bare[opens])

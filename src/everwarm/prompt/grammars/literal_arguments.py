@@ -7,12 +7,12 @@ JSON of their schemas; what has no type is any value that the notation can write
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from everwarm.prompt.dialects.syntax import Literals
-from everwarm.prompt.tag_grammar import text_until, words
+from everwarm.prompt.dialects.dialect import Literals
+from everwarm.prompt.grammars.rules import GrammarRules, schemas_of, words
 
 _DEEPEST = 8
 _DEEPEST_ANY = 3
@@ -24,52 +24,48 @@ _WORD = r"/[A-Za-z_][A-Za-z0-9_]{0,63}/"
 
 
 @dataclass(frozen=True, slots=True)
-class LiteralGrammar:
-    """`rule` names a rule, `json_of` makes one of a schema, `literal` spells a text.
+class LiteralArguments:
+    """Writes the arguments of calls into a grammar.
 
     `is_python`: objects and lists inside are JSON, `True` and `None` are words.
     """
 
     literals: Literals
-    rule: Callable[..., str]
-    json_of: Callable[..., str]
-    literal: Callable[[str], str]
+    rules: GrammarRules
 
     @property
     def is_python(self) -> bool:
         return self.literals.equals == "="
 
-    def arguments(self, schema: Mapping[str, Any]) -> str:
-        """The arguments of a call."""
+    def all(self, schema: Mapping[str, Any]) -> str:
+        """All arguments of a call. `schema`: the tool's parameters."""
         return self._object(schema, self.literals.open, self.literals.close, 0)
 
     def _object(self, schema: Mapping[str, Any], opens: str, closes: str, depth: int) -> str:
-        properties = schema.get("properties")
-        known = properties if isinstance(properties, Mapping) else {}
+        known = schemas_of(schema)
         if not known:
-            pair = f"{self.rule('key', _WORD)} {self._equals(depth)} {self._any(depth)}"
+            pair = f"{self.rules.rule('key', _WORD)} {self._equals(depth)} {self._any(depth)}"
             inner = self._some(pair) if depth else ""
-            return f"{self.literal(opens)} {inner} {self.literal(closes)}"
+            return f"{self.rules.literal(opens)} {inner} {self.rules.literal(closes)}"
         needed = set(schema.get("required") or ())
         rest, starts, is_over = "", list[str](), False
         pairs = [
-            (key in needed, self.rule("pair", self._pair(key, own, depth)))
+            (key in needed, self.rules.rule("pair", self._pair(key, own, depth)))
             for key, own in known.items()
         ]
         for is_needed, pair in reversed(pairs):
             starts = [f"{pair} {rest}"] + ([] if is_needed else starts)
             is_over |= is_needed
             more = f'"{self._comma}" {pair}'
-            rest = self.rule("rest", f"{more if is_needed else f'({more})?'} {rest}")
+            rest = self.rules.rule("rest", f"{more if is_needed else f'({more})?'} {rest}")
         inner = f"({' | '.join(starts)})" + ("" if is_over else "?")
-        return f"{self.literal(opens)} {inner} {self.literal(closes)}"
+        return f"{self.rules.literal(opens)} {inner} {self.rules.literal(closes)}"
 
-    def _pair(self, key: str, schema: object, depth: int) -> str:
-        own = schema if isinstance(schema, Mapping) else {}
-        return f"{words(key)} {self._equals(depth)} {self._value(own, depth + 1)}"
+    def _pair(self, key: str, schema: Mapping[str, Any], depth: int) -> str:
+        return f"{words(key)} {self._equals(depth)} {self._value(schema, depth + 1)}"
 
     def _equals(self, depth: int) -> str:
-        return self.literal(":" if depth else self.literals.equals)
+        return self.rules.literal(":" if depth else self.literals.equals)
 
     @property
     def _comma(self) -> str:
@@ -95,7 +91,7 @@ class LiteralGrammar:
 
     def _any(self, depth: int) -> str:
         kinds = _ANY if depth <= _DEEPEST_ANY else _ANY[:4]
-        return self.rule("any", " | ".join(self._typed(k, depth + 1) for k in kinds))
+        return self.rules.rule("any", " | ".join(self._typed(k, depth + 1) for k in kinds))
 
     def _typed(self, schema: Mapping[str, Any], depth: int) -> str:
         match schema["type"]:
@@ -106,28 +102,28 @@ class LiteralGrammar:
             case "null":
                 return self._constant(None)
             case "array" | "object" if self.is_python:
-                return self.json_of(schema, lenient=True)
+                return self.rules.json(schema)
             case "array":
                 items = schema.get("items")
                 own = items if isinstance(items, Mapping) else {}
                 item = self._value(own, depth + 1) if own else self._any(depth + 1)
-                return f'"[" {self._some(self.rule("item", item))} "]"'
+                return f'"[" {self._some(self.rules.rule("item", item))} "]"'
             case "object":
                 return self._object(schema, "{", "}", depth)
             case _:
-                return self.json_of(schema, lenient=True)
+                return self.rules.json(schema)
 
     def _constant(self, value: object) -> str:
         if isinstance(value, str):
             quote = self.literals.quotes[0]
             said = json.dumps(value, ensure_ascii=False)[1:-1] if quote == '"' else value
-            return f"{self.literal(quote)} {words(said)} {self.literal(quote)}"
+            return f"{self.rules.literal(quote)} {words(said)} {self.rules.literal(quote)}"
         spelled = str(value) if self.is_python else json.dumps(value)
-        return self.literal(spelled)
+        return self.rules.literal(spelled)
 
     def _string(self) -> str:
         quote = self.literals.quotes[0]
         if quote == '"':
             texts = (rf"/{q}([^{q}\\\n]|\\[\\{q}nt])*{q}/" for q in self.literals.quotes[:2])
-            return self.rule("text", " | ".join(texts))
-        return f"{self.literal(quote)} {text_until(quote, self.rule, self.literal)}"
+            return self.rules.rule("text", " | ".join(texts))
+        return f"{self.rules.literal(quote)} {self.rules.text_until(quote)}"

@@ -4,8 +4,7 @@
            ^ the reader's text begins here; `read` says where the section ends in it
 
 A call is told when it is complete and its arguments are a JSON object, never before: nobody runs a
-tool with half of what the model meant. What cannot be read whole is text, from where the last call
-before it ends.
+tool with half of its arguments. What is no complete call is text, from the end of the last call on.
 """
 
 from __future__ import annotations
@@ -16,12 +15,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from everwarm.prompt.call_ids import carried
-from everwarm.prompt.dialects.json_text import JsonReader, begins, blank_end, words_of
-from everwarm.prompt.dialects.literals import LiteralReader
-from everwarm.prompt.dialects.nested import NestedReader
-from everwarm.prompt.dialects.objects import KEYS, called, valid_arguments
-from everwarm.prompt.dialects.syntax import CallSyntax
-from everwarm.prompt.dialects.tags import TagReader
+from everwarm.prompt.dialects.dialect import CallSyntax
+from everwarm.prompt.dialects.json_reader import (
+    KEYS,
+    JsonArgumentReader,
+    JsonReader,
+    called,
+    valid_arguments,
+)
+from everwarm.prompt.dialects.literal_reader import LiteralReader
+from everwarm.prompt.dialects.scan import begins, blank_end, words_of
+from everwarm.prompt.dialects.tag_reader import NestedReader, TagReader
 from everwarm.prompt.partial_reply import PartialReply
 
 Parse = Callable[[str], list[dict[str, Any]]]
@@ -30,30 +34,11 @@ _FIRST_KEY = re.compile(r'\{\s*"([^"\\]*)("?)')
 _FIRST_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]*)("?)')
 
 
-class _JsonArguments:
-    """Arguments that are a JSON object behind a name."""
-
-    def __init__(self, ends: Sequence[str], at: int) -> None:
-        self._object, self._ends, self._from, self.at = JsonReader(at), ends, at, at
-        self.state = "more"
-
-    def read(self, text: str, *, final: bool) -> str:
-        """The arguments, when they are complete."""
-        self._object.advance(text, self._ends)
-        self.at = self._object.at
-        if self._object.closed:
-            self.state = "ended"
-            return text[self._from : self.at]
-        if final or any(text.startswith(e, self.at) for e in self._ends):
-            self.state = "broken"
-        return ""
-
-
 class CallReader:
     """Reads one section. Live: owned by one parser.
 
-    `syntaxes` share the opening marker. `tools`: the parameters of each, by name. `parse` reads a
-    whole section in a notation of its own. `n_read`: how far the text was looked at.
+    `syntaxes` share the opening marker. `tools`: the parameters of each tool, by name. `parse`
+    reads a whole section in a notation of its own. `n_read`: how much of the text was examined.
     """
 
     def __init__(
@@ -76,16 +61,16 @@ class CallReader:
         self._in_list = False
         self._syntax: CallSyntax | None = None
         self._object = JsonReader(0)
-        self._body: _JsonArguments | TagReader | NestedReader | LiteralReader | None = None
+        self._body: JsonArgumentReader | TagReader | NestedReader | LiteralReader | None = None
         self._name, self._carried, self._told = "", "", list[str]()
         self._suffix: Sequence[str] = ()
         self._text, self._final = "", False
         self.n_calls = 0
 
     def read(self, text: str, *, final: bool) -> int | None:
-        """Where the section ends in `text`, all of which came since the opening marker.
+        """Where the section ends in `text`, which holds all behind the opening marker.
 
-        None: more must come. With `n_calls` 0 it is no section of calls.
+        None: more text is needed. Where `n_calls` stays 0, it was no section of calls.
         """
         self._text, self._final = text, final
         while self._end is None and self._step():
@@ -93,10 +78,10 @@ class CallReader:
         self.n_read = len(text)
         return self._end
 
-    # --- steps: each says whether there is another to take ---
+    # --- steps: each returns whether another can follow ---
 
     def _begin(self) -> bool:
-        """In front of a call."""
+        """Before a call."""
         text, at = self._text, blank_end(self._text, self._at)
         if at == len(text):
             return self._wait()
@@ -116,7 +101,7 @@ class CallReader:
         return self._wait() if self._may_begin(at) else self._stop()
 
     def _may_begin(self, at: int) -> bool:
-        """Whether what stands there may still become the head of a call."""
+        """Whether what stands there may become the head of a call with more text."""
         text = self._text
         if len(text) - at > _LONGEST_HEAD:
             return False
@@ -142,7 +127,7 @@ class CallReader:
         elif syntax.tags:
             self._body = TagReader(syntax.tags, schema, ends, at)
         else:
-            self._body = _JsonArguments(ends, at)
+            self._body = JsonArgumentReader(ends, at)
         self._told, self._step = [], self._in_arguments
         return True
 
@@ -183,7 +168,7 @@ class CallReader:
         return True
 
     def _after_arguments(self) -> bool:
-        """Behind the arguments: what closes the call may stand there, in parts."""
+        """Behind the arguments, where what closes the call may be incomplete."""
         at = self._past(self._suffix)
         if at is None:
             return False
@@ -218,7 +203,7 @@ class CallReader:
         return False if waits and not self._final else self._stop()
 
     def _whole(self) -> bool:
-        """In a section that is read when it is complete."""
+        """In a section in a notation of its own, which is read when it is complete."""
         close = next((s for s in self._close), "")
         at = self._text.find(close, max(0, self.n_read - len(close))) if close else -1
         if at < 0 and (close or not self._final):
@@ -236,7 +221,7 @@ class CallReader:
     # --- what they share ---
 
     def _past(self, words: Sequence[str], at: int | None = None) -> int | None:
-        """Where those of these words end that stand here, in order; None: more must come."""
+        """Where the words end that stand here, in order; None: more text is needed."""
         end = self._at if at is None else at
         for word in words:
             at = blank_end(self._text, end)
@@ -247,7 +232,7 @@ class CallReader:
         return end
 
     def _wait(self) -> bool:
-        """More must come; where none does, the section ends here."""
+        """Wait for more text; where none follows, the section ends here."""
         return self._stop() if self._final else False
 
     def _stop(self, at: int | None = None) -> bool:
@@ -258,7 +243,7 @@ class CallReader:
         return not self._bare or name in self._tools
 
     def _may_be_call(self, begin: int) -> bool:
-        """Whether an object with nothing to mark it may still be a call of a known tool."""
+        """Whether an object without a marker may be a call of a known tool."""
         key = _FIRST_KEY.match(self._text, begin)
         if not key:
             return blank_end(self._text, begin + 1) == len(self._text)
@@ -313,7 +298,7 @@ def _head(syntax: CallSyntax) -> re.Pattern[str]:
 
 
 def _behind_head(syntax: CallSyntax) -> str:
-    """What has to follow a head: where a name ends can be told by that alone."""
+    """What has to follow a head: only that shows where the name ends."""
     if syntax.literals:
         lits = syntax.literals
         opens, closes, equals = (re.escape(x) for x in (lits.open, lits.close, lits.equals))

@@ -1,11 +1,11 @@
-"""Where two texts of a template differ, cut only between its markers.
+"""Finds where two texts of a template differ, and cuts them only between markers.
 
 A marker is a control token, a tag, or the beginning of a tag that a slot interrupts:
 
     <|open|>call tool="look" index="1"<|sep|>        `<|open|>`, `<|sep|>` are markers
     <invoke name="look">                             `<invoke name="look">` is one
 
-Two texts may agree up to the middle of a marker; what they share ends before it.
+Where two texts agree up to the middle of a marker, what they share ends before it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from everwarm.prompt.dialects.scan import shared_length
 
-class Edges:
+
+class TemplateMarkers:
     """Finds markers in a template's texts. `specials`: the texts of control tokens."""
 
     def __init__(self, specials: Sequence[str]) -> None:
@@ -28,24 +30,24 @@ class Edges:
 
     def shared_start(self, a: str, b: str) -> str:
         """What both begin with, up to the first marker that they do not share whole."""
-        n = _n_shared(a, b)
+        n = shared_length(a, b)
         for text in (a, b):
             n = min([n, *(s for s, e in self.markers(text) if s < n < e)])
         return a[:n]
 
     def shared_end(self, a: str, b: str) -> str:
         """What both end with, from the last marker on that they do not share whole."""
-        n = _n_shared(a[::-1], b[::-1])
+        n = shared_length(a[::-1], b[::-1])
         for text in (a, b):
             at = len(text) - n
             n = len(text) - max([at, *(e for s, e in self.markers(text) if s < at < e)])
         return a[len(a) - n :]
 
     def parted(self, before: str, apart: str, behind: str, section: str) -> tuple[str, str, str]:
-        """`apart` in three: what also begins `behind`, the rest, and what also ends `before`.
+        """`apart` in three parts: what also begins `behind`, the rest, what also ends `before`.
 
-        What may be either belongs to the one that it ends, unless the whole `section` begins so:
-        then it is what things begin with in this notation.
+        Where the first and the last overlap, the overlap belongs to the first, unless the whole
+        `section` begins with it: then it is what things begin with in this notation.
         """
         lead, trail = self.shared_end(before, apart), self.shared_start(apart, behind)
         n = len(lead) + len(trail) - len(apart)
@@ -56,7 +58,7 @@ class Edges:
         return trail, apart[len(trail) : len(apart) - len(lead)], lead
 
     def before(self, text: str, common: str) -> str:
-        """The marker at a text's end, and as many before it as make it none of `common`'s."""
+        """A text from its last marker on, or from an earlier one, that is not in `common`."""
         for start, _ in reversed(self.markers(text)):
             unit = text[start:].strip()
             if unit not in common:
@@ -66,7 +68,7 @@ class Edges:
     def behind(self, text: str, opened: str) -> str:
         """The marker at a text's beginning that closes what `opened` opens.
 
-        Where that ends with a marker of more uses, such as `<|sep|>`, it closes with it as well.
+        Where `opened` ends with a separator, such as `<|sep|>`, what closes it does too.
         """
         found = self.markers(text)
         if not found or text[: found[0][0]].strip():
@@ -74,9 +76,3 @@ class Edges:
         last = opened[self.markers(opened)[-1][0] :] if self.markers(opened) else ""
         ends = [e for s, e in found if text[s:e] == last]
         return text[: ends[0] if ends else found[0][1]].strip()
-
-
-def _n_shared(a: str, b: str) -> int:
-    """How many characters two texts begin with alike."""
-    pairs = zip(a, b, strict=False)
-    return next((n for n, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))

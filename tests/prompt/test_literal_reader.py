@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from everwarm.prompt.dialects.families import OTHERS
-from everwarm.prompt.dialects.literals import LiteralReader
+from everwarm.prompt.dialects.literal_reader import LiteralReader
 
 SCHEMA = {
     "properties": {

@@ -19,6 +19,7 @@ from everwarm.history.database import Database
 from everwarm.history.reply_table import ReplyTable
 from everwarm.messages import Message
 from everwarm.prompt.render import Renderer
+from everwarm.prompt.why import difference
 from everwarm.request import Request
 from everwarm.tokens import Prompt
 
@@ -152,8 +153,10 @@ def test_edited_reasoning_is_warm_from_then_on(samples: Samples) -> None:
 def test_why_says_that_reasoning_was_edited(samples: Samples) -> None:
     samples.sample([ASK], A)
     edited = said("", A_CALL, thought="EDITED by the user")
-    miss = samples.renderer.explain(samples.prompt(ASK, edited, result(A_CALL, "x.py")))
-    assert miss is not None and miss.cause == "the reasoning of message 2 was edited"
+    prompt = samples.prompt(ASK, edited, result(A_CALL, "x.py"))
+    evidence = samples.renderer.evidence(prompt)
+    assert evidence is not None
+    assert difference(prompt, evidence).cause == "the reasoning of message 2 was edited"
 
 
 @pytest.mark.parametrize("name", PROVED)

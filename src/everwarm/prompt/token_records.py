@@ -1,11 +1,10 @@
-"""What was really read: exact tokens of histories.
+"""The exact tokens of histories, as the model read and wrote them.
 
     path    [ system | user | reply | user | … ]
     record             ^ end: tokens[:end] are this history, word for word
 
-A history that grows in place shares one array with all its earlier records; a branch copies.
-Where an earlier message was edited, a history's records are of no use any more, but its replies
-are: see `samples.py`.
+A history that grows shares one array with all its earlier records; a branch copies. Behind an
+edited message no record fits any more, but the replies do: see `conversation.py`.
 """
 
 from __future__ import annotations
@@ -13,13 +12,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from everwarm.messages import MessageId
 from everwarm.tokens import Mark, Tokens, tokens_of
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 @dataclass(slots=True)
@@ -57,32 +52,16 @@ class TokenRecord:
         return TokenRecord(path, len(path.tokens))
 
 
-class Bounded(OrderedDict[K, V]):
-    """A dict that forgets what was used least recently."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self.limit = limit
-
-    def put(self, key: K, value: V) -> None:
-        """Remember `value`; may forget another."""
-        self[key] = value
-        self.move_to_end(key)
-        if len(self) > self.limit:
-            self.popitem(last=False)
-
-    def use(self, key: K) -> V | None:
-        """What is remembered, now as the most recent."""
-        if key not in self:
-            return None
-        self.move_to_end(key)
-        return self[key]
+def reply_key(reply_id: MessageId) -> MessageId:
+    """The key of a history that ends with a reply: that of a prompt ends with the scaffold."""
+    return MessageId("reply:" + reply_id)
 
 
-class Records:
-    """Records of histories, the least recently used forgotten. Live: the renderer's thread's.
+class TokenRecords:
+    """Records of histories, by history id or `reply_key`. Live: owned by the render thread.
 
-    Bounded by number and by the tokens of all their paths, each counted once.
+    Bounded by number and by the tokens of all their paths, each path counted once; the record used
+    least recently is dropped first.
     """
 
     def __init__(self, limit: int = 4096, max_tokens: int = 64 * 2**20) -> None:
@@ -94,32 +73,28 @@ class Records:
         return key in self._records
 
     def get(self, key: MessageId) -> TokenRecord | None:
-        """What is remembered, now as the most recent."""
+        """The record of this key, which becomes the most recent."""
         if key in self._records:
             self._records.move_to_end(key)
         return self._records.get(key)
 
     def put(self, key: MessageId, record: TokenRecord) -> None:
-        """Remember a history; may forget others."""
-        if key in self._records:
-            self._drop(self._records.pop(key).path)
+        """Keep a record; may drop others."""
+        self.drop(key)
         self._records[key] = record
         path, n = self._paths.get(id(record.path), (record.path, 0))
         self._paths[id(path)] = (path, n + 1)
         while len(self._records) > 1 and (len(self._records) > self._limit or self._is_full()):
-            self._drop(self._records.popitem(last=False)[1].path)
+            self.drop(next(iter(self._records)))
 
     def drop(self, key: MessageId) -> None:
-        """Forget a history, if it is here."""
-        if key in self._records:
-            self._drop(self._records.pop(key).path)
+        """Drop a record, if it is here."""
+        record = self._records.pop(key, None)
+        if record is None:
+            return
+        path, n = self._paths.pop(id(record.path))
+        if n > 1:
+            self._paths[id(path)] = (path, n - 1)
 
     def _is_full(self) -> bool:
         return sum(len(path.tokens) for path, _ in self._paths.values()) > self._max_tokens
-
-    def _drop(self, path: TokenPath) -> None:
-        n = self._paths[id(path)][1] - 1
-        if n:
-            self._paths[id(path)] = (path, n)
-        else:
-            del self._paths[id(path)]

@@ -14,8 +14,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from everwarm.prompt.dialects.json_text import JsonReader, blank_end
-from everwarm.prompt.dialects.objects import valid_arguments
+from everwarm.prompt.dialects.json_reader import JsonReader, valid_arguments
+from everwarm.prompt.dialects.scan import blank_end
 from everwarm.prompt.partial_reply import PartialReply
 
 _ENDS = ("<|end|>", "<|call|>", "<|return|>")
@@ -30,11 +30,11 @@ _CUT = re.compile(
     r"\s*(?:<\|start\|>)?\s*(?:assistant)?\s*(?:to=[^\s<]*)?\s*"
     r"(?:<\|channel\|>\s*\w*\s*(?:to=[^\s<]*)?)?\s*(?:<\|constrain\|>)?\s*[\w.-]*\s*(?:<[|\w]*)?"
 )
-"""What may stand there while a header is being written."""
+"""A header that is not complete."""
 
 
-class Harmony:
-    """Reads one reply. Live: owned by one parser. `tools` as in `Sections`."""
+class HarmonyReader:
+    """Reads one reply. Live: owned by one parser. `tools` as in `SectionReader`."""
 
     def __init__(self, draft: PartialReply, tools: Mapping[str, Mapping[str, Any]] | None) -> None:
         self.mode: Literal["text", "reasoning", "call"] = "text"
@@ -52,16 +52,11 @@ class Harmony:
         return self._in_call() if self.mode == "call" else self._in_text()
 
     def finish(self) -> None:
-        """No text follows: tell what was held back. Markup that was cut off is no text."""
-        draft = self._draft
+        """No text follows: tell what is held back. A header that was cut off is no text."""
         while self.step():
             pass
-        if not draft.stopped and not self._in_header:
-            rest = draft.take(len(draft.text))
-            if self.mode == "reasoning":
-                draft.think(rest)
-            else:
-                draft.say(rest)
+        if not self._draft.stopped and not self._in_header:
+            self._draft.tell_rest(is_reasoning=self.mode == "reasoning")
 
     def _over(self, end: str | None) -> bool:
         """Behind a body, where one of its ends was found."""
@@ -96,7 +91,7 @@ class Harmony:
         return len(text) <= _LONGEST_HEADER and _CUT.fullmatch(text) is not None
 
     def _begin(self, found: re.Match[str]) -> None:
-        """Behind a header: what the body is."""
+        """Behind a header: find what the body is."""
         to = found["to1"] or found["to2"] or ""
         self._in_header = self._trim = False
         if to.startswith("functions.") and self._allowed:

@@ -7,7 +7,6 @@ Not here: how a grammar is compiled and held (`engine/compiled_grammar.py`).
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +14,15 @@ from typing import Any
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.job import Grammar
-from everwarm.prompt.dialects.syntax import CallSyntax, Dialect
-from everwarm.prompt.literal_grammar import LiteralGrammar
-from everwarm.prompt.schemas import why_not
-from everwarm.prompt.tag_grammar import tagged, words
+from everwarm.prompt.dialects.dialect import CallSyntax, Dialect
+from everwarm.prompt.grammars.literal_arguments import LiteralArguments
+from everwarm.prompt.grammars.rules import ANY_TEXT, GrammarRules, words
+from everwarm.prompt.grammars.schemas import why_not
+from everwarm.prompt.grammars.tag_arguments import TagArguments
 from everwarm.request import Request, Tool
 
 _BLANKS = r"/[ \t\r\n]{0,8}/"
-_TEXT = r"/(.|\n)*/"
 _SLOTS = {"id": "/[A-Za-z0-9]{9}/", "n": "/(0|[1-9][0-9]{0,2})/"}
-_ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
-"""Arguments stand on one line, as templates write them."""
 _INDENTED = {"whitespace_pattern": r"( |\n[ \t]{0,20})"}
 """An answer may be indented, as many models like it; blanks without an end are not allowed."""
 _NOTHING: Mapping[str, Any] = {"type": "object", "properties": {}}
@@ -67,7 +64,7 @@ def wanted(
     answers: list[str] = []
     parts: list[GrammarPart] = []
     if tools and dialect.calls:
-        parts = [GrammarPart("tools", writer.alone(t)) for t in tools]
+        parts = [GrammarPart("tools", writer.arguments_alone(t)) for t in tools]
         answers.append(writer.calls(tools, parallel=request.parallel_calls))
     if must and not answers:
         raise RequestError(
@@ -119,79 +116,71 @@ def _check_schemas(param: str, schemas: Iterable[Mapping[str, Any] | None]) -> N
 
 
 class _GrammarWriter:
-    """Writes one grammar: rules are collected as they are needed."""
+    """Writes one grammar. Live: for as long as that takes."""
 
     def __init__(self, codec: Codec, dialect: Dialect) -> None:
         self._codec, self._dialect = codec, dialect
-        self._rules: list[str] = []
-        self._specials = sorted((t for t in codec.special_texts if t), key=len, reverse=True)
+        self._rules = GrammarRules(codec)
+        self._literal = self._rules.literal
 
     def grammar(self, answer: str, *, thinks: bool) -> Grammar:
         """The whole: a reply that begins with the answer, and one that goes on behind reasoning."""
-        rules = "\n".join([f"answer: {answer}", *self._rules])
-        glue = self.literal(self._dialect.glue)
+        think, glue = self._dialect.reasoning, self._literal(self._dialect.glue)
         reply = "start: answer"
-        if thinks and self._dialect.reasoning:
-            reply = f"start: {self.literal(self._dialect.reasoning[0])} | answer"
-        behind = f"start: {_BLANKS} {glue} answer" if self._dialect.reasoning else reply
-        return Grammar(f"{reply}\n{rules}\n", f"{behind}\n{rules}\n")
-
-    def literal(self, text: str) -> str:
-        """A text as it stands, its control tokens by their ids."""
-        out = []
-        for piece in self._pieces(text):
-            ids = self._codec.encode(piece) if piece in self._specials else []
-            out.append(f"<[{ids[0]}]>" if len(ids) == 1 else json.dumps(piece, ensure_ascii=False))
-        return " ".join(out)
+        if thinks and think:
+            reply = f"start: {self._literal(think[0])} | answer"
+        behind = f"start: {_BLANKS} {glue} answer" if think else reply
+        whole = f"answer: {answer}"
+        return Grammar(self._rules.grammar(reply, whole), self._rules.grammar(behind, whole))
 
     def answer(self, schema: Mapping[str, Any]) -> str:
         """An answer that is JSON."""
         opens, closes = self._dialect.text
-        body = self._json(schema, spacing=_INDENTED)
-        return f"{self.literal(opens)} {body} {self.literal(closes)}".strip()
+        body = self._rules.json(schema, lenient=False, spacing=_INDENTED)
+        return f"{self._literal(opens)} {body} {self._literal(closes)}".strip()
 
     def free(self, calls: str) -> str:
         """Any text, and calls behind it as they have to be."""
         syntax, (opens, closes) = self._syntax(), self._dialect.text
-        if syntax.bare or not self._is_token(syntax.open):
+        if syntax.bare or not self._rules.begins_with_token(syntax.open):
             raise RequestError(
                 "Where calls may come or not, this model's cannot be held to a schema or to one at "
                 "a time: no token of their own marks them. Use tool_choice, or leave strict and "
                 "parallel_tool_calls out.",
                 param="tools",
             )
-        text = self._rule("free", _TEXT)
+        text = self._rules.rule("free", ANY_TEXT)
         if self._dialect.glue:
-            return f"{self.literal(opens)} {text} | {calls}"
-        said = f"({self.literal(opens)} {text} {self.literal(closes)})?" if opens else f"{text}?"
+            return f"{self._literal(opens)} {text} | {calls}"
+        said = f"({self._literal(opens)} {text} {self._literal(closes)})?" if opens else f"{text}?"
         return f"{said} ({calls})?"
 
     def calls(self, tools: Sequence[Tool], *, parallel: bool) -> str:
         """One call of these tools or, where they may be parallel, more."""
         s = self._syntax()
-        call = self._rule("call", " | ".join(self._call(s, t) for t in tools))
+        call = self._rules.rule("call", " | ".join(self._call(s, t) for t in tools))
         more = parallel and s.between is not None
-        inner = f"{call} ({self.literal(s.between or '')} {call})*" if more else call
+        inner = f"{call} ({self._literal(s.between or '')} {call})*" if more else call
         # What ends the turn is no part of the reply: the grammar's own end stands for it.
         ends = set(self._codec.encode(s.close)) <= self._codec.eos_ids if s.close else True
-        close = "" if ends else self.literal(s.close)
-        body = [self.literal(s.open + s.head), inner, self.literal(s.tail), close]
-        section = self._rule("section", " ".join(b for b in body if b))
+        close = "" if ends else self._literal(s.close)
+        body = [self._literal(s.open + s.head), inner, self._literal(s.tail), close]
+        section = self._rules.rule("section", " ".join(b for b in body if b))
         if parallel and s.between is None and s.apart is not None:
-            apart = self.literal(s.apart) if s.apart.strip() else _BLANKS
+            apart = self._literal(s.apart) if s.apart.strip() else _BLANKS
             return f"{section} ({apart} {section})*"
         return section
 
-    def alone(self, tool: Tool) -> str:
+    def arguments_alone(self, tool: Tool) -> str:
         """A grammar of nothing but this tool's arguments."""
         other = _GrammarWriter(self._codec, self._dialect)
         body = other._arguments(other._syntax(), tool)
-        return "\n".join([f"start: {body}", *other._rules, ""])
+        return other._rules.grammar(f"start: {body}")
 
     def schema_alone(self, schema: Mapping[str, Any]) -> str:
         """A grammar of nothing but this schema."""
-        other = _GrammarWriter(self._codec, self._dialect)
-        return "\n".join([f"start: {other._json(schema, spacing=_INDENTED)}", *other._rules, ""])
+        rules = GrammarRules(self._codec)
+        return rules.grammar(f"start: {rules.json(schema, lenient=False, spacing=_INDENTED)}")
 
     def _syntax(self) -> CallSyntax:
         syntax = self._dialect.calls[0]
@@ -208,20 +197,20 @@ class _GrammarWriter:
         for kind, text in s.parts:
             match kind:
                 case "text":
-                    out.append(self.literal(text))
+                    out.append(self._literal(text))
                 case "name":
                     quoted = json.dumps(tool.name, ensure_ascii=False)[1:-1]
                     out.append(words(quoted if s.object else tool.name))
                 case "arguments":
                     out.append(self._arguments(s, tool))
                 case _:
-                    out.append(self._rule(kind, _SLOTS[kind]))
+                    out.append(self._rules.rule(kind, _SLOTS[kind]))
         return " ".join(o for o in out if o)
 
     def _arguments(self, s: CallSyntax, tool: Tool) -> str:
         schema = tool.parameters or _NOTHING
         if s.tags is None and s.literals is None:
-            return self._json({"type": "object", **schema}, lenient=not tool.strict)
+            return self._rules.json({"type": "object", **schema}, lenient=not tool.strict)
         if tool.strict:
             raise RequestError(
                 "This model writes arguments in its own way, not as JSON, and cannot be held to a "
@@ -229,35 +218,6 @@ class _GrammarWriter:
                 param="tools",
             )
         if s.literals:
-            own = LiteralGrammar(s.literals, self._rule, self._json, self.literal)
-            return own.arguments(schema)
+            return LiteralArguments(s.literals, self._rules).all(schema)
         assert s.tags is not None
-        return tagged(s.tags, schema, rule=self._rule, json_of=self._json, literal=self.literal)
-
-    def _json(
-        self,
-        schema: Mapping[str, Any],
-        *,
-        lenient: bool = False,
-        spacing: Mapping[str, Any] = _ONE_LINE,
-    ) -> str:
-        options = {**spacing, "lenient": lenient}
-        return self._rule("json", f"%json {json.dumps({**schema, 'x-guidance': options})}")
-
-    def _rule(self, name: str, body: str, suffix: str = "") -> str:
-        """Name a rule. `suffix`: a literal at which it ends, and which it takes."""
-        made = f"{name}_{len(self._rules)}"
-        self._rules.append(f"{made}{f'[suffix={suffix}]' if suffix else ''}: {body}")
-        return made
-
-    def _is_token(self, text: str) -> bool:
-        pieces = self._pieces(text)
-        return bool(pieces) and pieces[0] in self._specials
-
-    def _pieces(self, text: str) -> list[str]:
-        if not text:
-            return []
-        if not self._specials:
-            return [text]
-        cut = re.split("(" + "|".join(map(re.escape, self._specials)) + ")", text)
-        return [c for c in cut if c]
+        return TagArguments(s.tags, self._rules, schema).all()

@@ -1,10 +1,10 @@
-"""What a dialect is, as plain data: readers follow it leniently, grammars write it literally.
+"""How a model writes, as plain data: readers follow it leniently, grammars literally.
 
     [opens … closes]   open  head CALL between CALL tail  close   [text … text]
      reasoning         a section of calls                          an answer
 
-`CALL` is a pattern: literal text with slots. `«name»` is the tool's name, `«arguments»` its
-arguments, `«id»` an id that the model makes up, `«n»` a number that it counts.
+`CALL` is a pattern: text with slots. `«name»` is the tool's name, `«arguments»` its arguments,
+`«id»` an id that the model makes up, `«n»` a number that it counts.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ _SLOT = re.compile("«(name|arguments|id|n)»")
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """Arguments one by one: `open KEY middle VALUE close`, `between` two of them.
+    """Arguments one by one: `open KEY middle VALUE close`.
 
-    Strings are written as they are, all else as JSON. `others` are the middles for what is no
-    string, by JSON type, where they differ. `nests`: keys are tags of their own, `close` has
-    «key» in it, and lists and objects inside are written alike, a list's values as `item`.
+    Strings are written as they are, all else as JSON. `others` are the middles before values that
+    are no strings, by JSON type, where they differ. `nests`: each key is a tag, so that `close` has
+    «key» in it; lists and objects are tags in tags, a list's values under the key `item`.
     """
 
     open: str
     middle: str
     close: str
-    between: str = ""
     others: tuple[tuple[str, str], ...] = ()
     item: str = ""
 
@@ -45,8 +44,8 @@ class Tags:
 class Literals:
     """Arguments as an object of the model's own: `open KEY equals VALUE, ... close`.
 
-    `quotes` stand around texts; words without are numbers, `true`, and texts where they are no
-    more than that. In `"` and `'` a backslash escapes.
+    `quotes` stand around texts. A word without quotes is a number, `true` and the like, or else a
+    text. Inside `"` and `'` a backslash escapes.
     """
 
     open: str
@@ -61,13 +60,13 @@ class CallSyntax:
 
     - `open`, `close`: the section's markers. An empty `close` ends with the call, or the turn.
     - `head`, `tail`: what stands behind `open` and before `close`.
-    - `between`: what stands between two calls of a section; None: each has its own section, with
-      `apart` between two of them. `apart` None: only one call in a reply.
+    - `between`: what stands between two calls of a section; None: each call has its own section,
+      with `apart` between two of them. `apart` None: a reply has only one call.
     - `tags`, `literals`: how arguments are written; with neither, as a JSON object.
-    - `own`: calls are in a notation of their own; mlx-lm reads them, each when it is complete.
+    - `own`: the whole call is in a notation of its own, which mlx-lm reads once it is complete.
     - `own_id`: the id that the template knows a call by, where the model writes it itself.
-    - `bare`: nothing marks the call but its own text: it is one only at the answer's beginning,
-      for a tool that there is.
+    - `bare`: no marker opens the call, so that it is one only at the answer's beginning, and for a
+      tool that exists.
     """
 
     open: str
@@ -126,8 +125,8 @@ def _object_in(call: str) -> slice | None:
 
 
 DialectOrigin = Literal["derived", "corrected", "known", "none"]
-"""How a model's calls were found: from its template alone; from it, with what it never shows; by
-a notation that is known, since the template shows none; not at all."""
+"""How the notation of a model's calls was found: derived from its template; derived and completed
+by its family; known, since the template shows none; not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +134,11 @@ class Dialect:
     """How one model writes.
 
     - `reasoning`: the markers that open and close it.
-    - `calls`: the first is what a grammar writes, all are read.
+    - `calls`: grammars write the first, readers read all.
     - `text`: what opens and closes an answer, where it is marked.
     - `glue`: what stands between two parts of a reply.
-    - `tool_format`: mlx-lm's parser, where calls are in a notation of their own.
-    - `ends`: what the model may write at its turn's end although that is no token that ends one.
-    - `origin`: how calls were found. `note`: what was corrected, or why there are none.
+    - `ends`: texts that the model may write at the end of its turn, besides tokens that end it.
+    - `origin`: how calls were found. `note`: what was corrected, or why there are no calls.
     """
 
     name: str
@@ -148,7 +146,6 @@ class Dialect:
     calls: tuple[CallSyntax, ...] = ()
     text: tuple[str, str] = ("", "")
     glue: str = ""
-    tool_format: str | None = None
     ends: tuple[str, ...] = ()
     origin: DialectOrigin = "known"
     note: str = ""

@@ -1,4 +1,4 @@
-"""Prompts that are not made by a template: texts and ids to be continued, and bare counts."""
+"""Prompts without a conversation's memory: texts and ids to be continued, and counts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import datetime
 from everwarm.codec import Codec
 from everwarm.errors import RequestError
 from everwarm.messages import MessageId, tidied
+from everwarm.prompt.encoder import TextEncoder
 from everwarm.prompt.length import Length
-from everwarm.prompt.pieces import Pieces
-from everwarm.prompt.shape import tool_dicts
-from everwarm.prompt.spans import ends_of
+from everwarm.prompt.marks import ends_of
 from everwarm.prompt.splice import Frame, Splicer
+from everwarm.prompt.template_input import tool_dicts
 from everwarm.request import Request
 from everwarm.tokens import Mark, Prompt, tokens_of
 
@@ -53,4 +53,4 @@ def count_tokens(
         replace(length, times=COUNTED_CONTEXTS).check_request(request)
     frame = Frame(tool_dicts(request.tools) or None, request.template_args, datetime.now())
     text = splicer.render(tidied(request.messages), frame)
-    return len(Pieces(codec, splicer.quotes).encode(text).tokens)
+    return len(TextEncoder(codec, splicer.quotes).encode(text).tokens)

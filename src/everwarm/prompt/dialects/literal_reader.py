@@ -1,8 +1,8 @@
-"""Reads arguments that are an object in a model's own spelling, and tells them as JSON meanwhile.
+"""Reads arguments that are an object in a model's own spelling, and tells them as JSON.
 
     open KEY equals VALUE, KEY equals VALUE close      {at:<|"|>here<|"|>,n:[1]}      (at="x", n=1)
 
-Texts come while they grow, all else value by value. Objects and lists stand in each other.
+Texts are told while they grow, all else value by value. Objects and lists may be nested.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from everwarm.prompt.dialects.json_text import begins, blank_end
-from everwarm.prompt.dialects.syntax import Literals
-from everwarm.prompt.dialects.tags import declared_types, value_of
+from everwarm.prompt.dialects.dialect import Literals
+from everwarm.prompt.dialects.scan import begins, blank_end
+from everwarm.prompt.dialects.tag_reader import declared_types, value_of
 from everwarm.prompt.partial_reply import partial
 
 _STOPS = ",{}[]()"
@@ -27,8 +27,8 @@ _LiteralStep = Callable[[str, bool], str | None]
 class LiteralReader:
     """Reads the arguments of one call. Live: owned by one call reader.
 
-    `schema`: the tool's parameters. `ends`: what may stand behind the arguments, should they break
-    off. `at` is how far the text was read: first of all, to where they open.
+    `schema`: the tool's parameters. `ends`: what may stand behind the arguments where they break
+    off. `at` is how far the text was read; at first, where they open.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class LiteralReader:
             out += told
         return out
 
-    # --- steps: each gives what it tells, None where more must come ---
+    # --- steps: each returns what it tells, None where more text is needed ---
 
     def _opening(self, text: str, _: bool) -> str | None:
         self.at += 1
         return self._enter(self._own.close, is_object=True)
 
     def _item(self, text: str, final: bool) -> str | None:
-        """In front of a key, a value, or what closes an object or a list."""
+        """Before a key, a value, or what closes an object or a list."""
         if self._is_empty(text, final):
             return None if self.state == "more" else ""
         close, is_object = self._open[-1]
@@ -82,11 +82,11 @@ class LiteralReader:
         return self._word(text, final)
 
     def _value(self, text: str, final: bool) -> str | None:
-        """In front of a key's value."""
+        """Before a key's value."""
         return self._item(text, final)
 
     def _word(self, text: str, final: bool) -> str | None:
-        """A key, a number, a name: whole, since only its end tells what it is."""
+        """A key, a number, a name: told when it is complete, since only then it is known."""
         end = self._word_end(text, _STOPS + self._is * self._in_key)
         if end == len(text) and not final:
             return None
@@ -164,7 +164,7 @@ class LiteralReader:
 
     @property
     def _types(self) -> set[str]:
-        """Of an argument that may be text: its types. A word is what it looks like elsewhere."""
+        """The types of an argument that may be text; any type elsewhere."""
         properties = self._schema.get("properties")
         known = properties.get(self._name) if isinstance(properties, Mapping) else None
         types = declared_types(known) if isinstance(known, Mapping) else set()
@@ -183,7 +183,7 @@ class LiteralReader:
         return "}" if is_object else "]"
 
     def _begin(self) -> str:
-        """What stands in front of a key or value."""
+        """What stands before a key or value."""
         lead, self._lead = self._lead, ""
         return lead
 
@@ -193,7 +193,7 @@ class LiteralReader:
         return _shown(piece)
 
     def _word_end(self, text: str, stops: str) -> int:
-        """Where a word ends: at one of `stops` or of the ends; else it may go on."""
+        """Where a word ends: at one of `stops` or of the ends; else at the end of the text."""
         firsts = {e[0] for e in self._ends}
         for at in range(self.at, len(text)):
             if text[at] in stops:
@@ -203,7 +203,7 @@ class LiteralReader:
         return len(text)
 
     def _is_empty(self, text: str, final: bool) -> bool:
-        """Skip blanks. Whether nothing is to be read there: no more has come, or a call's end."""
+        """Skip blanks. Whether nothing can be read there: the text or the call ends, or may end."""
         self.at = blank_end(text, self.at)
         at_end = self.at == len(text)
         if any(text.startswith(e, self.at) for e in self._ends) or (final and at_end):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from everwarm.messages import MessageId
-from everwarm.prompt.verbatim import Records, TokenPath, TokenRecord
+from everwarm.prompt.token_records import TokenPath, TokenRecord, TokenRecords
 from everwarm.tokens import Mark, tokens_of
 
 
@@ -23,7 +23,7 @@ def test_a_history_grows_in_place_and_branches_by_copy() -> None:
 
 
 def test_histories_used_longest_ago_are_forgotten_first() -> None:
-    records = Records(limit=2)
+    records = TokenRecords(limit=2)
     for name in "ab":
         records.put(MessageId(name), history(1))
     records.get(MessageId("a"))
@@ -32,7 +32,7 @@ def test_histories_used_longest_ago_are_forgotten_first() -> None:
 
 
 def test_tokens_are_bounded_and_a_shared_path_counts_once() -> None:
-    records = Records(max_tokens=10)
+    records = TokenRecords(max_tokens=10)
     first = history(*range(6))
     records.put(MessageId("a"), first)
     records.put(MessageId("a2"), first.extend([7]))
@@ -42,13 +42,13 @@ def test_tokens_are_bounded_and_a_shared_path_counts_once() -> None:
 
 
 def test_one_history_is_kept_however_long() -> None:
-    records = Records(max_tokens=10)
+    records = TokenRecords(max_tokens=10)
     records.put(MessageId("a"), history(*range(20)))
     assert records.get(MessageId("a")) is not None
 
 
 def test_a_replaced_history_frees_its_path() -> None:
-    records = Records(max_tokens=10)
+    records = TokenRecords(max_tokens=10)
     for _ in range(3):
         records.put(MessageId("a"), history(*range(6)))
     records.put(MessageId("b"), history(1, 2))

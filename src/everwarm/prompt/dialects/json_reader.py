@@ -1,4 +1,4 @@
-"""Calls that are JSON objects: which keys hold name and arguments, and whether these are valid."""
+"""Reads calls and arguments that are JSON objects, also while they are written."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from everwarm.prompt.dialects.json_text import blank_end
-from everwarm.prompt.dialects.syntax import CallSyntax
+from everwarm.prompt.dialects.dialect import CallSyntax
+from everwarm.prompt.dialects.scan import begins, blank_end
 
 KEYS = frozenset(
     ("name", "tool_name", "arguments", "parameters", "type", "function", "tool_call_id", "id")
@@ -21,6 +21,59 @@ def _no_constant(name: str) -> Any:
 
 _STRICT = json.JSONDecoder(parse_constant=_no_constant)
 _LENIENT = json.JSONDecoder(parse_constant=_no_constant, strict=False)
+
+
+class JsonReader:
+    """Follows one JSON object. `at` is how far it was read."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.closed = False
+        self._depth = 0
+        self._in_string = False
+        self._escaped = False
+
+    def advance(self, text: str, ends: Sequence[str]) -> None:
+        """Read on, to the object's end or, outside strings, to what may be one of `ends`."""
+        firsts = {e[0] for e in ends if e}
+        while self.at < len(text) and not self.closed:
+            if not self._in_string and text[self.at] in firsts and begins(text, self.at, ends):
+                return
+            self._read(text[self.at])
+            self.at += 1
+
+    def _read(self, c: str) -> None:
+        if self._escaped:
+            self._escaped = False
+        elif self._in_string:
+            self._escaped = c == "\\"
+            self._in_string = c != '"'
+        elif c == '"':
+            self._in_string = True
+        elif c in "{[":
+            self._depth += 1
+        elif c in "}]":
+            self._depth -= 1
+            self.closed = self._depth == 0
+
+
+class JsonArgumentReader:
+    """Arguments that are a JSON object behind a name."""
+
+    def __init__(self, ends: Sequence[str], at: int) -> None:
+        self._object, self._ends, self._from, self.at = JsonReader(at), ends, at, at
+        self.state = "more"
+
+    def read(self, text: str, *, final: bool) -> str:
+        """The arguments, when they are complete."""
+        self._object.advance(text, self._ends)
+        self.at = self._object.at
+        if self._object.closed:
+            self.state = "ended"
+            return text[self._from : self.at]
+        if final or any(text.startswith(e, self.at) for e in self._ends):
+            self.state = "broken"
+        return ""
 
 
 def valid_arguments(text: str) -> str | None:
@@ -105,25 +158,3 @@ def _members(text: str) -> dict[str, str]:
     if text[at + 1 :].strip():
         raise ValueError("nothing follows an object")
     return out
-
-
-def paths(value: object, wanted: Sequence[object]) -> list[tuple[Any, ...] | None]:
-    """Where these values stand in a JSON value: keys and indices from its top."""
-    return [_path(value, w) for w in wanted]
-
-
-def _path(value: object, wanted: object) -> tuple[Any, ...] | None:
-    if value == wanted and type(value) is type(wanted):
-        return ()
-    pairs: list[tuple[Any, Any]] = []
-    if isinstance(value, dict):
-        pairs = list(value.items())
-    elif isinstance(value, list):
-        pairs = list(enumerate(value))
-    for key, inner in pairs:
-        if key == wanted:
-            return (key,)
-        found = _path(inner, wanted)
-        if found is not None:
-            return (key, *found)
-    return None

@@ -1,10 +1,10 @@
-"""Text to tokens, piece by piece: what was encoded once is looked up.
+"""Encodes texts piece by piece, and remembers the tokens of each piece.
 
     text    <|im_start|>user\\nhello <|im_end|>\\n <|im_start|>assistant\\n
     pieces  ^                       ^             ^      each begins with a special token
 
-A text comes quoted (`quote.py`). Cut directly before a special token, it has the same tokens in
-pieces as in one (proved by the codec when it is loaded); anywhere else it may not.
+A text comes quoted (`quote.py`). Cut right before a special token, its pieces have the same tokens
+as the whole (the codec tries that when it is loaded); cut elsewhere, they may not.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from everwarm.prompt.quote import Quotes, any_of
 from everwarm.tokens import Tokens, common_length, tokens_of
 
 KNOWN_BYTES = 32 * 2**20
-"""What texts and tokens of known pieces may take: some twenty long conversations."""
+"""Bytes that known pieces and their tokens may take: some twenty long conversations."""
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedText:
     """Tokens of a text; `starts` are (character, token) of each piece's start, ascending.
 
-    `text` is not quoted any more. `specials` are (start, end) of the special tokens' texts, in
-    characters, ascending.
+    `text` is unquoted. `specials` are (start, end) of the special tokens' texts, in characters,
+    ascending.
     """
 
     text: str
@@ -35,8 +35,8 @@ class Encoded:
     specials: list[tuple[int, int]]
 
 
-class Pieces:
-    """Encodes texts with one codec. Live: owned by the renderer's thread."""
+class TextEncoder:
+    """Encodes texts with one codec. Live: owned by the render thread."""
 
     def __init__(
         self, codec: Codec, quotes: Quotes | None = None, *, max_bytes: int = KNOWN_BYTES
@@ -48,7 +48,7 @@ class Pieces:
         self._max_bytes = max_bytes
         self.nbytes = 0
 
-    def encode(self, quoted: str) -> Encoded:
+    def encode(self, quoted: str) -> EncodedText:
         """Tokens of a quoted text and where its pieces start."""
         text, specials = self._quotes.unquoted(quoted), self.specials_in(quoted)
         cuts = [0]
@@ -65,7 +65,7 @@ class Pieces:
                 self._known.move_to_end(piece)
             starts.append((a, len(tokens)))
             tokens.extend(ids)
-        return Encoded(text, tokens, starts, specials)
+        return EncodedText(text, tokens, starts, specials)
 
     def _encode(self, quoted: str, text: str) -> list[int]:
         """Ids of one piece."""
@@ -76,7 +76,7 @@ class Pieces:
         )
 
     def _keep(self, piece: str, ids: Tokens[int]) -> None:
-        """Remember a piece, and forget what was used least recently above the bound."""
+        """Remember a piece; above the bound, drop those used least recently."""
         self._known[piece] = ids
         self.nbytes += _nbytes(piece, ids)
         while self.nbytes > self._max_bytes:
@@ -86,9 +86,9 @@ class Pieces:
         """Where special tokens' texts stand: (start, end) in characters."""
         return [m.span() for m in self._special.finditer(text)]
 
-    def token_at(self, encoded: Encoded, at: int) -> int:
-        """The last token of the text that begins at this character or before it, and would begin
-        there whatever followed."""
+    def token_at(self, encoded: EncodedText, at: int) -> int:
+        """The last token that begins at this character or before it, whatever followed the text
+        up to here."""
         start, token = max(s for s in encoded.starts if s[0] <= at)
         ids = tokens_of(self._codec.encode(encoded.text[start:at]))
         return token + common_length(ids, encoded.tokens, token)
@@ -100,7 +100,7 @@ class Pieces:
     def cut(self, tokens: Tokens[int], text: str, begin: str) -> Tokens[int] | None:
         """Tokens of a reply whose text is `text`, up to where `begin` ends in it.
 
-        The tokens that end there stay as they are; what is left of `begin` is encoded.
+        Tokens that end within it stay as they are; the rest of `begin` is encoded.
         """
         detok, said, ends = self._codec.detokenizer(), "", []
         for t in tokens:

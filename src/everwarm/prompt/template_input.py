@@ -1,8 +1,8 @@
 """Messages as one chat template wants them.
 
-Templates differ in what they accept. What one refuses, or would move to another place, is written
-in another way: a system message in the middle as a user's, two user messages in a row as one. Each
-rule looks only at what stands before, so that a longer history is shaped as the shorter one was.
+Templates differ in what they accept. What one refuses, or would move to another place, is given in
+another form: a system message in the middle as a user's, two user messages in a row as one. Each
+rule looks only at earlier messages, so that a history keeps its form when it grows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SCHEMAS: Final = frozenset(("items", "additionalProperties", "anyOf", "oneOf", 
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What a chat template accepts, and keeps in its place. See `probe.habits_of`.
+    """What a chat template accepts, and keeps in its place. See `probe.probed`.
 
     - `text_parts`: it reads messages as lists of parts; a bare text it would drop or refuse.
     - `no_tools`: it takes a request without tools; if not, it is given an empty list of them.
@@ -58,8 +58,10 @@ _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
 def shows_name(message: Message, habits: Habits) -> bool:
-    """Whether the template writes who says this. A name that is a role's own word is not written:
-    it would stand where the role stands."""
+    """Whether the template writes who says this.
+
+    A name that is the word for a role is never written: it would stand where the role stands.
+    """
     name = (message.name or "").strip().lower()
     return bool(name) and message.role in habits.names and name not in _ROLES
 
@@ -171,7 +173,7 @@ def _speaker(m: Message) -> dict[str, str]:
 
 
 def _reply(out: Dicts, entry: dict[str, Any], habits: Habits) -> None:
-    """Add an assistant message; where roles alternate, to the one right before it."""
+    """Add an assistant message; where roles have to alternate, join it with the one before."""
     last = out[-1] if out else None
     if last is None or last["role"] != "assistant" or habits.replies_in_a_row:
         out.append(entry)

@@ -1,4 +1,4 @@
-"""Proof of a derived dialect: what the template writes is read back, whole and cut everywhere."""
+"""Proves a derived dialect: what the template writes is read back, at once and by characters."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from everwarm.messages import Message
+from everwarm.prompt.dialects.dialect import Dialect
 from everwarm.prompt.dialects.renderings import (
     KEYS,
     NAMES,
@@ -17,7 +18,6 @@ from everwarm.prompt.dialects.renderings import (
     parameters,
 )
 from everwarm.prompt.dialects.section_reader import SectionReader
-from everwarm.prompt.dialects.syntax import Dialect
 from everwarm.prompt.partial_reply import PartialReply
 
 _TEXT_VALUE = 'C:\\é "here"\n  {1: [}'
@@ -34,7 +34,7 @@ _CALLS: tuple[Calls, ...] = (
 def read(
     dialect: Dialect, pieces: Iterable[str], tools: Mapping[str, Mapping[str, Any]] = _TOOLS
 ) -> Message:
-    """What a reply that comes in these pieces is read as."""
+    """The message that a reply in these pieces is read as."""
     draft = PartialReply((), lambda: "call")
     reader = SectionReader(dialect, draft, tools, lambda _: [], opens_reasoning=False)
     for piece in pieces:

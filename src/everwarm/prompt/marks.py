@@ -1,7 +1,6 @@
-"""Where messages stand in a text, in tokens: what is new in a prompt, and what to mark.
+"""Where messages stand in a prompt, in tokens, and which positions are worth a checkpoint.
 
-Not here: rendering. A message's place is where its text is found, in order, from the special token
-before it on.
+A message begins at the last special token before the place where its text is found, in order.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from everwarm.messages import Message
-from everwarm.prompt.pieces import Encoded
+from everwarm.prompt.encoder import EncodedText
 from everwarm.tokens import Mark
 
 _USERS = 8
 NEAR_END = 8
-"""Asking a prompt again reads at most this many tokens: one more mark stands near a far end."""
+"""The most tokens that are read when a prompt is asked again: a longer end has one more mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +33,16 @@ class MessageSpan:
 def spans_of(
     messages: Sequence[Message],
     first: int,
-    encoded: Encoded,
+    encoded: EncodedText,
     base: int,
     end: int | None = None,
     token_at: Callable[[int], int] | None = None,
 ) -> list[MessageSpan]:
     """The messages from `first` on that are found in the text, whose tokens start at `base`.
 
-    `end`: the token of the text at which the messages end; unset, the last special one. `token_at`:
-    the token at a character, where no special token stands before a message; it is asked for few.
+    `end`: the token of the text at which the messages end; unset, the last special one. `token_at`
+    finds the token at a character, where no special token stands before a message. It is slow, and
+    called for the few messages that get a mark.
     """
     text, starts = encoded.text, encoded.starts
     asked = {*_users(messages), _first(messages), len(messages) - 1} if token_at else set[int]()
@@ -89,12 +89,12 @@ def _is_part(here: int, size: int, specials: Sequence[tuple[int, int]], n: int) 
 
 
 def inside_last(
-    messages: Sequence[Message], spans: Sequence[MessageSpan], encoded: Encoded, base: int
+    messages: Sequence[Message], spans: Sequence[MessageSpan], encoded: EncodedText, base: int
 ) -> int | None:
-    """The place before the last token of what the last message says, if a special token ends it.
+    """The position before the last token of the last message's text, if a special token ends it.
 
-    A client that asks again with a longer last message leaves the prompt there: the last token of
-    a text may join what follows it.
+    A prompt with a longer last message differs from there on: the last token of a text may join
+    with what follows it.
     """
     if not spans or spans[-1].index != len(messages) - 1:
         return None
@@ -110,9 +110,9 @@ def marks_of(
     stop: int,
     inside: int | None = None,
 ) -> list[Mark]:
-    """Positions worth coming back to in a prompt of `stop` tokens.
+    """Positions worth a checkpoint in a prompt of `stop` tokens.
 
-    `end`: where the messages end, before the scaffold; None: that is not known. `inside`: see
+    `end`: where the messages end, before the scaffold; None where that is not known. `inside`: see
     `inside_last`.
     """
     first, users = _first(messages), _users(messages)
@@ -139,14 +139,14 @@ def _users(messages: Sequence[Message]) -> list[int]:
 
 
 def ends_of(end: int | None, stop: int, inside: int | None = None) -> list[int]:
-    """Where to come back to when a prompt of `stop` tokens is asked again.
+    """Where a prompt of `stop` tokens is continued when it is asked again.
 
         messag ^ es, their end and scaffold: NEAR_END tokens   a longer last message, too
         messages ^ scaffold of at most NEAR_END tokens
         messages ^ longer scaffold …………………… ^ last token      another scaffold may follow the first
         messages, and no scaffold ………………… ^ last token
 
-    A prefill reads the last token by itself, so that the place before it costs no border.
+    A prefill reads the last token by itself, so that a mark before it costs no further step.
     """
     if inside is not None and stop - inside <= NEAR_END:
         return [inside]

@@ -1,4 +1,4 @@
-"""The routes of stored responses: read, delete, list what was asked, cancel."""
+"""The routes of stored responses: read, delete, list the input, cancel."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 
 
 class ResponseRoutes:
-    """Endpoints by path. Lives on the event loop. `running`: the ids of responses in the making."""
+    """The endpoints. They live on the event loop. `running`: the ids of responses under way."""
 
     def __init__(self, store: ResponseStore, namespace: str, running: Container[str]) -> None:
         self._store, self._namespace, self._running = store, namespace, running
 
     def endpoints(self) -> dict[str, Endpoint]:
-        """What answers at each path."""
+        """The endpoints by path."""
         one = "/v1/responses/{id}"
         return {
             one: self._one,
@@ -31,7 +31,7 @@ class ResponseRoutes:
         }
 
     async def _one(self, http: HttpRequest) -> Response:
-        """Read it, or forget it."""
+        """Read a response, or delete it."""
         response_id = http.path_params["id"]
         if http.method == "DELETE":
             self._store.delete(self._namespace, response_id)
@@ -49,7 +49,7 @@ class ResponseRoutes:
         return _json(listed(found.input, http.query_params.multi_items()))
 
     async def _cancel(self, http: HttpRequest) -> Response:
-        """As OpenAI answers it: only what runs in the background can be cancelled."""
+        """Answer as OpenAI does: only what runs in the background can be cancelled."""
         response_id = http.path_params["id"]
         if response_id not in self._running:
             self._store.get(self._namespace, response_id)
