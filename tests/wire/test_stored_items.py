@@ -14,7 +14,7 @@ from everwarm.messages import Message, Reasoning, Text, ToolCall
 from everwarm.server.response_store import ResponseStore
 from everwarm.wire.format import Head, ParsedRequest
 from everwarm.wire.openai_responses import parse
-from everwarm.wire.sealed import Seals
+from everwarm.wire.seals import Seals
 from everwarm.wire.stored_items import listed
 
 LOOK = {"type": "function", "name": "look", "parameters": {"type": "object"}}

@@ -16,13 +16,13 @@ from everwarm.messages import Message
 from everwarm.request import Request, Tool
 from everwarm.wire import body as wb
 from everwarm.wire import constraints
-from everwarm.wire.anthropic_messages import TAGS, AnyMessage, TextBlock, blocks_of, conversation
+from everwarm.wire.anthropic_messages import TAGS, AnyMessage, TextBlock, conversation
 from everwarm.wire.anthropic_stream import Encoder
-from everwarm.wire.extensions import Effort, Everwarm, first_budget
+from everwarm.wire.extensions import Effort, Everwarm, first_budget, template_args
 from everwarm.wire.fields import Hint, Noted, Refused, WireObject, bounded, ignored_in
 from everwarm.wire.format import ParsedRequest
-from everwarm.wire.hosted import HOSTED, HostedTool, check_choice, hosted_in, kind_of
-from everwarm.wire.once import Once
+from everwarm.wire.hosted_tools import HOSTED, HostedTool, check_choice, hosted_in, kind_of
+from everwarm.wire.validation_cache import ValidationCache
 
 
 class _Tool(WireObject):
@@ -80,11 +80,15 @@ class _ContextManagement(WireObject):
     edits: wb.Many[Annotated[Any, BeforeValidator(_keeps_all)]] = []
 
 
-class _Counted(WireObject):
-    model: Annotated[str, Field(max_length=1024)] | None = None
-    messages: Annotated[wb.Many[Annotated[AnyMessage, WrapValidator(Once())]], Field(min_length=1)]
+_OneMessage = Annotated[AnyMessage, WrapValidator(ValidationCache())]
+
+
+class CountBody(WireObject):
+    model: wb.ModelName | None = None
+    messages: Annotated[wb.Many[_OneMessage], Field(min_length=1)]
     system: Annotated[
-        wb.Many[TextBlock], BeforeValidator(blocks_of, json_schema_input_type=str | list[TextBlock])
+        wb.Many[TextBlock],
+        BeforeValidator(wb.one_part, json_schema_input_type=str | list[TextBlock]),
     ] = []
     tools: Annotated[wb.Many[_AnyTool], Field(max_length=1024)] = []
     tool_choice: _ToolChoice = _ToolChoice(type="auto")
@@ -110,11 +114,11 @@ class _Counted(WireObject):
     safeguards: Annotated[Any, Noted("nothing here classifies what a tool would do")] = None
 
 
-class _Body(_Counted):
+class Body(CountBody):
     max_tokens: Annotated[int, Field(ge=0, le=2**53)]
     stop_sequences: wb.Texts = []
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
+    temperature: wb.Temperature = 1.0
+    top_p: wb.TopP = 1.0
     top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
     stream: bool = False
     fallbacks: Annotated[Any, Noted("there is one model here, and it declines nothing")] = None
@@ -129,7 +133,7 @@ def parse(body: bytes, namespace: str = "") -> ParsedRequest:
 
     `max_tokens` 0 is honoured: the prompt is read and kept, nothing is written.
     """
-    b = wb.read(body, _Body, tags=TAGS)
+    b = wb.read(body, Body, tags=TAGS)
     if b.messages[-1].role == "assistant":
         raise RequestError(
             f"messages.{len(b.messages) - 1}: the last message is the assistant's; a reply that "
@@ -167,18 +171,18 @@ def parse(body: bytes, namespace: str = "") -> ParsedRequest:
 
 def parse_count(body: bytes) -> Request:
     """Read a body of `count_tokens`: the same without what only an answer needs."""
-    b = wb.read(body, _Counted, tags=TAGS)
+    b = wb.read(body, CountBody, tags=TAGS)
     tools, _ = _tools(b)
     args = _template_args(b)
     return Request(b.model, _messages(b), tools, template_args=args, ignored=_ignored(b))
 
 
-def _ignored(b: _Counted) -> tuple[str, ...]:
+def _ignored(b: CountBody) -> tuple[str, ...]:
     return bounded((*ignored_in(b), *hosted_in(b.tools)))
 
 
-def _template_args(b: _Counted) -> dict[str, Any]:
-    args = wb.effort_args(b.output_config.effort)
+def _template_args(b: CountBody) -> dict[str, Any]:
+    args = template_args(b.output_config.effort)
     if b.thinking is None or b.thinking.type == "adaptive":
         return args
     return args | {"enable_thinking": b.thinking.type == "enabled"}
@@ -192,7 +196,7 @@ def _chosen(choice: _ToolChoice) -> tuple[Literal["none", "auto", "required"], s
     return "required", choice.name if choice.type == "tool" else None
 
 
-def _tools(b: _Counted) -> tuple[tuple[Tool, ...], tuple[Tool, ...]]:
+def _tools(b: CountBody) -> tuple[tuple[Tool, ...], tuple[Tool, ...]]:
     """The tools at the head of the prompt, and those that a message shows."""
     own = [t for t in b.tools if isinstance(t, _Tool)]
     head = tuple(_tool(t) for t in own if not t.defer_loading)
@@ -203,6 +207,6 @@ def _tool(t: _Tool) -> Tool:
     return Tool(t.name, t.description, t.input_schema, t.strict)
 
 
-def _messages(b: _Counted) -> tuple[Message, ...]:
+def _messages(b: CountBody) -> tuple[Message, ...]:
     shown = {t.name: _tool(t) for t in b.tools if isinstance(t, _Tool)}
     return conversation(b.system, b.messages, shown)

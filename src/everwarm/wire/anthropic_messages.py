@@ -17,7 +17,7 @@ from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Tool
 from everwarm.wire import body as wb
 from everwarm.wire.fields import Noted, Refused, WireObject
-from everwarm.wire.sealed import Seals
+from everwarm.wire.seals import Seals
 
 BILLING = "x-anthropic-billing-header:"
 """A system block that begins so is a client's bookkeeping, different in every session."""
@@ -33,7 +33,7 @@ class TextBlock(_Block):
 
     type: Literal["text"]
     text: str
-    citations: wb.Afterwards = None
+    citations: wb.Remark = None
 
 
 class _Image(_Block):
@@ -71,18 +71,13 @@ class _ToolUse(_Block):
     id: wb.NonEmpty
     name: wb.Name
     input: wb.JsonObject
-    caller: wb.Afterwards = None
+    caller: wb.Remark = None
     toolset_name: _Toolset = None
 
 
 class _Reference(_Block):
     type: Literal["tool_reference"]
     tool_name: wb.Name
-
-
-def blocks_of(value: object) -> object:
-    """Blocks of content, which may come as one text."""
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
 _Shown = Annotated[TextBlock | _Image | _Document | _Reference, Field(discriminator="type")]
@@ -92,7 +87,7 @@ class _ToolResult(_Block):
     type: Literal["tool_result"]
     tool_use_id: wb.NonEmpty
     content: Annotated[
-        wb.Many[_Shown], BeforeValidator(blocks_of, json_schema_input_type=str | list[_Shown])
+        wb.Many[_Shown], BeforeValidator(wb.one_part, json_schema_input_type=str | list[_Shown])
     ] = []
     is_error: bool = False
     toolset_name: _Toolset = None
@@ -114,7 +109,7 @@ class AnyMessage(WireObject):
     role: Literal["user", "assistant", "system"]
     content: Annotated[
         wb.Many[_AnyBlock],
-        BeforeValidator(blocks_of, json_schema_input_type=str | list[_AnyBlock]),
+        BeforeValidator(wb.one_part, json_schema_input_type=str | list[_AnyBlock]),
     ]
     clear_at: Literal["never", "next_user_message"] = "never"
     output_config: Annotated[Any, Noted("that of the whole request counts")] = None

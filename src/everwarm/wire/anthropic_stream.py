@@ -18,8 +18,8 @@ from everwarm import events as ev
 from everwarm.events import Event, Finish, Progress, TurnRecord
 from everwarm.messages import json_value
 from everwarm.wire.errors import anthropic_error
-from everwarm.wire.format import Chunk, Head, told
-from everwarm.wire.sealed import seal
+from everwarm.wire.format import Chunk, Head, progress_field
+from everwarm.wire.seals import seal
 
 _STOP_REASONS: dict[Finish, str] = {
     "stop": "end_turn",
@@ -80,7 +80,7 @@ class Encoder:
         begin = self._begin(progress.cached if progress else 0)
         opens = [] if self._open else self._open_block({"type": "text", "text": ""})
         assert self._open is not None
-        ping = {"type": "ping"} | told(progress)
+        ping = {"type": "ping"} | progress_field(progress)
         return [*begin, *opens, ping, self._delta(_EMPTY[self._open["type"]])]
 
     def failed(self, error: Exception) -> list[Chunk]:

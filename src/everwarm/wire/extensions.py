@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -38,8 +37,11 @@ class Everwarm(StrictObject):
     reply: str | None = None
 
 
-def template_args(effort: Effort | None, given: TemplateArgs) -> Mapping[str, Any]:
-    """What goes to the template; `given` is taken as it stands."""
+_NONE = TemplateArgs()
+
+
+def template_args(effort: Effort | None, given: TemplateArgs = _NONE) -> dict[str, Any]:
+    """The arguments of the chat template; those in `given` win."""
     args: dict[str, Any] = {}
     if effort == "none":
         args["enable_thinking"] = False

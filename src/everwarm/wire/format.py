@@ -87,7 +87,7 @@ class Format:
     error: Callable[[Exception], Error]
 
 
-def told(progress: Progress | None) -> Chunk:
+def progress_field(progress: Progress | None) -> Chunk:
     """everwarm's own field of a sign of life: how far the prompt is read."""
     if progress is None:
         return {}

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses, stored_items
+from everwarm.wire import stored_items
+from everwarm.wire.formats import BODIES
 from everwarm.wire.strict import EmptyBody
 
 JSON = "application/json"
@@ -43,14 +44,7 @@ class Contents:
 _TURNS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 CONTENTS = Contents(
-    bodies={
-        "/v1/chat/completions": openai_chat._Body,
-        "/v1/completions": openai_completions._Body,
-        "/v1/responses": openai_responses._Body,
-        "/v1/responses/{id}/cancel": EmptyBody,
-        "/v1/messages": anthropic._Body,
-        "/v1/messages/count_tokens": anthropic._Counted,
-    },
+    bodies={**BODIES, "/v1/responses/{id}/cancel": EmptyBody},
     queries={
         "/v1/responses/{id}": {"include": _TEXTS, "stream": {"const": False}},
         "/v1/responses/{id}/input_items": {
@@ -86,7 +80,7 @@ _ERRORS: dict[str, Any] = {
     },
 }
 """The fields of an error, all of them required, by the shape that a path's errors have."""
-_MODULE = re.compile(r"everwarm__(?:wire|chat)__(\w+?)___(\w+)")
+_MODULE = re.compile(r"everwarm__(?:wire|chat)__(\w+?)__+(\w+)")
 _VARIABLE = re.compile(r"\{(\w+)")
 Route = tuple[str, Iterable[str], bool, str]
 """Path, methods, whether it needs the key if there is one, and the shape of its errors."""

@@ -12,17 +12,10 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses
 from everwarm.wire.fields import Hint, Noted, Refused
+from everwarm.wire.formats import BODIES
 
 Class = Literal["honoured", "refused", "noted"]
-FORMATS: Final[dict[str, type[BaseModel]]] = {
-    "/v1/chat/completions": openai_chat._Body,
-    "/v1/completions": openai_completions._Body,
-    "/v1/responses": openai_responses._Body,
-    "/v1/messages": anthropic._Body,
-    "/v1/messages/count_tokens": anthropic._Counted,
-}
 _TAGS: Final = ("type", "role")
 """Fields by which an object says what it is."""
 
@@ -124,7 +117,7 @@ def _places(path: str, annotation: Any) -> list[tuple[str, type[BaseModel]]]:
 
 def page() -> str:
     """The classes of all fields of all formats, in Markdown."""
-    return "\n".join(f"## `POST {path}`\n\n{_shown(model)}" for path, model in FORMATS.items())
+    return "\n".join(f"## `POST {path}`\n\n{_shown(model)}" for path, model in BODIES.items())
 
 
 def _shown(model: type[BaseModel]) -> str:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from everwarm.errors import NotFound, RequestError
 from everwarm.wire.errors import refusal
-from everwarm.wire.sealed import seal
+from everwarm.wire.seals import seal
 from everwarm.wire.sse import dump
 
 MAX_RESPONSES: Final = 1000

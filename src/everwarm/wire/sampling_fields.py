@@ -22,13 +22,13 @@ _RefusedGrammar = Annotated[Any, Refused(_HELD)]
 _Limit = Annotated[Any, Refused("Send max_tokens.", passes=(-1, -2))]
 
 
-class Sampled(WireObject):
+class SamplingFields(WireObject):
     """Fields of a body that say how tokens are drawn."""
 
     stop: wb.Texts = []
     seed: wb.Seed | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0  # OpenAI's default
-    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
+    temperature: wb.Temperature = 1.0  # OpenAI's default
+    top_p: wb.TopP = 1.0
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
@@ -67,7 +67,7 @@ class Sampled(WireObject):
     format: _RefusedGrammar = None
 
 
-def sampling_of(b: Sampled) -> Sampling:
+def sampling_of(b: SamplingFields) -> Sampling:
     """How tokens are drawn. Raises RequestError where one thing is said twice, differently."""
     window = _one(b, "repetition_context_size", "repeat_last_n")
     penalty = _one(b, "repetition_penalty", "repeat_penalty")
@@ -88,7 +88,7 @@ def sampling_of(b: Sampled) -> Sampling:
     )
 
 
-def _one(b: Sampled, name: str, other: str) -> Any:
+def _one(b: SamplingFields, name: str, other: str) -> Any:
     first, second = getattr(b, name), getattr(b, other)
     if first is not None and second is not None and first != second:
         raise RequestError(f"{name} and {other} differ: send one.", param=name)

@@ -17,10 +17,10 @@ from everwarm import events as ev
 from everwarm.events import Event, Progress, TokenLogprob, TurnRecord
 from everwarm.messages import json_value
 from everwarm.wire.errors import openai_error
-from everwarm.wire.format import Chunk, Head, told
-from everwarm.wire.openai_chat import LEAST_LOGPROB
-from everwarm.wire.responses_tools import Named
-from everwarm.wire.sealed import seal
+from everwarm.wire.format import Chunk, Head, progress_field
+from everwarm.wire.openai_parts import logprob_entry
+from everwarm.wire.openai_responses_tools import Named
+from everwarm.wire.seals import seal
 
 PREFIX = "resp_"
 _KINDS = {"reasoning": "rs", "message": "msg", "function_call": "fc", "custom_tool_call": "ctc"}
@@ -85,7 +85,7 @@ class Encoder:
 
     def keepalive(self, progress: Progress | None) -> list[Chunk]:
         """`response.in_progress` once more, with how far the prompt is read."""
-        return [self._whole("response.in_progress") | told(progress)]
+        return [self._whole("response.in_progress") | progress_field(progress)]
 
     def failed(self, error: Exception) -> list[Chunk]:
         """The event that ends a failed response."""
@@ -140,7 +140,7 @@ class Encoder:
         if not self._open or self._open["type"] != "message":
             opened = self._open_item({"type": "message", "role": "assistant", "content": []})
             opened.append(self._in_part("response.content_part.added", part=_output_text("", [])))
-        shown = [_logprob(t) for t in logprobs]
+        shown = [logprob_entry(t) for t in logprobs]
         self._texts.append(text)
         self._logprobs += shown
         return [*opened, self._in_part("response.output_text.delta", delta=text, logprobs=shown)]
@@ -246,16 +246,6 @@ class Encoder:
 
 def _output_text(text: str, logprobs: list[Chunk]) -> Chunk:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
-
-
-def _logprob(t: TokenLogprob) -> Chunk:
-    top = [_token(text, logprob) for _, text, logprob in t.top]
-    return _token(t.text, t.logprob) | {"top_logprobs": top}
-
-
-def _token(text: str, logprob: float) -> Chunk:
-    shown = logprob if logprob > LEAST_LOGPROB else LEAST_LOGPROB  # also where it is no number
-    return {"token": text, "logprob": shown, "bytes": list(text.encode("utf-8", "replace"))}
 
 
 def _usage(record: TurnRecord, caches: bool) -> Chunk:

@@ -19,7 +19,7 @@ from everwarm.errors import RequestError
 from everwarm.request import Tool
 from everwarm.wire import body as wb
 from everwarm.wire.fields import Noted, WireObject
-from everwarm.wire.hosted import HOSTED, HostedTool, kind_of
+from everwarm.wire.hosted_tools import HOSTED, HostedTool, kind_of
 
 MAX_TOOLS: Final = 1024
 _AtHead = Annotated[Any, Noted("all tools stand at the head of the prompt")]
@@ -81,6 +81,10 @@ AnyTool = Annotated[
     | Annotated[HostedTool, Tag(HOSTED)],
     Discriminator(kind_of({"function", "custom", "namespace"})),
 ]
+TOOL_TAGS: Final = frozenset(
+    {"function", "custom", "function_tool", "custom_tool", "namespace_tool", HOSTED}
+)
+"""By what the unions of tools choose."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,16 +16,12 @@ from pydantic import BeforeValidator, Field, WrapValidator
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.wire import body as wb
 from everwarm.wire.fields import Noted, Refused, WireObject
-from everwarm.wire.once import Once
+from everwarm.wire.validation_cache import ValidationCache
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 TAGS = ROLES | {"text", "refusal", "thinking", "function_tool", "hosted_tool"}
 """By what the unions of this format choose."""
 _MEDIA = frozenset({"image_url", "input_audio", "video_url", "file"})
-
-
-def _parts_of(value: object) -> object:
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
 class _TextPart(WireObject):
@@ -50,8 +46,8 @@ def _thought_of(value: object) -> object:
 class _ThinkingPart(WireObject):
     type: Literal["thinking"]
     thinking: Annotated[str, BeforeValidator(_thought_of)]
-    signature: wb.Afterwards = None
-    closed: wb.Afterwards = None
+    signature: wb.Remark = None
+    closed: wb.Remark = None
 
 
 def _readable(part: object) -> object:
@@ -70,7 +66,7 @@ _Replied = Annotated[
     BeforeValidator(_readable),
 ]
 _Content = Annotated[
-    wb.Many[_Said], BeforeValidator(_parts_of, json_schema_input_type=str | list[_Said])
+    wb.Many[_Said], BeforeValidator(wb.one_part, json_schema_input_type=str | list[_Said])
 ]
 
 
@@ -108,7 +104,7 @@ class _PlainMessage(WireObject):
 class _AssistantMessage(WireObject):
     role: Literal["assistant"]
     content: Annotated[
-        wb.Many[_Replied], BeforeValidator(_parts_of, json_schema_input_type=str | list[_Replied])
+        wb.Many[_Replied], BeforeValidator(wb.one_part, json_schema_input_type=str | list[_Replied])
     ] = []
     name: wb.Speaker | None = None
     reasoning_content: str | None = None
@@ -118,11 +114,11 @@ class _AssistantMessage(WireObject):
     function_call: Annotated[Any, Refused("Send tool_calls instead.")] = None
     audio: Annotated[Any, Refused("Send what was said as content.")] = None
     prefix: Annotated[Any, Refused("A reply that goes on with it is not supported.")] = None
-    id: wb.Afterwards = None
-    annotations: wb.Afterwards = None
-    reasoning_details: wb.Afterwards = None
-    thinking_blocks: wb.Afterwards = None
-    provider_specific_fields: wb.Afterwards = None
+    id: wb.Remark = None
+    annotations: wb.Remark = None
+    reasoning_details: wb.Remark = None
+    thinking_blocks: wb.Remark = None
+    provider_specific_fields: wb.Remark = None
 
     @cached_property
     def message(self) -> Message:
@@ -149,7 +145,7 @@ class _ToolMessage(WireObject):
 
 AnyMessage = Annotated[
     Annotated[_PlainMessage | _AssistantMessage | _ToolMessage, Field(discriminator="role")],
-    WrapValidator(Once()),
+    WrapValidator(ValidationCache()),
 ]
 
 

@@ -18,7 +18,7 @@ _OWN: Final = 2048
 """Bytes that what is read of a short message takes, beside its JSON."""
 
 
-class Once:
+class ValidationCache:
     """A wrap validator of pydantic that remembers, by at most `limit` bytes: of JSON, and `own` for
     each message. Thread-safe."""
 
