@@ -7,7 +7,6 @@ branch `side` of the same session. Inside the caller's transaction, on the write
 from __future__ import annotations
 
 import re
-import secrets
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 from everwarm.chat import path_table
 from everwarm.chat import session_table as table
-from everwarm.chat.session import MAIN, Entry, Session, ids_of, title_of
+from everwarm.chat.session import MAIN, Entry, Session, ids_of, new_session_id, title_of
 from everwarm.messages import Message, MessageId, tidied
 from everwarm.tokens import Tokens
 
@@ -66,7 +65,7 @@ def write(db: sqlite3.Connection, turn: ApiTurn) -> None:
 
 def _new(turn: ApiTurn, now: float) -> Session:
     return Session(
-        id="s" + secrets.token_hex(8), title="", created=now, updated=now, origin="api",
+        id=new_session_id(), title="", created=now, updated=now, origin="api",
         client=turn.client, name=turn.name,
     )  # fmt: skip
 

@@ -10,10 +10,12 @@ Not here: SQL, HTTP, tokens.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from everwarm.errors import Conflict, NotFound
 from everwarm.events import Finish
 from everwarm.messages import Message, MessageId, Text, child_id, content_id, root_id
 
@@ -166,11 +168,6 @@ def context_used(path: Sequence[Entry]) -> int | None:
     return int(read + last.turn["completion_tokens"])
 
 
-def was_gone_back_to(tree: Tree, head: MessageId | None) -> bool:
-    """Whether a summary stands for a part of this path, and the path goes on without it."""
-    return any(e.covers and tree.is_behind(head, e.covers) for e in tree)
-
-
 def free_name(taken: Iterable[str], base: str = "branch") -> str:
     """The first of `branch 2`, `branch 3`, … that is free."""
     known = set(taken)
@@ -192,7 +189,48 @@ def _read_as(entry: Entry) -> Message:
     return Message("user", (Text(SUMMARY_LEAD + entry.message.text),))
 
 
+def new_session_id() -> str:
+    return "s" + secrets.token_hex(8)
+
+
 def title_of(text: str) -> str:
     """A short title made of a message's first words."""
     words = " ".join(text.split())
     return words if len(words) <= 60 else words[:60].rsplit(" ", 1)[0] + "…"
+
+
+# --- changes that a client asks for; all raise RequestError ---
+
+
+def entry_of(tree: Tree, message: str, param: str) -> Entry:
+    """The message that a client names in `param`. Raises NotFound."""
+    if message not in tree:
+        raise NotFound("There is no such message.", param=param, code="message_not_found")
+    return tree[MessageId(message)]
+
+
+def select(session: Session, tree: Tree, message: str) -> Session:
+    """Make the newest branch through a message the present one."""
+    chosen = entry_of(tree, message, "message")
+    heads = {h: name for name, h in session.branches.items() if tree.is_behind(h, chosen.id)}
+    if session.head in heads:
+        return session
+    if heads:
+        newest = max((h for h in heads if h is not None), key=lambda h: tree[h].n)
+        return replace(session, branch=heads[newest])
+    return session.moved(tree.newest_end(chosen.id))
+
+
+def switch(session: Session, branch: str) -> Session:
+    """Make another branch the present one."""
+    if branch not in session.branches:
+        raise NotFound("There is no such branch.", param="branch", code="branch_not_found")
+    return replace(session, branch=branch)
+
+
+def branch_at(session: Session, tree: Tree, at: str, name: str | None) -> Session:
+    """Make a new branch that ends with the message `at`."""
+    entry = entry_of(tree, at, "at")
+    if name is not None and name in session.branches:
+        raise Conflict("There is a branch of this name; choose another one.", param="name")
+    return session.branched(entry.id, name)

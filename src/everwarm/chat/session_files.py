@@ -104,15 +104,7 @@ def exported(session: Session, tree: Tree) -> dict[str, Any]:
     """All of a session, as `imported` takes it."""
     return {
         "everwarm": 1,
-        "title": session.title,
-        "created": session.created,
-        "updated": session.updated,
-        "pinned": session.pinned,
-        "origin": session.origin,
-        "client": session.client,
-        "settings": asdict(session.choices),
-        "branch": session.branch,
-        "branches": [{"name": n, "head": head} for n, head in session.branches.items()],
+        **wire.session_fields(session),
         "messages": [_exported(e) for e in tree],
     }
 

@@ -5,7 +5,7 @@ The one format that keeps the conversation on the server: a client sends only wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from everwarm import events as ev
 from everwarm.chat.session import Choices, Entry, Session, Tree, context_used
 from everwarm.events import Event
-from everwarm.request import Sampling
+from everwarm.messages import Message
+from everwarm.request import Request
 from everwarm.wire import body as wb
 from everwarm.wire import sse
 from everwarm.wire.errors import openai_error, refusal
@@ -122,10 +123,18 @@ def choices_of(body: SettingsBody) -> Choices:
     return Choices(**body.model_dump())
 
 
-def sampling_of(choices: Choices) -> Sampling:
-    """How a session's next token is drawn."""
+def request_of(choices: Choices, messages: tuple[Message, ...], namespace: str) -> Request:
+    """The request that a session makes, as the client APIs make it of a body."""
     temperature = DEFAULT_TEMPERATURE if choices.temperature is None else choices.temperature
-    return wb.sampling(temperature, 1.0 if choices.top_p is None else choices.top_p)
+    return Request(
+        model=None,
+        messages=messages,
+        sampling=wb.sampling(temperature, 1.0 if choices.top_p is None else choices.top_p),
+        max_tokens=choices.max_tokens,
+        template_args={} if choices.thinking is None else {"enable_thinking": choices.thinking},
+        namespace=namespace,
+        thinking_budget=choices.thinking_budget,
+    )
 
 
 # --- sessions and messages as clients see them ---
@@ -142,6 +151,16 @@ def session_json(
     path = tree.path(session.head) if tree is not None else []
     return {
         "id": session.id,
+        **session_fields(session),
+        "context": {"used": context_used(path), "limit": limit},
+        "compacted": any(e.covers for e in path),
+        "running": running,
+    }
+
+
+def session_fields(session: Session) -> dict[str, Any]:
+    """What stands in a session's file too."""
+    return {
         "title": session.title,
         "created": session.created,
         "updated": session.updated,
@@ -150,11 +169,12 @@ def session_json(
         "client": session.client,
         "settings": asdict(session.choices),
         "branch": session.branch,
-        "branches": [{"name": n, "head": head} for n, head in session.branches.items()],
-        "context": {"used": context_used(path), "limit": limit},
-        "compacted": any(e.covers for e in path),
-        "running": running,
+        "branches": _branches(session),
     }
+
+
+def _branches(session: Session) -> list[dict[str, Any]]:
+    return [{"name": name, "head": head} for name, head in session.branches.items()]
 
 
 def message_json(entry: Entry, tree: Tree) -> dict[str, Any]:
@@ -177,21 +197,13 @@ def message_json(entry: Entry, tree: Tree) -> dict[str, Any]:
     }
 
 
-def path_json(path: Sequence[Entry], tree: Tree) -> list[dict[str, Any]]:
-    """The messages of a branch."""
-    return [message_json(e, tree) for e in path]
-
-
 def tree_json(session: Session, tree: Tree) -> dict[str, Any]:
     """The whole tree, each message by its first words."""
     messages = [
         {"id": e.id, "parent": e.parent, "role": e.message.role, "title": e.message.text[:80]}
         for e in tree
     ]
-    return {
-        "messages": messages,
-        "branches": [{"name": n, "head": head} for n, head in session.branches.items()],
-    }
+    return {"messages": messages, "branches": _branches(session)}
 
 
 # --- events of a turn ---
@@ -245,11 +257,9 @@ def failed(error: Exception) -> bytes:
     return frame("error", openai_error(error)[1])
 
 
-def parse_page(params: Mapping[str, str]) -> tuple[str, int, float | None]:
-    """`q`, `limit` and `before` of a list. Raises RequestError."""
-
+def read_page(params: Mapping[str, str]) -> PageQuery:
+    """Which sessions to list. Raises RequestError."""
     try:
-        page = PageQuery.model_validate(dict(params))
+        return PageQuery.model_validate(dict(params))
     except ValidationError as e:
         raise refusal(e, frozenset()) from None
-    return page.q, page.limit, page.before

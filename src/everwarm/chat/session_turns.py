@@ -11,27 +11,24 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from everwarm.chat import path_table
 from everwarm.chat import session_json as wire
 from everwarm.chat import session_table as table
-from everwarm.chat.library import SessionLibrary, known
+from everwarm.chat.compaction import compact, is_due, summary_request, write_summary
 from everwarm.chat.live_turn import LiveTurn
+from everwarm.chat.new_turn import NewTurn, TurnMaker
 from everwarm.chat.session import (
-    Choices,
     Entry,
     Session,
     Tree,
     context_used,
-    free_name,
     messages_of,
-    title_of,
-    was_gone_back_to,
 )
+from everwarm.chat.session_store import SessionStore
 from everwarm.errors import Cancelled, Conflict, EverwarmError, NotFound, RequestError
 from everwarm.events import Event
 from everwarm.history.database import Connection
@@ -42,51 +39,31 @@ from everwarm.server.record import Trace
 from everwarm.server.turn import Turns
 from everwarm.wire.format import reply_of
 
-
-@dataclass(frozen=True, slots=True)
-class SessionTurn:
-    """A turn that is to be answered: behind `at`, on a branch. `before`: what to go back to where
-    the turn is refused, and the message that goes with it. `sums_up`: the reply is a summary."""
-
-    session: Session
-    tree: Tree
-    at: MessageId
-    before: Session
-    added: MessageId | None = None
-    sums_up: bool = False
-
-
-SUM_UP: Final = (
-    "Sum up our conversation so far, so that it can go on from your summary alone: what was asked, "
-    "found and decided, with names and numbers, and what is still open. Write only the summary."
-)
-SUMMARY_TOKENS: Final = 2048
 PLACEHOLDER: Final = "\u2026"
 """Stands for the message that will come: what is in front of it is read ahead."""
-Prepare = Callable[[], Awaitable[SessionTurn]]
 
 
 class SessionTurns:
     """All turns of held sessions. Lives on the event loop."""
 
-    def __init__(self, held: SessionLibrary, turns: Turns, namespace: str) -> None:
-        self.held, self.turns, self.namespace = held, turns, namespace
+    def __init__(self, store: SessionStore, turns: Turns, namespace: str) -> None:
+        self.store, self.turns, self.namespace = store, turns, namespace
         self.running: dict[str, LiveTurn] = {}
 
-    def free(self, session_id: str) -> None:
-        """Raises Conflict where a turn of this session runs."""
+    def check_idle(self, session_id: str) -> None:
+        """Raise Conflict where a turn of this session runs."""
         if session_id in self.running:
             raise Conflict(
                 "A turn of this session is running. Wait for it, or stop it first.",
                 code="session_busy",
             )
 
-    async def start(self, session_id: str, prepare: Prepare) -> LiveTurn:
-        """Begin a turn; `prepare` says which. Raises what it raises, and Conflict."""
-        self.free(session_id)
+    async def start(self, session_id: str, begin: TurnMaker) -> LiveTurn:
+        """Start a turn. Raises Conflict where one runs, and what `begin` raises."""
+        self.check_idle(session_id)
         running = self.running[session_id] = LiveTurn("turn_" + secrets.token_hex(12))
         try:
-            asked = await prepare()
+            asked = await begin(self.store, session_id)
             running.task = asyncio.create_task(self._run(session_id, running, asked))
         finally:
             if running.task is None:
@@ -116,111 +93,33 @@ class SessionTurns:
         alone. How many bytes that were."""
         while await self.stop(session_id):  # a turn may be followed by its summary
             pass
-        self.free(session_id)
-        gone = await self.held.remove(session_id)
+        self.check_idle(session_id)
+        gone = await self.store.remove(session_id)
         await self.turns.forget(gone.turns, gone.threads)
-        held = await asyncio.to_thread(self.turns.engine.forget, gone.paths)
-        return gone.nbytes + held
-
-    # --- the four ways to begin a turn ---
-
-    async def send(self, session_id: str, text: str, parent: str | None) -> LiveTurn:
-        """A new message at the end of the present branch; elsewhere, on a branch of its own."""
-
-        async def prepare() -> SessionTurn:
-            before, tree = await self.held.get(session_id)
-            at = before.head if parent is None else known(tree, parent, "parent").id
-            return await self._say(before, at, text, is_new=at != before.head)
-
-        return await self.start(session_id, prepare)
-
-    async def edit(self, session_id: str, message: str, text: str) -> LiveTurn:
-        """A user's message in other words, beside the old one, on a branch of its own."""
-
-        async def prepare() -> SessionTurn:
-            before, tree = await self.held.get(session_id)
-            old = known(tree, message, "message")
-            if old.message.role != "user" or old.covers:
-                raise RequestError("message: only a user's message can be edited.", param="message")
-            return await self._say(before, old.parent, text, is_new=True)
-
-        return await self.start(session_id, prepare)
-
-    async def regenerate(self, session_id: str, message: str | None) -> LiveTurn:
-        """A reply anew, beside the old one. A message without a reply gets its first."""
-
-        async def prepare() -> SessionTurn:
-            before, tree = await self.held.get(session_id)
-            old = before.head if message is None else known(tree, message, "message").id
-            entry = tree[old] if old is not None else None
-            if entry is not None and entry.covers:
-                raise RequestError("A summary is no reply to be made anew.", param="message")
-            if entry is not None and entry.message.role == "assistant":
-                entry = tree[entry.parent] if entry.parent else None
-            elif message is not None:
-                raise RequestError("message: only a reply can be made anew.", param="message")
-            if entry is None:
-                raise RequestError("There is nothing to answer anew.", code="nothing_to_answer")
-            at = entry.id
-            session, tree = await self.held.change(session_id, lambda s, _: s.moved(at))
-            return SessionTurn(session, tree, at, before)
-
-        return await self.start(session_id, prepare)
-
-    async def compact(self, session_id: str) -> LiveTurn:
-        """Have the conversation summed up at its end, and go on from the summary on a new branch.
-
-        The old one stays, as warm as it is.
-        """
-
-        async def prepare() -> SessionTurn:
-            session, tree = await self.held.get(session_id)
-            if session.head is None or tree[session.head].covers:
-                raise RequestError("There is nothing to sum up.", code="nothing_to_compact")
-            return SessionTurn(session, tree, session.head, session, sums_up=True)
-
-        return await self.start(session_id, prepare)
+        cached = await asyncio.to_thread(self.turns.engine.forget, gone.paths)
+        return gone.nbytes + cached
 
     async def prepare(self, session_id: str) -> AheadState:
         """Restore or read ahead what the session's next turn will begin with."""
         if session_id in self.running:
             return "busy"
-        session, tree = await self.held.get(session_id)
+        session, tree = await self.store.get(session_id)
         path = tree.path(session.head)
         if max(len(path), context_used(path) or 0) >= self.turns.engine.model.context_length:
             return "too_long"  # a message has a token at least: nothing need be rendered to know
         placeholder = Message("user", (Text(PLACEHOLDER),))
         messages = messages_of(session.choices, path)
-        request = self.request(session.choices, (*messages, placeholder))
+        request = wire.request_of(session.choices, (*messages, placeholder), self.namespace)
         state, tokens = await self.turns.prepare(request)
         if tokens:
-            await self.held.write(lambda db: path_table.add(db, session_id, self.namespace, tokens))
+            await self.store.write(
+                lambda db: path_table.add(db, session_id, self.namespace, tokens)
+            )
         return state
-
-    async def _say(
-        self, before: Session, at: MessageId | None, text: str, *, is_new: bool
-    ) -> SessionTurn:
-        said = Message("user", (Text(text),))
-        now = table.now()
-        added: list[MessageId] = []
-
-        def entries(tree: Tree) -> list[Entry]:
-            entry = Entry(tree.id_of(at, said), at, said, now)
-            added.extend([] if entry.id in tree else [entry.id])
-            return [entry]
-
-        def change(session: Session, tree: Tree) -> Session:
-            head = tree.id_of(at, said)
-            session = session.branched(head) if is_new else session.moved(head)
-            return replace(session, title=session.title or title_of(text), updated=now)
-
-        session, tree = await self.held.change(before.id, change, entries=entries)
-        assert session.head is not None
-        return SessionTurn(session, tree, session.head, before, added[0] if added else None)
 
     # --- a turn on its way ---
 
-    async def _run(self, session_id: str, running: LiveTurn, asked: SessionTurn) -> None:
+    async def _run(self, session_id: str, running: LiveTurn, asked: NewTurn) -> None:
         said: list[Event] = []
         trace = Trace()
         try:
@@ -230,9 +129,10 @@ class SessionTurns:
             about = {"session": session, "user": user, "turn": running.live.id}
             running.push(wire.frame("start", about | {"sums_up": asked.sums_up}))
             path = asked.tree.path(asked.at)
-            request = self.request(asked.session.choices, messages_of(asked.session.choices, path))
+            choices = asked.session.choices
+            request = wire.request_of(choices, messages_of(choices, path), self.namespace)
             if asked.sums_up:
-                request = _summing_up(request)
+                request = summary_request(request)
             await self.answer(request, running, said, trace)
             await self._keep(running, asked, said, trace)
         except (Cancelled, asyncio.CancelledError):  # stopped at once, or the server ends
@@ -260,27 +160,14 @@ class SessionTurns:
             running.push(*teller.frames(event))
             await asyncio.sleep(0)  # events that wait in a row keep nobody else from being heard
 
-    def request(self, choices: Choices, messages: tuple[Message, ...]) -> Request:
-        """What the wire formats make of a body, made of a session."""
-        thinking = {} if choices.thinking is None else {"enable_thinking": choices.thinking}
-        return Request(
-            model=None,
-            messages=messages,
-            sampling=wire.sampling_of(choices),
-            max_tokens=choices.max_tokens,
-            template_args=thinking,
-            namespace=self.namespace,
-            thinking_budget=choices.thinking_budget,
-        )
-
     async def _keep(
-        self, running: LiveTurn, asked: SessionTurn, said: list[Event], trace: Trace
+        self, running: LiveTurn, asked: NewTurn, said: list[Event], trace: Trace
     ) -> None:
         """Make the reply durable, then say that it is done."""
         reply = reply_of(said)
         if asked.sums_up:
             reply = Message("assistant", (Text(reply.text.strip()),) if reply.text.strip() else ())
-        session, tree = await self.held.write(
+        session, tree = await self.store.write(
             lambda db: _write_reply(db, asked, reply, trace, self.namespace)
         )
         at = None if asked.sums_up else asked.at
@@ -289,23 +176,21 @@ class SessionTurns:
         self._release(session.id, running)
         if not asked.sums_up and self._is_full(session, tree, trace):
             with suppress(EverwarmError):  # somebody was quicker, or history.db fails: next time
-                await self.compact(session.id)
+                await self.start(session.id, compact)
         running.push(wire.frame("done", {"message": message, "session": self.shown(session, tree)}))
 
     def _is_full(self, session: Session, tree: Tree, trace: Trace) -> bool:
-        """Whether to sum up behind a turn, unasked. Who undid a summary is not given another."""
+        """Whether to sum up behind a turn, unasked."""
         if trace.record is None or trace.record.finish in ("cancelled", "error"):
             return False
         own, usual = session.choices.compact_at, self.turns.settings.compact_at
         part = usual if own is None else own
-        used = context_used(tree.path(session.head)) or 0
-        is_full = part < 1 and used >= part * self.turns.engine.model.context_length
-        return is_full and not was_gone_back_to(tree, session.head)
+        return part < 1 and is_due(session, tree, part * self.turns.engine.model.context_length)
 
     async def _fail(
         self,
         running: LiveTurn,
-        asked: SessionTurn,
+        asked: NewTurn,
         said: list[Event],
         trace: Trace,
         error: Exception,
@@ -313,9 +198,9 @@ class SessionTurns:
         """Keep what was said before a fault; a turn that was refused was never there."""
         reply = reply_of(said)
         if reply.parts and not asked.sums_up:
-            await self.held.write(lambda db: _write_reply(db, asked, reply, trace, self.namespace))
+            await self.store.write(lambda db: _write_reply(db, asked, reply, trace, self.namespace))
         elif isinstance(error, RequestError):
-            await self.held.write(lambda db: _take_back(db, asked))
+            await self.store.write(lambda db: _take_back(db, asked))
         running.push(wire.failed(error))
 
     def shown(self, session: Session, tree: Tree | None = None) -> dict[str, Any]:
@@ -337,7 +222,7 @@ class SessionTurns:
 
 
 def _write_reply(
-    db: Connection, asked: SessionTurn, reply: Message, trace: Trace, namespace: str
+    db: Connection, asked: NewTurn, reply: Message, trace: Trace, namespace: str
 ) -> tuple[Session, Tree]:
     session_id = asked.session.id
     session = table.get(db, session_id)
@@ -348,7 +233,7 @@ def _write_reply(
     if trace.tokens:
         path_table.add(db, session_id, namespace, trace.tokens)
     if asked.sums_up:
-        return _write_summary(db, asked, reply, turn)
+        return write_summary(db, asked, reply, turn)
     branch, old = asked.session.branch, session.branches.get(asked.session.branch)
     head: MessageId | None = asked.at
     if reply.parts:
@@ -365,32 +250,7 @@ def _write_reply(
     return session, table.tree(db, session_id)
 
 
-def _write_summary(
-    db: Connection, asked: SessionTurn, summary: Message, turn: Mapping[str, Any] | None
-) -> tuple[Session, Tree]:
-    """A branch of its own, whose first message the summary is."""
-    session, tree = table.get(db, asked.session.id), table.tree(db, asked.session.id)
-    if summary.parts and turn and turn["finish"] != "cancelled":
-        head, now = tree.id_of(None, summary), table.now()
-        table.add(db, session.id, [Entry(head, None, summary, now, turn, turn["finish"], asked.at)])
-        session = session.branched(head, _compacted(session))
-    table.put(db, replace(session, updated=table.now()))
-    return session, table.tree(db, session.id)
-
-
-def _compacted(session: Session) -> str:
-    name = "compacted"
-    return name if name not in session.branches else free_name(session.branches, name)
-
-
-def _summing_up(request: Request) -> Request:
-    """The conversation with a wish for its summary: what was read stays as it is."""
-    asked = Message("user", (Text(SUM_UP),))
-    most = min(request.max_tokens or SUMMARY_TOKENS, SUMMARY_TOKENS)
-    return replace(request, messages=(*request.messages, asked), max_tokens=most)
-
-
-def _take_back(db: Connection, asked: SessionTurn) -> None:
+def _take_back(db: Connection, asked: NewTurn) -> None:
     before = asked.before
     session = replace(
         table.get(db, before.id), branch=before.branch, branches=before.branches, title=before.title

@@ -7,7 +7,6 @@ are durable when they return.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,8 +15,8 @@ from typing import TypeVar
 from everwarm.chat import path_table
 from everwarm.chat import session_files as files
 from everwarm.chat import session_table as table
-from everwarm.chat.session import Choices, Entry, Session, Tree
-from everwarm.errors import Conflict, NotFound, RequestError
+from everwarm.chat.session import Choices, Entry, Session, Tree, new_session_id
+from everwarm.errors import RequestError
 from everwarm.history import reply_table
 from everwarm.history.database import Connection, Database
 from everwarm.job import Path
@@ -28,7 +27,7 @@ Change = Callable[[Session, Tree], Session]
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class RemovedSession:
     """What a deleted session leaves outside its rows: turns, conversations, and tokens read."""
 
     nbytes: int
@@ -37,7 +36,7 @@ class Removed:
     paths: list[Path]
 
 
-class SessionLibrary:
+class SessionStore:
     """The sessions of one history.db. Lives on the event loop."""
 
     def __init__(self, db: Database) -> None:
@@ -82,13 +81,15 @@ class SessionLibrary:
 
     async def create(self, title: str, choices: Choices) -> Session:
         now = table.now()
-        made = Session(id=new_id(), title=title, created=now, updated=now, choices=choices)
+        made = Session(id=new_session_id(), title=title, created=now, updated=now, choices=choices)
         await self.write(lambda db: table.put(db, made))
         return made
 
-    async def take_in(self, body: files.ImportBody) -> tuple[Session, Tree]:
-        """A session of a file, under an id of its own."""
-        session, entries = await asyncio.to_thread(files.imported, body, new_id(), table.now())
+    async def import_file(self, body: files.ImportBody) -> tuple[Session, Tree]:
+        """Store the session of a file under an id of its own."""
+        session, entries = await asyncio.to_thread(
+            files.imported, body, new_session_id(), table.now()
+        )
 
         def work(db: Connection) -> None:
             table.put(db, session)
@@ -118,64 +119,18 @@ class SessionLibrary:
         await asyncio.wrap_future(self._db.scrub())
         return done
 
-    async def remove(self, session_id: str) -> Removed:
+    async def remove(self, session_id: str) -> RemovedSession:
         """Delete a session's rows and the replies remembered of it; what is still to be let go."""
 
-        def work(db: Connection) -> Removed:
+        def work(db: Connection) -> RemovedSession:
             own = path_table.of(db, session_id)
             shared = path_table.elsewhere(db, session_id, own)
             turns = table.turns_of(db, session_id)
             threads = reply_table.forget(db, session_id)
             nbytes = table.remove(db, session_id)
             read = [Path(who, t, keep) for (who, t), keep in zip(own, shared, strict=True)]
-            return Removed(nbytes, turns, threads, read)
+            return RemovedSession(nbytes, turns, threads, read)
 
         done = await self.write(work)
         await asyncio.wrap_future(self._db.scrub())
         return done
-
-
-def new_id() -> str:
-    return "s" + secrets.token_hex(8)
-
-
-def known(tree: Tree, message: str, param: str) -> Entry:
-    """A message that a client named. Raises NotFound."""
-    if message not in tree:
-        raise NotFound("There is no such message.", param=param, code="message_not_found")
-    return tree[MessageId(message)]
-
-
-def select(session: Session, tree: Tree, message: str) -> Session:
-    """The branch through a message becomes the present one: the newest that there is."""
-    chosen = known(tree, message, "message")
-    heads = {h: name for name, h in session.branches.items() if tree.is_behind(h, chosen.id)}
-    if session.head in heads:
-        return session
-    if heads:
-        newest = max((h for h in heads if h is not None), key=lambda h: tree[h].n)
-        return replace(session, branch=heads[newest])
-    return session.moved(tree.newest_end(chosen.id))
-
-
-def uncompact(session: Session, tree: Tree) -> Session:
-    """Back to the branch that the present one's summary stands for."""
-    covered = [e.covers for e in tree.path(session.head) if e.covers]
-    if not covered:
-        raise RequestError("This branch is not compacted.", code="not_compacted")
-    return select(session, tree, covered[0])
-
-
-def switch(session: Session, branch: str) -> Session:
-    """Another branch becomes the present one."""
-    if branch not in session.branches:
-        raise NotFound("There is no such branch.", param="branch", code="branch_not_found")
-    return replace(session, branch=branch)
-
-
-def branch_at(session: Session, tree: Tree, at: str, name: str | None) -> Session:
-    """A new branch that ends with a message."""
-    entry = known(tree, at, "at")
-    if name is not None and name in session.branches:
-        raise Conflict("There is a branch of this name; choose another one.", param="name")
-    return session.branched(entry.id, name)
