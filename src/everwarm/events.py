@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from everwarm.messages import Message
+
 Finish = Literal["stop", "length", "tool_calls", "cancelled", "error"]
 SCAFFOLD: Final = "scaffold"
 """A miss's part: what a template writes between the last message and the reply."""
@@ -181,11 +183,13 @@ class TurnRecord:
 class Finished:
     """The last event of a turn. `reason` is honest: `length` only where the reply was cut.
 
-    `stop`: the stop text that ended the reply, where one did.
+    `reply`: what the turn's other events add up to. `stop`: the stop text that ended the reply,
+    where one did.
     """
 
     reason: Finish
     record: TurnRecord
+    reply: Message
     stop: str | None = None
 
 

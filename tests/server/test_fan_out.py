@@ -18,6 +18,7 @@ from everwarm.events import Event, Progress, Started, TextDelta
 from everwarm.request import Request
 from everwarm.server.fan_out import FanOut
 from everwarm.server.queue import Queue
+from everwarm.server.turn import Turn
 from everwarm.wire.choices import ChoiceEvent
 
 READ = Progress(99, 100, 0)
@@ -35,12 +36,12 @@ class Scripts:
     log: list[str] = field(default_factory=list)
 
     async def answer(
-        self, request: Request, *, turn_id: str, arrived: float, parse_s: float, **more: Any
+        self, request: Request, turn: Turn, place: object | None = None
     ) -> AsyncGenerator[Event, None]:
-        self.log.append(f"begins {turn_id}")
+        self.log.append(f"begins {turn.id}")
         end = "leaves"
         try:
-            for event in self.of_turn[turn_id]:
+            for event in self.of_turn[turn.id]:
                 await asyncio.sleep(event if isinstance(event, float) else 0)
                 if isinstance(event, Exception):
                     end = "fails"
@@ -49,7 +50,7 @@ class Scripts:
                     yield event
             end = "ends"
         finally:
-            self.log.append(f"{end} {turn_id}")
+            self.log.append(f"{end} {turn.id}")
 
     async def checked(self, request: Request) -> Request:
         if request.raw == "bad":
@@ -60,7 +61,8 @@ class Scripts:
 def fan_out(scripts: Scripts, n_samples: int, *prompts: str) -> FanOut:
     request = Request(None, (), samples=n_samples)
     each = [replace(request, raw=p) for p in prompts or ("a",)]
-    return FanOut(scripts, each, "t", 0.0, 0.0)
+    n_turns = n_samples * len(each)
+    return FanOut(scripts, each, [Turn(f"t.{n}" if n else "t") for n in range(n_turns)])
 
 
 def run(task: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -125,12 +127,12 @@ def test_an_error_takes_what_its_turn_had_with_it(n_samples: int, failing: str) 
 
     class Refuses(Scripts):
         async def answer(
-            self, request: Request, *, turn_id: str, **more: Any
+            self, request: Request, turn: Turn, place: object | None = None
         ) -> AsyncGenerator[Event, None]:
             words = Words()
             seen.append(weakref.ref(words))
             yield READ
-            if turn_id not in failing.split():
+            if turn.id not in failing.split():
                 await asyncio.sleep(5)
             await asyncio.sleep(0.01)
             raise EngineError("It broke.")

@@ -21,7 +21,7 @@ from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.history.database import Database
 from everwarm.job import Ended, Job, Leased, ModelInfo, Sink, Token
-from everwarm.server.turn import Turns
+from everwarm.server.turns import Turns
 
 
 class WritesOn:
@@ -121,9 +121,9 @@ def test_others_are_heard_while_many_events_wait(talking: Callable[[Talk, int], 
     async def talk(talking: SessionTurns, session: str) -> None:
         running = await talking.start(session, says("Go on and on."))
         heard = 0
-        while running.live.completion < 300:
+        while running.turn.completion < 300:
             await asyncio.sleep(0)
-            heard += running.live.completion > 0
+            heard += running.turn.completion > 0
         await talking.stop(session)
         assert heard > 100
 

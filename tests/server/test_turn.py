@@ -17,7 +17,8 @@ from everwarm.events import Event, Finished, TextDelta, TurnRecord
 from everwarm.job import Ended, EngineHealth, Job, Leased, ModelInfo, Sink, Token
 from everwarm.messages import Message
 from everwarm.request import Request
-from everwarm.server.turn import Turns
+from everwarm.server.turn import Turn
+from everwarm.server.turns import Turns
 from everwarm.tokens import common_length, tokens_of
 
 
@@ -76,8 +77,8 @@ def answer(turns: Turns, *messages: Message, **changes: object) -> tuple[TurnRec
     request = replace(Request(None, messages, TOOLS), **changes)  # type: ignore[arg-type]
 
     async def run() -> list[Event]:
-        events = turns.answer(request, turn_id=f"t{len(turns.records)}", arrived=0.0, parse_s=0.0)
-        return [e async for e in events]
+        turn = Turn(f"t{len(turns.records)}")
+        return [e async for e in turns.answer(request, turn)]
 
     events = asyncio.run(run())
     return turns.records[0], events

@@ -10,6 +10,7 @@ from typing import Any
 
 from everwarm.events import Event
 from everwarm.request import Request
+from everwarm.server.turn import Turn
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Scripted:
     requests: list[Request] = field(default_factory=list)
 
     def answer(
-        self, request: Request, *, turn_id: str, arrived: float, parse_s: float
+        self, request: Request, turn: Turn, place: object | None = None
     ) -> AsyncIterator[Event]:
         self.requests.append(request)
         return self.script()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
+from sample_replies import fold
 
 from everwarm.events import (
     CallDelta,
@@ -39,7 +40,7 @@ def record(finish: Finish = "stop") -> TurnRecord:
 def turn(*said: Event, finish: Finish = "stop", stop: str | None = None) -> list[Event]:
     """A whole turn around what was said."""
     begin: list[Event] = [Started(100), Progress(90, 100, 90), Progress(100, 100, 90)]
-    return [*begin, *said, Finished(finish, record(finish), stop)]
+    return [*begin, *said, Finished(finish, record(finish), fold(said), stop)]
 
 
 def call(index: int, id: str, name: str, *arguments: str) -> list[Event]:

@@ -106,7 +106,7 @@ def counted(prompt: int, cached: int, completion: int, reasoning: int) -> list[E
         completion_tokens=completion,
         reasoning_tokens=reasoning,
     )
-    return [*events[:-1], Finished("stop", record)]
+    return [*events[:-1], replace(end, record=record)]
 
 
 @BOTH

@@ -300,7 +300,7 @@ def finished(reason: Finish) -> Finished:
         completion_tokens=5,
         reasoning_tokens=2,
     )
-    return Finished(reason, record)
+    return Finished(reason, record, Message("assistant", ()))
 
 
 USAGE = {

@@ -24,7 +24,7 @@ from everwarm.chat.session_store import SessionStore
 from everwarm.errors import NotFound
 from everwarm.job import Path, TreeNode
 from everwarm.server.bodies import Bodies
-from everwarm.server.turn import Turns
+from everwarm.server.turns import Turns
 from everwarm.wire import sse
 from everwarm.wire.models import openai_model
 from everwarm.wire.strict import StrictObject
@@ -97,7 +97,7 @@ class Board:
                 "model": openai_model(turns.model),
                 "machine": _machine(),
                 "memory": {k: v for k, v in stats.items() if not k.startswith("disk_")},
-                "running": [asdict(live) for live in turns.running.values()],
+                "running": [turn.progress() for turn in turns.running.values()],
                 "totals": turns.totals.shown(),
                 "ttft": {"buckets": turns.totals.buckets()},
                 "disk": disk,

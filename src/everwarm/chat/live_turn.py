@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-from everwarm.server.queue import RunningTurn
+from everwarm.server.turn import Turn
 
 SIGN_OF_LIFE: Final = b": alive\n\n"
 
@@ -14,11 +14,11 @@ SIGN_OF_LIFE: Final = b": alive\n\n"
 class LiveTurn:
     """One turn of a session and all frames that it sent so far. Live: event loop only.
 
-    `live` is there from the start: a turn can be ended while what it needs is still being written.
+    `turn` is there from the start: it can be ended while what it needs is still being written.
     """
 
     def __init__(self, turn_id: str) -> None:
-        self.live = RunningTurn(turn_id)
+        self.turn = Turn(turn_id)
         self.task: asyncio.Task[None] | None = None
         self.over = asyncio.Event()
         self._frames: list[bytes] = []

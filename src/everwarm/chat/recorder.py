@@ -6,14 +6,19 @@ the reply, on the history's writer thread. Who asks waits for none of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from typing import Final
 
 from everwarm.chat import api_turns
 from everwarm.chat.api_turns import ApiTurn
-from everwarm.history.database import Connection, Database
-from everwarm.server.exchange import Exchange
-from everwarm.wire.format import ParsedRequest, reply_of
+from everwarm.history.database import Database
+from everwarm.server.refusals import client_of
+from everwarm.server.turn import Turn
+from everwarm.wire.format import ParsedRequest
+
+SESSION_HEADERS: Final = ("x-session-id", "x-claude-code-session-id")
 
 
 class SessionRecorder:
@@ -22,36 +27,26 @@ class SessionRecorder:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def record(self, exchange: Exchange) -> None:
+    def record(
+        self, asked: ParsedRequest, headers: Mapping[str, str], turns: Sequence[Turn]
+    ) -> None:
         """Write the turns of a conversation down. Those that were refused, or have no messages,
         are not."""
-        asked = exchange.asked
-        if asked is None or not asked.request.messages:
-            return
-        for index, trace in enumerate(exchange.traces):
-            if trace.tokens and trace.record is not None:
-                record = asdict(trace.record)
-                write = partial(_write, exchange=exchange, asked=asked, index=index, record=record)
-                self._db.submit(write)
-
-
-def _write(
-    db: Connection,
-    exchange: Exchange,
-    asked: ParsedRequest,
-    index: int,
-    record: dict[str, object],
-) -> None:
-    trace, request = exchange.traces[index], asked.request
-    turn = ApiTurn(
-        caller=request.namespace,
-        name=f"id:{exchange.name}" if exchange.name else f"thread:{trace.thread}",
-        client=exchange.client,
-        messages=trace.messages,
-        reply=reply_of(said.event for said in exchange.said if said.index == index),
-        record=record,
-        thread=trace.thread,
-        reply_id=trace.reply,
-        tokens=trace.tokens,
-    )
-    api_turns.write(db, turn)
+        given = next((v for n in SESSION_HEADERS if (v := headers.get(n))), None)
+        name = given[:256] if given else asked.session
+        client = client_of(headers.get("user-agent", ""))
+        for turn in turns:
+            if turn.prompt is None or not turn.prompt.messages or turn.record is None:
+                continue
+            answered = ApiTurn(
+                caller=asked.request.namespace,
+                name=f"id:{name}" if name else f"thread:{turn.thread}",
+                client=client,
+                messages=turn.prompt.messages,
+                reply=turn.reply,
+                record=asdict(turn.record),
+                thread=turn.thread,
+                reply_id=turn.reply_id,
+                tokens=turn.tokens,
+            )
+            self._db.submit(partial(api_turns.write, turn=answered))

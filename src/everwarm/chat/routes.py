@@ -66,17 +66,17 @@ class SessionRoutes:
         page = wire.read_page(http.query_params)
         if page.q.strip():
             hits = await self._store.read(lambda db: session_table.search(db, page.q, page.limit))
-            found = [self._turns.shown(s) | {"snippet": snippet} for s, snippet in hits]
+            found = [self._turns.describe(s) | {"snippet": snippet} for s, snippet in hits]
             return _json({"sessions": found, "more": False})
         sessions, more = await self._store.read(
             lambda db: session_table.latest(db, page.limit, page.before)
         )
-        return _json({"sessions": [self._turns.shown(s) for s in sessions], "more": more})
+        return _json({"sessions": [self._turns.describe(s) for s in sessions], "more": more})
 
     async def _create(self, http: HttpRequest) -> Response:
         body = await self._body(http, wire.CreateBody)
         choices = wire.choices_of(body.settings)
-        return _json(self._turns.shown(await self._store.create(body.title or "", choices)))
+        return _json(self._turns.describe(await self._store.create(body.title or "", choices)))
 
     async def _get(self, http: HttpRequest) -> Response:
         session, tree = await self._store.get(_id(http))
@@ -98,7 +98,7 @@ class SessionRoutes:
             )
 
         session, tree = await self._store.change(_id(http), change)
-        return _json(self._turns.shown(session, tree))
+        return _json(self._turns.describe(session, tree))
 
     async def _delete(self, http: HttpRequest) -> Response:
         nbytes = await self._turns.delete(_id(http))
@@ -168,7 +168,7 @@ class SessionRoutes:
 
     async def _stream(self, http: HttpRequest) -> Response:
         await self._store.read(lambda db: session_table.number(db, _id(http)))
-        return self._following(self._turns.follow(_id(http)))
+        return self._following(self._turns.live_turn(_id(http)))
 
     async def _start(self, http: HttpRequest, begin: TurnMaker) -> Response:
         return self._following(await self._turns.start(_id(http), begin))
@@ -203,7 +203,7 @@ class SessionRoutes:
 
         def spell() -> Response:
             messages = [wire.message_json(e, tree) for e in tree.path(session.head)]
-            return _json(self._turns.shown(session, tree) | {"messages": messages})
+            return _json(self._turns.describe(session, tree) | {"messages": messages})
 
         return await asyncio.to_thread(spell)
 

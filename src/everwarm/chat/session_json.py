@@ -5,7 +5,7 @@ The one format that keeps the conversation on the server: a client sends only wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
@@ -214,18 +214,18 @@ def frame(name: str, data: Mapping[str, Any]) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + sse.dump(data) + b"\n\n"
 
 
-class Teller:
-    """Says one turn's events in the session API's words. Belongs to one turn.
+class TurnFrames:
+    """Makes frames of one turn's events. Belongs to one turn.
 
-    `clock`: seconds, from anywhere; it gives the time that the rest of a prefill will take.
+    `clock`: seconds from any start; by it the time that is left of a prefill is estimated.
     """
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._since: tuple[float, int] | None = None
+        self._start: tuple[float, int] | None = None
 
-    def frames(self, event: Event) -> list[bytes]:
-        """What an event becomes; nothing for those that a session's client need not see."""
+    def of(self, event: Event) -> list[bytes]:
+        """The frames of an event; none where a session's client need not see it."""
         match event:
             case ev.Progress(done, total):
                 return [frame("progress", self._progress(done, total))]
@@ -243,17 +243,17 @@ class Teller:
 
     def _progress(self, done: int, total: int) -> dict[str, Any]:
         now = self._clock()
-        if self._since is None:
-            self._since = (now, done)
-        at, start = self._since
+        if self._start is None:
+            self._start = (now, done)
+        at, start = self._start
         rate = (done - start) / (now - at) if now > at else 0.0
         left = (total - done) / rate if rate else None
         percent = round(100 * done / max(total, 1), 1)
         return {"done": done, "total": total, "percent": percent, "seconds_left": left}
 
 
-def failed(error: Exception) -> bytes:
-    """The event that ends a turn that cannot go on."""
+def error_frame(error: Exception) -> bytes:
+    """The frame that ends a failed turn."""
     return frame("error", openai_error(error)[1])
 
 

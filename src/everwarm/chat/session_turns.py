@@ -1,9 +1,9 @@
-"""Turns of held sessions: the straight line, asked with a path of the tree.
+"""Turns of sessions: the straight line of a request, between two transactions.
 
-    load the path -> Request -> Turns.answer -> frames for all who follow -> reply, durable -> done
+    path of the tree -> Request -> Turns.answer -> frames for all who follow -> reply, durable
 
-A turn runs in a task of its own: it goes on when the page that asked for it is closed. There is one
-at a time in a session.
+A turn runs in a task of its own, so it goes on when the page that asked for it is closed. A session
+has at most one at a time.
 """
 
 from __future__ import annotations
@@ -21,30 +21,21 @@ from everwarm.chat import session_table as table
 from everwarm.chat.compaction import compact, is_due, summary_request, write_summary
 from everwarm.chat.live_turn import LiveTurn
 from everwarm.chat.new_turn import NewTurn, TurnMaker
-from everwarm.chat.session import (
-    Entry,
-    Session,
-    Tree,
-    context_used,
-    messages_of,
-)
+from everwarm.chat.session import Entry, Session, Tree, context_used, messages_of
 from everwarm.chat.session_store import SessionStore
 from everwarm.errors import Cancelled, Conflict, EverwarmError, NotFound, RequestError
-from everwarm.events import Event
 from everwarm.history.database import Connection
 from everwarm.messages import Message, MessageId, Text
-from everwarm.request import Request
 from everwarm.server.read_ahead import AheadState
-from everwarm.server.record import Trace
-from everwarm.server.turn import Turns
-from everwarm.wire.format import reply_of
+from everwarm.server.turn import Turn
+from everwarm.server.turns import Turns
 
 PLACEHOLDER: Final = "\u2026"
-"""Stands for the message that will come: what is in front of it is read ahead."""
+"""Stands for the next message of a user when all that comes before it is read ahead."""
 
 
 class SessionTurns:
-    """All turns of held sessions. Lives on the event loop."""
+    """All turns of sessions that run now, by the session's id. Lives on the event loop."""
 
     def __init__(self, store: SessionStore, turns: Turns, namespace: str) -> None:
         self.store, self.turns, self.namespace = store, turns, namespace
@@ -58,46 +49,44 @@ class SessionTurns:
                 code="session_busy",
             )
 
-    async def start(self, session_id: str, begin: TurnMaker) -> LiveTurn:
-        """Start a turn. Raises Conflict where one runs, and what `begin` raises."""
+    def live_turn(self, session_id: str) -> LiveTurn:
+        """The session's turn that runs now. Raises NotFound."""
+        live = self.running.get(session_id)
+        if live is None:
+            raise NotFound("No turn of this session is running.", code="no_turn")
+        return live
+
+    async def start(self, session_id: str, make: TurnMaker) -> LiveTurn:
+        """Start a turn. Raises Conflict where one runs, and what `make` raises."""
         self.check_idle(session_id)
-        running = self.running[session_id] = LiveTurn("turn_" + secrets.token_hex(12))
+        live = self.running[session_id] = LiveTurn("turn_" + secrets.token_hex(12))
         try:
-            asked = await begin(self.store, session_id)
-            running.task = asyncio.create_task(self._run(session_id, running, asked))
+            new = await make(self.store, session_id)
+            live.task = asyncio.create_task(self._run(session_id, live, new))
         finally:
-            if running.task is None:
-                self._over(session_id, running)
-        return running
-
-    def _over(self, session_id: str, running: LiveTurn) -> None:
-        self._release(session_id, running)
-        running.end()
-
-    def _release(self, session_id: str, running: LiveTurn) -> None:
-        """The next turn may begin; it may have begun already."""
-        if self.running.get(session_id) is running:
-            del self.running[session_id]
+            if live.task is None:
+                self._end(session_id, live)
+        return live
 
     async def stop(self, session_id: str) -> bool:
-        """End a session's turn, and wait until what it said is durable. Whether one ran."""
-        running = self.running.get(session_id)
-        if running is None:
+        """Stop a session's turn, and wait until its reply is durable. Whether one ran."""
+        live = self.running.get(session_id)
+        if live is None:
             return False
-        self.turns.end(running.live)
-        await running.over.wait()
+        self.turns.end(live.turn)
+        await live.over.wait()
         return True
 
     async def delete(self, session_id: str) -> int:
-        """Delete a session for real: rows, remembered replies, and what the cache holds of it
-        alone. How many bytes that were."""
+        """Delete a session for good: its rows, its remembered replies, and what the cache holds of
+        it alone. How many bytes that were."""
         while await self.stop(session_id):  # a turn may be followed by its summary
             pass
         self.check_idle(session_id)
-        gone = await self.store.remove(session_id)
-        await self.turns.forget(gone.turns, gone.threads)
-        cached = await asyncio.to_thread(self.turns.engine.forget, gone.paths)
-        return gone.nbytes + cached
+        removed = await self.store.remove(session_id)
+        await self.turns.forget(removed.turns, removed.threads)
+        cached_nbytes = await asyncio.to_thread(self.turns.engine.forget, removed.paths)
+        return removed.nbytes + cached_nbytes
 
     async def prepare(self, session_id: str) -> AheadState:
         """Restore or read ahead what the session's next turn will begin with."""
@@ -106,155 +95,128 @@ class SessionTurns:
         session, tree = await self.store.get(session_id)
         path = tree.path(session.head)
         if max(len(path), context_used(path) or 0) >= self.turns.engine.model.context_length:
-            return "too_long"  # a message has a token at least: nothing need be rendered to know
+            return "too_long"  # each message has at least a token: nothing has to be rendered
         placeholder = Message("user", (Text(PLACEHOLDER),))
-        messages = messages_of(session.choices, path)
-        request = wire.request_of(session.choices, (*messages, placeholder), self.namespace)
-        state, tokens = await self.turns.prepare(request)
+        messages = (*messages_of(session.choices, path), placeholder)
+        own = self.namespace
+        state, tokens = await self.turns.prepare(wire.request_of(session.choices, messages, own))
         if tokens:
-            await self.store.write(
-                lambda db: path_table.add(db, session_id, self.namespace, tokens)
-            )
+            await self.store.write(lambda db: path_table.add(db, session_id, own, tokens))
         return state
 
-    # --- a turn on its way ---
+    def describe(self, session: Session, tree: Tree | None = None) -> dict[str, Any]:
+        """A session as clients see it."""
+        live = self.running.get(session.id)
+        running = live.turn.id if live else None
+        limit = self.turns.engine.model.context_length
+        return wire.session_json(session, tree, running=running, limit=limit)
 
-    async def _run(self, session_id: str, running: LiveTurn, asked: NewTurn) -> None:
-        said: list[Event] = []
-        trace = Trace()
+    async def _run(self, session_id: str, live: LiveTurn, new: NewTurn) -> None:
         try:
-            shown = None if asked.added is None else asked.tree[asked.at]
-            user = wire.message_json(shown, asked.tree) if shown else None
-            session = self.shown(asked.session, asked.tree)
-            about = {"session": session, "user": user, "turn": running.live.id}
-            running.push(wire.frame("start", about | {"sums_up": asked.sums_up}))
-            path = asked.tree.path(asked.at)
-            choices = asked.session.choices
-            request = wire.request_of(choices, messages_of(choices, path), self.namespace)
-            if asked.sums_up:
-                request = summary_request(request)
-            await self.answer(request, running, said, trace)
-            await self._keep(running, asked, said, trace)
+            added = None if new.added is None else wire.message_json(new.tree[new.at], new.tree)
+            session = self.describe(new.session, new.tree)
+            about = {"session": session, "user": added, "turn": live.turn.id}
+            live.push(wire.frame("start", about | {"sums_up": new.sums_up}))
+            await self._answer(live, new)
+            await self._keep(live, new)
         except (Cancelled, asyncio.CancelledError):  # stopped at once, or the server ends
-            await self._keep(running, asked, said, trace)
+            await self._keep(live, new)
         except EverwarmError as e:
-            await self._fail(running, asked, said, trace, e)
+            await self._fail(live, new, e)
         finally:
-            self._over(session_id, running)
+            self._end(session_id, live)
 
-    async def answer(
-        self, request: Request, running: LiveTurn, said: list[Event], trace: Trace
-    ) -> None:
-        """Ask, tell all who follow, and collect what was said."""
-        teller, live = wire.Teller(time.monotonic), running.live
-        events = self.turns.answer(
-            request,
-            turn_id=live.id,
-            arrived=time.perf_counter(),
-            parse_s=0.0,
-            trace=trace,
-            live=live,
-        )
-        async for event in events:
-            said.append(event)
-            running.push(*teller.frames(event))
-            await asyncio.sleep(0)  # events that wait in a row keep nobody else from being heard
+    async def _answer(self, live: LiveTurn, new: NewTurn) -> None:
+        choices = new.session.choices
+        messages = messages_of(choices, new.tree.path(new.at))
+        request = wire.request_of(choices, messages, self.namespace)
+        if new.sums_up:
+            request = summary_request(request)
+        frames = wire.TurnFrames(time.monotonic)
+        async for event in self.turns.answer(request, live.turn):
+            live.push(*frames.of(event))
+            await asyncio.sleep(0)  # a burst of events must not keep other tasks waiting
 
-    async def _keep(
-        self, running: LiveTurn, asked: NewTurn, said: list[Event], trace: Trace
-    ) -> None:
-        """Make the reply durable, then say that it is done."""
-        reply = reply_of(said)
-        if asked.sums_up:
-            reply = Message("assistant", (Text(reply.text.strip()),) if reply.text.strip() else ())
+    async def _keep(self, live: LiveTurn, new: NewTurn) -> None:
+        """Make the reply durable, then tell that the turn is done."""
+        turn, reply = live.turn, live.turn.reply
+        if new.sums_up:
+            text = reply.text.strip()
+            reply = Message("assistant", (Text(text),) if text else ())
         session, tree = await self.store.write(
-            lambda db: _write_reply(db, asked, reply, trace, self.namespace)
+            lambda db: _write_reply(db, new, reply, turn, self.namespace)
         )
-        at = None if asked.sums_up else asked.at
+        at = None if new.sums_up else new.at
         entry = tree[tree.id_of(at, reply)] if reply.parts else None
         message = wire.message_json(entry, tree) if entry else None
-        self._release(session.id, running)
-        if not asked.sums_up and self._is_full(session, tree, trace):
-            with suppress(EverwarmError):  # somebody was quicker, or history.db fails: next time
+        self._release(session.id, live)
+        if not new.sums_up and self._is_full(session, tree, turn):
+            with suppress(EverwarmError):  # another turn was quicker, or history.db fails
                 await self.start(session.id, compact)
-        running.push(wire.frame("done", {"message": message, "session": self.shown(session, tree)}))
+        done = {"message": message, "session": self.describe(session, tree)}
+        live.push(wire.frame("done", done))
 
-    def _is_full(self, session: Session, tree: Tree, trace: Trace) -> bool:
-        """Whether to sum up behind a turn, unasked."""
-        if trace.record is None or trace.record.finish in ("cancelled", "error"):
+    def _is_full(self, session: Session, tree: Tree, turn: Turn) -> bool:
+        """Whether the conversation is summed up without being asked to."""
+        if turn.record is None or turn.record.finish in ("cancelled", "error"):
             return False
         own, usual = session.choices.compact_at, self.turns.settings.compact_at
         part = usual if own is None else own
         return part < 1 and is_due(session, tree, part * self.turns.engine.model.context_length)
 
-    async def _fail(
-        self,
-        running: LiveTurn,
-        asked: NewTurn,
-        said: list[Event],
-        trace: Trace,
-        error: Exception,
-    ) -> None:
-        """Keep what was said before a fault; a turn that was refused was never there."""
-        reply = reply_of(said)
-        if reply.parts and not asked.sums_up:
-            await self.store.write(lambda db: _write_reply(db, asked, reply, trace, self.namespace))
+    async def _fail(self, live: LiveTurn, new: NewTurn, error: Exception) -> None:
+        """Keep what was written before a fault. A turn that was refused leaves nothing."""
+        turn, reply = live.turn, live.turn.reply
+        if reply.parts and not new.sums_up:
+            await self.store.write(lambda db: _write_reply(db, new, reply, turn, self.namespace))
         elif isinstance(error, RequestError):
-            await self.store.write(lambda db: _take_back(db, asked))
-        running.push(wire.failed(error))
+            await self.store.write(lambda db: _undo(db, new))
+        live.push(wire.error_frame(error))
 
-    def shown(self, session: Session, tree: Tree | None = None) -> dict[str, Any]:
-        """A session as clients see it."""
-        running = self.running.get(session.id)
-        return wire.session_json(
-            session,
-            tree,
-            running=running.live.id if running else None,
-            limit=self.turns.engine.model.context_length,
-        )
+    def _end(self, session_id: str, live: LiveTurn) -> None:
+        self._release(session_id, live)
+        live.end()
 
-    def follow(self, session_id: str) -> LiveTurn:
-        """The turn that runs now. Raises NotFound."""
-        found = self.running.get(session_id)
-        if found is None:
-            raise NotFound("No turn of this session is running.", code="no_turn")
-        return found
+    def _release(self, session_id: str, live: LiveTurn) -> None:
+        """Let the next turn begin; it may have begun already."""
+        if self.running.get(session_id) is live:
+            del self.running[session_id]
 
 
 def _write_reply(
-    db: Connection, asked: NewTurn, reply: Message, trace: Trace, namespace: str
+    db: Connection, new: NewTurn, reply: Message, turn: Turn, namespace: str
 ) -> tuple[Session, Tree]:
-    session_id = asked.session.id
+    session_id = new.session.id
     session = table.get(db, session_id)
-    record = trace.record
-    turn = asdict(record) if record else None  # as `/api/turns` spells it
-    if turn is not None:
-        table.add_turn(db, session_id, turn, trace.thread, trace.reply)
-    if trace.tokens:
-        path_table.add(db, session_id, namespace, trace.tokens)
-    if asked.sums_up:
-        return write_summary(db, asked, reply, turn)
-    branch, old = asked.session.branch, session.branches.get(asked.session.branch)
-    head: MessageId | None = asked.at
+    record = asdict(turn.record) if turn.record else None  # as `/api/turns` spells it
+    if record is not None:
+        table.add_turn(db, session_id, record, turn.thread, turn.reply_id)
+    if turn.tokens:
+        path_table.add(db, session_id, namespace, turn.tokens)
+    if new.sums_up:
+        return write_summary(db, new, reply, record)
+    branch, old = new.session.branch, session.branches.get(new.session.branch)
+    head: MessageId | None = new.at
     if reply.parts:
         tree = table.tree(db, session_id)
-        head = tree.id_of(asked.at, reply)
-        finish = record.finish if record else "cancelled"
-        table.add(db, session_id, [Entry(head, asked.at, reply, table.now(), turn, finish)])
-    elif asked.added is None:
-        head = asked.before.branches.get(branch, head)  # a reply that was not made anew after all
-    if old == asked.at:
+        head = tree.id_of(new.at, reply)
+        finish = turn.record.finish if turn.record else "cancelled"
+        table.add(db, session_id, [Entry(head, new.at, reply, table.now(), record, finish)])
+    elif new.added is None:
+        head = new.before.branches.get(branch, head)  # regenerating gave nothing: the old reply
+    if old == new.at:
         session = replace(session, branches={**session.branches, branch: head})
     session = replace(session, updated=table.now())
     table.put(db, session)
     return session, table.tree(db, session_id)
 
 
-def _take_back(db: Connection, asked: NewTurn) -> None:
-    before = asked.before
+def _undo(db: Connection, new: NewTurn) -> None:
+    """Undo what was written when the turn began."""
+    before = new.before
     session = replace(
         table.get(db, before.id), branch=before.branch, branches=before.branches, title=before.title
     )
     table.put(db, session)
-    if asked.added is not None:
-        table.remove_messages(db, before.id, [asked.added])
+    if new.added is not None:
+        table.remove_messages(db, before.id, [new.added])

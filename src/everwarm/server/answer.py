@@ -13,7 +13,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
@@ -29,13 +29,12 @@ from everwarm.errors import EverwarmError, RequestError
 from everwarm.events import Event, Finished, Progress, Started
 from everwarm.request import Request
 from everwarm.server.bodies import Bodies
-from everwarm.server.exchange import Exchange, Recorder
 from everwarm.server.fan_out import Answers, FanOut
 from everwarm.server.ignored import header_of
-from everwarm.server.record import Trace
 from everwarm.server.refusals import blame
 from everwarm.server.response_store import ResponseStore
 from everwarm.server.stream import KEEPALIVE_S, ClientGone, Pace, send_body, send_start, watched
+from everwarm.server.turn import Turn
 from everwarm.wire import sse
 from everwarm.wire.anthropic import parse_count
 from everwarm.wire.choices import ChoiceEvent, ChoicesEncoder
@@ -48,9 +47,18 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class CountsTokens(Protocol):
-    """Who counts tokens: `turn.Turns`."""
+    """Who counts tokens: `turns.Turns`."""
 
     async def count(self, request: Request) -> int: ...
+
+
+class Recorder(Protocol):
+    """Writes turns down behind the answer: `chat/recorder.py`."""
+
+    def record(
+        self, asked: ParsedRequest, headers: Mapping[str, str], turns: Sequence[Turn]
+    ) -> None:
+        """Write down what was answered. Returns at once; never raises."""
 
 
 class Answer:
@@ -79,22 +87,24 @@ class Answer:
         turn_id = self._format.prefix + secrets.token_hex(12)
         line = _HttpResponse(send, request_ids(http, turn_id), Pace(self._every_s))
         encoder: ChoicesEncoder | None = None
-        exchange = Exchange(http.headers)
+        asked: ParsedRequest | None = None
+        turns: list[Turn] = []
         try:
             arrived = time.perf_counter()
             sticky = _sticky_of(http)
             asked = await self._bodies.parsed(http, self._parse)
             if sticky is not None:
                 asked = replace(asked, request=replace(asked.request, sticky_reminders=sticky))
-            exchange.asked = asked
             line.headers |= header_of(asked.request.ignored)
             encoder = _encoder(asked, Head(turn_id, self._model, int(time.time()), self._caches))
             parse_s = time.perf_counter() - arrived
-            if self._recorder and asked.request.messages:
-                exchange.traces = [Trace() for _ in range(asked.n_choices)]
-            turns = FanOut(self._turns, asked.prompts, turn_id, arrived, parse_s, exchange.traces)
+            turns += [
+                Turn(f"{turn_id}.{n}" if n else turn_id, arrived=arrived, parse_s=parse_s)
+                for n in range(asked.n_choices)
+            ]
+            events = FanOut(self._turns, asked.prompts, turns).events()
             way = self._stream if asked.stream else self._whole
-            await way(watched(turns.events(), receive, line.pace), encoder, line, exchange)
+            await way(watched(events, receive, line.pace), encoder, line, asked)
         except (ClientGone, ClientDisconnect):
             return
         # Whatever went wrong, the client hears of it in its own format, and no other is touched.
@@ -104,8 +114,8 @@ class Answer:
             blame(scope, e)
             await self._failed(e, encoder, line, scope, receive)
         finally:
-            if self._recorder:
-                self._recorder.record(exchange)
+            if self._recorder and asked:
+                self._recorder.record(asked, http.headers, turns)
 
     def _parse(self, body: bytes) -> ParsedRequest:
         """On a thread of bodies."""
@@ -116,19 +126,18 @@ class Answer:
         events: AsyncIterator[ChoiceEvent | None],
         encoder: ChoicesEncoder,
         line: _HttpResponse,
-        exchange: Exchange,
+        asked: ParsedRequest,
     ) -> None:
         """Headers with the first event, so that a refusal still has its own status."""
         progress: Progress | None = None
         async for said in events:
             chunks = [] if said is None else encoder.chunks(said)
             if said is not None:
-                exchange.take(said)
                 line.heard(said.event)
                 if isinstance(said.event, Progress):
                     progress = said.event
                 if isinstance(said.event, Finished):
-                    self._keep(exchange, encoder)
+                    self._keep(asked, encoder)
             if not chunks and line.pace.left == 0:
                 chunks = encoder.keepalive(progress)
             await line.start("text/event-stream; charset=utf-8")
@@ -140,14 +149,13 @@ class Answer:
         events: AsyncIterator[ChoiceEvent | None],
         encoder: ChoicesEncoder,
         line: _HttpResponse,
-        exchange: Exchange,
+        asked: ParsedRequest,
     ) -> None:
         """One object. White space goes before it where it takes long: it keeps the line open."""
         has_begun = False
         async for said in events:
             if said is not None:
                 encoder.take(said)
-                exchange.take(said)
                 line.heard(said.event)
                 has_begun = True
             if line.pace.left == 0:
@@ -155,15 +163,15 @@ class Answer:
                     await line.start("application/json")
                     await line.write(b"\n")
                 line.pace.sent()
-        self._keep(exchange, encoder)
+        self._keep(asked, encoder)
         body = sse.dump(encoder.answer())
         await line.start("application/json")
         await line.end(body)
 
-    def _keep(self, exchange: Exchange, encoder: ChoicesEncoder) -> None:
+    def _keep(self, asked: ParsedRequest, encoder: ChoicesEncoder) -> None:
         """Store an answer where that was asked, before its client is told and may refer to it."""
-        if exchange.asked is not None and exchange.asked.stored_input is not None:
-            self._store.put(self._namespace, encoder.answer(), exchange.asked.stored_input)
+        if asked.stored_input is not None:
+            self._store.put(self._namespace, encoder.answer(), asked.stored_input)
 
     async def _failed(
         self,

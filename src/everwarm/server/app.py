@@ -24,16 +24,15 @@ from everwarm.errors import EverwarmError, NotFound, RequestError
 from everwarm.history.database import Database
 from everwarm.job import Engine
 from everwarm.replies import ReplyStore
-from everwarm.server.answer import Answer, CountTokens, namespace_of
+from everwarm.server.answer import Answer, CountTokens, Recorder, namespace_of
 from everwarm.server.bodies import Bodies, ReturnsMemory
-from everwarm.server.exchange import Recorder
 from everwarm.server.guard import Guard
 from everwarm.server.refusals import blame
 from everwarm.server.response_store import ResponseStore
 from everwarm.server.responses import Endpoint, ResponseRoutes
 from everwarm.server.route_policy import POLICIES, policy_of
 from everwarm.server.totals import CONTENT_TYPE
-from everwarm.server.turn import Turns
+from everwarm.server.turns import Turns
 from everwarm.wire import formats
 from everwarm.wire.errors import anthropic_error, openai_error
 from everwarm.wire.format import Format
@@ -209,7 +208,7 @@ class Status:
 
     async def ps(self, _: HttpRequest) -> Response:
         stats = await asyncio.to_thread(self._turns.engine.stats)
-        running = [asdict(live) for live in self._turns.running.values()]
+        running = [turn.progress() for turn in self._turns.running.values()]
         return _json(
             {
                 "model": openai_model(self._turns.model),

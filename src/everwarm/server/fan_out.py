@@ -16,30 +16,23 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from everwarm.errors import RequestError
 from everwarm.events import Event, Progress, Started
 from everwarm.request import Request, nth_sample
 from everwarm.server.queue import Queue
-from everwarm.server.record import Trace
+from everwarm.server.turn import Turn
 from everwarm.wire.choices import ChoiceEvent
 
 
 class Answers(Protocol):
-    """Who answers requests: `turn.Turns`."""
+    """Who answers requests: `turns.Turns`."""
 
     queue: Queue
 
     def answer(
-        self,
-        request: Request,
-        *,
-        turn_id: str,
-        arrived: float,
-        parse_s: float,
-        trace: Trace | None = None,
-        place: object | None = None,
+        self, request: Request, turn: Turn, place: object | None = None
     ) -> AsyncGenerator[Event, None]: ...
 
     async def checked(self, request: Request) -> Request:
@@ -50,25 +43,22 @@ class Answers(Protocol):
 class FanOut:
     """The turns of one request. `prompts`: a request for each, which tells the number of samples.
 
-    `traces`: one for each turn, where somebody wants them.
+    `turns`: those that answer, the samples of a prompt next to each other.
     """
 
-    turns: Answers
+    answers: Answers
     prompts: Sequence[Request]
-    turn_id: str
-    arrived: float
-    parse_s: float
-    traces: Sequence[Trace] = ()
+    turns: Sequence[Turn]
 
     async def events(self) -> AsyncGenerator[ChoiceEvent, None]:
         """The events of all turns. Closing the generator cancels what is left of them."""
         n_samples = self.prompts[0].samples
-        if len(self.prompts) * n_samples == 1:
+        if len(self.turns) == 1:
             async with aclosing(self._turn(0, self.prompts[0])) as events:
                 async for event in events:
                     yield ChoiceEvent(0, event)
             return
-        with self.turns.queue.place() as place:
+        with self.answers.queue.place() as place:
             # None begins where another one would be refused.
             checked = [await self._checked(n) for n in range(len(self.prompts))]
             for at, prompt in enumerate(checked):
@@ -80,7 +70,7 @@ class FanOut:
     async def _checked(self, n: int) -> Request:
         """A prompt's request. A refusal says which prompt it is for."""
         try:
-            return await self.turns.checked(self.prompts[n])
+            return await self.answers.checked(self.prompts[n])
         except RequestError as e:
             if len(self.prompts) > 1:
                 e.message = f"Prompt {n + 1} of {len(self.prompts)}: {e.message}"
@@ -132,16 +122,10 @@ class FanOut:
             while not merged.empty():
                 merged.get_nowait()
 
-    def _turn(self, index: int, request: Request, **more: Any) -> AsyncGenerator[Event, None]:
-        if self.traces:
-            more["trace"] = self.traces[index]
-        return self.turns.answer(
-            request,
-            turn_id=f"{self.turn_id}.{index}" if index else self.turn_id,
-            arrived=self.arrived,
-            parse_s=self.parse_s,
-            **more,
-        )
+    def _turn(
+        self, index: int, request: Request, place: object | None = None
+    ) -> AsyncGenerator[Event, None]:
+        return self.answers.answer(request, self.turns[index], place)
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

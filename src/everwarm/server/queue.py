@@ -1,4 +1,4 @@
-"""Who is answered: turns on their way, and places for the requests that they are part of."""
+"""How many requests wait or run at a time, and the refusal of one more."""
 
 from __future__ import annotations
 
@@ -10,19 +10,8 @@ from everwarm.errors import Overloaded
 
 
 @dataclass(slots=True)
-class RunningTurn:
-    """A turn on its way, for `ps`. Whoever makes it may cancel it before it begins."""
-
-    id: str
-    is_cancelled: bool = False
-    done: int = 0
-    total: int = 0
-    completion: int = 0
-
-
-@dataclass(slots=True)
 class Queue:
-    """So many requests may wait or run, however many turns each has. Live: event loop only."""
+    """Lets so many requests wait or run, however many turns each has. Live: event loop only."""
 
     max_requests: int
     n_requests: int = 0

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from everwarm import events as ev
 from everwarm.events import Event, Progress
-from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Request
 from everwarm.wire.stored_items import StoredItem
 
@@ -93,30 +91,3 @@ def progress_field(progress: Progress | None) -> Chunk:
         return {}
     done = {"done": progress.done, "total": progress.total, "cached": progress.cached}
     return {"everwarm": {"progress": done}}
-
-
-def reply_of(events: Iterable[Event]) -> Message:
-    """The message that a turn's events make."""
-    parts: list[Part] = []
-    calls: dict[int, int] = {}
-    for event in events:
-        last = parts[-1] if parts else None
-        match event:
-            case ev.TextDelta(text) if text:
-                if isinstance(last, Text):
-                    parts[-1] = Text(last.text + text)
-                else:
-                    parts.append(Text(text))
-            case ev.ReasoningDelta(text) if text:
-                if isinstance(last, Reasoning):
-                    parts[-1] = Reasoning(last.text + text)
-                else:
-                    parts.append(Reasoning(text))
-            case ev.CallStart(index, id, name):
-                calls[index] = len(parts)
-                parts.append(ToolCall(id, name, ""))
-            case ev.CallDelta(index, arguments):
-                call = parts[calls[index]]
-                assert isinstance(call, ToolCall)
-                parts[calls[index]] = ToolCall(call.id, call.name, call.arguments + arguments)
-    return Message("assistant", tuple(parts))
