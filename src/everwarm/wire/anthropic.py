@@ -1,8 +1,4 @@
-"""Anthropic's messages: a body becomes a `Request`. The answer is spelled in `anthropic_stream.py`.
-
-What would change the answer is honoured or refused by its path, all else is noted (`fields.py`). A
-refusal never repeats input.
-"""
+"""Anthropic's messages: a body becomes a `Request`."""
 
 from __future__ import annotations
 
@@ -19,9 +15,9 @@ from everwarm.wire import constraints
 from everwarm.wire.anthropic_messages import TAGS, AnyMessage, TextBlock, conversation
 from everwarm.wire.anthropic_stream import Encoder
 from everwarm.wire.extensions import Effort, Everwarm, first_budget, template_args
-from everwarm.wire.fields import Hint, Noted, Refused, WireObject, bounded, ignored_in
+from everwarm.wire.fields import Hint, Noted, Refused, WireObject
 from everwarm.wire.format import ParsedRequest
-from everwarm.wire.hosted_tools import HOSTED, HostedTool, check_choice, hosted_in, kind_of
+from everwarm.wire.hosted_tools import HOSTED, HostedTool, check_choice, ignored_of, tag_by_type
 from everwarm.wire.validation_cache import ValidationCache
 
 
@@ -40,7 +36,7 @@ class _Tool(WireObject):
 
 _AnyTool = Annotated[
     Annotated[_Tool, Tag("custom_tool")] | Annotated[HostedTool, Tag(HOSTED)],
-    Discriminator(kind_of({"custom"}, "custom")),
+    Discriminator(tag_by_type({"custom"}, "custom")),
 ]
 
 
@@ -64,9 +60,11 @@ class _OutputConfig(WireObject):
 
 
 def _keeps_all(edit: object) -> object:
-    kept = edit.get("keep") if isinstance(edit, dict) else None
-    all_is_kept = kept in ("all", {"type": "all"})
-    if all_is_kept and isinstance(edit, dict) and edit.get("type") == "clear_thinking_20251015":
+    if (
+        isinstance(edit, dict)
+        and edit.get("type") == "clear_thinking_20251015"
+        and edit.get("keep") in ("all", {"type": "all"})
+    ):
         return edit
     raise ValueError(
         "is not supported: nothing is cut from a conversation here, since all of it stays warm. "
@@ -75,7 +73,7 @@ def _keeps_all(edit: object) -> object:
 
 
 class _ContextManagement(WireObject):
-    """What is to be cut from the conversation; only an edit that cuts nothing can be done."""
+    """What is to be cut from the conversation. Only an edit that cuts nothing is supported."""
 
     edits: wb.Many[Annotated[Any, BeforeValidator(_keeps_all)]] = []
 
@@ -131,7 +129,7 @@ class Body(CountBody):
 def parse(body: bytes, namespace: str = "") -> ParsedRequest:
     """Read a body. Raises RequestError with the path of the first field that is wrong.
 
-    `max_tokens` 0 is honoured: the prompt is read and kept, nothing is written.
+    With `max_tokens` 0 the prompt is read and kept warm, and nothing is written.
     """
     b = wb.read(body, Body, tags=TAGS)
     if b.messages[-1].role == "assistant":
@@ -140,7 +138,7 @@ def parse(body: bytes, namespace: str = "") -> ParsedRequest:
             "continues it is not supported. End with a user message.",
             param="messages",
         )
-    choice, named = _chosen(b.tool_choice)
+    choice, named = _tool_choice_of(b.tool_choice)
     check_choice(b.tools, named, forced=choice == "required")
     tools, deferred = _tools(b)
     request = Request(
@@ -163,22 +161,18 @@ def parse(body: bytes, namespace: str = "") -> ParsedRequest:
         ),
         history=b.everwarm.history,
         forced_reply=b.everwarm.reply,
-        ignored=_ignored(b),
+        ignored=ignored_of(b, b.tools),
     )
     hides = b.thinking is not None and b.thinking.display == "omitted"
     return ParsedRequest(request, b.stream, partial(Encoder, hides_thinking=hides))
 
 
 def parse_count(body: bytes) -> Request:
-    """Read a body of `count_tokens`: the same without what only an answer needs."""
+    """Read a body of `count_tokens`. Raises as `parse` does."""
     b = wb.read(body, CountBody, tags=TAGS)
     tools, _ = _tools(b)
     args = _template_args(b)
-    return Request(b.model, _messages(b), tools, template_args=args, ignored=_ignored(b))
-
-
-def _ignored(b: CountBody) -> tuple[str, ...]:
-    return bounded((*ignored_in(b), *hosted_in(b.tools)))
+    return Request(b.model, _messages(b), tools, template_args=args, ignored=ignored_of(b, b.tools))
 
 
 def _template_args(b: CountBody) -> dict[str, Any]:
@@ -188,7 +182,7 @@ def _template_args(b: CountBody) -> dict[str, Any]:
     return args | {"enable_thinking": b.thinking.type == "enabled"}
 
 
-def _chosen(choice: _ToolChoice) -> tuple[Literal["none", "auto", "required"], str | None]:
+def _tool_choice_of(choice: _ToolChoice) -> tuple[Literal["none", "auto", "required"], str | None]:
     if choice.type == "tool" and choice.name is None:
         raise RequestError("tool_choice.name is required.", param="tool_choice.name")
     if choice.type == "auto" or choice.type == "none":
@@ -197,7 +191,7 @@ def _chosen(choice: _ToolChoice) -> tuple[Literal["none", "auto", "required"], s
 
 
 def _tools(b: CountBody) -> tuple[tuple[Tool, ...], tuple[Tool, ...]]:
-    """The tools at the head of the prompt, and those that a message shows."""
+    """The tools at the head of the prompt, and the deferred ones, which a message shows."""
     own = [t for t in b.tools if isinstance(t, _Tool)]
     head = tuple(_tool(t) for t in own if not t.defer_loading)
     return head, tuple(_tool(t) for t in own if t.defer_loading)
@@ -208,5 +202,5 @@ def _tool(t: _Tool) -> Tool:
 
 
 def _messages(b: CountBody) -> tuple[Message, ...]:
-    shown = {t.name: _tool(t) for t in b.tools if isinstance(t, _Tool)}
-    return conversation(b.system, b.messages, shown)
+    tools = {t.name: _tool(t) for t in b.tools if isinstance(t, _Tool)}
+    return conversation(b.system, b.messages, tools)

@@ -20,9 +20,9 @@ from everwarm.wire.extensions import (
     history_mode,
     template_args,
 )
-from everwarm.wire.fields import Hint, Noted, Refused, WireObject, bounded, ignored_in
+from everwarm.wire.fields import Hint, Noted, Refused, WireObject
 from everwarm.wire.format import ParsedRequest
-from everwarm.wire.hosted_tools import HOSTED, HostedTool, check_choice, hosted_in, kind_of
+from everwarm.wire.hosted_tools import HOSTED, HostedTool, check_choice, ignored_of, tag_by_type
 from everwarm.wire.openai_chat_messages import TAGS, AnyMessage
 from everwarm.wire.openai_chat_stream import Encoder
 from everwarm.wire.sampling_fields import SamplingFields, sampling_of
@@ -42,7 +42,7 @@ class _Tool(WireObject):
 
 _AnyTool = Annotated[
     Annotated[_Tool, Tag("function_tool")] | Annotated[HostedTool, Tag(HOSTED)],
-    Discriminator(kind_of({"function"})),
+    Discriminator(tag_by_type({"function"})),
 ]
 
 
@@ -107,7 +107,7 @@ class Body(SamplingFields):
 def parse(body: bytes, namespace: str = "") -> ParsedRequest:
     """Read a body. Raises RequestError with the path of the first field that is wrong."""
     b = wb.read(body, Body, tags=TAGS)
-    choice, named = constraints.chosen(b.tool_choice)
+    choice, named = constraints.tool_choice_of(b.tool_choice)
     check_choice(b.tools, named, forced=choice == "required")
     functions = (t.function for t in b.tools if isinstance(t, _Tool))
     request = Request(
@@ -134,7 +134,7 @@ def parse(body: bytes, namespace: str = "") -> ParsedRequest:
         history=history_mode(b.everwarm, b.chat_template_kwargs),
         forced_reply=b.everwarm.reply,
         samples=b.n,
-        ignored=bounded((*ignored_in(b), *hosted_in(b.tools))),
+        ignored=ignored_of(b, b.tools),
     )
     encoder = partial(Encoder, include_usage=b.stream_options.include_usage)
     session = wb.session_name(b.prompt_cache_key)

@@ -16,7 +16,7 @@ from everwarm.errors import RequestError
 from everwarm.request import Request
 from everwarm.wire import body as wb
 from everwarm.wire.extensions import Everwarm
-from everwarm.wire.fields import Refused, ignored_in
+from everwarm.wire.fields import Refused, ignored_paths
 from everwarm.wire.format import ParsedRequest
 from everwarm.wire.openai_completions_stream import Encoder
 from everwarm.wire.sampling_fields import SamplingFields, sampling_of
@@ -83,7 +83,7 @@ def parse(body: bytes, namespace: str = "") -> ParsedRequest:
         history=b.everwarm.history,
         forced_reply=b.everwarm.reply,
         samples=b.n,
-        ignored=ignored_in(b),
+        ignored=ignored_paths(b),
     )
     return ParsedRequest(
         request,

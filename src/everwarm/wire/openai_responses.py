@@ -12,9 +12,9 @@ from everwarm.request import Request
 from everwarm.wire import body as wb
 from everwarm.wire import constraints
 from everwarm.wire.extensions import Effort, Everwarm, template_args
-from everwarm.wire.fields import Hint, Noted, Refused, WireObject, bounded, ignored_in
+from everwarm.wire.fields import Hint, Noted, Refused, WireObject
 from everwarm.wire.format import ParsedRequest
-from everwarm.wire.hosted_tools import check_choice, hosted_in
+from everwarm.wire.hosted_tools import check_choice, ignored_of
 from everwarm.wire.openai_responses_messages import TAGS, Items, conversation, items_of, read_item
 from everwarm.wire.openai_responses_stream import Encoder
 from everwarm.wire.openai_responses_tools import TOOL_TAGS, AnyTool, named_tools
@@ -89,19 +89,19 @@ _INCLUDES = frozenset({"message.output_text.logprobs", "reasoning.encrypted_cont
 def parse(body: bytes, namespace: str = "", stored: StoredItems | None = None) -> ParsedRequest:
     """Read a body. Raises RequestError with the path of the first field that is wrong.
 
-    `stored`: where the responses and items are found that it refers to.
+    `stored`: finds the stored responses and items that the body refers to.
     """
     b = wb.read(body, Body, tags=TAGS | TOOL_TAGS)
     lookup = Lookup(stored, namespace, read_item)
-    given = lookup.conversation(b.previous_response_id, b.input)
+    items = lookup.conversation(b.previous_response_id, b.input)
     tools, names = named_tools(b.tools)
-    choice, named = constraints.chosen(b.tool_choice)
+    choice, named = constraints.tool_choice_of(b.tool_choice)
     check_choice(b.tools, named, forced=choice == "required")
     wants_logprobs = b.top_logprobs is not None or "message.output_text.logprobs" in b.include
     own = (Message("system", (Text(b.instructions),)),) if b.instructions else ()
     request = Request(
         model=b.model,
-        messages=(*own, *conversation(given, names)),
+        messages=(*own, *conversation(items, names)),
         tools=tools,
         tool_choice=choice,
         named_tool=next((shown for shown, n in names.items() if n.name == named), named),
@@ -115,7 +115,7 @@ def parse(body: bytes, namespace: str = "", stored: StoredItems | None = None) -
         history=b.everwarm.history,
         thinking_budget=b.everwarm.thinking_budget,
         forced_reply=b.everwarm.reply,
-        ignored=bounded((*ignored_in(b), *hosted_in(b.tools), *_not_included(b.include))),
+        ignored=ignored_of(b, b.tools, *_unknown_includes(b)),
     )
     encoder = partial(
         Encoder,
@@ -128,17 +128,17 @@ def parse(body: bytes, namespace: str = "", stored: StoredItems | None = None) -
         request,
         b.stream,
         encoder,
-        stored_input=stored_input(given) if b.store else None,
+        stored_input=stored_input(items) if b.store else None,
         session=wb.session_name(b.prompt_cache_key),
     )
 
 
-def _not_included(include: list[str]) -> list[str]:
-    return ["include[]"] if set(include) - _INCLUDES else []
+def _unknown_includes(b: Body) -> list[str]:
+    return ["include[]"] if set(b.include) - _INCLUDES else []
 
 
 def _echo(b: Body) -> dict[str, Any]:
-    """What a response says of its request."""
+    """The fields of the request that its response repeats."""
     fields = {"instructions", "tools", "store", "truncation", "max_output_tokens"}
     fields |= {"temperature", "top_p", "metadata", "previous_response_id", "background"}
     echo = b.model_dump(include=fields, exclude={"tools"})
@@ -154,8 +154,8 @@ def _echo(b: Body) -> dict[str, Any]:
 
 
 def _choice_of(b: Body) -> object:
-    given = b.tool_choice.model_dump(exclude_none=True)
-    return given if b.tool_choice.name else b.tool_choice.type
+    choice = b.tool_choice
+    return choice.model_dump(exclude_none=True) if choice.name else choice.type
 
 
 def _format_of(b: Body) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.wire import body as wb
 from everwarm.wire.fields import Noted, WireObject
 from everwarm.wire.openai_responses_stream import turn_of_item
-from everwarm.wire.openai_responses_tools import Named
+from everwarm.wire.openai_responses_tools import ToolName
 from everwarm.wire.seals import Seals
-from everwarm.wire.stored_items import GivenItem
+from everwarm.wire.stored_items import InputItem
 from everwarm.wire.validation_cache import ValidationCache
 
 
@@ -157,46 +157,46 @@ TAGS = frozenset(
 )
 
 
-def conversation(given: list[GivenItem], names: Mapping[str, Named]) -> list[Message]:
-    """Items as messages: what one reply was made of is one message again."""
+def conversation(items: list[InputItem], names: Mapping[str, ToolName]) -> list[Message]:
+    """Make messages of items; those of one reply become one message again."""
     visible = {(n.namespace, n.name): shown for shown, n in names.items()}
     out: list[Message] = []
     reply, turn, seals = list[Part](), "", Seals()
-    for item, path in ((g.read, g.path) for g in given):
+    for item, path in ((i.item, i.path) for i in items):
         parts = _reply_parts(item, path, visible, seals)
         if parts is None:
-            out += _closed(reply)
+            out += _message(reply)
             out.append(_other(item, path))
             reply = []
             continue
         new = turn_of_item(item.id)
-        if reply and _begins_anew(item, reply, turn, new):
-            out += _closed(reply)
+        if reply and _begins_reply(item, reply, turn, new):
+            out += _message(reply)
             reply = []
         turn = new
         reply += parts
-    return [*out, *_closed(reply)]
+    return [*out, *_message(reply)]
 
 
-def _begins_anew(item: AnyItem, reply: list[Part], before: str, turn: str) -> bool:
-    """Two replies in a row: by the ids that we gave, else where somebody thinks again."""
+def _begins_reply(item: AnyItem, reply: list[Part], before: str, turn: str) -> bool:
+    """Whether a second reply begins: by the ids that we gave, else where reasoning comes again."""
     if before and turn:
         return before != turn
     return isinstance(item, _Reasoning) and not isinstance(reply[-1], Reasoning)
 
 
-def _closed(reply: list[Part]) -> list[Message]:
+def _message(reply: list[Part]) -> list[Message]:
     return [Message("assistant", tuple(reply))] if reply else []
 
 
 def _reply_parts(
     item: AnyItem, path: str, visible: Mapping[tuple[str | None, str], str], seals: Seals
 ) -> list[Part] | None:
-    """What an item adds to a reply; None for what is not the model's."""
+    """What an item adds to a reply; None where the model did not write it."""
     match item:
         case _Reasoning():
-            shown = _texts(item.content, path) or _texts(item.summary, path)
-            thought = "".join(t.text for t in shown) or seals.unseal(item.encrypted_content)
+            texts = _texts(item.content, path) or _texts(item.summary, path)
+            thought = "".join(t.text for t in texts) or seals.unseal(item.encrypted_content)
             return [Reasoning(thought)] if thought else []
         case _Message(role="assistant"):
             return [*_texts(item.content, f"{path}.content")]

@@ -1,5 +1,6 @@
-"""The sampling fields that OpenAI's chat completions and completions share, with those of other
-local servers: what the sampler here can do under another name is done, what it cannot is refused.
+"""Sampling fields: those of OpenAI's chat completions and completions, and of other local servers.
+
+What the sampler here can do under another name is done; what it cannot is refused.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from everwarm.wire import body as wb
 from everwarm.wire.fields import Noted, Refused, WireObject
 
 _SAMPLER: Final = "Leave it out: temperature, top_p, top_k and min_p are what the sampler here has."
-_HELD: Final = "Send response_format with a JSON schema."
+_USE_SCHEMA: Final = "Send response_format with a JSON schema."
 _Off = Annotated[Any, Refused(_SAMPLER)]
 _One = Annotated[Any, Refused(_SAMPLER, passes=(1,))]
-_RefusedGrammar = Annotated[Any, Refused(_HELD)]
+_RefusedGrammar = Annotated[Any, Refused(_USE_SCHEMA)]
 _Limit = Annotated[Any, Refused("Send max_tokens.", passes=(-1, -2))]
 
 
@@ -68,7 +69,7 @@ class SamplingFields(WireObject):
 
 
 def sampling_of(b: SamplingFields) -> Sampling:
-    """How tokens are drawn. Raises RequestError where one thing is said twice, differently."""
+    """How tokens are drawn. Raises RequestError where two fields for one thing differ."""
     window = _one(b, "repetition_context_size", "repeat_last_n")
     penalty = _one(b, "repetition_penalty", "repeat_penalty")
     more: Mapping[str, Any] = {"repetition_context": window} if window else {}

@@ -1,7 +1,7 @@
-"""A message that came before is not validated again: a conversation comes whole at every turn.
+"""Validates a message once: clients send the whole conversation at every turn.
 
-What a message was read as is kept by its exact JSON, in which `1`, `1.0` and `true` differ; those
-not seen for longest go first. Used by all threads that read bodies.
+A validated message is kept by its exact JSON, in which `1`, `1.0` and `true` differ. The least
+recently used ones are evicted first. Used by all threads that read bodies.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ import orjson
 
 _LIMIT: Final = 16 << 20
 _OWN: Final = 2048
-"""Bytes that what is read of a short message takes, beside its JSON."""
+"""Bytes that a short message takes once validated, besides its JSON."""
 
 
 class ValidationCache:
-    """A wrap validator of pydantic that remembers, by at most `limit` bytes: of JSON, and `own` for
-    each message. Thread-safe."""
+    """A wrap validator of pydantic that remembers up to `limit` bytes, counting each message's JSON
+    and `own` bytes. Thread-safe."""
 
     def __init__(self, limit: int = _LIMIT, own: int = _OWN) -> None:
-        self._kept: OrderedDict[bytes, Any] = OrderedDict()
+        self._made: OrderedDict[bytes, Any] = OrderedDict()
         self._bytes, self._limit, self._own = 0, limit, own
         self._lock = threading.Lock()
 
     def __call__(self, value: Any, validate: Callable[[Any], Any]) -> Any:
         try:
-            spelled = orjson.dumps(value)
-        except TypeError:  # nested too deep, as a rule: `validate` says what is wrong
+            key = orjson.dumps(value)
+        except TypeError:  # mostly nested too deep: `validate` says what is wrong
             return validate(value)
         with self._lock:
-            known = self._kept.get(spelled)
-            if known is not None:
-                self._kept.move_to_end(spelled)
-                return known
-        read = validate(value)
-        if len(spelled) + self._own <= self._limit:
-            self._keep(spelled, read)
-        return read
+            made = self._made.get(key)
+            if made is not None:
+                self._made.move_to_end(key)
+                return made
+        made = validate(value)
+        if len(key) + self._own <= self._limit:
+            self._keep(key, made)
+        return made
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._made)
 
-    def _keep(self, spelled: bytes, read: Any) -> None:
+    def _keep(self, key: bytes, made: Any) -> None:
         with self._lock:
-            if spelled not in self._kept:
-                self._bytes += len(spelled) + self._own
-            self._kept[spelled] = read
+            if key not in self._made:
+                self._bytes += len(key) + self._own
+            self._made[key] = made
             while self._bytes > self._limit:
-                oldest, _ = self._kept.popitem(last=False)
+                oldest, _ = self._made.popitem(last=False)
                 self._bytes -= len(oldest) + self._own
