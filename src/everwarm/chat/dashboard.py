@@ -1,4 +1,4 @@
-"""What a person watches: the dashboard's snapshot and the cache's tree."""
+"""The dashboard's API: a snapshot of the server, and the cache's tree, which a person may edit."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ class DropBody(StrictObject):
 
 
 class LogLines(logging.Handler):
-    """The last lines of the log."""
+    """Keeps the last lines of the log."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: deque[dict[str, Any]] = deque(maxlen=SHOWN_LINES)
+        self.last: deque[dict[str, Any]] = deque(maxlen=SHOWN_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
         line = {"at": record.created, "level": record.levelname.lower()}
-        self.kept.append(line | {"text": record.getMessage()[:2000]})
+        self.last.append(line | {"text": record.getMessage()[:2000]})
 
 
 @dataclass(slots=True)
 class Board:
-    """Endpoints. Lives on the event loop."""
+    """The endpoints of the dashboard. Lives on the event loop."""
 
     turns: Turns
     store: SessionStore
@@ -102,7 +102,7 @@ class Board:
                 "ttft": {"buckets": turns.totals.buckets()},
                 "disk": disk,
                 "misses": misses,
-                "logs": list(self.lines.kept),
+                "logs": list(self.lines.last),
             }
         )
 
@@ -113,7 +113,7 @@ class Board:
         return _json({"nodes": [_node(n) for n in nodes], "totals": stats})
 
     async def _sessions(self) -> dict[str, list[Path]]:
-        """The tokens of the latest sessions; only what has changed is read again."""
+        """The paths of the latest sessions; only those that changed are read again."""
         latest, _ = await self.store.read(lambda db: session_table.latest(db, SHOWN_SESSIONS, None))
         changed = {s.id: s.updated for s in latest}
         stale = [x for x, at in changed.items() if self._paths.get(x, (None,))[0] != at]

@@ -1,4 +1,7 @@
-"""The routes of the session API: bodies and paths in, sessions and events out. No logic."""
+"""The routes of the session API: they read paths and bodies, and answer with sessions and events.
+
+Not here: any logic of sessions.
+"""
 
 from __future__ import annotations
 
@@ -161,7 +164,7 @@ class SessionRoutes:
         return _json({"state": await self._turns.prepare(_id(http))})
 
     async def _cancel(self, http: HttpRequest) -> Response:
-        """Any turn, a client's too: it ends with what it has said."""
+        """Stop any turn, a client's too: it ends with what it has written."""
         if not self._turns.turns.cancel(_id(http)):
             raise NotFound("No such turn is running.", param="id", code="turn_not_found")
         return _json({"cancelled": True})
@@ -199,7 +202,7 @@ class SessionRoutes:
         return await self._whole(*await self._store.undo(_id(http)))
 
     async def _whole(self, session: Session, tree: Tree) -> Response:
-        """A session and its messages: seconds for a very long one, so beside the event loop."""
+        """A session and its messages. This may take seconds, so it runs beside the event loop."""
 
         def spell() -> Response:
             messages = [wire.message_json(e, tree) for e in tree.path(session.head)]

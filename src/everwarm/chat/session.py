@@ -1,10 +1,10 @@
-"""Conversations that the server holds: a tree of messages, and names for places in it.
+"""A session: a conversation that the server keeps, as a tree of messages with named branches.
 
     session ─ m1 (user) ─┬─ m2 (assistant) ─ m3 ─ m4   <- branch "main"
                          └─ m2' (assistant)            <- branch "branch 2"
 
-A message's id is the hash of its parent's id and its content (`messages.child_id`), so what is said
-twice at one place is there once. Nothing in the tree changes but which message a branch ends with.
+A message's id is the hash of its parent's id and its content (`messages.child_id`), so the same
+message at the same place is there once. Only the message that a branch ends with ever changes.
 Not here: SQL, HTTP, tokens.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any, Literal
 
 from everwarm.errors import Conflict, NotFound
@@ -26,7 +27,7 @@ SUMMARY_LEAD = "Summary of the conversation so far:\n\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """How a session is answered. None: as the server, or the model, does it."""
+    """How a session is answered. None: the default of the server or the model."""
 
     system: str | None = None
     temperature: float | None = None
@@ -39,9 +40,9 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A message at its place. `turn`: the record of the turn that made it, as it was shown.
+    """A message at its place in the tree. `turn`: the record of the turn that wrote it, as JSON.
 
-    `covers`: this entry is a summary, and stands for the history that ends with that message.
+    `covers`: this entry is a summary, and replaces the history that ends with that message.
     """
 
     id: MessageId
@@ -52,12 +53,12 @@ class Entry:
     finish: Finish | None = None
     covers: MessageId | None = None
     n: int = 0
-    """The order in which entries came."""
+    """The place in the order in which entries were added."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A conversation's name and state. Times in unix seconds. `branches`: each one's last message.
+    """A conversation without its messages. Times in unix seconds. `branches`: their last messages.
 
     `name`: what a client calls it, or its first message's id; empty for those of the web page.
     """
@@ -80,17 +81,17 @@ class Session:
         return self.branches[self.branch]
 
     def moved(self, head: MessageId | None) -> Session:
-        """With the present branch ending there."""
+        """The session with the present branch ending at `head`."""
         return replace(self, branches={**self.branches, self.branch: head})
 
     def branched(self, head: MessageId | None, name: str | None = None) -> Session:
-        """With a new branch that ends there, which is now the present one."""
+        """The session with a new branch, now the present one, that ends at `head`."""
         name = name or free_name(self.branches)
         return replace(self, branch=name, branches={**self.branches, name: head})
 
 
 class Tree:
-    """The entries of one session, by id, in the order in which they came. Never changed."""
+    """The entries of one session, in the order in which they were added. It never changes."""
 
     def __init__(self, session_id: str, entries: Iterable[Entry]) -> None:
         self._root = root_id([b"session", session_id.encode()])
@@ -113,7 +114,7 @@ class Tree:
         return child_id(parent or self._root, content_id(message))
 
     def path(self, head: MessageId | None) -> list[Entry]:
-        """From the first message to this one."""
+        """The entries from the first message to this one."""
         out: list[Entry] = []
         while head is not None:
             out.append(self._entries[head])
@@ -121,23 +122,23 @@ class Tree:
         return out[::-1]
 
     def siblings(self, message: MessageId) -> list[MessageId]:
-        """All that stand behind the same message, this one among them, in order.
+        """All messages with the same parent, this one among them, in order.
 
-        A summary stands elsewhere, and beside nothing else.
+        Summaries are siblings only of each other.
         """
         own = self._entries[message]
         beside = self._below[own.parent]
         return [m for m in beside if bool(self._entries[m].covers) == bool(own.covers)]
 
     def below(self, message: MessageId) -> list[MessageId]:
-        """This message and all behind it."""
+        """This message and all that follow it."""
         out = [message]
         for m in out:
             out.extend(self._below.get(m, ()))
         return out
 
     def newest_end(self, message: MessageId) -> MessageId:
-        """The end that came last among those behind this message."""
+        """The newest leaf of the tree below this message."""
         ends = (m for m in self.below(message) if m not in self._below)
         return max(ends, key=lambda m: self._entries[m].n)
 
@@ -159,8 +160,8 @@ def ids_of(session_id: str, messages: Iterable[Message]) -> list[MessageId]:
 
 
 def context_used(path: Sequence[Entry]) -> int | None:
-    """Tokens of the context up to the last reply; a summary was read elsewhere, and is all there
-    is. None: no reply's turn is known."""
+    """Tokens of the context up to the last reply; of a summary only its own count, since its prompt
+    is no part of the branch. None where no reply has a record."""
     last = next((e for e in reversed(path) if e.turn), None)
     if last is None or last.turn is None:
         return None
@@ -170,15 +171,12 @@ def context_used(path: Sequence[Entry]) -> int | None:
 
 def free_name(taken: Iterable[str], base: str = "branch") -> str:
     """The first of `branch 2`, `branch 3`, … that is free."""
-    known = set(taken)
-    n = 2
-    while f"{base} {n}" in known:
-        n += 1
-    return f"{base} {n}"
+    names = set(taken)
+    return next(name for n in count(2) if (name := f"{base} {n}") not in names)
 
 
 def messages_of(choices: Choices, path: Sequence[Entry]) -> tuple[Message, ...]:
-    """What the model is to read: the system prompt, and the path; a summary is a user's message."""
+    """The messages for the model: system prompt and path; a summary becomes a user's message."""
     head = (Message("system", (Text(choices.system),)),) if choices.system else ()
     return (*head, *(_read_as(e) for e in path))
 

@@ -1,6 +1,6 @@
-"""The session API: bodies that it takes, and sessions, messages and events as it spells them.
+"""The session API as JSON: the bodies it takes, and how it spells sessions, messages and events.
 
-The one format that keeps the conversation on the server: a client sends only what is new.
+It is the one format that keeps the conversation on the server: a client sends only what is new.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from everwarm.wire.strict import StrictObject
 B = TypeVar("B", bound=BaseModel)
 MAX_TEXT = 8 * 2**20
 DEFAULT_TEMPERATURE = 0.7
-"""What a session's replies are drawn with where it does not say: regenerating gives another one."""
+"""The default of sessions: not 0, so that regenerating a reply gives another one."""
 
 
 def no_surrogates(value: object) -> object:
-    """A check for texts: half a character can be spelled in JSON, and nowhere else."""
+    """Refuse half surrogate pairs, which JSON can spell and UTF-8 cannot."""
     if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
         raise ValueError("must be text that UTF-8 can spell")
     return value
@@ -114,12 +114,12 @@ class PageQuery(BaseModel):
 
 
 def read(body: bytes, model: type[B]) -> B:
-    """Read a body; none at all is an empty object. Raises RequestError with the field's path."""
+    """Read a body; an empty one is an empty object. Raises RequestError with the field's path."""
     return wb.read(body or b"{}", model)
 
 
 def choices_of(body: SettingsBody) -> Choices:
-    """Settings as the server keeps them."""
+    """Settings as the session stores them."""
     return Choices(**body.model_dump())
 
 
@@ -147,7 +147,7 @@ def session_json(
     running: str | None = None,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """A session without its messages. With `tree`, what its present branch fills of the context."""
+    """A session without its messages. With `tree`, how much of the context its branch fills."""
     path = tree.path(session.head) if tree is not None else []
     return {
         "id": session.id,
@@ -159,7 +159,7 @@ def session_json(
 
 
 def session_fields(session: Session) -> dict[str, Any]:
-    """What stands in a session's file too."""
+    """The fields of a session that its exported file has too."""
     return {
         "title": session.title,
         "created": session.created,

@@ -1,4 +1,4 @@
-"""What can be done with the sessions that are held here. Each change is one transaction.
+"""The sessions of one `history.db`, for the event loop. Each change is one transaction.
 
 Reads have a thread and a connection of their own; changes run on the history's writer thread, and
 are durable when they return.
@@ -28,7 +28,7 @@ Change = Callable[[Session, Tree], Session]
 
 @dataclass(frozen=True, slots=True)
 class RemovedSession:
-    """What a deleted session leaves outside its rows: turns, conversations, and tokens read."""
+    """What is still to be deleted outside a removed session's rows. `nbytes`: of its messages."""
 
     nbytes: int
     turns: list[str]
@@ -37,7 +37,7 @@ class RemovedSession:
 
 
 class SessionStore:
-    """The sessions of one history.db. Lives on the event loop."""
+    """Reads and changes sessions. Lives on the event loop."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -45,12 +45,12 @@ class SessionStore:
         self._reader = db.reader()
 
     async def read(self, fn: Callable[[Connection], T]) -> T:
-        """On the reading thread."""
+        """Call `fn` on the reading thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._reads, self._reader.ask, fn)
 
     async def write(self, fn: Callable[[Connection], T]) -> T:
-        """On the writer thread, as one transaction."""
+        """Call `fn` on the writer thread, as one transaction."""
         if not self._db.is_open:
             await asyncio.to_thread(self._db.open)
         return await asyncio.wrap_future(self._db.call(fn))
@@ -66,7 +66,7 @@ class SessionStore:
         *,
         entries: Callable[[Tree], list[Entry]] | None = None,
     ) -> tuple[Session, Tree]:
-        """Change a session, and add messages, as one: what `change` raises undoes both."""
+        """Add messages and change the session, both or neither: `change` may raise."""
 
         def work(db: Connection) -> tuple[Session, Tree]:
             tree = table.tree(db, session_id)
@@ -99,14 +99,14 @@ class SessionStore:
         return session, await asyncio.to_thread(Tree, session.id, entries)
 
     async def undo(self, session_id: str) -> tuple[Session, Tree]:
-        """Take the last turn of the present branch out; its rows too, if no other branch has it."""
+        """Take the present branch's last turn off it; delete its rows if no other branch has it."""
 
         def work(db: Connection) -> tuple[Session, Tree]:
             session, tree = table.get(db, session_id), table.tree(db, session_id)
-            asked = [e for e in tree.path(session.head) if e.message.role == "user"]
-            if not asked:
+            questions = [e for e in tree.path(session.head) if e.message.role == "user"]
+            if not questions:
                 raise RequestError("There is no turn to take back.", code="nothing_to_undo")
-            last = asked[-1]
+            last = questions[-1]
             others = [h for name, h in session.branches.items() if name != session.branch]
             shared = any(tree.is_behind(h, last.id) for h in others)
             session = replace(session.moved(last.parent), updated=table.now())
@@ -120,7 +120,7 @@ class SessionStore:
         return done
 
     async def remove(self, session_id: str) -> RemovedSession:
-        """Delete a session's rows and the replies remembered of it; what is still to be let go."""
+        """Delete a session's rows and its remembered replies."""
 
         def work(db: Connection) -> RemovedSession:
             own = path_table.of(db, session_id)
