@@ -29,7 +29,7 @@ from everwarm.events import (
 from everwarm.messages import Message, Reasoning, Text, ToolCall
 from everwarm.request import AnswerSchema, Tool
 from everwarm.wire import sse
-from everwarm.wire.errors import INTERNAL, openai_error
+from everwarm.wire.error_json import INTERNAL, openai_error
 from everwarm.wire.format import Head, ParsedRequest
 from everwarm.wire.openai_chat import parse
 from everwarm.wire.openai_chat_stream import Encoder

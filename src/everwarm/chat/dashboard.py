@@ -26,7 +26,7 @@ from everwarm.job import Path, TreeNode
 from everwarm.server.bodies import Bodies
 from everwarm.server.turns import Turns
 from everwarm.wire import sse
-from everwarm.wire.models import openai_model
+from everwarm.wire.model_json import openai_model
 from everwarm.wire.strict import StrictObject
 
 SHOWN_SESSIONS: Final = 64

@@ -18,7 +18,7 @@ from everwarm.messages import Message
 from everwarm.request import Request
 from everwarm.wire import body as wb
 from everwarm.wire import sse
-from everwarm.wire.errors import openai_error, refusal
+from everwarm.wire.error_json import openai_error, refusal
 from everwarm.wire.strict import StrictObject
 
 B = TypeVar("B", bound=BaseModel)

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from everwarm import events as ev
 from everwarm.events import Event, Finish, Progress, TurnRecord
 from everwarm.messages import json_value
-from everwarm.wire.errors import anthropic_error
+from everwarm.wire.error_json import anthropic_error
 from everwarm.wire.format import Chunk, Head, progress_field
 from everwarm.wire.seals import seal
 

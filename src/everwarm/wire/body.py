@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from everwarm.errors import RequestError
 from everwarm.request import Sampling
-from everwarm.wire.errors import refusal
+from everwarm.wire.error_json import refusal
 from everwarm.wire.fields import Noted, Refused, WireObject
 from everwarm.wire.structure import check_structure
 

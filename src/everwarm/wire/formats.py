@@ -18,7 +18,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses, sse
-from everwarm.wire.errors import anthropic_error, openai_error
+from everwarm.wire.error_json import anthropic_error, openai_error
 from everwarm.wire.format import Error, Format
 from everwarm.wire.stored_items import StoredItems
 

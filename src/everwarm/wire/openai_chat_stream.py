@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from everwarm import events as ev
 from everwarm.events import Event, Progress, TokenLogprob, TurnRecord
-from everwarm.wire.errors import openai_error
+from everwarm.wire.error_json import openai_error
 from everwarm.wire.format import Chunk, Head, progress_field
 from everwarm.wire.openai_parts import logprob_entry, usage
 

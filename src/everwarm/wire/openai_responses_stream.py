@@ -16,7 +16,7 @@ from typing import Any
 from everwarm import events as ev
 from everwarm.events import Event, Progress, TokenLogprob, TurnRecord
 from everwarm.messages import json_value
-from everwarm.wire.errors import openai_error
+from everwarm.wire.error_json import openai_error
 from everwarm.wire.format import Chunk, Head, progress_field
 from everwarm.wire.openai_parts import logprob_entry
 from everwarm.wire.openai_responses_tools import ToolName

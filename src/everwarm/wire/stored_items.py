@@ -19,7 +19,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from everwarm.errors import NotFound, RequestError
-from everwarm.wire.errors import refusal
+from everwarm.wire.error_json import refusal
 from everwarm.wire.seals import seal
 from everwarm.wire.sse import dump
 
