@@ -1,10 +1,10 @@
-"""Messages of a conversation: what was said, in no client's dialect.
+"""The messages of a conversation, in no client's dialect.
 
 A message is immutable and made of parts. Its *canonical form* leaves out what clients add, drop
-or rewrite without changing what was said (reasoning, outer whitespace, ids, `null` against `""`,
+or rewrite without changing the content (reasoning, outer whitespace, ids, `null` against `""`,
 the spelling of JSON arguments), so that a message is recognised when it comes back. Its *id* is
-the hash of its canonical form and its parent's id: one id names a whole history. Which of several
-equal replies it is, where a model gave them, is told by call ids and reasoning (`replies.py`).
+the hash of its canonical form and its parent's id: one id names a whole history. Several equal
+replies of a model are told apart by call ids and reasoning (`replies.py`).
 
 Not here: rendering, tokens, anything of one wire format.
 """
@@ -22,7 +22,7 @@ from typing import Literal, NewType
 Role = Literal["system", "user", "assistant", "tool"]
 MessageId = NewType("MessageId", str)
 
-_SHORT = 2048  # characters of arguments up to which their spelling is remembered
+_SHORT = 2048  # arguments of up to so many characters are spelled once and remembered
 _BILLING = "x-anthropic-billing-header:"
 _MARKER = re.compile(r"\n*<total_tokens>[^<]*</total_tokens>\n*")
 
@@ -36,7 +36,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """What the model thought before it answered."""
+    """The model's reasoning before its answer."""
 
     text: str
 
@@ -92,7 +92,7 @@ def json_value(text: str) -> object:
 
 
 def arguments_value(text: str) -> object:
-    """A call's arguments as a JSON value; none at all are an empty object."""
+    """A call's arguments as a JSON value; empty text is an empty object."""
     return json_value(text) if text.strip() else {}
 
 
@@ -129,15 +129,15 @@ _spelled_short = lru_cache(4096)(_spelled)
 
 
 def without_markers(text: str) -> str:
-    """The text without the counts of tokens left that one client writes anew at every request."""
+    """The text without the count of tokens left, which one client rewrites at every request."""
     return _MARKER.sub("", text) if "<total_tokens>" in text else text
 
 
 def tidied(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The messages without what one client adds for its own books.
+    """The messages without what one client adds for its own bookkeeping.
 
     A billing line in a system message is dropped. A marker that moves is kept in the last message
-    alone, and a system message that held nothing else goes with it.
+    only, and a system message that held nothing else is dropped with it.
     """
     last = len(messages) - 1
     out = [_tidy(m, keep_markers=i == last) for i, m in enumerate(messages)]
@@ -167,7 +167,7 @@ def _texts(message: Message) -> Iterable[Text]:
 
 
 def root_id(parts: Iterable[bytes]) -> MessageId:
-    """The id a conversation starts from: a hash of what shapes its head besides messages."""
+    """The id that a conversation starts from: a hash of what shapes its head besides messages."""
     h = hashlib.blake2b(digest_size=16)
     for part in parts:
         h.update(len(part).to_bytes(8, "little"))
@@ -176,25 +176,25 @@ def root_id(parts: Iterable[bytes]) -> MessageId:
 
 
 def content_id(message: Message) -> bytes:
-    """The hash of a message's canonical form; worked out once."""
-    known = message._content
-    if not known:
-        known = hashlib.blake2b(canonical(message), digest_size=16).digest()
-        object.__setattr__(message, "_content", known)
-    return known
+    """The hash of a message's canonical form; computed once."""
+    digest = message._content
+    if not digest:
+        digest = hashlib.blake2b(canonical(message), digest_size=16).digest()
+        object.__setattr__(message, "_content", digest)
+    return digest
 
 
 def reasoning_id(message: Message) -> bytes:
-    """The hash of a message's reasoning; empty where it has none. Worked out once.
+    """The hash of a message's reasoning; empty where it has none. Computed once.
 
     Blanks do not count: clients trim each part of it, and join parts in ways of their own.
     """
-    known = message._reasoning
-    if known is None:
+    digest = message._reasoning
+    if digest is None:
         text = "".join(message.reasoning.split()).encode("utf-8", "surrogatepass")
-        known = hashlib.blake2b(text, digest_size=16).digest() if text else b""
-        object.__setattr__(message, "_reasoning", known)
-    return known
+        digest = hashlib.blake2b(text, digest_size=16).digest() if text else b""
+        object.__setattr__(message, "_reasoning", digest)
+    return digest
 
 
 def child_id(parent: MessageId, content: bytes) -> MessageId:

@@ -1,7 +1,7 @@
-"""Replies as the model wrote them, and the door to where they outlive this process.
+"""Replies as the model wrote them, and the protocol of what keeps them beyond this process.
 
-A model that is asked twice may say the same twice, with other reasoning and under other call ids.
-Each of these *samples* has an id of its own; the *place* is what they have in common:
+A model that is asked twice may answer the same twice, with other reasoning and other call ids.
+Each of these *samples* has an id of its own; the id of the *place* is common to them:
 
     prompt ─┬─ "Sure."  thought: A    place: prompt + "Sure."    id: place's, + A
             └─ "Sure."  thought: B    place: prompt + "Sure."    id: place's, + B
@@ -90,8 +90,8 @@ def sample_id(place: MessageId, reasoning: bytes, calls: str) -> MessageId:
     """The id of the reply with this `reasoning_id` and these `calls_key` at a place."""
     if not reasoning and not calls:
         return place
-    told = hashlib.blake2b(reasoning + calls.encode("utf-8", "surrogatepass"), digest_size=16)
-    return child_id(place, told.digest())
+    digest = hashlib.blake2b(reasoning + calls.encode("utf-8", "surrogatepass"), digest_size=16)
+    return child_id(place, digest.digest())
 
 
 def reply_id(head: MessageId, reply: Message) -> MessageId:

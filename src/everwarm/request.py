@@ -1,4 +1,4 @@
-"""Everything that a client asked for, in no client's dialect.
+"""Everything that a client asks for, in no client's dialect.
 
 Values here are checked in shape and range by `wire/`; what depends on the model (context length,
 vocabulary) is checked where the model is known.
@@ -22,7 +22,7 @@ HistoryMode = Literal["verbatim", "template"]
 class Tool:
     """A function that the model may call. `parameters` is a JSON schema, as the client sent it.
 
-    `strict`: the arguments are held to it.
+    `strict`: the arguments must match it.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSchema:
-    """The answer is JSON of this schema. `param`: where the request says so."""
+    """The answer must be JSON of this schema. `param`: the path of the field that demands it."""
 
     schema: Mapping[str, Any]
     param: str
@@ -68,15 +68,15 @@ class Request:
     go to the chat template (`enable_thinking`, …). `namespace` separates callers with different
     keys: nothing is shared across. `deferred`: tools that may be called but do not stand at the
     head of the prompt, since a message shows them. `named_tool`: with `required`, the
-    one to be called. `parallel_calls`: a reply may hold more than one. `shape`: what the answer has
-    to be; calls are still possible where they are allowed. `thinking_budget`: tokens of reasoning,
-    behind which it is closed; None: as the server is set. `raw`: text or token ids to be continued
+    tool that must be called. `parallel_calls`: a reply may hold several calls. `shape`: what the
+    answer must match; calls are still possible where they are allowed. `thinking_budget`: tokens of
+    reasoning, after which it is closed; None: as the server is set. `raw`: text or ids to continue
     as they stand, without messages or template. `samples`: how many replies are wanted to the
     prompt, each a turn of its own (`nth_sample`). `history` None: as the server is set.
     `sticky_reminders`: what was read stays, where an old message lost a reminder since; None: as
-    the server is set. `forced_reply`: raw text in the model's dialect that it has to say, for
+    the server is set. `forced_reply`: raw text in the model's dialect that it has to write, for
     benchmarks and tests.
-    `ignored`: paths of what the client sent besides, without which the answer is the same.
+    `ignored`: paths of the client's fields that change nothing in the answer.
     """
 
     model: str | None
@@ -103,7 +103,7 @@ class Request:
 
 
 def nth_sample(request: Request, n: int) -> Request:
-    """The request of one of its samples. With a seed, the first draws as a single reply would."""
+    """The request for one of the samples. With a seed, the first is the same as a single reply."""
     seed = request.sampling.seed
     if not n or seed is None:
         return request

@@ -22,10 +22,10 @@ import uvicorn
 
 from everwarm.chat import openapi as chat_openapi
 from everwarm.chat.dashboard import Board
-from everwarm.chat.library import SessionLibrary
 from everwarm.chat.pages import Pages, page_or
 from everwarm.chat.recorder import SessionRecorder
 from everwarm.chat.routes import SessionRoutes
+from everwarm.chat.session_store import SessionStore
 from everwarm.chat.session_turns import SessionTurns
 from everwarm.codec import Codec
 from everwarm.config import Settings
@@ -104,11 +104,11 @@ def create_app(
     database = history or Database(settings.home / "history.db")
     recorder = SessionRecorder(history) if history and settings.record else None
     served = core.endpoints(database, recorder)
-    held, pages = SessionLibrary(database), Pages()
-    talking = SessionTurns(held, core.turns, namespace_of(settings))
+    sessions, pages = SessionStore(database), Pages()
+    turns = SessionTurns(sessions, core.turns, namespace_of(settings))
     shown = {
-        **SessionRoutes(talking, core.bodies).endpoints(),
-        **Board(core.turns, held, core.bodies).endpoints(),
+        **SessionRoutes(turns, core.bodies).endpoints(),
+        **Board(core.turns, sessions, core.bodies).endpoints(),
         "/": page_or(pages.chat, served["/"]),
         "/dashboard": pages.dashboard,
         "/web/{path:path}": pages.file,

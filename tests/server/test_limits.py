@@ -96,7 +96,7 @@ def test_a_model_without_a_notation_for_calls_says_that_tools_have_no_effect(
 
 
 def test_the_dashboard_shows_what_the_list_does(codec: MakeCodec) -> None:
-    from everwarm.wire.models import openai_model
+    from everwarm.wire.model_json import openai_model
 
     app = create_app(Engine(), codec(REPEATS["calls"]), Settings())  # type: ignore[arg-type]
     listed = ask(app, "/v1/models", method="GET").json["data"][0]

@@ -6,14 +6,16 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prompt_templates import DROPS_REASONING
 
-from everwarm.chat.library import SessionLibrary
+from everwarm.chat.new_turn import TurnMaker, send
 from everwarm.chat.session import Choices
+from everwarm.chat.session_store import SessionStore
 from everwarm.chat.session_turns import SessionTurns
 from everwarm.codec import Codec
 from everwarm.config import Settings
@@ -49,6 +51,10 @@ def db(tmp_path: Path) -> Iterator[Database]:
     made.close()
 
 
+def says(text: str) -> TurnMaker:
+    return partial(send, text=text, parent=None)
+
+
 Talk = Callable[[SessionTurns, str], Awaitable[None]]
 
 
@@ -60,8 +66,8 @@ def talking(codec: Callable[..., Codec], db: Database) -> Callable[[Talk, int], 
         engine: Any = WritesOn(made, n)
 
         async def inside() -> None:
-            talking = SessionTurns(SessionLibrary(db), Turns(engine, made, Settings()), "")
-            session = await talking.held.create("", Choices())
+            talking = SessionTurns(SessionStore(db), Turns(engine, made, Settings()), "")
+            session = await talking.store.create("", Choices())
             await asyncio.wait_for(talk(talking, session.id), 20)
             assert not talking.running and not talking.turns.running and not engine.sinks
 
@@ -73,7 +79,7 @@ def talking(codec: Callable[..., Codec], db: Database) -> Callable[[Talk, int], 
 def test_a_turn_can_be_stopped_at_any_moment(talking: Callable[[Talk, int], None]) -> None:
     async def talk(talking: SessionTurns, session: str) -> None:
         for moment in range(60):
-            sent = asyncio.create_task(talking.send(session, f"Question {moment}", None))
+            sent = asyncio.create_task(talking.start(session, says(f"Question {moment}")))
             for _ in range(moment):
                 await asyncio.sleep(0)
             if not talking.running:
@@ -84,8 +90,8 @@ def test_a_turn_can_be_stopped_at_any_moment(talking: Callable[[Talk, int], None
                 continue
             assert await talking.stop(session)
             await sent
-            held, tree = await talking.held.get(session)
-            last = tree.path(held.head)[-1]
+            stored, tree = await talking.store.get(session)
+            last = tree.path(stored.head)[-1]
             assert last.message.role == "user" or last.finish == "cancelled"
 
     talking(talk, 3)
@@ -97,7 +103,7 @@ def test_a_turn_is_stopped_while_its_message_is_being_written(
     async def talk(talking: SessionTurns, session: str) -> None:
         written = threading.Event()
         db.submit(lambda _: written.wait(10) and None)
-        sent = asyncio.create_task(talking.send(session, "Go on and on.", None))
+        sent = asyncio.create_task(talking.start(session, says("Go on and on.")))
         while not talking.running:
             await asyncio.sleep(0)
         stopped = asyncio.create_task(talking.stop(session))
@@ -113,7 +119,7 @@ def test_a_turn_is_stopped_while_its_message_is_being_written(
 
 def test_others_are_heard_while_many_events_wait(talking: Callable[[Talk, int], None]) -> None:
     async def talk(talking: SessionTurns, session: str) -> None:
-        running = await talking.send(session, "Go on and on.", None)
+        running = await talking.start(session, says("Go on and on."))
         heard = 0
         while running.turn.completion < 300:
             await asyncio.sleep(0)

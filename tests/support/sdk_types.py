@@ -23,8 +23,9 @@ from openai.types.responses import response_create_params as responses
 from pydantic import BaseModel
 
 from everwarm.wire.fields import Hint
-from everwarm.wire.hosted import HostedTool, is_run_by_clients
-from everwarm.wire.reference import FORMATS, Class, class_of, names_of, objects_in, tags_of
+from everwarm.wire.formats import BODIES
+from everwarm.wire.hosted_tools import HostedTool, is_run_by_clients
+from everwarm.wire.reference import Class, class_of, names_of, objects_in, tags_of
 
 ROOTS: dict[str, tuple[Any, ...]] = {
     "/v1/chat/completions": (
@@ -97,7 +98,7 @@ def places() -> Iterator[Place]:
     for route, roots in ROOTS.items():
         seen: set[Any] = set()
         for root in roots:
-            yield from _walk(_Spot(route, root, root, FORMATS[route], (), "", ""), seen)
+            yield from _walk(_Spot(route, root, root, BODIES[route], (), "", ""), seen)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from everwarm.messages import Message, Reasoning, Text, ToolCall
 from everwarm.request import AnswerSchema, Request, Tool
 from everwarm.wire.anthropic import parse, parse_count
 from everwarm.wire.anthropic_stream import Encoder
-from everwarm.wire.errors import anthropic_error
-from everwarm.wire.sealed import seal
+from everwarm.wire.error_json import anthropic_error
+from everwarm.wire.seals import seal
 
 HI = {"role": "user", "content": "hi"}
 SECRET = "s3cr3t input"

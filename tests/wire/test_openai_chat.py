@@ -29,16 +29,23 @@ from everwarm.events import (
 from everwarm.messages import Message, Reasoning, Text, ToolCall
 from everwarm.request import AnswerSchema, Tool
 from everwarm.wire import sse
-from everwarm.wire.errors import INTERNAL, openai_error
-from everwarm.wire.openai_chat import ChatBody, Encoder, parse
+from everwarm.wire.error_json import INTERNAL, openai_error
+from everwarm.wire.format import Head, ParsedRequest
+from everwarm.wire.openai_chat import parse
+from everwarm.wire.openai_chat_stream import Encoder
 
 HI = {"role": "user", "content": "hi"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 SECRET = "s3cr3t input"
+HEAD = Head("chatcmpl-1", "m", 123)
 
 
-def read(**fields: Any) -> ChatBody:
+def read(**fields: Any) -> ParsedRequest:
     return parse(orjson.dumps({"messages": [HI], **fields}))
+
+
+def start_of(body: ParsedRequest) -> dict[str, Any]:
+    return body.encoder(HEAD).chunks(Started(1))[0]
 
 
 def refused(body: bytes) -> errors.RequestError:
@@ -55,7 +62,7 @@ def param_of(**fields: Any) -> str | None:
 def test_plain_body_gets_the_defaults() -> None:
     body = parse(b'{"model": "m", "messages": [{"role": "user", "content": "hi"}]}', namespace="k")
     request = body.request
-    assert (body.stream, body.include_usage) == (False, False)
+    assert not body.stream and "usage" not in start_of(body)
     assert (request.model, request.namespace) == ("m", "k")
     assert request.messages == (Message("user", (Text("hi"),)),)
     assert request.sampling.temperature == 1.0
@@ -130,7 +137,7 @@ def test_tools_streaming_and_reasoning_are_read() -> None:
         chat_template_kwargs={"thinking": True},
         response_format={"type": "text"},
     )
-    assert (body.stream, body.include_usage) == (True, True)
+    assert body.stream and "usage" in start_of(body)
     assert body.request.tools == (Tool("look", "d", schema),)
     assert body.request.tool_choice == "none"
     assert body.request.template_args == {"reasoning_effort": "low", "thinking": True}
@@ -146,9 +153,10 @@ def test_null_and_fields_without_effect_change_nothing() -> None:
     plain = read()
     noted = ("user", "safety_identifier", "metadata", "store", "service_tier", "verbosity")
     marked = read(**{name: {"any": [1]} for name in noted})
-    assert marked == plain
+    assert marked.request == plain.request and marked.stream == plain.stream
     assert set(marked.request.ignored) == set(noted) and plain.request.ignored == ()
-    assert read(stop=None, tools=None, temperature=None, functions=None, logit_bias=None) == plain
+    nulls = read(stop=None, tools=None, temperature=None, functions=None, logit_bias=None)
+    assert nulls.request == plain.request
 
 
 @pytest.mark.parametrize(
@@ -322,7 +330,7 @@ TURN: list[Event] = [
 
 
 def encoder(*, include_usage: bool = False) -> Encoder:
-    return Encoder("chatcmpl-1", "m", 123, include_usage=include_usage)
+    return Encoder(HEAD, include_usage=include_usage)
 
 
 def test_chunks_join_to_the_folded_message() -> None:
@@ -353,7 +361,7 @@ def test_usage_chunk_comes_last_and_only_if_wanted() -> None:
 
 def test_the_sdk_reads_everything() -> None:
     e = encoder(include_usage=True)
-    for chunk in [*(c for event in TURN for c in e.chunks(event)), e.keepalive()]:
+    for chunk in [*(c for event in TURN for c in e.chunks(event)), *e.keepalive(None)]:
         ChatCompletionChunk.model_validate(chunk, strict=True)
     whole = ChatCompletion.model_validate(e.fold(TURN), strict=True)
     assert whole.usage is not None and whole.usage.prompt_tokens_details is not None

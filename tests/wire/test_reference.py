@@ -19,7 +19,8 @@ from everwarm.server.ignored import IgnoredFields
 from everwarm.wire import formats
 from everwarm.wire.anthropic import parse_count
 from everwarm.wire.format import Head, ParsedRequest
-from everwarm.wire.reference import FORMATS, objects_of, page
+from everwarm.wire.formats import BODIES
+from everwarm.wire.reference import objects_of, page
 
 PLACES = list(places())
 PARSERS = {
@@ -88,7 +89,7 @@ def _asks(body: Any, path: str) -> Iterator[bool]:
     yield bool(body)
 
 
-@pytest.mark.parametrize("route", FORMATS)
+@pytest.mark.parametrize("route", BODIES)
 def test_every_field_of_the_sdks_is_in_one_class_and_treated_so(route: str) -> None:
     mine = [p for p in PLACES if p.route == route]
     faults = {f"{p.kind_path} ({p.kind})": fault(p) for p in mine}
@@ -148,7 +149,7 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_no_field_is_told_twice() -> None:
-    for model in FORMATS.values():
+    for model in BODIES.values():
         objects = list(objects_of(model))
         assert len({o.path for o in objects}) == len(objects)
         for o in objects:

@@ -14,8 +14,8 @@ from everwarm.messages import Message, Reasoning, Text, ToolCall
 from everwarm.server.response_store import ResponseStore
 from everwarm.wire.format import Head, ParsedRequest
 from everwarm.wire.openai_responses import parse
-from everwarm.wire.sealed import Seals
-from everwarm.wire.stored_items import listed
+from everwarm.wire.seals import Seals
+from everwarm.wire.stored_items import items_page
 
 LOOK = {"type": "function", "name": "look", "parameters": {"type": "object"}}
 
@@ -228,7 +228,7 @@ def test_items_are_listed_in_openai_s_shape(talk: Talk) -> None:
 
 def page(talk: Talk, response_id: str, **params: str) -> dict[str, Any]:
     got: dict[str, Any] = json.loads(
-        listed(talk.store.get("", response_id).input, [*params.items()])
+        items_page(talk.store.get("", response_id).input, [*params.items()])
     )
     return got
 

@@ -1,13 +1,12 @@
-"""Turns of conversations that clients hold: what is new in them becomes a session's.
+"""Turns of conversations that clients keep: the new messages are written to a session.
 
-The branch `main` is the conversation; what a client asks beside it (titles, topics) goes to the
-branch `side` of the same session. Inside the caller's transaction, on the writer thread.
+The branch `main` is the conversation; a client's side requests (titles, topics) go to the branch
+`side` of the same session. Everything runs in the caller's transaction, on the writer thread.
 """
 
 from __future__ import annotations
 
 import re
-import secrets
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,17 +14,17 @@ from typing import Any, Final
 
 from everwarm.chat import path_table
 from everwarm.chat import session_table as table
-from everwarm.chat.session import MAIN, Entry, Session, ids_of, title_of
+from everwarm.chat.session import MAIN, Entry, Session, ids_of, new_session_id, title_of
 from everwarm.messages import Message, MessageId, tidied
 from everwarm.tokens import Tokens
 
 SIDE: Final = "side"
-_WRAPPED = re.compile(r"\s*<([a-z-]+)>.*?</\1>", re.DOTALL)
+_TAGGED = re.compile(r"\s*<([a-z-]+)>.*?</\1>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiTurn:
-    """One answered request. `name`: the conversation's, by which it is found again."""
+    """One answered request. `name`: the name by which the conversation is found again."""
 
     caller: str
     name: str
@@ -39,7 +38,7 @@ class ApiTurn:
 
 
 def write(db: sqlite3.Connection, turn: ApiTurn) -> None:
-    """Add what is new, and move the branch that it belongs to."""
+    """Add the new messages, and move their branch."""
     now = table.now()
     system, path = _split(tidied(turn.messages))
     session = table.named(db, turn.caller, turn.name) or _new(turn, now)
@@ -66,19 +65,19 @@ def write(db: sqlite3.Connection, turn: ApiTurn) -> None:
 
 def _new(turn: ApiTurn, now: float) -> Session:
     return Session(
-        id="s" + secrets.token_hex(8), title="", created=now, updated=now, origin="api",
+        id=new_session_id(), title="", created=now, updated=now, origin="api",
         client=turn.client, name=turn.name,
     )  # fmt: skip
 
 
 def _split(messages: tuple[Message, ...]) -> tuple[str | None, tuple[Message, ...]]:
-    """The system prompt, and what follows it. It may change without being another conversation."""
+    """The system prompt, which may change within a conversation, and the other messages."""
     n = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
     return "\n\n".join(m.text for m in messages[:n]) or None, messages[n:]
 
 
 def _first_new(db: sqlite3.Connection, n: int, ids: list[MessageId]) -> int:
-    """From where on a path is not there yet. Mostly near its end."""
+    """The index of the first message that is not stored yet, mostly near the end."""
     for i in range(len(ids) - 1, -1, -1):
         where = "WHERE session = ? AND id = ?"
         if db.execute(f"SELECT 1 FROM messages {where}", (n, ids[i])).fetchone():
@@ -100,12 +99,12 @@ def _moved(
     title = session.title
     if root != ids[0]:
         first = next((m.text for m in path if m.role == "user"), "")
-        title = title_of(_without_wraps(first))
+        title = title_of(_without_tags(first))
     return replace(session, title=title, branches={**session.branches, MAIN: ids[-1]})
 
 
 def _root(db: sqlite3.Connection, n: int, head: MessageId) -> tuple[str, int]:
-    """The first message of a path, and how many it has."""
+    """The first message of a path, and how many messages it has."""
     found = db.execute(
         """WITH RECURSIVE up (id, parent, depth) AS (
             SELECT id, parent, 1 FROM messages WHERE session = ? AND id = ?
@@ -117,8 +116,8 @@ def _root(db: sqlite3.Connection, n: int, head: MessageId) -> tuple[str, int]:
     return (found[0], found[1]) if found else ("", 0)
 
 
-def _without_wraps(text: str) -> str:
-    """A first message without what some clients put before it, in tags."""
-    while (found := _WRAPPED.match(text)) is not None:
+def _without_tags(text: str) -> str:
+    """A first message without what some clients put in front of it, in tags."""
+    while (found := _TAGGED.match(text)) is not None:
         text = text[found.end() :]
     return text.strip()

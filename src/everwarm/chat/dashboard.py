@@ -1,4 +1,4 @@
-"""What a person watches: the dashboard's snapshot and the cache's tree."""
+"""The dashboard's API: a snapshot of the server, and the cache's tree, which a person may edit."""
 
 from __future__ import annotations
 
@@ -11,46 +11,63 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import Field
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from everwarm import __version__
 from everwarm.chat import path_table, session_table
-from everwarm.chat.dashboard_json import DropBody, PinBody
-from everwarm.chat.library import SessionLibrary
 from everwarm.chat.session_json import read
+from everwarm.chat.session_store import SessionStore
 from everwarm.errors import NotFound
 from everwarm.job import Path, TreeNode
 from everwarm.server.bodies import Bodies
 from everwarm.server.turns import Turns
 from everwarm.wire import sse
-from everwarm.wire.models import openai_model
+from everwarm.wire.model_json import openai_model
+from everwarm.wire.strict import StrictObject
 
 SHOWN_SESSIONS: Final = 64
 SHOWN_LINES: Final = 200
 SHOWN_MISSES: Final = 20
 
 
+NodeId = Annotated[int, Field(ge=1, lt=2**53)]
+
+
+class PinBody(StrictObject):
+    """POST /api/cache/pin"""
+
+    node: NodeId
+    pinned: bool = True
+
+
+class DropBody(StrictObject):
+    """POST /api/cache/drop: a node and all behind it."""
+
+    node: NodeId
+
+
 class LogLines(logging.Handler):
-    """The last lines of the log."""
+    """Keeps the last lines of the log."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: deque[dict[str, Any]] = deque(maxlen=SHOWN_LINES)
+        self.last: deque[dict[str, Any]] = deque(maxlen=SHOWN_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
         line = {"at": record.created, "level": record.levelname.lower()}
-        self.kept.append(line | {"text": record.getMessage()[:2000]})
+        self.last.append(line | {"text": record.getMessage()[:2000]})
 
 
 @dataclass(slots=True)
 class Board:
-    """Endpoints. Lives on the event loop."""
+    """The endpoints of the dashboard. Lives on the event loop."""
 
     turns: Turns
-    held: SessionLibrary
+    store: SessionStore
     bodies: Bodies
     lines: LogLines = field(default_factory=LogLines)
     _paths: OrderedDict[str, tuple[float, list[Path]]] = field(default_factory=OrderedDict)
@@ -85,7 +102,7 @@ class Board:
                 "ttft": {"buckets": turns.totals.buckets()},
                 "disk": disk,
                 "misses": misses,
-                "logs": list(self.lines.kept),
+                "logs": list(self.lines.last),
             }
         )
 
@@ -96,12 +113,12 @@ class Board:
         return _json({"nodes": [_node(n) for n in nodes], "totals": stats})
 
     async def _sessions(self) -> dict[str, list[Path]]:
-        """The tokens of the latest sessions; only what has changed is read again."""
-        latest, _ = await self.held.read(lambda db: session_table.latest(db, SHOWN_SESSIONS, None))
+        """The paths of the latest sessions; only those that changed are read again."""
+        latest, _ = await self.store.read(lambda db: session_table.latest(db, SHOWN_SESSIONS, None))
         changed = {s.id: s.updated for s in latest}
         stale = [x for x, at in changed.items() if self._paths.get(x, (None,))[0] != at]
         if stale:
-            found = await self.held.read(lambda db: {x: path_table.of(db, x) for x in stale})
+            found = await self.store.read(lambda db: {x: path_table.of(db, x) for x in stale})
             for x, own in found.items():
                 self._paths[x] = (changed[x], [Path(who, tokens) for who, tokens in own])
         self._paths = OrderedDict((x, self._paths[x]) for x in changed)

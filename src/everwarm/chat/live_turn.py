@@ -1,4 +1,4 @@
-"""A turn that outlives the connection which asked for it; others may follow it from its start."""
+"""A turn that outlives the connection that started it; others may follow it from its beginning."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 
 from everwarm.server.turn import Turn
 
-SIGN_OF_LIFE: Final = b": alive\n\n"
+KEEPALIVE: Final = b": alive\n\n"
 
 
 class LiveTurn:
-    """One turn of a session and all frames that it sent so far. Live: event loop only.
+    """One turn of a session, and all frames that it has sent. Live: event loop only.
 
     `turn` is there from the start: it can be ended while what it needs is still being written.
     """
@@ -25,12 +25,12 @@ class LiveTurn:
         self._changed = asyncio.Event()
 
     def push(self, *frames: bytes) -> None:
-        """Send to all who follow."""
+        """Send frames to all who follow."""
         self._frames.extend(frames)
         self._wake()
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """Tell all who follow that nothing more will come."""
         self.over.set()
         self._wake()
 
@@ -39,7 +39,7 @@ class LiveTurn:
         self._changed = asyncio.Event()
 
     async def follow(self, every_s: float) -> AsyncIterator[bytes]:
-        """All frames from the first on; a sign of life where none comes for `every_s` seconds."""
+        """All frames from the first on; a keepalive where none comes for `every_s` seconds."""
         n = 0
         while True:
             changed = self._changed
@@ -52,4 +52,4 @@ class LiveTurn:
                 try:
                     await asyncio.wait_for(changed.wait(), every_s)
                 except TimeoutError:
-                    yield SIGN_OF_LIFE
+                    yield KEEPALIVE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from everwarm.chat import dashboard_json, session_files, session_json
+from everwarm.chat import dashboard, session_files, session_json
 from everwarm.wire.openapi import EVENTS, JSON, Contents
 from everwarm.wire.strict import EmptyBody
 
@@ -19,8 +19,8 @@ CONTENTS = Contents(
         f"{_ONE}/edit": session_json.EditBody,
         f"{_ONE}/branches": session_json.BranchBody,
         f"{_ONE}/select": session_json.SelectBody,
-        "/api/cache/pin": dashboard_json.PinBody,
-        "/api/cache/drop": dashboard_json.DropBody,
+        "/api/cache/pin": dashboard.PinBody,
+        "/api/cache/drop": dashboard.DropBody,
         "/api/turns/{id}/cancel": EmptyBody,
         **{f"{_ONE}/{verb}": EmptyBody for verb in _EMPTY},
     },

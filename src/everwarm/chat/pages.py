@@ -1,6 +1,6 @@
-"""The pages' files, held in memory: about 1.5 MB, read once, so that no request reads a file.
+"""The pages' files, kept in memory (about 1.5 MB) and read once, so that no request reads a file.
 
-Pages hold no person's data, so no file needs a key; what they show comes from `/api`, which does.
+The files hold nobody's data, so they need no API key; what they show comes from `/api`, which does.
 The policy of content is strict: only our own files, no inline script or style, no eval, no foreign
 images; strings become markup only through DOMPurify's Trusted Types policy.
 """
@@ -100,14 +100,14 @@ class Pages:
 
     def _send(self, http: HttpRequest, file: File) -> Response:
         headers = {**HEADERS, "etag": file.etag, "vary": "Accept"}
-        known = [t.strip().removeprefix("W/") for t in _header(http, "if-none-match").split(",")]
-        if file.etag in known:
+        etags = [t.strip().removeprefix("W/") for t in _header(http, "if-none-match").split(",")]
+        if file.etag in etags:
             return Response(status_code=304, headers=headers)
         return Response(file.data, 200, headers, file.type)
 
 
 def wants_page(http: HttpRequest) -> bool:
-    """Whether a browser asks; clients that probe for a server get JSON."""
+    """Whether a browser asks for a page; clients that probe for a server get JSON."""
     return "text/html" in _header(http, "accept")
 
 
@@ -116,7 +116,7 @@ def _header(http: HttpRequest, name: str) -> str:
 
 
 def page_or(page: Endpoint, probe: Endpoint) -> Endpoint:
-    """A page for browsers, and for all others what they look for."""
+    """Answer browsers with a page, and all others with `probe`."""
 
     async def answer(http: HttpRequest) -> Response:
         if wants_page(http):

@@ -1,14 +1,14 @@
-"""The table `paths`: what was read and written in a session, token by token.
+"""The table `paths`: the tokens that were read and written in each session.
 
-It says which pieces of the cache are a session's own, so that they can be deleted with it. Like
-`chat/session.py`: inside the caller's transaction.
+It tells which pieces of the cache belong to a session, so that they can be deleted with it. Every
+function works inside its caller's transaction.
 
     a session's paths    [0 ……………………… 900)          a row of its own
                               └ [500 …… 800)          base: the first; start: 500
                                       └ [900 … 1000)   base: the first; start: 900
 
-A row builds on the longest one whose tokens all stand at the start of its own: digests tell, and
-no row's tokens are read for it. Only where little is found so, they are compared.
+A row builds on the longest row whose whole path is a prefix of its own. Digests find it without
+reading any row's tokens; only where they find little, tokens are compared.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from everwarm.chat.session_table import number
 from everwarm.tokens import Tokens, common_length, tokens_of
 
 CallerPath: TypeAlias = "tuple[str, Tokens[int]]"
-"""A caller's namespace, and tokens from the start."""
+"""A caller's namespace, and a path of tokens from its start."""
 WORTH_COMPARING: Final = 4096
-"""Tokens that would be stored, beyond what is found by digests, before rows are read to share more.
-"""
+"""Rows are read to share more only where digests leave at least so many tokens to store."""
 LEAST_COMPARED: Final = 64
-"""Tokens of another session that are read at first: most share no more than a head."""
+"""Tokens of another session that are read at first: most share only a system prompt."""
 
 
 def add(db: sqlite3.Connection, session_id: str, caller: str, tokens: Tokens[int]) -> None:
-    """Note tokens that were read; what is noted already costs nothing."""
+    """Store the tokens of a path; a path that is stored already costs nothing."""
     n = number(db, session_id)
     start, base, digest = _longest_whole(db, n, caller, tokens)
     if len(tokens) - start > start + WORTH_COMPARING:
@@ -48,7 +47,7 @@ def add(db: sqlite3.Connection, session_id: str, caller: str, tokens: Tokens[int
 def _longest_whole(
     db: sqlite3.Connection, n: int, caller: str, tokens: Tokens[int]
 ) -> tuple[int, int | None, bytes]:
-    """The longest row that these tokens begin with: its end and number; the tokens' digest."""
+    """End and number of the longest row that is a prefix of these tokens; the tokens' digest."""
     rows = db.execute(
         """SELECT "end", digest, n FROM paths
             WHERE session = ? AND caller = ? AND "end" <= ? ORDER BY "end", digest""",
@@ -68,7 +67,7 @@ def _longest_whole(
 def _longest_shared(
     db: sqlite3.Connection, n: int, caller: str, tokens: Tokens[int]
 ) -> tuple[int, int | None]:
-    """How many tokens a row has in common with these, at most, and its number."""
+    """The longest prefix that a row shares with these tokens, and the row's number."""
     shared = [
         (common_length(t, tokens), row) for row, (who, t) in _of(db, n).items() if who == caller
     ]
@@ -84,7 +83,7 @@ def of(db: sqlite3.Connection, session_id: str) -> list[CallerPath]:
 def elsewhere(db: sqlite3.Connection, session_id: str, own: Sequence[CallerPath]) -> list[int]:
     """For each of these paths, how many of its tokens another session has too.
 
-    Of the others no more is read than what is shared, and a piece behind it.
+    Of the other sessions' rows little more is read than what is shared.
     """
     rows = db.execute(
         "SELECT n, caller, base, start FROM paths WHERE session != ? ORDER BY n",
@@ -109,14 +108,14 @@ def _reach(
 ) -> dict[int, int]:
     """How many tokens each row's path shares with these.
 
-    `before` is that for tokens of which these share the first `same`: a path that parts from them
-    there parts from these as well.
+    `before` is the result for a path of which these tokens share the first `same`: a row that
+    differs from it before that point differs from these tokens at the same place.
     """
     reach: dict[int, int] = {}
     for n, base, start in rows:
-        known = before.get(n, 0)
-        if known < same:
-            reach[n] = known
+        shared = before.get(n, 0)
+        if shared < same:
+            reach[n] = shared
         elif base is None or reach[base] >= start:
             reach[n] = _compare(db, n, start, tokens, max(start, same))
         else:
@@ -125,16 +124,16 @@ def _reach(
 
 
 def _compare(db: sqlite3.Connection, n: int, start: int, tokens: Tokens[int], at: int) -> int:
-    """Up to where a row's tokens, which stand from `start` on, are these from `at` on."""
+    """How far a row's tokens, which begin at `start`, equal these from `at` on."""
     size = LEAST_COMPARED
     with db.blobopen("paths", "tokens", n, readonly=True) as blob:
         blob.seek(min(4 * (at - start), len(blob)))
         while piece := blob.read(4 * size):
-            said = tokens_of()
-            said.frombytes(piece)
-            shared = common_length(said, tokens, at)
+            theirs = tokens_of()
+            theirs.frombytes(piece)
+            shared = common_length(theirs, tokens, at)
             at += shared
-            if shared < len(said):
+            if shared < len(theirs):
                 break
             size = min(2 * size, WORTH_COMPARING)
     return at

@@ -1,4 +1,7 @@
-"""The routes of the session API: bodies and paths in, sessions and events out. No logic."""
+"""The routes of the session API: they read paths and bodies, and answer with sessions and events.
+
+Not here: any logic of sessions.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ from typing import Any, TypeVar
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
-from everwarm.chat import library as h
+from everwarm.chat import new_turn, session_table
 from everwarm.chat import session_files as files
 from everwarm.chat import session_json as wire
-from everwarm.chat import session_table
+from everwarm.chat.compaction import compact, uncompact
 from everwarm.chat.live_turn import LiveTurn
-from everwarm.chat.session import Session, Tree
+from everwarm.chat.new_turn import TurnMaker
+from everwarm.chat.session import Session, Tree, branch_at, select, switch
+from everwarm.chat.session_store import Change
 from everwarm.chat.session_turns import SessionTurns
 from everwarm.errors import NotFound, RequestError
 from everwarm.server.bodies import Bodies
@@ -30,8 +35,8 @@ B = TypeVar("B", bound=StrictObject)
 class SessionRoutes:
     """Endpoints by path and method. Lives on the event loop."""
 
-    def __init__(self, talking: SessionTurns, bodies: Bodies, every_s: float = KEEPALIVE_S) -> None:
-        self._talking, self._held = talking, talking.held
+    def __init__(self, turns: SessionTurns, bodies: Bodies, every_s: float = KEEPALIVE_S) -> None:
+        self._turns, self._store = turns, turns.store
         self._bodies, self._every_s = bodies, every_s
 
     def endpoints(self) -> dict[str, Endpoint]:
@@ -61,24 +66,26 @@ class SessionRoutes:
     # --- sessions ---
 
     async def _list(self, http: HttpRequest) -> Response:
-        q, limit, before = wire.parse_page(dict(http.query_params))
-        if q.strip():
-            hits = await self._held.read(lambda db: session_table.search(db, q, limit))
-            found = [self._talking.shown(s) | {"snippet": snippet} for s, snippet in hits]
+        page = wire.read_page(http.query_params)
+        if page.q.strip():
+            hits = await self._store.read(lambda db: session_table.search(db, page.q, page.limit))
+            found = [self._turns.describe(s) | {"snippet": snippet} for s, snippet in hits]
             return _json({"sessions": found, "more": False})
-        sessions, more = await self._held.read(lambda db: session_table.latest(db, limit, before))
-        return _json({"sessions": [self._talking.shown(s) for s in sessions], "more": more})
+        sessions, more = await self._store.read(
+            lambda db: session_table.latest(db, page.limit, page.before)
+        )
+        return _json({"sessions": [self._turns.describe(s) for s in sessions], "more": more})
 
     async def _create(self, http: HttpRequest) -> Response:
         body = await self._body(http, wire.CreateBody)
         choices = wire.choices_of(body.settings)
-        return _json(self._talking.shown(await self._held.create(body.title or "", choices)))
+        return _json(self._turns.describe(await self._store.create(body.title or "", choices)))
 
     async def _get(self, http: HttpRequest) -> Response:
-        session, tree = await self._held.get(_id(http))
+        session, tree = await self._store.get(_id(http))
         branch = http.query_params.get("branch")
         if branch is not None:
-            session = h.switch(session, branch)
+            session = switch(session, branch)
         return await self._whole(session, tree)
 
     async def _change(self, http: HttpRequest) -> Response:
@@ -87,25 +94,25 @@ class SessionRoutes:
         def change(session: Session, _: Tree) -> Session:
             choices = wire.choices_of(body.settings) if body.settings else session.choices
             return replace(
-                h.switch(session, body.branch or session.branch),
+                switch(session, body.branch or session.branch),
                 title=body.title or session.title,
                 pinned=session.pinned if body.pinned is None else body.pinned,
                 choices=choices,
             )
 
-        session, tree = await self._held.change(_id(http), change)
-        return _json(self._talking.shown(session, tree))
+        session, tree = await self._store.change(_id(http), change)
+        return _json(self._turns.describe(session, tree))
 
     async def _delete(self, http: HttpRequest) -> Response:
-        nbytes = await self._talking.delete(_id(http))
+        nbytes = await self._turns.delete(_id(http))
         return _json({"deleted": True, "bytes": nbytes})
 
     async def _tree(self, http: HttpRequest) -> Response:
-        session, tree = await self._held.get(_id(http))
+        session, tree = await self._store.get(_id(http))
         return await asyncio.to_thread(lambda: _json(wire.tree_json(session, tree)))
 
     async def _export(self, http: HttpRequest) -> Response:
-        session, tree = await self._held.get(_id(http))
+        session, tree = await self._store.get(_id(http))
         form = http.query_params.get("format", "json")
         if form not in ("json", "markdown"):
             raise RequestError("format must be json or markdown.", param="format")
@@ -122,48 +129,52 @@ class SessionRoutes:
 
     async def _import(self, http: HttpRequest) -> Response:
         body = await self._body(http, files.ImportBody)
-        return await self._whole(*await self._held.take_in(body))
+        return await self._whole(*await self._store.import_file(body))
 
     # --- turns ---
 
     async def _send(self, http: HttpRequest) -> Response:
         body = await self._body(http, wire.SendBody)
-        return self._following(await self._talking.send(_id(http), body.text, body.parent))
+        return await self._start(http, partial(new_turn.send, text=body.text, parent=body.parent))
 
     async def _edit(self, http: HttpRequest) -> Response:
         body = await self._body(http, wire.EditBody)
-        return self._following(await self._talking.edit(_id(http), body.message, body.text))
+        begin = partial(new_turn.edit, message=body.message, text=body.text)
+        return await self._start(http, begin)
 
     async def _regenerate(self, http: HttpRequest) -> Response:
         body = await self._body(http, wire.RegenerateBody)
-        return self._following(await self._talking.regenerate(_id(http), body.message))
+        return await self._start(http, partial(new_turn.regenerate, message=body.message))
 
     async def _stop(self, http: HttpRequest) -> Response:
         await self._body(http, EmptyBody)
-        await self._held.read(lambda db: session_table.number(db, _id(http)))
-        return _json({"stopped": await self._talking.stop(_id(http))})
+        await self._store.read(lambda db: session_table.number(db, _id(http)))
+        return _json({"stopped": await self._turns.stop(_id(http))})
 
     async def _compact(self, http: HttpRequest) -> Response:
         await self._body(http, EmptyBody)
-        return self._following(await self._talking.compact(_id(http)))
+        return await self._start(http, compact)
 
     async def _uncompact(self, http: HttpRequest) -> Response:
         await self._body(http, EmptyBody)
-        return await self._moved(http, h.uncompact)
+        return await self._moved(http, uncompact)
 
     async def _prepare(self, http: HttpRequest) -> Response:
         await self._body(http, EmptyBody)
-        return _json({"state": await self._talking.prepare(_id(http))})
+        return _json({"state": await self._turns.prepare(_id(http))})
 
     async def _cancel(self, http: HttpRequest) -> Response:
-        """Any turn, a client's too: it ends with what it has said."""
-        if not self._talking.turns.cancel(_id(http)):
+        """Stop any turn, a client's too: it ends with what it has written."""
+        if not self._turns.turns.cancel(_id(http)):
             raise NotFound("No such turn is running.", param="id", code="turn_not_found")
         return _json({"cancelled": True})
 
     async def _stream(self, http: HttpRequest) -> Response:
-        await self._held.read(lambda db: session_table.number(db, _id(http)))
-        return self._following(self._talking.follow(_id(http)))
+        await self._store.read(lambda db: session_table.number(db, _id(http)))
+        return self._following(self._turns.live_turn(_id(http)))
+
+    async def _start(self, http: HttpRequest, begin: TurnMaker) -> Response:
+        return self._following(await self._turns.start(_id(http), begin))
 
     def _following(self, running: LiveTurn) -> Response:
         headers = {"cache-control": "no-cache"}
@@ -175,27 +186,27 @@ class SessionRoutes:
 
     async def _branch(self, http: HttpRequest) -> Response:
         body = await self._body(http, wire.BranchBody)
-        return await self._moved(http, lambda s, t: h.branch_at(s, t, body.at, body.name))
+        return await self._moved(http, lambda s, t: branch_at(s, t, body.at, body.name))
 
     async def _select(self, http: HttpRequest) -> Response:
         body = await self._body(http, wire.SelectBody)
-        return await self._moved(http, lambda s, t: h.select(s, t, body.message))
+        return await self._moved(http, lambda s, t: select(s, t, body.message))
 
-    async def _moved(self, http: HttpRequest, change: h.Change) -> Response:
-        self._talking.free(_id(http))
-        return await self._whole(*await self._held.change(_id(http), change))
+    async def _moved(self, http: HttpRequest, change: Change) -> Response:
+        self._turns.check_idle(_id(http))
+        return await self._whole(*await self._store.change(_id(http), change))
 
     async def _undo(self, http: HttpRequest) -> Response:
         await self._body(http, EmptyBody)
-        self._talking.free(_id(http))
-        return await self._whole(*await self._held.undo(_id(http)))
+        self._turns.check_idle(_id(http))
+        return await self._whole(*await self._store.undo(_id(http)))
 
     async def _whole(self, session: Session, tree: Tree) -> Response:
-        """A session and its messages: seconds for a very long one, so beside the event loop."""
+        """A session and its messages. This may take seconds, so it runs beside the event loop."""
 
         def spell() -> Response:
-            messages = wire.path_json(tree.path(session.head), tree)
-            return _json(self._talking.shown(session, tree) | {"messages": messages})
+            messages = [wire.message_json(e, tree) for e in tree.path(session.head)]
+            return _json(self._turns.describe(session, tree) | {"messages": messages})
 
         return await asyncio.to_thread(spell)
 

@@ -1,19 +1,22 @@
-"""Conversations that the server holds: a tree of messages, and names for places in it.
+"""A session: a conversation that the server keeps, as a tree of messages with named branches.
 
     session ─ m1 (user) ─┬─ m2 (assistant) ─ m3 ─ m4   <- branch "main"
                          └─ m2' (assistant)            <- branch "branch 2"
 
-A message's id is the hash of its parent's id and its content (`messages.child_id`), so what is said
-twice at one place is there once. Nothing in the tree changes but which message a branch ends with.
+A message's id is the hash of its parent's id and its content (`messages.child_id`), so the same
+message at the same place is there once. Only the message that a branch ends with ever changes.
 Not here: SQL, HTTP, tokens.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any, Literal
 
+from everwarm.errors import Conflict, NotFound
 from everwarm.events import Finish
 from everwarm.messages import Message, MessageId, Text, child_id, content_id, root_id
 
@@ -24,7 +27,7 @@ SUMMARY_LEAD = "Summary of the conversation so far:\n\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """How a session is answered. None: as the server, or the model, does it."""
+    """How a session is answered. None: the default of the server or the model."""
 
     system: str | None = None
     temperature: float | None = None
@@ -37,9 +40,9 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A message at its place. `turn`: the record of the turn that made it, as it was shown.
+    """A message at its place in the tree. `turn`: the record of the turn that wrote it, as JSON.
 
-    `covers`: this entry is a summary, and stands for the history that ends with that message.
+    `covers`: this entry is a summary, and replaces the history that ends with that message.
     """
 
     id: MessageId
@@ -50,12 +53,12 @@ class Entry:
     finish: Finish | None = None
     covers: MessageId | None = None
     n: int = 0
-    """The order in which entries came."""
+    """The place in the order in which entries were added."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A conversation's name and state. Times in unix seconds. `branches`: each one's last message.
+    """A conversation without its messages. Times in unix seconds. `branches`: their last messages.
 
     `name`: what a client calls it, or its first message's id; empty for those of the web page.
     """
@@ -78,17 +81,17 @@ class Session:
         return self.branches[self.branch]
 
     def moved(self, head: MessageId | None) -> Session:
-        """With the present branch ending there."""
+        """The session with the present branch ending at `head`."""
         return replace(self, branches={**self.branches, self.branch: head})
 
     def branched(self, head: MessageId | None, name: str | None = None) -> Session:
-        """With a new branch that ends there, which is now the present one."""
+        """The session with a new branch, now the present one, that ends at `head`."""
         name = name or free_name(self.branches)
         return replace(self, branch=name, branches={**self.branches, name: head})
 
 
 class Tree:
-    """The entries of one session, by id, in the order in which they came. Never changed."""
+    """The entries of one session, in the order in which they were added. It never changes."""
 
     def __init__(self, session_id: str, entries: Iterable[Entry]) -> None:
         self._root = root_id([b"session", session_id.encode()])
@@ -111,7 +114,7 @@ class Tree:
         return child_id(parent or self._root, content_id(message))
 
     def path(self, head: MessageId | None) -> list[Entry]:
-        """From the first message to this one."""
+        """The entries from the first message to this one."""
         out: list[Entry] = []
         while head is not None:
             out.append(self._entries[head])
@@ -119,23 +122,23 @@ class Tree:
         return out[::-1]
 
     def siblings(self, message: MessageId) -> list[MessageId]:
-        """All that stand behind the same message, this one among them, in order.
+        """All messages with the same parent, this one among them, in order.
 
-        A summary stands elsewhere, and beside nothing else.
+        Summaries are siblings only of each other.
         """
         own = self._entries[message]
         beside = self._below[own.parent]
         return [m for m in beside if bool(self._entries[m].covers) == bool(own.covers)]
 
     def below(self, message: MessageId) -> list[MessageId]:
-        """This message and all behind it."""
+        """This message and all that follow it."""
         out = [message]
         for m in out:
             out.extend(self._below.get(m, ()))
         return out
 
     def newest_end(self, message: MessageId) -> MessageId:
-        """The end that came last among those behind this message."""
+        """The newest leaf of the tree below this message."""
         ends = (m for m in self.below(message) if m not in self._below)
         return max(ends, key=lambda m: self._entries[m].n)
 
@@ -157,8 +160,8 @@ def ids_of(session_id: str, messages: Iterable[Message]) -> list[MessageId]:
 
 
 def context_used(path: Sequence[Entry]) -> int | None:
-    """Tokens of the context up to the last reply; a summary was read elsewhere, and is all there
-    is. None: no reply's turn is known."""
+    """Tokens of the context up to the last reply; of a summary only its own count, since its prompt
+    is no part of the branch. None where no reply has a record."""
     last = next((e for e in reversed(path) if e.turn), None)
     if last is None or last.turn is None:
         return None
@@ -166,22 +169,14 @@ def context_used(path: Sequence[Entry]) -> int | None:
     return int(read + last.turn["completion_tokens"])
 
 
-def was_gone_back_to(tree: Tree, head: MessageId | None) -> bool:
-    """Whether a summary stands for a part of this path, and the path goes on without it."""
-    return any(e.covers and tree.is_behind(head, e.covers) for e in tree)
-
-
 def free_name(taken: Iterable[str], base: str = "branch") -> str:
     """The first of `branch 2`, `branch 3`, … that is free."""
-    known = set(taken)
-    n = 2
-    while f"{base} {n}" in known:
-        n += 1
-    return f"{base} {n}"
+    names = set(taken)
+    return next(name for n in count(2) if (name := f"{base} {n}") not in names)
 
 
 def messages_of(choices: Choices, path: Sequence[Entry]) -> tuple[Message, ...]:
-    """What the model is to read: the system prompt, and the path; a summary is a user's message."""
+    """The messages for the model: system prompt and path; a summary becomes a user's message."""
     head = (Message("system", (Text(choices.system),)),) if choices.system else ()
     return (*head, *(_read_as(e) for e in path))
 
@@ -192,7 +187,48 @@ def _read_as(entry: Entry) -> Message:
     return Message("user", (Text(SUMMARY_LEAD + entry.message.text),))
 
 
+def new_session_id() -> str:
+    return "s" + secrets.token_hex(8)
+
+
 def title_of(text: str) -> str:
     """A short title made of a message's first words."""
     words = " ".join(text.split())
     return words if len(words) <= 60 else words[:60].rsplit(" ", 1)[0] + "…"
+
+
+# --- changes that a client asks for; all raise RequestError ---
+
+
+def entry_of(tree: Tree, message: str, param: str) -> Entry:
+    """The message that a client names in `param`. Raises NotFound."""
+    if message not in tree:
+        raise NotFound("There is no such message.", param=param, code="message_not_found")
+    return tree[MessageId(message)]
+
+
+def select(session: Session, tree: Tree, message: str) -> Session:
+    """Make the newest branch through a message the present one."""
+    chosen = entry_of(tree, message, "message")
+    heads = {h: name for name, h in session.branches.items() if tree.is_behind(h, chosen.id)}
+    if session.head in heads:
+        return session
+    if heads:
+        newest = max((h for h in heads if h is not None), key=lambda h: tree[h].n)
+        return replace(session, branch=heads[newest])
+    return session.moved(tree.newest_end(chosen.id))
+
+
+def switch(session: Session, branch: str) -> Session:
+    """Make another branch the present one."""
+    if branch not in session.branches:
+        raise NotFound("There is no such branch.", param="branch", code="branch_not_found")
+    return replace(session, branch=branch)
+
+
+def branch_at(session: Session, tree: Tree, at: str, name: str | None) -> Session:
+    """Make a new branch that ends with the message `at`."""
+    entry = entry_of(tree, at, "at")
+    if name is not None and name in session.branches:
+        raise Conflict("There is a branch of this name; choose another one.", param="name")
+    return session.branched(entry.id, name)

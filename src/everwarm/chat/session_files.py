@@ -1,7 +1,7 @@
 """A session as a file: exported as JSON or Markdown, imported from JSON.
 
-An import is a stranger's text: its shape is checked, its ids are made anew, and what it says of
-turns is not believed.
+An imported file is not trusted: its shape is checked, its ids are computed anew, and its records of
+turns are dropped.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ImportedMessage(StrictObject):
     created: _Time = 0.0
     finish: Finish | None = None
     covers: wire.Id | None = None
-    turn: Any = None  # a record of another time: not kept
+    turn: Any = None  # an old record: dropped
 
 
 class ImportedBranch(StrictObject):
@@ -73,14 +73,13 @@ class ImportBody(StrictObject):
 
 
 def imported(body: ImportBody, session_id: str, now: float) -> tuple[Session, list[Entry]]:
-    """The session and its messages under new ids. Raises RequestError where it does not hold
-    together."""
+    """The session and its messages under new ids. Raises RequestError where ids do not match."""
     tree = Tree(session_id, ())
     ids: dict[str | None, MessageId | None] = {None: None}
     entries: dict[MessageId, Entry] = {}
     for i, m in enumerate(body.messages):
-        for name, known in (("parent", m.parent), ("covers", m.covers)):
-            if known not in ids:
+        for name, other in (("parent", m.parent), ("covers", m.covers)):
+            if other not in ids:
                 where = f"messages.{i}.{name}"
                 raise RequestError(f"{where}: no message before it has this id.", param=where)
         message = Message(m.role, tuple(_part(p) for p in m.parts), m.tool_call_id)
@@ -101,18 +100,10 @@ def imported(body: ImportBody, session_id: str, now: float) -> tuple[Session, li
 
 
 def exported(session: Session, tree: Tree) -> dict[str, Any]:
-    """All of a session, as `imported` takes it."""
+    """A whole session, as `imported` reads it."""
     return {
         "everwarm": 1,
-        "title": session.title,
-        "created": session.created,
-        "updated": session.updated,
-        "pinned": session.pinned,
-        "origin": session.origin,
-        "client": session.client,
-        "settings": asdict(session.choices),
-        "branch": session.branch,
-        "branches": [{"name": n, "head": head} for n, head in session.branches.items()],
+        **wire.session_fields(session),
         "messages": [_exported(e) for e in tree],
     }
 
@@ -137,7 +128,7 @@ def _exported(e: Entry) -> dict[str, Any]:
         "id": e.id,
         "parent": e.parent,
         "role": e.message.role,
-        "parts": [_spelled(p) for p in e.message.parts],
+        "parts": [_part_json(p) for p in e.message.parts],
         "tool_call_id": e.message.tool_call_id,
         "created": e.created,
         "finish": e.finish,
@@ -146,7 +137,7 @@ def _exported(e: Entry) -> dict[str, Any]:
     }
 
 
-def _spelled(part: Part) -> dict[str, Any]:
+def _part_json(part: Part) -> dict[str, Any]:
     match part:
         case Text(text):
             return {"type": "text", "text": text}

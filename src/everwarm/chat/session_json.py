@@ -1,11 +1,11 @@
-"""The session API: bodies that it takes, and sessions, messages and events as it spells them.
+"""The session API as JSON: the bodies it takes, and how it spells sessions, messages and events.
 
-The one format that keeps the conversation on the server: a client sends only what is new.
+It is the one format that keeps the conversation on the server: a client sends only what is new.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
@@ -14,20 +14,21 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from everwarm import events as ev
 from everwarm.chat.session import Choices, Entry, Session, Tree, context_used
 from everwarm.events import Event
-from everwarm.request import Sampling
+from everwarm.messages import Message
+from everwarm.request import Request
 from everwarm.wire import body as wb
 from everwarm.wire import sse
-from everwarm.wire.errors import openai_error, refusal
+from everwarm.wire.error_json import openai_error, refusal
 from everwarm.wire.strict import StrictObject
 
 B = TypeVar("B", bound=BaseModel)
 MAX_TEXT = 8 * 2**20
 DEFAULT_TEMPERATURE = 0.7
-"""What a session's replies are drawn with where it does not say: regenerating gives another one."""
+"""The default of sessions: not 0, so that regenerating a reply gives another one."""
 
 
 def no_surrogates(value: object) -> object:
-    """A check for texts: half a character can be spelled in JSON, and nowhere else."""
+    """Refuse half surrogate pairs, which JSON can spell and UTF-8 cannot."""
     if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
         raise ValueError("must be text that UTF-8 can spell")
     return value
@@ -113,19 +114,27 @@ class PageQuery(BaseModel):
 
 
 def read(body: bytes, model: type[B]) -> B:
-    """Read a body; none at all is an empty object. Raises RequestError with the field's path."""
+    """Read a body; an empty one is an empty object. Raises RequestError with the field's path."""
     return wb.read(body or b"{}", model)
 
 
 def choices_of(body: SettingsBody) -> Choices:
-    """Settings as the server keeps them."""
+    """Settings as the session stores them."""
     return Choices(**body.model_dump())
 
 
-def sampling_of(choices: Choices) -> Sampling:
-    """How a session's next token is drawn."""
+def request_of(choices: Choices, messages: tuple[Message, ...], namespace: str) -> Request:
+    """The request that a session makes, as the client APIs make it of a body."""
     temperature = DEFAULT_TEMPERATURE if choices.temperature is None else choices.temperature
-    return wb.sampling(temperature, 1.0 if choices.top_p is None else choices.top_p)
+    return Request(
+        model=None,
+        messages=messages,
+        sampling=wb.sampling(temperature, 1.0 if choices.top_p is None else choices.top_p),
+        max_tokens=choices.max_tokens,
+        template_args={} if choices.thinking is None else {"enable_thinking": choices.thinking},
+        namespace=namespace,
+        thinking_budget=choices.thinking_budget,
+    )
 
 
 # --- sessions and messages as clients see them ---
@@ -138,10 +147,20 @@ def session_json(
     running: str | None = None,
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """A session without its messages. With `tree`, what its present branch fills of the context."""
+    """A session without its messages. With `tree`, how much of the context its branch fills."""
     path = tree.path(session.head) if tree is not None else []
     return {
         "id": session.id,
+        **session_fields(session),
+        "context": {"used": context_used(path), "limit": limit},
+        "compacted": any(e.covers for e in path),
+        "running": running,
+    }
+
+
+def session_fields(session: Session) -> dict[str, Any]:
+    """The fields of a session that its exported file has too."""
+    return {
         "title": session.title,
         "created": session.created,
         "updated": session.updated,
@@ -150,11 +169,12 @@ def session_json(
         "client": session.client,
         "settings": asdict(session.choices),
         "branch": session.branch,
-        "branches": [{"name": n, "head": head} for n, head in session.branches.items()],
-        "context": {"used": context_used(path), "limit": limit},
-        "compacted": any(e.covers for e in path),
-        "running": running,
+        "branches": _branches(session),
     }
+
+
+def _branches(session: Session) -> list[dict[str, Any]]:
+    return [{"name": name, "head": head} for name, head in session.branches.items()]
 
 
 def message_json(entry: Entry, tree: Tree) -> dict[str, Any]:
@@ -177,21 +197,13 @@ def message_json(entry: Entry, tree: Tree) -> dict[str, Any]:
     }
 
 
-def path_json(path: Sequence[Entry], tree: Tree) -> list[dict[str, Any]]:
-    """The messages of a branch."""
-    return [message_json(e, tree) for e in path]
-
-
 def tree_json(session: Session, tree: Tree) -> dict[str, Any]:
     """The whole tree, each message by its first words."""
     messages = [
         {"id": e.id, "parent": e.parent, "role": e.message.role, "title": e.message.text[:80]}
         for e in tree
     ]
-    return {
-        "messages": messages,
-        "branches": [{"name": n, "head": head} for n, head in session.branches.items()],
-    }
+    return {"messages": messages, "branches": _branches(session)}
 
 
 # --- events of a turn ---
@@ -202,18 +214,18 @@ def frame(name: str, data: Mapping[str, Any]) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + sse.dump(data) + b"\n\n"
 
 
-class Teller:
-    """Says one turn's events in the session API's words. Belongs to one turn.
+class TurnFrames:
+    """Makes frames of one turn's events. Belongs to one turn.
 
-    `clock`: seconds, from anywhere; it gives the time that the rest of a prefill will take.
+    `clock`: seconds from any start; by it the time that is left of a prefill is estimated.
     """
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._since: tuple[float, int] | None = None
+        self._start: tuple[float, int] | None = None
 
-    def frames(self, event: Event) -> list[bytes]:
-        """What an event becomes; nothing for those that a session's client need not see."""
+    def of(self, event: Event) -> list[bytes]:
+        """The frames of an event; none where a session's client need not see it."""
         match event:
             case ev.Progress(done, total):
                 return [frame("progress", self._progress(done, total))]
@@ -231,25 +243,23 @@ class Teller:
 
     def _progress(self, done: int, total: int) -> dict[str, Any]:
         now = self._clock()
-        if self._since is None:
-            self._since = (now, done)
-        at, start = self._since
+        if self._start is None:
+            self._start = (now, done)
+        at, start = self._start
         rate = (done - start) / (now - at) if now > at else 0.0
         left = (total - done) / rate if rate else None
         percent = round(100 * done / max(total, 1), 1)
         return {"done": done, "total": total, "percent": percent, "seconds_left": left}
 
 
-def failed(error: Exception) -> bytes:
-    """The event that ends a turn that cannot go on."""
+def error_frame(error: Exception) -> bytes:
+    """The frame that ends a failed turn."""
     return frame("error", openai_error(error)[1])
 
 
-def parse_page(params: Mapping[str, str]) -> tuple[str, int, float | None]:
-    """`q`, `limit` and `before` of a list. Raises RequestError."""
-
+def read_page(params: Mapping[str, str]) -> PageQuery:
+    """Which sessions to list. Raises RequestError."""
     try:
-        page = PageQuery.model_validate(dict(params))
+        return PageQuery.model_validate(dict(params))
     except ValidationError as e:
         raise refusal(e, frozenset()) from None
-    return page.q, page.limit, page.before

@@ -1,8 +1,8 @@
-"""The tables `sessions`, `branches`, `messages` and `turns`: conversations that the server holds.
+"""The tables `sessions`, `branches`, `messages` and `turns` of `history.db`.
 
-Every function works inside its caller's transaction; whoever changes something runs on the writer
-thread, so that what it read still holds when it writes. A deleted message leaves nothing: rows are
-overwritten, and the text index is built anew where it held it.
+Every function works inside its caller's transaction. Changes run on the writer thread, so that what
+they read is still true when they write. A deleted message leaves nothing behind: its rows are
+overwritten, and the text index is merged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ENTRY: Final = """SELECT m.n, m.id, m.parent, m.role, m.parts, m.call, m.create
 
 
 def put(db: sqlite3.Connection, session: Session, caller: str = "") -> None:
-    """Write a session's own row and its branches; its messages are not touched."""
+    """Write a session's row and its branches, not its messages."""
     s = session
     values = (s.title, s.updated, s.pinned, s.client, json.dumps(asdict(s.choices)), s.branch, s.id)
     changed = db.execute(
@@ -55,7 +55,7 @@ def put(db: sqlite3.Connection, session: Session, caller: str = "") -> None:
 
 
 def add(db: sqlite3.Connection, session_id: str, entries: Iterable[Entry]) -> None:
-    """Write messages; one that is there already gets this one's turn, reasoning and finish."""
+    """Write messages; one that exists gets the new one's turn, reasoning and finish."""
     n = number(db, session_id)
     entries = list(entries)
     (before,) = db.execute("SELECT max(n) FROM messages").fetchone()
@@ -69,9 +69,9 @@ def add(db: sqlite3.Connection, session_id: str, entries: Iterable[Entry]) -> No
     texts = {e.id: e.message.text for e in entries}
     new = "SELECT n, id FROM messages WHERE n > ? AND session = ?"
     rows = db.execute(new, (before or 0, n)).fetchall()
-    said = [(2 * row, _indexed(texts.pop(id))) for row, id in rows]
-    _insert_words(db, [(row, text) for row, text in said if text])
-    for id, text in texts.items():  # those that were there already
+    words = [(2 * row, _indexable(texts.pop(id))) for row, id in rows]
+    _insert_words(db, [(row, text) for row, text in words if text])
+    for id, text in texts.items():  # messages that existed
         row = db.execute("SELECT n FROM messages WHERE session = ? AND id = ?", (n, id)).fetchone()
         _index(db, 2 * row[0], text)
 
@@ -89,14 +89,14 @@ def add_turn(
     thread: MessageId | None,
     reply: MessageId | None,
 ) -> None:
-    """Write what one answered request cost, and which remembered reply it left."""
-    n, spelled = number(db, session_id), json.dumps(record)
-    values = (record["id"], n, record["at"], spelled, thread or "", reply)
+    """Write the record of a turn, and the id of the reply that it left in `replies`."""
+    n, text = number(db, session_id), json.dumps(record)
+    values = (record["id"], n, record["at"], text, thread or "", reply)
     db.execute("INSERT OR REPLACE INTO turns VALUES (?, ?, ?, ?, ?, ?)", values)
 
 
 def number(db: sqlite3.Connection, session_id: str) -> int:
-    """The session's row. Raises NotFound."""
+    """The number of the session's row. Raises NotFound."""
     found = db.execute("SELECT n FROM sessions WHERE id = ?", (session_id,)).fetchone()
     if found is None:
         raise NotFound("There is no such session.", param="session", code="session_not_found")
@@ -111,15 +111,15 @@ def get(db: sqlite3.Connection, session_id: str) -> Session:
 
 
 def named(db: sqlite3.Connection, caller: str, name: str) -> Session | None:
-    """The session that a client calls so."""
+    """The session with a client's own name for it."""
     where = "WHERE caller = ? AND name = ? AND name != ''"
     row = db.execute(f"SELECT {_SESSION} FROM sessions {where}", (caller, name)).fetchone()
     return _session(db, row) if row else None
 
 
 def latest(db: sqlite3.Connection, limit: int, before: float | None) -> tuple[list[Session], bool]:
-    """Sessions by their last change; whether there are more. The first page begins with those that
-    are pinned; `before` is for the pages behind it."""
+    """A page of sessions by their last change, and whether there are more. The first page begins
+    with pinned ones; `before` is for the pages that follow."""
     where, values = "WHERE updated < ? AND NOT pinned", [before]
     if before is None:
         where, values = "", []
@@ -146,7 +146,7 @@ def turns_of(db: sqlite3.Connection, session_id: str) -> list[str]:
 
 
 def remove_messages(db: sqlite3.Connection, session_id: str, ids: Iterable[MessageId]) -> None:
-    """Take messages out, from the text index too."""
+    """Remove messages, also from the text index."""
     n = number(db, session_id)
     for message in ids:
         where = "WHERE session = ? AND id = ?"
@@ -154,11 +154,11 @@ def remove_messages(db: sqlite3.Connection, session_id: str, ids: Iterable[Messa
         db.execute("DELETE FROM found WHERE rowid = ?", (2 * row,))
         db.execute(f"DELETE FROM messages {where}", (n, message))
         db.execute("UPDATE turns SET record = '{}' WHERE id = ?", (turn,))
-    forget_words(db)
+    drop_words(db)
 
 
 def remove(db: sqlite3.Connection, session_id: str) -> int:
-    """Take a session out with all that is its own; how many bytes of content that was."""
+    """Remove a session with everything that belongs to it; the bytes of its messages."""
     n = number(db, session_id)
     (nbytes,) = db.execute(
         "SELECT total(length(parts)) FROM messages WHERE session = ?", (n,)
@@ -170,23 +170,23 @@ def remove(db: sqlite3.Connection, session_id: str) -> int:
     for table in ("messages", "branches", "turns", "paths"):
         db.execute(f"DELETE FROM {table} WHERE session = ?", (n,))
     db.execute("DELETE FROM sessions WHERE n = ?", (n,))
-    forget_words(db)
+    drop_words(db)
     return int(nbytes)
 
 
-def forget_words(db: sqlite3.Connection) -> None:
-    """Take the words of deleted rows out of the text index.
+def drop_words(db: sqlite3.Connection) -> None:
+    """Drop the words of deleted rows from the text index.
 
-    FTS5 only notes that a row is gone; a merge of all its parts drops what is. (SQLite 3.42 has the
-    option `secure-delete`; once that is the oldest one here, this can go.)
+    FTS5 only marks a row as deleted; merging all its parts drops the words. (SQLite 3.42 has the
+    option `secure-delete`; this can go once no older version is supported.)
     """
     db.execute("INSERT INTO found (found) VALUES ('optimize')")
 
 
 def search(db: sqlite3.Connection, text: str, limit: int) -> list[tuple[Session, str]]:
-    """Sessions with all these words in a message or the title, and where they stand.
+    """Sessions with all these words in one message or in the title, each with a snippet.
 
-    A character NUL parts words as a blank does: for SQLite it would end the whole query.
+    NUL separates words as a blank does: SQLite would end the query there.
     """
     words = [w.replace('"', '""') for w in text.replace("\0", " ").split()]
     if not words:
@@ -210,16 +210,16 @@ def search(db: sqlite3.Connection, text: str, limit: int) -> list[tuple[Session,
 
 
 def _index(db: sqlite3.Connection, row: int, text: str) -> None:
-    known = db.execute("SELECT text FROM found WHERE rowid = ?", (row,)).fetchone()
-    said = _indexed(text)
-    if known is None and said:
-        _insert_words(db, [(row, said)])
-    elif known is not None and known[0] != said:
-        db.execute("UPDATE found SET text = ? WHERE rowid = ?", (said, row))
+    old = db.execute("SELECT text FROM found WHERE rowid = ?", (row,)).fetchone()
+    text = _indexable(text)
+    if old is None and text:
+        _insert_words(db, [(row, text)])
+    elif old is not None and old[0] != text:
+        db.execute("UPDATE found SET text = ? WHERE rowid = ?", (text, row))
 
 
-def _indexed(text: str) -> str:
-    """A text as the index can hold it."""
+def _indexable(text: str) -> str:
+    """The text without half surrogate pairs, which the index cannot store."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -238,7 +238,7 @@ def _session(db: sqlite3.Connection, row: tuple[Any, ...]) -> Session:
 
 
 def _read_all(spelled: Iterable[str]) -> list[Any]:
-    """Many JSON texts as one: a call for each costs most of the time of a long session."""
+    """Parse many JSON texts at once: one call for each would dominate in a long session."""
     return list(json.loads(f"[{','.join(spelled)}]"))
 
 
@@ -267,5 +267,5 @@ def _marks(values: Iterable[object]) -> str:
 
 
 def now() -> float:
-    """The present time in unix seconds, to the millisecond: it comes back exactly."""
+    """The time in unix seconds, rounded to milliseconds, so that JSON keeps it exactly."""
     return round(time.time(), 3)

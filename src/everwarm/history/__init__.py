@@ -1,1 +1,1 @@
-"""What is the user's: conversations in SQLite. Not here: anything that may be deleted freely."""
+"""The user's data: conversations in SQLite. Not here: anything that may be deleted freely."""

@@ -1,10 +1,10 @@
 """`history.db`: one file, one writer thread.
 
-Writes arrive as functions and are done in order, each in a transaction of its own; readers have
-connections of their own and, in WAL mode, never wait. A write that was done survives the end of
-this process, and the loss of power (synchronous = FULL). What is deleted is overwritten.
-The file is opened with its first use. Where it is taken away meanwhile, the next write puts it
-back; where another one stands in its place, that one is taken up.
+Writes arrive as functions and run in order, each in a transaction of its own; readers have
+connections of their own and, in WAL mode, never wait. A finished write survives the end of this
+process and the loss of power (synchronous = FULL). Deleted data is overwritten.
+The file is opened at its first use. If somebody removes it while it is open, the next write puts it
+back; if another file is in its place, that one is opened.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from everwarm.history.file import (
 log = logging.getLogger("everwarm.history")
 T = TypeVar("T")
 Connection = sqlite3.Connection
-"""What functions that read or write are given."""
+"""The argument of functions that read or write."""
 _LOOK_S: Final = 5.0
 
 
 class Database:
-    """The file. `submit` and `call` may be called from any thread; `close` once, at the end.
+    """The file. Any thread may call `submit` and `call`; `close` is called once, at the end.
 
-    Where it cannot be used, whoever opens it first gets ConfigError.
+    Where the file cannot be used, whoever opens it first gets ConfigError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class Database:
         self._thread = threading.Thread(target=self._run, name="everwarm-history", daemon=True)
 
     def open(self) -> Database:
-        """Make the file and bring it up to date, where that was not done yet."""
+        """Create the file or bring it up to date, unless it is open."""
         with self._opening:
             if self._writes is None:
                 self._writes = open_file(self._path)
@@ -70,26 +70,26 @@ class Database:
 
     @property
     def opened(self) -> Identity:
-        """Which file is open. It changes where the file was put back, or another one taken up."""
+        """Which file is open. It changes where the file was put back, or another one opened."""
         return self._opened
 
     def reader(self) -> HistoryReader:
-        """A way to read, for one thread at a time. It is closed with the database."""
-        made = HistoryReader(self)
-        self._readers.append(made)
-        return made
+        """A reader for one thread at a time. It is closed with the database."""
+        reader = HistoryReader(self)
+        self._readers.append(reader)
+        return reader
 
     def connect(self) -> Connection:
-        """A connection of the caller's own, who closes it."""
+        """A new connection, which the caller closes."""
         self.open()
         if not stands(self._path, self._opened):
             self.call(_nothing).result()
         return connect(self._path)
 
     def trouble(self) -> str:
-        """Why what is written now would be lost with this process; empty where it would not be.
+        """Why writes would be lost with this process; empty where they would not be.
 
-        Looks at the file; where it is gone, it is put back behind what is being written. Waits for
+        Looks at the file; where it is gone, it is put back after the present writes. Waits for
         that, but not for long.
         """
         if self.is_open and not self._closed and not stands(self._path, self._opened):
@@ -97,15 +97,15 @@ class Database:
         return self._trouble
 
     def submit(self, write: Callable[[Connection], None]) -> None:
-        """Do this on the writer thread, in its own transaction; after `close`, nothing."""
+        """Call `write` on the writer thread, in its own transaction; after `close`, do nothing."""
         if not self._closed:
             self.open()
             self._work.put(write)
 
     def call(self, write: Callable[[Connection], T]) -> Future[T]:
-        """As `submit`; the result when it is durable. What it raises undoes the transaction."""
+        """As `submit`; the result, once it is durable. An exception undoes the transaction."""
         done: Future[T] = Future()
-        done.set_running_or_notify_cancel()  # who no longer waits does not undo it
+        done.set_running_or_notify_cancel()  # a caller that stops waiting must not undo it
 
         def work(db: Connection) -> None:
             try:
@@ -130,12 +130,12 @@ class Database:
         return done
 
     def failed(self, error: sqlite3.Error) -> EngineError:
-        """The error to give to whoever asked; it is logged."""
+        """The error for the caller; it is logged."""
         log.error("history_failed=%r path=%s", str(error), self._path)
         return EngineError(f"history.db cannot be used now: {error}.{way_out(error, self._path)}")
 
     def scrub(self) -> Future[None]:
-        """Take what was deleted out of the write-ahead log too. On the writer thread."""
+        """Remove what was deleted from the write-ahead log too. On the writer thread."""
         return self.call(_scrub)
 
     def close(self) -> None:
@@ -169,9 +169,9 @@ class Database:
             write(self._writes)
 
     def _find_file(self) -> None:
-        """Where the open file has lost its name, put it back, or take up the one in its place.
+        """Where the open file has lost its name, put it back, or open the one in its place.
 
-        Where neither can be done, writes go on to the open file: they are put back with it later.
+        Where neither works, writes go on to the open file, and are put back with it later.
         """
         if stands(self._path, self._opened):
             self._trouble = ""
@@ -207,7 +207,7 @@ class HistoryReader:
         self._closed = False
 
     def ask(self, fn: Callable[[Connection], T]) -> T:
-        """What `fn` reads. Raises EngineError where the file fails."""
+        """Call `fn` with the connection. Raises EngineError where the file fails."""
         with self._lock:
             if self._closed:
                 raise EngineError("The server is stopping.")
@@ -217,7 +217,7 @@ class HistoryReader:
                 raise self._db.failed(e) from e
 
     def _connection(self) -> Connection:
-        """Connected to the file that is written now."""
+        """A connection to the file that is open now."""
         if self._reads is not None and self._opened != self._db.opened:
             self._reads.close()
             self._reads = None
@@ -228,7 +228,7 @@ class HistoryReader:
         return self._reads
 
     def close(self) -> None:
-        """Wait for a read under way, and close."""
+        """Wait for a read that is running, and close."""
         with self._lock:
             self._closed = True
             if self._reads is not None:
@@ -236,7 +236,7 @@ class HistoryReader:
 
 
 def _nothing(_: Connection) -> None:
-    """Has the writer look for its file."""
+    """A write that only lets the writer look for its file."""
 
 
 def _scrub(db: Connection) -> None:

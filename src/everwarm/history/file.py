@@ -1,7 +1,8 @@
-"""The file `history.db` on disk: opening it, and putting it back where somebody took it away.
+"""The file `history.db` on disk: opening it, and putting it back where somebody removed it.
 
-SQLite goes on writing to a file that has no name any more, and says nothing. So the writer compares
-the names with what it opened, and where they are gone writes all that it still sees to a new file.
+SQLite goes on writing to a file that has lost its name, without an error. So the writer compares
+the names with what it opened, and where they are gone, it writes everything that it still sees to a
+new file.
 """
 
 from __future__ import annotations
@@ -15,23 +16,22 @@ from everwarm.errors import ConfigError
 from everwarm.history.schema import check_version, migrate
 
 Identity: TypeAlias = "tuple[tuple[int, int] | None, ...]"
-"""Device and number of the file and of its write-ahead log; None: there is none of that name."""
+"""Device and inode of the file and of its write-ahead log; None: there is none of that name."""
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection to the file, to be used by one thread at a time."""
-    made = sqlite3.connect(path, timeout=10, check_same_thread=False)
-    made.execute("PRAGMA journal_mode = WAL")
-    made.execute("PRAGMA synchronous = FULL")
-    made.execute("PRAGMA secure_delete = ON")
-    return made
+    """Connect to the file, for one thread at a time."""
+    db = sqlite3.connect(path, timeout=10, check_same_thread=False)
+    for setting in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+        db.execute(f"PRAGMA {setting}")
+    return db
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """Make the file where there is none, bring it up to date, and connect to it.
+    """Create the file where there is none, bring it up to date, and connect to it.
 
-    Raises ConfigError where it cannot be used; then it was not changed.
+    Raises ConfigError where it cannot be used; the file is then unchanged.
     """
     writes = None
     try:
@@ -60,7 +60,7 @@ def _look_at(path: Path) -> None:
 
 
 def way_out(error: Exception, path: Path) -> str:
-    """What to do about a damaged file; empty for other errors."""
+    """Advice for a damaged file; empty for other errors."""
     code = getattr(error, "sqlite_errorcode", 0) or 0
     if code & 0xFF not in _DAMAGED:
         return ""
@@ -71,17 +71,17 @@ def way_out(error: Exception, path: Path) -> str:
 
 
 def identity(path: Path) -> Identity:
-    """What stands at the names of the file and its log now."""
+    """What is at the names of the file and its log now."""
     return tuple(_number(p) for p in (path, _beside(path, "-wal")))
 
 
 def stands(path: Path, opened: Identity) -> bool:
-    """Whether what was opened is still there by its names. A log that was not there yet may be."""
+    """Whether the opened files still have their names. A log may have been created since."""
     return all(was in (None, now) for was, now in zip(opened, identity(path), strict=True))
 
 
 def put_back(writes: sqlite3.Connection, path: Path) -> None:
-    """Write all that this connection sees to a new file of this name."""
+    """Write everything that this connection sees to a new file of this name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
@@ -96,7 +96,7 @@ def put_back(writes: sqlite3.Connection, path: Path) -> None:
 
 
 def remove_log(path: Path) -> None:
-    """Take away the log of a file that is gone: SQLite would add it to the next one."""
+    """Remove the log of a file that is gone: SQLite would apply it to the next one."""
     for end in ("-wal", "-shm"):
         _beside(path, end).unlink(missing_ok=True)
 

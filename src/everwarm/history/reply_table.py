@@ -1,9 +1,9 @@
-"""The table `replies`: what one model said, word for word, so that a restart finds it again.
+"""The tables `replies` and `reminders`: a model's replies, token by token, across restarts.
 
-Beside it `reminders`: what clients took off the ends of messages that stay as they were read.
+A reminder is what a client took off the end of a message that stays as it was read.
 
-Bounded by bytes of tokens: conversations that were not continued for the longest time go first,
-whole. Implements `replies.ReplyStore`.
+The table is bounded by bytes of tokens: conversations that were not continued for the longest time
+are dropped first, whole. Implements `replies.ReplyStore`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ReplyTable:
         return len(self._rows("model != ? AND thread = ?", (self._model, thread)))
 
     def _rows(self, where: str, values: Sequence[str]) -> list[Kept]:
-        """A reply that cannot be read is only rendered afresh: it fails no request."""
+        """An unreadable reply fails no request: it is only rendered anew."""
         sql = f"SELECT {_COLUMNS} FROM replies WHERE {where}"
         try:
             return self._reader.ask(lambda db: [_kept(row) for row in db.execute(sql, values)])
@@ -89,7 +89,7 @@ class ReplyTable:
         ]
 
     def remind(self, reminder: Reminder) -> None:
-        """Keep a message with reminders; one that is there is not written again."""
+        """Keep a message with reminders, unless it is there."""
         r, text = reminder, reminder.text.encode("utf-8", "surrogatepass")
         values = (self._model, r.thread, r.found_by, r.bare, text)
 
@@ -119,14 +119,14 @@ class ReplyTable:
         else:
             self._nbytes += 4 * len(kept.tokens)
         if self._nbytes > self._limit:
-            self._forget(db)
+            self._drop_oldest(db)
 
     def _count(self, db: sqlite3.Connection) -> float:
         (nbytes,) = db.execute("SELECT total(length(tokens)) FROM replies").fetchone()
         return float(nbytes)
 
-    def _forget(self, db: sqlite3.Connection) -> None:
-        """Let the conversations go that rested longest, until the rest fits; never the last one."""
+    def _drop_oldest(self, db: sqlite3.Connection) -> None:
+        """Drop the conversations that rested longest until the others fit; never the last one."""
         nbytes = self._count(db)
         threads = db.execute(
             "SELECT model, thread, total(length(tokens)) FROM replies GROUP BY model, thread"
@@ -142,10 +142,10 @@ class ReplyTable:
 
 
 def forget(db: sqlite3.Connection, session_id: str) -> list[MessageId]:
-    """Remove the replies of a session's conversations that no other session has; which ones.
-    What they keep of messages with reminders goes whole: it is a user's text.
+    """Drop the replies of a session's conversations that no other session has; which
+    conversations those are. All their reminders are dropped: they are a user's text.
 
-    On the writer thread, in the caller's transaction, while the session is still there.
+    On the writer thread, in the caller's transaction, while the session still exists.
     """
     (n,) = db.execute("SELECT n FROM sessions WHERE id = ?", (session_id,)).fetchone()
     rows = db.execute("SELECT DISTINCT thread FROM turns WHERE session = ? AND thread != ''", (n,))
@@ -156,7 +156,7 @@ def forget(db: sqlite3.Connection, session_id: str) -> list[MessageId]:
         [(thread, n) for thread in threads],
     )
     db.executemany("DELETE FROM reminders WHERE thread = ?", [(thread,) for thread in threads])
-    db.executemany(  # what others read instead of it, told with its words
+    db.executemany(  # a miss of another session may quote a message of this one
         """UPDATE turns SET record = json_set(record, '$.miss.before', '')
             WHERE thread = ? AND session != ? AND json_type(record, '$.miss') = 'object'""",
         [(thread, n) for thread in threads],
@@ -178,7 +178,7 @@ def _kept(row: tuple[Any, ...]) -> Kept:
         namespace=caller,
         thread=MessageId(thread),
         id=MessageId(reply),
-        place=MessageId(place or reply),  # rows of version 3 knew one sample of each place
+        place=MessageId(place or reply),  # rows of version 3 have one sample of each place
         base=MessageId(base) if base else None,
         tokens=path,
         marks=tuple(Mark(at, kind) for at, kind in json.loads(marks)),

@@ -38,7 +38,7 @@ from everwarm.server.turn import Turn
 from everwarm.wire import sse
 from everwarm.wire.anthropic import parse_count
 from everwarm.wire.choices import ChoiceEvent, ChoicesEncoder
-from everwarm.wire.errors import anthropic_error
+from everwarm.wire.error_json import anthropic_error
 from everwarm.wire.format import Error, Format, Head, ParsedRequest
 
 log = logging.getLogger("everwarm.answer")

@@ -34,9 +34,9 @@ from everwarm.server.route_policy import POLICIES, policy_of
 from everwarm.server.totals import CONTENT_TYPE
 from everwarm.server.turns import Turns
 from everwarm.wire import formats
-from everwarm.wire.errors import anthropic_error, openai_error
+from everwarm.wire.error_json import anthropic_error, openai_error
 from everwarm.wire.format import Format
-from everwarm.wire.models import anthropic_model, anthropic_models, openai_model, openai_models
+from everwarm.wire.model_json import anthropic_model, anthropic_models, openai_model, openai_models
 from everwarm.wire.openapi import Contents, description
 
 log = logging.getLogger("everwarm.server")

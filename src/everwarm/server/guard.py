@@ -21,7 +21,7 @@ from everwarm.config import Settings
 from everwarm.errors import Forbidden, RequestError
 from everwarm.server.refusals import Refusals, blame
 from everwarm.server.route_policy import policy_of
-from everwarm.wire.errors import anthropic_error, openai_error
+from everwarm.wire.error_json import anthropic_error, openai_error
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MAX_HEADERS: Final = 100

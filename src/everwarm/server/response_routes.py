@@ -10,7 +10,7 @@ from starlette.responses import Response
 from everwarm.errors import RequestError
 from everwarm.server.response_store import ResponseStore
 from everwarm.wire import sse
-from everwarm.wire.stored_items import included, listed
+from everwarm.wire.stored_items import include_of, items_page
 
 Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 
@@ -42,11 +42,11 @@ class ResponseRoutes:
                 "stream: a stored response is complete and is not streamed again. Leave it out.",
                 param="stream",
             )
-        return _json(found.json(included(http.query_params.multi_items())))
+        return _json(found.json(include_of(http.query_params.multi_items())))
 
     async def _input_items(self, http: HttpRequest) -> Response:
         found = self._store.get(self._namespace, http.path_params["id"])
-        return _json(listed(found.input, http.query_params.multi_items()))
+        return _json(items_page(found.input, http.query_params.multi_items()))
 
     async def _cancel(self, http: HttpRequest) -> Response:
         """Answer as OpenAI does: only what runs in the background can be cancelled."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from everwarm.errors import NotFound
 from everwarm.wire import sse
-from everwarm.wire.stored_items import MAX_RESPONSES, StoredItem, shown_item
+from everwarm.wire.stored_items import MAX_RESPONSES, StoredItem, item_json
 
 MAX_NBYTES: Final = 64 * 2**20
 _ITEM_NBYTES: Final = 512
@@ -38,8 +38,8 @@ class StoredResponse:
         return self.input + self.output
 
     def json(self, include: Container[str] = ()) -> bytes:
-        """The response as it was answered. `include`: as in `shown_item`."""
-        output = b",".join(shown_item(item, include) for item in self.output)
+        """The response as it was answered. `include`: as in `item_json`."""
+        output = b",".join(item_json(item, include) for item in self.output)
         return self.head[:-1] + b',"output":[' + output + b"]}"
 
     @property

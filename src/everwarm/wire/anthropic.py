@@ -1,8 +1,4 @@
-"""Anthropic's messages: a body becomes a `Request`. The answer is spelled in `anthropic_stream.py`.
-
-What would change the answer is honoured or refused by its path, all else is noted (`fields.py`). A
-refusal never repeats input.
-"""
+"""Anthropic's messages: a body becomes a `Request`."""
 
 from __future__ import annotations
 
@@ -16,13 +12,13 @@ from everwarm.messages import Message
 from everwarm.request import Request, Tool
 from everwarm.wire import body as wb
 from everwarm.wire import constraints
-from everwarm.wire.anthropic_messages import TAGS, AnyMessage, TextBlock, blocks_of, conversation
+from everwarm.wire.anthropic_messages import TAGS, AnyMessage, TextBlock, conversation
 from everwarm.wire.anthropic_stream import Encoder
-from everwarm.wire.extensions import Effort, Everwarm, first_budget
-from everwarm.wire.fields import Hint, Noted, Refused, WireObject, bounded, ignored_in
+from everwarm.wire.extensions import Effort, Everwarm, first_budget, template_args
+from everwarm.wire.fields import Hint, Noted, Refused, WireObject
 from everwarm.wire.format import ParsedRequest
-from everwarm.wire.hosted import HOSTED, HostedTool, check_choice, hosted_in, kind_of
-from everwarm.wire.once import Once
+from everwarm.wire.hosted_tools import HOSTED, HostedTool, check_choice, ignored_of, tag_by_type
+from everwarm.wire.validation_cache import ValidationCache
 
 
 class _Tool(WireObject):
@@ -40,7 +36,7 @@ class _Tool(WireObject):
 
 _AnyTool = Annotated[
     Annotated[_Tool, Tag("custom_tool")] | Annotated[HostedTool, Tag(HOSTED)],
-    Discriminator(kind_of({"custom"}, "custom")),
+    Discriminator(tag_by_type({"custom"}, "custom")),
 ]
 
 
@@ -64,9 +60,11 @@ class _OutputConfig(WireObject):
 
 
 def _keeps_all(edit: object) -> object:
-    kept = edit.get("keep") if isinstance(edit, dict) else None
-    all_is_kept = kept in ("all", {"type": "all"})
-    if all_is_kept and isinstance(edit, dict) and edit.get("type") == "clear_thinking_20251015":
+    if (
+        isinstance(edit, dict)
+        and edit.get("type") == "clear_thinking_20251015"
+        and edit.get("keep") in ("all", {"type": "all"})
+    ):
         return edit
     raise ValueError(
         "is not supported: nothing is cut from a conversation here, since all of it stays warm. "
@@ -75,16 +73,20 @@ def _keeps_all(edit: object) -> object:
 
 
 class _ContextManagement(WireObject):
-    """What is to be cut from the conversation; only an edit that cuts nothing can be done."""
+    """What is to be cut from the conversation. Only an edit that cuts nothing is supported."""
 
     edits: wb.Many[Annotated[Any, BeforeValidator(_keeps_all)]] = []
 
 
-class _Counted(WireObject):
-    model: Annotated[str, Field(max_length=1024)] | None = None
-    messages: Annotated[wb.Many[Annotated[AnyMessage, WrapValidator(Once())]], Field(min_length=1)]
+_OneMessage = Annotated[AnyMessage, WrapValidator(ValidationCache())]
+
+
+class CountBody(WireObject):
+    model: wb.ModelName | None = None
+    messages: Annotated[wb.Many[_OneMessage], Field(min_length=1)]
     system: Annotated[
-        wb.Many[TextBlock], BeforeValidator(blocks_of, json_schema_input_type=str | list[TextBlock])
+        wb.Many[TextBlock],
+        BeforeValidator(wb.one_part, json_schema_input_type=str | list[TextBlock]),
     ] = []
     tools: Annotated[wb.Many[_AnyTool], Field(max_length=1024)] = []
     tool_choice: _ToolChoice = _ToolChoice(type="auto")
@@ -110,11 +112,11 @@ class _Counted(WireObject):
     safeguards: Annotated[Any, Noted("nothing here classifies what a tool would do")] = None
 
 
-class _Body(_Counted):
+class Body(CountBody):
     max_tokens: Annotated[int, Field(ge=0, le=2**53)]
     stop_sequences: wb.Texts = []
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
+    temperature: wb.Temperature = 1.0
+    top_p: wb.TopP = 1.0
     top_k: Annotated[int, Field(ge=0, lt=2**31)] = 0
     stream: bool = False
     fallbacks: Annotated[Any, Noted("there is one model here, and it declines nothing")] = None
@@ -127,16 +129,16 @@ class _Body(_Counted):
 def parse(body: bytes, namespace: str = "") -> ParsedRequest:
     """Read a body. Raises RequestError with the path of the first field that is wrong.
 
-    `max_tokens` 0 is honoured: the prompt is read and kept, nothing is written.
+    With `max_tokens` 0 the prompt is read and kept warm, and nothing is written.
     """
-    b = wb.read(body, _Body, tags=TAGS)
+    b = wb.read(body, Body, tags=TAGS)
     if b.messages[-1].role == "assistant":
         raise RequestError(
             f"messages.{len(b.messages) - 1}: the last message is the assistant's; a reply that "
             "continues it is not supported. End with a user message.",
             param="messages",
         )
-    choice, named = _chosen(b.tool_choice)
+    choice, named = _tool_choice_of(b.tool_choice)
     check_choice(b.tools, named, forced=choice == "required")
     tools, deferred = _tools(b)
     request = Request(
@@ -159,32 +161,28 @@ def parse(body: bytes, namespace: str = "") -> ParsedRequest:
         ),
         history=b.everwarm.history,
         forced_reply=b.everwarm.reply,
-        ignored=_ignored(b),
+        ignored=ignored_of(b, b.tools),
     )
     hides = b.thinking is not None and b.thinking.display == "omitted"
     return ParsedRequest(request, b.stream, partial(Encoder, hides_thinking=hides))
 
 
 def parse_count(body: bytes) -> Request:
-    """Read a body of `count_tokens`: the same without what only an answer needs."""
-    b = wb.read(body, _Counted, tags=TAGS)
+    """Read a body of `count_tokens`. Raises as `parse` does."""
+    b = wb.read(body, CountBody, tags=TAGS)
     tools, _ = _tools(b)
     args = _template_args(b)
-    return Request(b.model, _messages(b), tools, template_args=args, ignored=_ignored(b))
+    return Request(b.model, _messages(b), tools, template_args=args, ignored=ignored_of(b, b.tools))
 
 
-def _ignored(b: _Counted) -> tuple[str, ...]:
-    return bounded((*ignored_in(b), *hosted_in(b.tools)))
-
-
-def _template_args(b: _Counted) -> dict[str, Any]:
-    args = wb.effort_args(b.output_config.effort)
+def _template_args(b: CountBody) -> dict[str, Any]:
+    args = template_args(b.output_config.effort)
     if b.thinking is None or b.thinking.type == "adaptive":
         return args
     return args | {"enable_thinking": b.thinking.type == "enabled"}
 
 
-def _chosen(choice: _ToolChoice) -> tuple[Literal["none", "auto", "required"], str | None]:
+def _tool_choice_of(choice: _ToolChoice) -> tuple[Literal["none", "auto", "required"], str | None]:
     if choice.type == "tool" and choice.name is None:
         raise RequestError("tool_choice.name is required.", param="tool_choice.name")
     if choice.type == "auto" or choice.type == "none":
@@ -192,8 +190,8 @@ def _chosen(choice: _ToolChoice) -> tuple[Literal["none", "auto", "required"], s
     return "required", choice.name if choice.type == "tool" else None
 
 
-def _tools(b: _Counted) -> tuple[tuple[Tool, ...], tuple[Tool, ...]]:
-    """The tools at the head of the prompt, and those that a message shows."""
+def _tools(b: CountBody) -> tuple[tuple[Tool, ...], tuple[Tool, ...]]:
+    """The tools at the head of the prompt, and the deferred ones, which a message shows."""
     own = [t for t in b.tools if isinstance(t, _Tool)]
     head = tuple(_tool(t) for t in own if not t.defer_loading)
     return head, tuple(_tool(t) for t in own if t.defer_loading)
@@ -203,6 +201,6 @@ def _tool(t: _Tool) -> Tool:
     return Tool(t.name, t.description, t.input_schema, t.strict)
 
 
-def _messages(b: _Counted) -> tuple[Message, ...]:
-    shown = {t.name: _tool(t) for t in b.tools if isinstance(t, _Tool)}
-    return conversation(b.system, b.messages, shown)
+def _messages(b: CountBody) -> tuple[Message, ...]:
+    tools = {t.name: _tool(t) for t in b.tools if isinstance(t, _Tool)}
+    return conversation(b.system, b.messages, tools)

@@ -1,7 +1,7 @@
 """The messages of Anthropic's format: blocks of content become messages of ours.
 
-Tool results are messages of their own. A tool that is not at the head of the prompt is shown where
-a `tool_reference` names it. A system block's billing line is a client's own bookkeeping.
+A tool result becomes a message of its own. A tool that is not at the head of the prompt is shown
+where a `tool_reference` names it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.request import Tool
 from everwarm.wire import body as wb
 from everwarm.wire.fields import Noted, Refused, WireObject
-from everwarm.wire.sealed import Seals
+from everwarm.wire.seals import Seals
 
 BILLING = "x-anthropic-billing-header:"
-"""A system block that begins so is a client's bookkeeping, different in every session."""
+"""A system block that begins so is a client's bookkeeping, different in every session: dropped."""
 _Toolset = Annotated[Any, Noted("a call is known by its tool's name")]
 
 
@@ -33,7 +33,7 @@ class TextBlock(_Block):
 
     type: Literal["text"]
     text: str
-    citations: wb.Afterwards = None
+    citations: wb.Remark = None
 
 
 class _Image(_Block):
@@ -71,18 +71,13 @@ class _ToolUse(_Block):
     id: wb.NonEmpty
     name: wb.Name
     input: wb.JsonObject
-    caller: wb.Afterwards = None
+    caller: wb.Remark = None
     toolset_name: _Toolset = None
 
 
 class _Reference(_Block):
     type: Literal["tool_reference"]
     tool_name: wb.Name
-
-
-def blocks_of(value: object) -> object:
-    """Blocks of content, which may come as one text."""
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
 _Shown = Annotated[TextBlock | _Image | _Document | _Reference, Field(discriminator="type")]
@@ -92,7 +87,7 @@ class _ToolResult(_Block):
     type: Literal["tool_result"]
     tool_use_id: wb.NonEmpty
     content: Annotated[
-        wb.Many[_Shown], BeforeValidator(blocks_of, json_schema_input_type=str | list[_Shown])
+        wb.Many[_Shown], BeforeValidator(wb.one_part, json_schema_input_type=str | list[_Shown])
     ] = []
     is_error: bool = False
     toolset_name: _Toolset = None
@@ -114,24 +109,28 @@ class AnyMessage(WireObject):
     role: Literal["user", "assistant", "system"]
     content: Annotated[
         wb.Many[_AnyBlock],
-        BeforeValidator(blocks_of, json_schema_input_type=str | list[_AnyBlock]),
+        BeforeValidator(wb.one_part, json_schema_input_type=str | list[_AnyBlock]),
     ]
     clear_at: Literal["never", "next_user_message"] = "never"
     output_config: Annotated[Any, Noted("that of the whole request counts")] = None
-    _made: list[Message] = PrivateAttr(default_factory=list)
+    _messages: list[Message] = PrivateAttr(default_factory=list)
 
-    def made(self, path: str, tools: Mapping[str, Tool], seals: Seals) -> list[Message]:
-        """The same objects at every turn, where no tool is shown in it: those may change. What a
-        seal held is not kept: it may be much more than the message."""
-        if self._made:
-            return self._made
+    def messages(self, path: str, tools: Mapping[str, Tool], seals: Seals) -> list[Message]:
+        """The same objects at every turn, so that what is derived from them is reused.
+
+        Not where a tool is shown, which may change, or where a seal was opened, whose text may be
+        much larger than this message.
+        """
+        if self._messages:
+            return self._messages
         before = seals.n_opened
         if self.role == "assistant":
-            made = _assistant(self, path, seals)
+            messages = _assistant(self, path, seals)
         else:
-            made = _other(self, path, tools)
-        self._made = [] if seals.n_opened > before or _refers(self.content) else made
-        return made
+            messages = _other(self, path, tools)
+        is_fixed = seals.n_opened == before and not _shows_tool(self.content)
+        self._messages = messages if is_fixed else []
+        return messages
 
 
 def conversation(
@@ -146,14 +145,14 @@ def conversation(
     last = max((n for n, m in enumerate(messages) if m.role == "user"), default=-1)
     for n, m in enumerate(messages):
         if m.clear_at == "never" or n > last:
-            out += m.made(f"messages.{n}.content", tools, seals)
+            out += m.messages(f"messages.{n}.content", tools, seals)
     return tuple(out)
 
 
-def _refers(blocks: Iterable[object]) -> bool:
-    """Whether a tool is shown in these blocks by its name."""
+def _shows_tool(blocks: Iterable[object]) -> bool:
+    """Whether one of these blocks refers to a tool."""
     return any(
-        isinstance(p, _Reference) or (isinstance(p, _ToolResult) and _refers(p.content))
+        isinstance(p, _Reference) or (isinstance(p, _ToolResult) and _shows_tool(p.content))
         for p in blocks
     )
 
@@ -178,26 +177,27 @@ def _assistant(m: AnyMessage, path: str, seals: Seals) -> list[Message]:
 
 
 def _other(m: AnyMessage, path: str, tools: Mapping[str, Tool]) -> list[Message]:
-    """Tool results first, in the order in which they came, then what the user says."""
+    """Tool results first, in their order, then the text."""
     results: list[Message] = []
     texts: list[Part] = []
     for i, p in enumerate(m.content):
         here = f"{path}.{i}"
         match p:
             case _ToolResult() if m.role == "user":
-                shown = _shown(p.content, f"{here}.content", tools)
+                parts = _texts(p.content, f"{here}.content", tools)
                 if p.is_error:
-                    shown = [Text("Error: "), *shown]
-                results.append(Message("tool", tuple(shown), tool_call_id=p.tool_use_id))
+                    parts = [Text("Error: "), *parts]
+                results.append(Message("tool", tuple(parts), tool_call_id=p.tool_use_id))
             case TextBlock() | _Image() | _Document() | _Reference():
-                texts += _shown([p], here, tools, single=True)
+                texts += _texts([p], here, tools, single=True)
             case _:
                 raise _misplaced(here, p.type, m.role)
-    said = [Message("system" if m.role == "system" else "user", tuple(texts))]
-    return [*results, *(said if texts or not results else [])]
+    if texts or not results:
+        results.append(Message("system" if m.role == "system" else "user", tuple(texts)))
+    return results
 
 
-def _shown(
+def _texts(
     blocks: Iterable[TextBlock | _Image | _Document | _Reference],
     path: str,
     tools: Mapping[str, Tool],
@@ -232,15 +232,11 @@ def _document(p: _Document, path: str) -> str:
 
 
 def _described(name: str, tools: Mapping[str, Tool]) -> str:
-    """A tool that was not at the head of the prompt, shown where it is referred to."""
+    """A deferred tool as JSON, or its name where there is none of this name."""
     tool = tools.get(name)
     if tool is None:
         return name
-    function = {
-        "name": name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-    }
+    function = {"name": name, "description": tool.description, "parameters": tool.parameters}
     return orjson.dumps({"type": "function", "function": function}).decode()
 
 

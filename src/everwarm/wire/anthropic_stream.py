@@ -1,13 +1,13 @@
 """Events become Anthropic's message: content blocks, streamed or whole.
 
-Blocks follow each other, one open at a time. `message_start` waits for the first event that knows
-how much is cached, or for the first sign of life that is due, whichever comes first.
+Blocks follow each other, and one at a time is open. `message_start` waits for the first event that
+tells how much is cached, or for the first keepalive, whichever comes first.
 
     message_start  (content_block_start content_block_delta* content_block_stop)*
     message_delta  message_stop
 
-Prompt tokens are told apart in three: read from the cache, read and now in the cache, and neither,
-which is the last one: even a repeated request reads it.
+The usage splits the prompt's tokens into three: those read from the cache, those read and now in
+the cache, and the rest, which is the last token: even a repeated request has to read it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from everwarm import events as ev
 from everwarm.events import Event, Finish, Progress, TurnRecord
 from everwarm.messages import json_value
-from everwarm.wire.errors import anthropic_error
-from everwarm.wire.format import Chunk, Head, told
-from everwarm.wire.sealed import seal
+from everwarm.wire.error_json import anthropic_error
+from everwarm.wire.format import Chunk, Head, progress_field
+from everwarm.wire.seals import seal
 
 _STOP_REASONS: dict[Finish, str] = {
     "stop": "end_turn",
@@ -33,13 +33,13 @@ _EMPTY = {
     "thinking": {"type": "thinking_delta", "thinking": ""},
     "tool_use": {"type": "input_json_delta", "partial_json": ""},
 }
-"""A delta of each kind of block that says nothing."""
+"""An empty delta of each kind of block."""
 
 
 class Encoder:
     """Says one turn's events in Anthropic's words. Belongs to one answer.
 
-    `hides_thinking`: the client wants only the signature of what was thought.
+    `hides_thinking`: the client wants only the signature of the reasoning.
     """
 
     def __init__(self, head: Head, *, hides_thinking: bool = False) -> None:
@@ -60,9 +60,9 @@ class Encoder:
             case ev.Progress():
                 return self._begin(event.cached)
             case ev.TextDelta(text):
-                return self._said("text", text)
+                return self._block_text("text", text)
             case ev.ReasoningDelta(text):
-                return self._said("thinking", text)
+                return self._block_text("thinking", text)
             case ev.CallStart(_, id, name):
                 call = {"type": "tool_use", "id": id, "name": name, "input": {}}
                 return [*self._begin(), *self._open_block(call)]
@@ -76,11 +76,11 @@ class Encoder:
                 return [*self._begin(), *self._close(), *self._last(event)]
 
     def keepalive(self, progress: Progress | None) -> list[Chunk]:
-        """A ping, and an empty delta: one client gives up where only pings arrive for long."""
+        """A ping and an empty delta: one client gives up where only pings arrive for long."""
         begin = self._begin(progress.cached if progress else 0)
         opens = [] if self._open else self._open_block({"type": "text", "text": ""})
         assert self._open is not None
-        ping = {"type": "ping"} | told(progress)
+        ping = {"type": "ping"} | progress_field(progress)
         return [*begin, *opens, ping, self._delta(_EMPTY[self._open["type"]])]
 
     def failed(self, error: Exception) -> list[Chunk]:
@@ -126,7 +126,7 @@ class Encoder:
         out = {"output_tokens": record.completion_tokens, "output_tokens_details": thoughts}
         return {**split, **out}
 
-    def _said(self, kind: str, text: str) -> list[Chunk]:
+    def _block_text(self, kind: str, text: str) -> list[Chunk]:
         if not text:
             return []
         begin = self._begin()
@@ -147,21 +147,21 @@ class Encoder:
         return [*closed, start]
 
     def _close(self) -> list[Chunk]:
-        block, said = self._open, "".join(self._texts)
+        block, text = self._open, "".join(self._texts)
         if block is None:
             return []
         self._open = None
         out: list[Chunk] = []
         match block["type"]:
             case "text":
-                block["text"] = said
+                block["text"] = text
             case "thinking":
-                block["thinking"] = "" if self._hides else said
-                block["signature"] = seal(said)
+                block["thinking"] = "" if self._hides else text
+                block["signature"] = seal(text)
                 signature = {"type": "signature_delta", "signature": block["signature"]}
                 out.append(self._delta(signature))
             case "tool_use":
-                value = json_value(said)
+                value = json_value(text)
                 block["input"] = value if isinstance(value, dict) else {}
         return [*out, {"type": "content_block_stop", "index": self._index}]
 

@@ -1,8 +1,8 @@
-"""What the bodies of several formats have in common: reading, types, the sampling fields.
+"""What the bodies of several formats have in common: how they are read, and types of fields.
 
-Nothing is ignored in silence: what does not change an answer is noted (`fields.py`), all else is
-honoured or refused by its path. A refusal never repeats input, and the first fault ends the
-reading: a body with a million faults costs as much as one with a single fault.
+A field that would change the answer is honoured, or refused by its path; all others are noted
+(`fields.py`). `null` is the same as absent. A refusal never repeats input, and the first fault ends
+the reading: a body with a million faults costs as much as one with a single fault.
 """
 
 from __future__ import annotations
@@ -14,32 +14,31 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from everwarm.errors import RequestError
 from everwarm.request import Sampling
-from everwarm.wire import extensions
-from everwarm.wire.errors import refusal
-from everwarm.wire.extensions import TemplateArgs, template_args
+from everwarm.wire.error_json import refusal
 from everwarm.wire.fields import Noted, Refused, WireObject
 from everwarm.wire.structure import check_structure
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+ModelName = Annotated[str, Field(max_length=1024)]
 Speaker = Annotated[str, Field(max_length=256)]
-"""Who says a message; none where it is empty."""
+"""The name of who says a message; an empty one is no name."""
 NonEmpty = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=2**53)]
 TINY_TOP_P = 1e-6
-"""With so small a nucleus only the likeliest token is left: the same as greedy."""
+"""So small a nucleus holds only the likeliest token, which is greedy sampling."""
 
 _MAX_DEPTH = 64
 B = TypeVar("B", bound=BaseModel)
 T = TypeVar("T")
 Many = Annotated[list[T], Field(fail_fast=True)]
-"""A list whose first fault ends its reading. Every list of a body is one; a test holds this."""
+"""A list whose first fault ends the reading. Every list in a body is one; a test checks this."""
 
 
 def read(body: bytes, model: type[B], *, tags: frozenset[str] = frozenset()) -> B:
     """Read a body. Raises RequestError with the path of the first field that is wrong.
 
-    `tags`: the names by which unions choose; they are no part of a path. May take a second for the
-    largest bodies that there may be, so it does not run on the event loop.
+    `tags`: the names by which unions choose; they are no part of a path. The largest bodies may
+    take a second, so this does not run on the event loop.
     """
     check_structure(body)
     try:
@@ -77,6 +76,8 @@ def _bias_of(value: object) -> object:
     return {int(k): v for k, v in value.items()}
 
 
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Bias = Annotated[
@@ -85,7 +86,7 @@ Bias = Annotated[
     BeforeValidator(_bias_of),
 ]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_shallow)]
-"""An object whose content is not ours, and not too deep to be walked."""
+"""An object whose content we do not define; it is not too deep to be walked."""
 
 MAX_SAMPLES: Final = 8
 Samples = Annotated[int, Field(ge=1, le=MAX_SAMPLES)]
@@ -98,7 +99,7 @@ Books = Annotated[Any, Noted("for the provider's own books")]
 Cached = Annotated[Any, Noted("everything is cached")]
 Moderation = Annotated[Any, Refused("Nothing here moderates: leave it out.")]
 Untrained = Annotated[Any, Noted("a hint that no local model is trained for")]
-Afterwards = Annotated[Any, Noted("a provider's remark on what was said")]
+Remark = Annotated[Any, Noted("a provider's remark on what was said")]
 
 
 class StreamOptions(WireObject):
@@ -108,19 +109,19 @@ class StreamOptions(WireObject):
     include_obfuscation: Annotated[Any, Noted("no stream is obfuscated here")] = None
 
 
+def one_part(value: object, *, kind: str = "text") -> object:
+    """Content as a list of parts; clients may send a single text instead."""
+    return [{"type": kind, "text": value}] if isinstance(value, str) else value
+
+
 def session_name(given: object) -> str | None:
-    """What a client calls its conversation, where that can be a name."""
+    """The name that a client gives to its conversation, if it can be one."""
     return given if isinstance(given, str) and 0 < len(given) <= 256 else None
 
 
 def sampling(temperature: float, top_p: float, **more: Any) -> Sampling:
-    """The fields that all formats have; an empty nucleus is greedy."""
+    """Make a `Sampling` of the fields that all formats have; an empty nucleus is greedy."""
     greedy = top_p <= TINY_TOP_P
     return Sampling(
         temperature=0.0 if greedy else temperature, top_p=1.0 if greedy else top_p, **more
     )
-
-
-def effort_args(effort: extensions.Effort | None) -> dict[str, Any]:
-    """How hard to think, as chat templates are told."""
-    return dict(template_args(effort, TemplateArgs()))

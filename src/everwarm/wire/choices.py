@@ -24,20 +24,20 @@ class ChoiceEvent:
 class ChoicesEncoder:
     """Says the turns of one answer in its format's words. Live: belongs to one answer.
 
-    A single turn is said as its format says it. Of several, each chunk has its choice's index, and
-    usage stands at the end of all: each prompt's tokens once, and the tokens of all replies.
+    A single turn is spelled by its format alone. With several, each chunk has its choice's index,
+    and the usage comes once, at the end: each prompt's tokens once, and the tokens of all replies.
     """
 
     def __init__(self, make: Callable[[], Encoder], *, n_prompts: int, n_samples: int) -> None:
         self._encoders = [make() for _ in range(n_prompts * n_samples)]
         self._n_samples = n_samples
         self._records: dict[int, TurnRecord] = {}
-        self._untold: dict[int, list[Event]] = {}
+        self._pending: dict[int, list[Event]] = {}
         self._answers: dict[int, Chunk] = {}
 
-    def chunks(self, said: ChoiceEvent) -> list[Chunk]:
+    def chunks(self, of: ChoiceEvent) -> list[Chunk]:
         """The chunks that an event becomes."""
-        index, event = said.index, said.event
+        index, event = of.index, of.event
         if len(self._encoders) == 1:
             return self._encoders[0].chunks(event)
         if isinstance(event, Started):
@@ -45,32 +45,32 @@ class ChoicesEncoder:
         if isinstance(event, Finished):
             event = self._ended(index, event)
         chunks = _of_choice(index, self._encoders[index].chunks(event))
-        # Every turn's end brings its usage; only that of the last is of them all.
+        # Every turn ends with its usage; only the last one's counts all turns.
         return chunks if self._is_over else [c for c in chunks if c["choices"]]
 
     def keepalive(self, progress: Progress | None) -> list[Chunk]:
-        """Real events that say nothing, of a choice that has not ended."""
+        """Empty events of a choice that has not ended."""
         if len(self._encoders) == 1:
             return self._encoders[0].keepalive(progress)
         index = next((i for i in range(len(self._encoders)) if i not in self._records), 0)
         return _of_choice(index, self._encoders[index].keepalive(progress))
 
     def failed(self, error: Exception) -> list[Chunk]:
-        """What ends a stream that cannot go on."""
+        """What ends a failed stream."""
         return self._encoders[0].failed(error)
 
-    def take(self, said: ChoiceEvent) -> None:
-        """Keep an event for `answer`; of a turn that has ended, only its answer."""
-        index, event = said.index, said.event
+    def take(self, of: ChoiceEvent) -> None:
+        """Keep an event for `answer`. Once a turn has ended, only its response is kept."""
+        index, event = of.index, of.event
         if isinstance(event, Finished):
             event = self._ended(index, event)
-        turn = self._untold.setdefault(index, [])
+        turn = self._pending.setdefault(index, [])
         turn.append(event)
         if isinstance(event, Finished):
-            self._answers[index] = self._encoders[index].fold(self._untold.pop(index))
+            self._answers[index] = self._encoders[index].fold(self._pending.pop(index))
 
     def answer(self) -> Chunk:
-        """The one response of all turns: of their events, each was said by `chunks`, or taken."""
+        """The one response of all turns, whose events went through `chunks` or `take`."""
         if len(self._encoders) == 1:
             return self._answers[0] if self._answers else self._encoders[0].fold(())
         last = next(reversed(self._answers.values()))
@@ -78,15 +78,15 @@ class ChoicesEncoder:
         return {**last, "choices": [choice for answer in each for choice in answer["choices"]]}
 
     def _begun(self, index: int, event: Started) -> list[Chunk]:
-        """All samples of a prompt begin with its first one: some clients file choices in the order
-        in which they first hear of them."""
+        """Begin all samples of a prompt with the first one: some clients order choices by when
+        they first hear of them."""
         if index % self._n_samples:
             return []
         samples = range(index, index + self._n_samples)
         return [c for i in samples for c in _of_choice(i, self._encoders[i].chunks(event))]
 
     def _ended(self, index: int, event: Finished) -> Finished:
-        """The end of a turn; the last one is told with what all have cost."""
+        """The end of a turn; the last one carries what all turns have cost."""
         self._records[index] = event.record
         return replace(event, record=self._sum()) if self._is_over else event
 
@@ -95,7 +95,7 @@ class ChoicesEncoder:
         return len(self._records) == len(self._encoders)
 
     def _sum(self) -> TurnRecord:
-        """What all turns cost, as far as usage tells it."""
+        """What all turns have cost, in the fields that usage shows."""
         records = [self._records[i] for i in range(len(self._encoders))]
         first_samples = records[:: self._n_samples]
         return replace(
@@ -108,7 +108,7 @@ class ChoicesEncoder:
 
 
 def _of_choice(index: int, chunks: Iterable[Chunk]) -> list[Chunk]:
-    """Chunks of a format that knows one choice, as those of the choice with this index."""
+    """Give the choices of these chunks this index."""
     return [
         {**c, "choices": [{**choice, "index": index} for choice in c["choices"]]} for c in chunks
     ]

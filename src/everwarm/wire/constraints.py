@@ -1,4 +1,4 @@
-"""What a reply is held to: which tools it has to call, and the JSON that its answer has to be."""
+"""What a reply must be: which tool it has to call, and which JSON its answer has to match."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ Choice = Annotated[_ToolObject, BeforeValidator(_typed)]
 AUTO = _ToolObject(type="auto")
 
 
-def chosen(choice: _ToolObject) -> tuple[Literal["none", "auto", "required"], str | None]:
-    """The choice, and the tool that has to be called. Raises RequestError where it has no name."""
+def tool_choice_of(choice: _ToolObject) -> tuple[Literal["none", "auto", "required"], str | None]:
+    """The choice, and the tool that must be called. Raises RequestError where it has no name."""
     if choice.type != "function" and choice.type != "custom":
         return choice.type, None
     inner = choice.function or choice.custom
@@ -62,8 +62,8 @@ class ChatFormat(WireObject):
 
 
 class FlatFormat(WireObject):
-    """`text.format` of responses, and Anthropic's `format`: the schema stands beside the type. What
-    is said of it is said again in a response."""
+    """`text.format` of responses, and Anthropic's `format`: the schema stands beside the type. A
+    response repeats all of it."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: str = ""
@@ -72,19 +72,19 @@ class FlatFormat(WireObject):
     strict: bool = False
 
 
-def chat_shape(given: ChatFormat | None) -> AnswerSchema | None:
-    """What a chat completion's answer has to be."""
-    inner = given.json_schema if given else None
+def chat_shape(field: ChatFormat | None) -> AnswerSchema | None:
+    """The schema of a chat completion's answer; None where any text will do."""
+    inner = field.json_schema if field else None
     schema = inner.schema_ if inner else None
     path = "response_format.json_schema"
-    return _shape(given.type if given else "text", schema, path, "response_format", bool(inner))
+    return _shape(field.type if field else "text", schema, path, "response_format", bool(inner))
 
 
-def flat_shape(given: FlatFormat | None, path: str) -> AnswerSchema | None:
-    """What the answer of the other formats has to be. `path` leads to `given`."""
-    if given is None:
+def flat_shape(field: FlatFormat | None, path: str) -> AnswerSchema | None:
+    """As `chat_shape`, for the other formats. `path` leads to the field."""
+    if field is None:
         return None
-    return _shape(given.type, given.schema_, path, path, given.schema_ is not None)
+    return _shape(field.type, field.schema_, path, path, field.schema_ is not None)
 
 
 def _shape(

@@ -1,8 +1,7 @@
-"""Fields that go to the chat template, and everwarm's own."""
+"""Fields that go to the chat template, and everwarm's own fields."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -38,24 +37,27 @@ class Everwarm(StrictObject):
     reply: str | None = None
 
 
-def template_args(effort: Effort | None, given: TemplateArgs) -> Mapping[str, Any]:
-    """What goes to the template; `given` is taken as it stands."""
+_NONE = TemplateArgs()
+
+
+def template_args(effort: Effort | None, kwargs: TemplateArgs = _NONE) -> dict[str, Any]:
+    """The arguments of the chat template; those in `kwargs` win."""
     args: dict[str, Any] = {}
     if effort == "none":
         args["enable_thinking"] = False
     elif effort is not None:
         args["reasoning_effort"] = effort
-    return args | given.model_dump(exclude_none=True)
+    return args | kwargs.model_dump(exclude_none=True)
 
 
-def history_mode(own: Everwarm, given: TemplateArgs) -> HistoryMode | None:
-    """How past replies are written. Who asks a template to drop reasoning wants the template."""
-    drops = given.clear_thinking or given.truncate_history_thinking
-    if own.history is None and (drops or given.preserve_thinking is False):
+def history_mode(own: Everwarm, kwargs: TemplateArgs) -> HistoryMode | None:
+    """How past replies are written: by the template, where it is asked to drop their reasoning."""
+    drops = kwargs.clear_thinking or kwargs.truncate_history_thinking
+    if own.history is None and (drops or kwargs.preserve_thinking is False):
         return "template"
     return own.history
 
 
-def first_budget(*given: int | None) -> int | None:
-    """The thinking budget, where it may stand in several places."""
-    return next((b for b in given if b is not None), None)
+def first_budget(*budgets: int | None) -> int | None:
+    """The first thinking budget that is set, where several fields may set one."""
+    return next((b for b in budgets if b is not None), None)

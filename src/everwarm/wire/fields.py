@@ -1,13 +1,13 @@
 """The three classes of a client's fields, and the base of all objects that a client may send.
 
-- *Honoured*: the field does what its format says. Every plain field of a `WireObject` is.
-- *Refused*: it would change what the client gets, and this server cannot do it. Such a field is
-  annotated with `Refused`; a value that asks for nothing (`false`, an empty list) passes.
-- *Noted*: the answer is right without it. These are fields annotated with `Noted`, fields that no
-  class knows, and values of a `Hint` that are not known here: a client's update must not end a
-  day's work. They are dropped, and their paths go with the request (`ignored_in`).
+- *Honoured*: the field does what its format says. Every plain field of a `WireObject` is honoured.
+- *Refused*: the field would change what the client gets, and this server cannot do it. Such a field
+  is annotated with `Refused`; a value that asks for nothing (`false`, an empty list) passes.
+- *Noted*: the answer is right without the field. These are fields annotated with `Noted`, fields
+  that no class has, and unknown values of a `Hint`: a client's update must not break it. They are
+  dropped, and their paths go with the request (`ignored_paths`).
 
-A path has no positions: `messages[].name` stands for all of them. It holds names only, never a
+A path has no positions: `messages[].name` stands for every message. It holds names only, never a
 value, and a name that does not look like one is `?`.
 """
 
@@ -33,7 +33,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 MOST: Final = 32
-"""So many paths are listed of one object; `MORE` stands for all others."""
+"""At most so many paths are listed for one object; `MORE` stands for all others."""
 MORE: Final = "..."
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _STRICT: Final = ConfigDict(strict=True)
@@ -41,7 +41,7 @@ _STRICT: Final = ConfigDict(strict=True)
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Marks a field that is accepted and changes nothing. `why`: half a sentence for the docs."""
+    """Marks a field that is accepted and changes nothing. `why`: a clause for the documentation."""
 
     why: str
 
@@ -53,14 +53,14 @@ class Noted:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Marks a field whose unknown values are noted, and taken for its default."""
+    """Marks a field whose unknown values are noted and read as its default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """Marks a field that is refused. `instead`: a sentence that says what to do.
 
-    What is false, zero or empty asks for nothing and passes, as do `passes`.
+    A value that is false, zero or empty asks for nothing and passes, as do the values in `passes`.
     """
 
     instead: str
@@ -83,7 +83,7 @@ class Refused:
 
 
 class WireObject(BaseModel):
-    """An object of a client's body. Null is the same as absent; known fields have their types."""
+    """An object of a client's body. Null is the same as absent; known fields are typed."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
     _ignored: ClassVar[tuple[str, ...]] = ()
@@ -121,7 +121,7 @@ class WireObject(BaseModel):
         ]
         if not value.keys() <= cls._read:
             unread = (k for k in value if k not in cls._read)
-            ignored += islice(map(spelled, unread), MOST + 1)
+            ignored += islice(map(safe_name, unread), MOST + 1)
         if ignored:
             kept = cls._read.difference(ignored)
             value = {k: v for k, v in value.items() if k in kept}
@@ -129,26 +129,28 @@ class WireObject(BaseModel):
         if cls._nested:
             ignored += _inner(made, cls._nested)
         if ignored:
-            made.__dict__["_ignored"] = bounded(ignored)  # a private attribute costs each object
+            made.__dict__["_ignored"] = bounded_paths(
+                ignored
+            )  # a private attribute costs each object
         return made
 
 
-def ignored_in(made: WireObject) -> tuple[str, ...]:
-    """The paths of all that was noted in an object and in what it holds, each once."""
+def ignored_paths(made: WireObject) -> tuple[str, ...]:
+    """The paths of everything that was noted in an object and in what it holds, each once."""
     return made._ignored
 
 
-def spelled(name: str) -> str:
-    """A client's name of a field as it may be told."""
+def safe_name(name: str) -> str:
+    """The client's name of a field, or `?` where it does not look like one."""
     return name if _PLAIN_NAME.fullmatch(name) else "?"
 
 
-def bounded(paths: Iterable[str]) -> tuple[str, ...]:
+def bounded_paths(paths: Iterable[str]) -> tuple[str, ...]:
     """Each path once, and not too many of them."""
-    once = dict.fromkeys(paths)
-    shown = [p for p in once if p != MORE]
-    cut = MORE in once or len(shown) > MOST
-    return (*shown[:MOST], *((MORE,) if cut else ()))
+    unique = dict.fromkeys(paths)
+    named = [p for p in unique if p != MORE]
+    is_cut = MORE in unique or len(named) > MOST
+    return (*named[:MOST], *((MORE,) if is_cut else ()))
 
 
 def _fits(known: TypeAdapter[Any], value: object) -> bool:
@@ -160,7 +162,7 @@ def _fits(known: TypeAdapter[Any], value: object) -> bool:
 
 
 def _inner(made: WireObject, fields: Mapping[str, str]) -> Iterator[str]:
-    """What was noted in the fields of an object that may hold others."""
+    """The paths of what was noted in the objects that these fields hold."""
     for name, own in fields.items():
         value = getattr(made, name)
         if isinstance(value, WireObject):

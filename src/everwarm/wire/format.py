@@ -1,4 +1,4 @@
-"""What a wire format is, to the server: a way to read bodies, and to spell events and errors.
+"""What a wire format is to the server: a way to read bodies, and to spell events and errors.
 
 Streamed and unstreamed answers are made of the same events by the same encoder.
 """
@@ -20,9 +20,9 @@ Error = tuple[int, Chunk, dict[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What stands in everything that an answer says. `created` is unix seconds.
+    """What every chunk of an answer repeats. `created` is in unix seconds.
 
-    `caches`: whether what is read stays warm.
+    `caches`: whether the prompt stays in the cache.
     """
 
     id: str
@@ -35,24 +35,24 @@ class Encoder(Protocol):
     """Says one turn's events in a format's words. Belongs to one answer."""
 
     def chunks(self, event: Event) -> list[Chunk]:
-        """What an event becomes; nothing for most `Progress`."""
+        """What an event becomes; mostly nothing for `Progress`."""
 
     def keepalive(self, progress: Progress | None) -> list[Chunk]:
-        """Real events that say nothing: some clients do not count comments as life."""
+        """Empty events: some clients give up although comments arrive."""
 
     def failed(self, error: Exception) -> list[Chunk]:
-        """What ends a stream that cannot go on."""
+        """What ends a failed stream."""
 
     def fold(self, events: Iterable[Event]) -> Chunk:
-        """The one response of a whole turn's events."""
+        """The one response of a whole turn's events, which end with `Finished`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """A parsed body: what is asked, and how the answer is to be sent.
+    """A parsed body: the request, and how its answer is sent.
 
-    `others`: the same request with each further prompt of a list. `stored_input`: what is stored
-    of the request with its answer; None: nothing is. `session`: what the client calls the
+    `others`: the same request with each further prompt of a list. `stored_input`: the items that
+    are stored with the answer; None where nothing is stored. `session`: the client's name of the
     conversation.
     """
 
@@ -65,12 +65,12 @@ class ParsedRequest:
 
     @property
     def prompts(self) -> tuple[Request, ...]:
-        """A request for each prompt."""
+        """One request for each prompt."""
         return (self.request, *self.others)
 
     @property
     def n_choices(self) -> int:
-        """How many replies are asked for in all."""
+        """How many replies the client wants in all."""
         return len(self.prompts) * self.request.samples
 
 
@@ -85,8 +85,8 @@ class Format:
     error: Callable[[Exception], Error]
 
 
-def told(progress: Progress | None) -> Chunk:
-    """everwarm's own field of a sign of life: how far the prompt is read."""
+def progress_field(progress: Progress | None) -> Chunk:
+    """everwarm's own field in a keepalive: how far the prompt is read."""
     if progress is None:
         return {}
     done = {"done": progress.done, "total": progress.total, "cached": progress.cached}

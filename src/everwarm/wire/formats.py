@@ -1,50 +1,30 @@
-"""The four ways to ask for an answer, all of the same form."""
+"""The four ways to ask for an answer, all of the same form.
+
+    X.py            the body's model, and `parse`, which makes a `ParsedRequest` of a body
+    X_messages.py   the conversation in a body, where it takes more than a page
+    X_tools.py      the same of its tools
+    X_stream.py     `Encoder`, which makes chunks or one response of a turn's events
+
+A further format is such a set of files, and a line in each table below.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
-from everwarm.events import Event, Progress
+from pydantic import BaseModel
+
 from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses, sse
-from everwarm.wire.errors import anthropic_error, openai_error
-from everwarm.wire.format import Chunk, Error, Format, Head, ParsedRequest, told
+from everwarm.wire.error_json import anthropic_error, openai_error
+from everwarm.wire.format import Error, Format
 from everwarm.wire.stored_items import StoredItems
 
 
-class _ChatEncoder:
-    """The encoder of chat completions, with what `format.Encoder` asks for."""
-
-    def __init__(self, head: Head, *, include_usage: bool) -> None:
-        self._own = openai_chat.Encoder(
-            head.id, head.model, head.created, include_usage=include_usage
-        )
-
-    def chunks(self, event: Event) -> list[Chunk]:
-        return self._own.chunks(event)
-
-    def keepalive(self, progress: Progress | None) -> list[Chunk]:
-        return [self._own.keepalive() | told(progress)]
-
-    def failed(self, error: Exception) -> list[Chunk]:
-        return [openai_error(error)[1]]
-
-    def fold(self, events: Iterable[Event]) -> Chunk:
-        return self._own.fold(events)
-
-
-def _chat(body: bytes, namespace: str) -> ParsedRequest:
-    asked = openai_chat.parse(body, namespace=namespace)
-
-    def encoder(head: Head) -> _ChatEncoder:
-        return _ChatEncoder(head, include_usage=asked.include_usage)
-
-    return ParsedRequest(asked.request, asked.stream, encoder, session=asked.session)
-
-
-def _calling(own: str) -> Callable[[Exception], Error]:
-    """Errors of a format that calls the messages something else."""
+def _naming(own: str) -> Callable[[Exception], Error]:
+    """OpenAI's errors for a format whose field for the conversation is not `messages`."""
 
     def error(e: Exception) -> Error:
         status, body, headers = openai_error(e)
@@ -55,11 +35,20 @@ def _calling(own: str) -> Callable[[Exception], Error]:
     return error
 
 
-CHAT = Format("chatcmpl-", _chat, sse.event, sse.DONE, openai_error)
-COMPLETIONS = Format("cmpl-", openai_completions.parse, sse.event, sse.DONE, _calling("prompt"))
-RESPONSES = Format("resp_", openai_responses.parse, sse.named, b"", _calling("input"))
-"""Without stored responses; `responses` makes the one that finds them."""
+CHAT = Format("chatcmpl-", openai_chat.parse, sse.event, sse.DONE, openai_error)
+COMPLETIONS = Format("cmpl-", openai_completions.parse, sse.event, sse.DONE, _naming("prompt"))
+RESPONSES = Format("resp_", openai_responses.parse, sse.named, b"", _naming("input"))
+"""Without stored responses; `responses` makes the format that finds them."""
 MESSAGES = Format("msg_", anthropic.parse, sse.named, b"", anthropic_error)
+
+BODIES: Final[Mapping[str, type[BaseModel]]] = {
+    "/v1/chat/completions": openai_chat.Body,
+    "/v1/completions": openai_completions.Body,
+    "/v1/responses": openai_responses.Body,
+    "/v1/messages": anthropic.Body,
+    "/v1/messages/count_tokens": anthropic.CountBody,
+}
+"""What each path reads: `reference.py` and `openapi.py` describe it."""
 
 
 def responses(stored: StoredItems) -> Format:

@@ -1,7 +1,7 @@
-"""What this server takes, as an OpenAPI description made of the models that read the bodies.
+"""An OpenAPI description of this server, made from the models that read the bodies.
 
-It describes requests whole. Of answers it says what kind they are, and the shape of errors.
-`benchmarks/openapi.py` holds a running server to it.
+It describes requests completely; of answers only their media types and the shape of errors.
+`benchmarks/openapi.py` checks a running server against it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses, stored_items
+from everwarm.wire import stored_items
+from everwarm.wire.formats import BODIES
 from everwarm.wire.strict import EmptyBody
 
 JSON = "application/json"
@@ -24,8 +25,8 @@ EVENTS = "text/event-stream"
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What goes in and out of some paths: bodies, what a GET takes behind its question mark, and
-    what kind an answer may be, where it is not always JSON."""
+    """What goes in and out of some paths: bodies, the query of a GET, and the media types of
+    answers, where these are not always JSON."""
 
     bodies: Mapping[str, type[BaseModel]]
     queries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -43,14 +44,7 @@ class Contents:
 _TURNS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 CONTENTS = Contents(
-    bodies={
-        "/v1/chat/completions": openai_chat._Body,
-        "/v1/completions": openai_completions._Body,
-        "/v1/responses": openai_responses._Body,
-        "/v1/responses/{id}/cancel": EmptyBody,
-        "/v1/messages": anthropic._Body,
-        "/v1/messages/count_tokens": anthropic._Counted,
-    },
+    bodies={**BODIES, "/v1/responses/{id}/cancel": EmptyBody},
     queries={
         "/v1/responses/{id}": {"include": _TEXTS, "stream": {"const": False}},
         "/v1/responses/{id}/input_items": {
@@ -61,7 +55,7 @@ CONTENTS = Contents(
     },
     kinds={**dict.fromkeys(_TURNS, (JSON, EVENTS)), "/metrics": ("text/plain",)},
 )
-"""What the client APIs take and give."""
+"""What goes in and out of the client APIs."""
 _MAYBE_TEXT = {"type": ["string", "null"]}
 _ERRORS: dict[str, Any] = {
     "openai": {
@@ -85,11 +79,11 @@ _ERRORS: dict[str, Any] = {
         },
     },
 }
-"""The fields of an error, all of them required, by the shape that a path's errors have."""
-_MODULE = re.compile(r"everwarm__(?:wire|chat)__(\w+?)___(\w+)")
+"""The fields of an error, all of them required, by the shape of a path's errors."""
+_MODULE = re.compile(r"everwarm__(?:wire|chat)__(\w+?)__+(\w+)")
 _VARIABLE = re.compile(r"\{(\w+)")
 Route = tuple[str, Iterable[str], bool, str]
-"""Path, methods, whether it needs the key if there is one, and the shape of its errors."""
+"""Path, methods, whether it needs the API key (if there is one), and the shape of its errors."""
 
 
 def description(version: str, routes: Iterable[Route], contents: Contents) -> dict[str, Any]:
@@ -101,7 +95,7 @@ def description(version: str, routes: Iterable[Route], contents: Contents) -> di
     bodies = {path: refs[model, "validation"] for path, model in contents.bodies.items()}
     schemas = made["$defs"]
     for schema in schemas.values():
-        _let_nulls_pass(schema)
+        _allow_nulls(schema)
     document = {
         "openapi": "3.1.0",
         "info": {"title": "everwarm", "version": version},
@@ -151,8 +145,8 @@ def _operation(
     return operation
 
 
-def _let_nulls_pass(schema: dict[str, Any]) -> None:
-    """Null is the same as absent, for every field (`strict.py`, `fields.py`)."""
+def _allow_nulls(schema: dict[str, Any]) -> None:
+    """Allow null for every optional field: it is the same as absent."""
     if schema.get("additionalProperties") is False:
         schema["additionalProperties"] = {"type": "null"}
     for name, own in schema.get("properties", {}).items():

@@ -1,6 +1,6 @@
-"""Which class each field of a format has, read off the models that read the bodies.
+"""The class of each field of each format, as the models that read the bodies define it.
 
-`docs/wire.md` is made of this, and a test holds it against the request types of the SDKs.
+`docs/wire.md` is made from this, and a test checks it against the request types of the SDKs.
 """
 
 from __future__ import annotations
@@ -12,26 +12,19 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from everwarm.wire import anthropic, openai_chat, openai_completions, openai_responses
 from everwarm.wire.fields import Hint, Noted, Refused
+from everwarm.wire.formats import BODIES
 
 Class = Literal["honoured", "refused", "noted"]
-FORMATS: Final[dict[str, type[BaseModel]]] = {
-    "/v1/chat/completions": openai_chat._Body,
-    "/v1/completions": openai_completions._Body,
-    "/v1/responses": openai_responses._Body,
-    "/v1/messages": anthropic._Body,
-    "/v1/messages/count_tokens": anthropic._Counted,
-}
 _TAGS: Final = ("type", "role")
-"""Fields by which an object says what it is."""
+"""Fields that tell the kind of an object."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectFields:
-    """The fields of one kind of object. `same_as`: where its table stands already.
+    """The fields of one kind of object. `same_as`: the path that shows them already.
 
-    `kind`, `about`: those of the object as a whole, where its fields are not read one by one.
+    `kind`, `about`: of the object as a whole, where its fields are not read one by one.
     """
 
     path: str
@@ -43,7 +36,7 @@ class ObjectFields:
 
 @dataclass(frozen=True, slots=True)
 class FieldClass:
-    """One field of an object. `about`: what a person should know of it, if anything."""
+    """One field of an object. `about`: what a person should know about it, if anything."""
 
     name: str
     kind: Class
@@ -51,7 +44,7 @@ class FieldClass:
 
 
 def class_of(field: FieldInfo) -> tuple[Class, str]:
-    """The class of a model's field, and what there is to say of it."""
+    """The class of a model's field, and what a person should know about it."""
     for mark in field.metadata:
         match mark:
             case Noted(why):
@@ -80,7 +73,7 @@ def objects_in(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
 
 
 def tags_of(model: type[BaseModel]) -> tuple[str, tuple[str, ...]]:
-    """The field by which an object of several is known, and its values."""
+    """The field that tells objects of this model from others, and its values."""
     for name in _TAGS:
         field = model.model_fields.get(name)
         if field is not None and get_origin(field.annotation) is Literal:
@@ -89,7 +82,7 @@ def tags_of(model: type[BaseModel]) -> tuple[str, tuple[str, ...]]:
 
 
 def objects_of(model: type[BaseModel]) -> Iterator[ObjectFields]:
-    """The body of a format, and all that it may hold."""
+    """The body of a format, and every object that it may hold."""
     yield from _walk(model, "", {})
 
 
@@ -115,7 +108,7 @@ def _walk(
 
 
 def _places(path: str, annotation: Any) -> list[tuple[str, type[BaseModel]]]:
-    """Where the objects of a field stand: one of several is told by its tag."""
+    """The paths of a field's objects: where it may hold several kinds, with their tags."""
     inner = list(objects_in(annotation))
     if len(inner) < 2:
         return [(path + brackets, m) for brackets, m in inner]
@@ -124,10 +117,10 @@ def _places(path: str, annotation: Any) -> list[tuple[str, type[BaseModel]]]:
 
 def page() -> str:
     """The classes of all fields of all formats, in Markdown."""
-    return "\n".join(f"## `POST {path}`\n\n{_shown(model)}" for path, model in FORMATS.items())
+    return "\n".join(f"## `POST {path}`\n\n{_markdown(model)}" for path, model in BODIES.items())
 
 
-def _shown(model: type[BaseModel]) -> str:
+def _markdown(model: type[BaseModel]) -> str:
     lines: list[str] = []
     for o in objects_of(model):
         lines.append(f"**{f'`{o.path}`' if o.path else 'The body'}**")

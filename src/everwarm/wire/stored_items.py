@@ -3,8 +3,8 @@
     previous_response_id   input and output of that response, in front of the request's own input
     item_reference         one item of a stored response, in its place in the input
 
-An item is kept as JSON with an id. Items that a client sends without one get an id from their
-content and place, so that a conversation that is sent whole each time is kept once.
+An item is stored as JSON with an id. Items that a client sends without one get an id from their
+content and place, so that a conversation that is sent whole each time is stored once.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from everwarm.errors import NotFound, RequestError
-from everwarm.wire.errors import refusal
-from everwarm.wire.sealed import seal
+from everwarm.wire.error_json import refusal
+from everwarm.wire.seals import seal
 from everwarm.wire.sse import dump
 
 MAX_RESPONSES: Final = 1000
-"""How many responses are stored; the oldest goes first."""
+"""How many responses are stored; the oldest is dropped first."""
 _INCLUDE: Final = ("include", "include[]")
-"""How clients spell the parameter that names what is to be added to items."""
+"""How clients spell the query parameter that names what to add to items."""
 _SEALED: Final = "reasoning.encrypted_content"
 _PREFIXES: Final = {
     "message": "msg",
@@ -57,19 +57,19 @@ class StoredItems(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class GivenItem:
-    """One item of a request's input: what was read of it, and where the request has it.
+class InputItem:
+    """One item of a request's input: its model, and its path in the body.
 
-    `stored`: what it was found as; None for an item that the client sent itself.
+    `stored`: the stored item that it was read from; None for one that the client sent itself.
     """
 
-    read: Any
+    item: Any
     path: str
     stored: StoredItem | None = None
 
 
 class Lookup:
-    """Finds what one request refers to. Live: belongs to one reading of a body."""
+    """Finds the stored items that one request refers to. Live: belongs to one reading of a body."""
 
     def __init__(
         self, items: StoredItems | None, namespace: str, read: Callable[[object], Any]
@@ -77,18 +77,18 @@ class Lookup:
         self._items, self._namespace, self._read = items, namespace, read
         self._taken: set[str] = set()
 
-    def conversation(self, response_id: str | None, items: Iterable[Any]) -> list[GivenItem]:
-        """The items of a whole conversation: those of a response, and a request's own. Raises
-        RequestError where one that is meant is gone."""
-        given = self._before(response_id)
+    def conversation(self, response_id: str | None, items: Iterable[Any]) -> list[InputItem]:
+        """The items of a whole conversation: those of a response, then the request's own. Raises
+        RequestError where one of them is not stored."""
+        found = self._before(response_id)
         for i, item in enumerate(items):
             path = f"input.{i}"
             is_reference = item.type == "item_reference"
-            given.append(self._referred(item.id, path) if is_reference else GivenItem(item, path))
-        return given
+            found.append(self._referred(item.id, path) if is_reference else InputItem(item, path))
+        return found
 
-    def _before(self, response_id: str | None) -> list[GivenItem]:
-        """The items in front of the input."""
+    def _before(self, response_id: str | None) -> list[InputItem]:
+        """The items of a stored response, which come before the input."""
         if response_id is None:
             return []
         stored = self._items
@@ -101,10 +101,10 @@ class Lookup:
                 code="previous_response_not_found",
             )
         self._taken.update(item.id for item in found)
-        return [self._given(item, "previous_response_id") for item in found]
+        return [self._stored(item, "previous_response_id") for item in found]
 
-    def _referred(self, item_id: str, path: str) -> GivenItem:
-        """The item that a reference means. It may not be there already: a short body must not
+    def _referred(self, item_id: str, path: str) -> InputItem:
+        """The item that a reference means. Each may be meant once: otherwise a short body could
         become a long conversation."""
         stored = self._items
         found = None if stored is None else stored.item(self._namespace, item_id)
@@ -120,45 +120,45 @@ class Lookup:
                 param=f"{path}.id",
             )
         self._taken.add(found.id)
-        return self._given(found, path)
+        return self._stored(found, path)
 
-    def _given(self, item: StoredItem, path: str) -> GivenItem:
-        """Not by orjson: what a model said may hold half a surrogate, as an escape."""
-        return GivenItem(self._read(json.loads(item.json)), path, item)
+    def _stored(self, item: StoredItem, path: str) -> InputItem:
+        # Not by orjson: what a model wrote may hold an escape of half a surrogate pair.
+        return InputItem(self._read(json.loads(item.json)), path, item)
 
 
-def stored_input(given: Iterable[GivenItem]) -> tuple[StoredItem, ...]:
+def stored_input(items: Iterable[InputItem]) -> tuple[StoredItem, ...]:
     """A request's input as it is stored with its response."""
     out: list[StoredItem] = []
-    for item in given:
-        out.append(item.stored or _own(item.read, out[-1].id if out else ""))
+    for i in items:
+        out.append(i.stored or _to_store(i.item, out[-1].id if out else ""))
     return tuple(out)
 
 
-def _own(item: BaseModel, before: str) -> StoredItem:
+def _to_store(item: BaseModel, before: str) -> StoredItem:
     """A client's item as OpenAI lists it. `before`: the id of the item in front of it."""
-    shown = _shown(item.model_dump(exclude_unset=True, exclude_none=True))
-    item_id = shown.pop("id", None)
-    content = orjson.dumps(shown)
+    fields = _completed(item.model_dump(exclude_unset=True, exclude_none=True))
+    item_id = fields.pop("id", None)
+    content = orjson.dumps(fields)
     if not item_id:
         digest = hashlib.blake2b(before.encode() + b"\0" + content, digest_size=16).hexdigest()
-        item_id = f"{_PREFIXES[shown['type']]}_{digest}"
+        item_id = f"{_PREFIXES[fields['type']]}_{digest}"
     return StoredItem(item_id, b'{"id":' + orjson.dumps(item_id) + b"," + content[1:])
 
 
-def _shown(item: dict[str, Any]) -> dict[str, Any]:
-    """With the fields that OpenAI's items always have; what was sent as text is text."""
+def _completed(item: dict[str, Any]) -> dict[str, Any]:
+    """Add the fields that OpenAI's items always have; spell as text what was sent as text."""
     match item["type"]:
         case "reasoning":
             return {"summary": [], **item}
         case "message" if item["role"] == "assistant":
-            item = {**item, "content": [_said(part) for part in item["content"]]}
+            item = {**item, "content": [_output_part(part) for part in item["content"]]}
         case "function_call_output" | "custom_tool_call_output":
             item = {**item, "output": _text_or_parts(item["output"])}
     return {"status": "completed", **item}
 
 
-def _said(part: dict[str, Any]) -> dict[str, Any]:
+def _output_part(part: dict[str, Any]) -> dict[str, Any]:
     if part["type"] not in ("input_text", "text"):
         return part
     return {"annotations": [], **part, "type": "output_text"}
@@ -169,22 +169,22 @@ def _text_or_parts(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
     return str(parts[0]["text"]) if is_text else parts
 
 
-def included(params: Iterable[tuple[str, str]]) -> frozenset[str]:
-    """What a client wants to be added to items."""
+def include_of(params: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """What a client wants added to items."""
     return frozenset(value for name, value in params if name in _INCLUDE)
 
 
-def shown_item(item: StoredItem, include: Container[str]) -> bytes:
-    """An item as JSON. Reasoning is sealed where that is wanted now and was not then; anything else
-    that may be added to an item is in it, or was never made."""
+def item_json(item: StoredItem, include: Container[str]) -> bytes:
+    """An item as JSON. Reasoning is sealed where that is wanted now and was not then; nothing else
+    can be added later."""
     if _SEALED not in include:
         return item.json
-    shown = json.loads(item.json)
-    if shown.get("type") != "reasoning" or shown.get("encrypted_content"):
+    fields = json.loads(item.json)
+    if fields.get("type") != "reasoning" or fields.get("encrypted_content"):
         return item.json
-    parts = shown.get("content") or shown["summary"]
+    parts = fields.get("content") or fields["summary"]
     thought = "".join(part.get("text", "") for part in parts)
-    return dump({**shown, "encrypted_content": seal(thought)})
+    return dump({**fields, "encrypted_content": seal(thought)})
 
 
 class ItemsQuery(BaseModel):
@@ -197,7 +197,7 @@ class ItemsQuery(BaseModel):
     order: Literal["asc", "desc"] = "desc"
 
 
-def listed(items: Sequence[StoredItem], params: Sequence[tuple[str, str]]) -> bytes:
+def items_page(items: Sequence[StoredItem], params: Sequence[tuple[str, str]]) -> bytes:
     """One page of a response's input. Raises RequestError with the name of a wrong parameter."""
     try:
         query = ItemsQuery.model_validate({k: v for k, v in params if k not in _INCLUDE})
@@ -210,11 +210,11 @@ def listed(items: Sequence[StoredItem], params: Sequence[tuple[str, str]]) -> by
         if found is None:
             raise RequestError("after: this response has no item with this id.", param="after")
         start = found + 1
-    page, include = ordered[start : start + query.limit], included(params)
+    page, include = ordered[start : start + query.limit], include_of(params)
     return orjson.dumps(
         {
             "object": "list",
-            "data": [orjson.Fragment(shown_item(item, include)) for item in page],
+            "data": [orjson.Fragment(item_json(item, include)) for item in page],
             "first_id": page[0].id if page else None,
             "last_id": page[-1].id if page else None,
             "has_more": start + len(page) < len(ordered),

@@ -1,4 +1,4 @@
-"""The base of everything that a client may send: unknown fields are refused, null is absent."""
+"""The base of everwarm's own objects in bodies: unknown fields are refused, null is absent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class StrictObject(BaseModel):
-    """An object whose fields are all known, in their own types."""
+    """An object without unknown fields. Its values are not converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     _names: ClassVar[frozenset[str]] = frozenset()
@@ -31,11 +31,11 @@ class StrictObject(BaseModel):
 
     @classmethod
     def _with_one_unknown(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """The known fields and the first unknown one, by which the object is refused: pydantic
-        would collect a fault for each of them."""
+        """Leave only the first unknown field, by which the object is refused: pydantic would
+        collect a fault for each."""
         unknown = next(k for k in value if k not in cls._names)
         return {k: v for k, v in value.items() if k in cls._names} | {unknown: value[unknown]}
 
 
 class EmptyBody(StrictObject):
-    """A POST that says all by its path."""
+    """A POST whose path says everything."""

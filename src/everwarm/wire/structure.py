@@ -1,11 +1,11 @@
 """How much structure a JSON text has, counted before anything is built of it.
 
 Building a text's values takes a hundred times its bytes and holds the interpreter all the while, so
-a text with too many of them is refused unread. Counting goes slice by slice, which lets other
-threads run in between, and ends where a limit is passed. What stands inside of strings counts for
-nothing: a text that is one long string is as cheap as a short one.
+a text with too many values is refused unread. The counting goes slice by slice, which lets other
+threads run in between, and stops at the first limit that is passed. The insides of strings do not
+count: a text that is one long string is as cheap as a short one.
 
-Not here: whether the text is JSON at all. A parser says that, and finds less than was counted.
+Not here: whether the text is JSON at all. A parser tells that, and never finds more than we count.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Final
 from everwarm.errors import RequestError
 
 MAX_VALUES: Final = 2**19
-"""Keys and values; a long conversation with many tools has some ten thousand."""
+"""Keys and values; a long conversation with many tools has about ten thousand."""
 MAX_CONTAINERS: Final = 2**16
 """Objects and lists, which take the most memory of all values."""
 MAX_DEPTH: Final = 250
-"""So deep that all can be written again: orjson writes 254 levels."""
+"""Orjson writes at most 254 levels, so everything up to here can be written again."""
 SLICE: Final = 2**17
-"""Bytes counted at once, in about a millisecond."""
+"""Bytes that are counted at once, in about a millisecond."""
 
 _BRACKETS: Final = b"{}[]"
 _NO_BRACKETS: Final = bytes(c for c in range(256) if c not in _BRACKETS)
@@ -50,7 +50,7 @@ def check_structure(body: bytes) -> None:
 
 
 def outside_strings(body: bytes, slice_nbytes: int = SLICE) -> Iterator[bytes]:
-    """The slices of a JSON text, each without what stands in strings and without their quotes."""
+    """The slices of a JSON text, each without its strings."""
     inside, carried = False, b""
     for at in range(0, len(body), slice_nbytes):
         part = carried + body[at : at + slice_nbytes]

@@ -1,4 +1,4 @@
-"""What can be done with the sessions that are held here. Each change is one transaction.
+"""The sessions of one `history.db`, for the event loop. Each change is one transaction.
 
 Reads have a thread and a connection of their own; changes run on the history's writer thread, and
 are durable when they return.
@@ -7,7 +7,6 @@ are durable when they return.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,8 +15,8 @@ from typing import TypeVar
 from everwarm.chat import path_table
 from everwarm.chat import session_files as files
 from everwarm.chat import session_table as table
-from everwarm.chat.session import Choices, Entry, Session, Tree
-from everwarm.errors import Conflict, NotFound, RequestError
+from everwarm.chat.session import Choices, Entry, Session, Tree, new_session_id
+from everwarm.errors import RequestError
 from everwarm.history import reply_table
 from everwarm.history.database import Connection, Database
 from everwarm.job import Path
@@ -28,8 +27,8 @@ Change = Callable[[Session, Tree], Session]
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
-    """What a deleted session leaves outside its rows: turns, conversations, and tokens read."""
+class RemovedSession:
+    """What is still to be deleted outside a removed session's rows. `nbytes`: of its messages."""
 
     nbytes: int
     turns: list[str]
@@ -37,8 +36,8 @@ class Removed:
     paths: list[Path]
 
 
-class SessionLibrary:
-    """The sessions of one history.db. Lives on the event loop."""
+class SessionStore:
+    """Reads and changes sessions. Lives on the event loop."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -46,12 +45,12 @@ class SessionLibrary:
         self._reader = db.reader()
 
     async def read(self, fn: Callable[[Connection], T]) -> T:
-        """On the reading thread."""
+        """Call `fn` on the reading thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._reads, self._reader.ask, fn)
 
     async def write(self, fn: Callable[[Connection], T]) -> T:
-        """On the writer thread, as one transaction."""
+        """Call `fn` on the writer thread, as one transaction."""
         if not self._db.is_open:
             await asyncio.to_thread(self._db.open)
         return await asyncio.wrap_future(self._db.call(fn))
@@ -67,7 +66,7 @@ class SessionLibrary:
         *,
         entries: Callable[[Tree], list[Entry]] | None = None,
     ) -> tuple[Session, Tree]:
-        """Change a session, and add messages, as one: what `change` raises undoes both."""
+        """Add messages and change the session, both or neither: `change` may raise."""
 
         def work(db: Connection) -> tuple[Session, Tree]:
             tree = table.tree(db, session_id)
@@ -82,13 +81,15 @@ class SessionLibrary:
 
     async def create(self, title: str, choices: Choices) -> Session:
         now = table.now()
-        made = Session(id=new_id(), title=title, created=now, updated=now, choices=choices)
+        made = Session(id=new_session_id(), title=title, created=now, updated=now, choices=choices)
         await self.write(lambda db: table.put(db, made))
         return made
 
-    async def take_in(self, body: files.ImportBody) -> tuple[Session, Tree]:
-        """A session of a file, under an id of its own."""
-        session, entries = await asyncio.to_thread(files.imported, body, new_id(), table.now())
+    async def import_file(self, body: files.ImportBody) -> tuple[Session, Tree]:
+        """Store the session of a file under an id of its own."""
+        session, entries = await asyncio.to_thread(
+            files.imported, body, new_session_id(), table.now()
+        )
 
         def work(db: Connection) -> None:
             table.put(db, session)
@@ -98,14 +99,14 @@ class SessionLibrary:
         return session, await asyncio.to_thread(Tree, session.id, entries)
 
     async def undo(self, session_id: str) -> tuple[Session, Tree]:
-        """Take the last turn of the present branch out; its rows too, if no other branch has it."""
+        """Take the present branch's last turn off it; delete its rows if no other branch has it."""
 
         def work(db: Connection) -> tuple[Session, Tree]:
             session, tree = table.get(db, session_id), table.tree(db, session_id)
-            asked = [e for e in tree.path(session.head) if e.message.role == "user"]
-            if not asked:
+            questions = [e for e in tree.path(session.head) if e.message.role == "user"]
+            if not questions:
                 raise RequestError("There is no turn to take back.", code="nothing_to_undo")
-            last = asked[-1]
+            last = questions[-1]
             others = [h for name, h in session.branches.items() if name != session.branch]
             shared = any(tree.is_behind(h, last.id) for h in others)
             session = replace(session.moved(last.parent), updated=table.now())
@@ -118,64 +119,18 @@ class SessionLibrary:
         await asyncio.wrap_future(self._db.scrub())
         return done
 
-    async def remove(self, session_id: str) -> Removed:
-        """Delete a session's rows and the replies remembered of it; what is still to be let go."""
+    async def remove(self, session_id: str) -> RemovedSession:
+        """Delete a session's rows and its remembered replies."""
 
-        def work(db: Connection) -> Removed:
+        def work(db: Connection) -> RemovedSession:
             own = path_table.of(db, session_id)
             shared = path_table.elsewhere(db, session_id, own)
             turns = table.turns_of(db, session_id)
             threads = reply_table.forget(db, session_id)
             nbytes = table.remove(db, session_id)
             read = [Path(who, t, keep) for (who, t), keep in zip(own, shared, strict=True)]
-            return Removed(nbytes, turns, threads, read)
+            return RemovedSession(nbytes, turns, threads, read)
 
         done = await self.write(work)
         await asyncio.wrap_future(self._db.scrub())
         return done
-
-
-def new_id() -> str:
-    return "s" + secrets.token_hex(8)
-
-
-def known(tree: Tree, message: str, param: str) -> Entry:
-    """A message that a client named. Raises NotFound."""
-    if message not in tree:
-        raise NotFound("There is no such message.", param=param, code="message_not_found")
-    return tree[MessageId(message)]
-
-
-def select(session: Session, tree: Tree, message: str) -> Session:
-    """The branch through a message becomes the present one: the newest that there is."""
-    chosen = known(tree, message, "message")
-    heads = {h: name for name, h in session.branches.items() if tree.is_behind(h, chosen.id)}
-    if session.head in heads:
-        return session
-    if heads:
-        newest = max((h for h in heads if h is not None), key=lambda h: tree[h].n)
-        return replace(session, branch=heads[newest])
-    return session.moved(tree.newest_end(chosen.id))
-
-
-def uncompact(session: Session, tree: Tree) -> Session:
-    """Back to the branch that the present one's summary stands for."""
-    covered = [e.covers for e in tree.path(session.head) if e.covers]
-    if not covered:
-        raise RequestError("This branch is not compacted.", code="not_compacted")
-    return select(session, tree, covered[0])
-
-
-def switch(session: Session, branch: str) -> Session:
-    """Another branch becomes the present one."""
-    if branch not in session.branches:
-        raise NotFound("There is no such branch.", param="branch", code="branch_not_found")
-    return replace(session, branch=branch)
-
-
-def branch_at(session: Session, tree: Tree, at: str, name: str | None) -> Session:
-    """A new branch that ends with a message."""
-    entry = known(tree, at, "at")
-    if name is not None and name in session.branches:
-        raise Conflict("There is a branch of this name; choose another one.", param="name")
-    return session.branched(entry.id, name)

@@ -10,16 +10,17 @@ import pytest
 
 from everwarm.errors import RequestError
 from everwarm.wire import anthropic, openai_chat
-from everwarm.wire.once import Once
+from everwarm.wire.format import ParsedRequest
+from everwarm.wire.validation_cache import ValidationCache
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 
 
-def chat(messages: list[dict[str, Any]]) -> openai_chat.ChatBody:
+def chat(messages: list[dict[str, Any]]) -> ParsedRequest:
     return openai_chat.parse(json.dumps({"messages": messages}).encode())
 
 
-def messages(given: list[dict[str, Any]], **more: Any) -> anthropic.Asked:
+def messages(given: list[dict[str, Any]], **more: Any) -> ParsedRequest:
     return anthropic.parse(json.dumps({"max_tokens": 1, "messages": given, **more}).encode())
 
 
@@ -76,21 +77,21 @@ def test_what_is_remembered_is_bounded_and_the_longest_unseen_goes_first() -> No
         read.append(value)
         return [value]
 
-    once = Once(limit=20, own=0)  # two texts of eight characters and two quotes
+    once = ValidationCache(limit=20, own=0)  # two texts of eight characters and two quotes
     for value in ("a" * 8, "b" * 8, "a" * 8, "c" * 8, "a" * 8, "b" * 8):
         once(value, validate)
     assert [r[0] for r in read] == ["a", "b", "c", "b"]
 
 
 def test_short_messages_are_bounded_in_number() -> None:
-    once = Once(limit=10_000, own=1000)
+    once = ValidationCache(limit=10_000, own=1000)
     for n in range(1000):
         once(n, lambda value: [value])
     assert len(once) == 9
 
 
 def test_a_message_beyond_the_limit_takes_nobody_s_place() -> None:
-    once = Once(limit=100, own=0)
+    once = ValidationCache(limit=100, own=0)
     for value in ("a", "b" * 200):
         once(value, lambda value: [value])
     assert len(once) == 1

@@ -1,10 +1,10 @@
 """The tools of OpenAI's responses: all kinds that clients send, as functions that a model can call.
 
 - `function`: as it is.
-- `namespace`: its functions, each under its own name where that is free, else behind the
-  namespace's.
-- `custom`: a function with one text, `input`. A grammar for it is refused: nothing would hold it.
-- What OpenAI runs (`web_search`): accepted, noted, and not offered to the model (`hosted.py`).
+- `namespace`: its functions, each under its own name where that is free, else with the namespace's
+  name in front.
+- `custom`: a function with one text, `input`. A grammar for it is refused: none is applied here.
+- A tool that OpenAI runs (`web_search`): noted, and not offered to the model (`hosted_tools.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from everwarm.errors import RequestError
 from everwarm.request import Tool
 from everwarm.wire import body as wb
 from everwarm.wire.fields import Noted, WireObject
-from everwarm.wire.hosted import HOSTED, HostedTool, kind_of
+from everwarm.wire.hosted_tools import HOSTED, HostedTool, tag_by_type
 
 MAX_TOOLS: Final = 1024
 _AtHead = Annotated[Any, Noted("all tools stand at the head of the prompt")]
@@ -79,40 +79,44 @@ AnyTool = Annotated[
     | Annotated[CustomTool, Tag("custom_tool")]
     | Annotated[NamespaceTool, Tag("namespace_tool")]
     | Annotated[HostedTool, Tag(HOSTED)],
-    Discriminator(kind_of({"function", "custom", "namespace"})),
+    Discriminator(tag_by_type({"function", "custom", "namespace"})),
 ]
+TOOL_TAGS: Final = frozenset(
+    {"function", "custom", "function_tool", "custom_tool", "namespace_tool", HOSTED}
+)
+"""By what the unions of tools choose."""
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """What the client calls a tool that the model knows under another name."""
+class ToolName:
+    """The client's name of a tool, which the model may know under another one."""
 
     name: str
     namespace: str | None = None
     is_custom: bool = False
 
 
-def named_tools(tools: Sequence[Any]) -> tuple[tuple[Tool, ...], Mapping[str, Named]]:
-    """The functions for the model, and what the client calls each of them."""
+def named_tools(tools: Sequence[Any]) -> tuple[tuple[Tool, ...], Mapping[str, ToolName]]:
+    """The functions for the model, and by each one's name what the client calls it."""
     out: list[Tool] = []
-    names: dict[str, Named] = {}
+    names: dict[str, ToolName] = {}
     for n, (tool, namespace) in enumerate(_flat(tools)):
         if n >= MAX_TOOLS:
             raise RequestError(f"tools: there may be {MAX_TOOLS:,} in all.", param="tools")
-        shown = tool.name
-        if shown in names and namespace:
-            shown = f"{namespace.rstrip('_')}__{tool.name}"
-        if shown in names:
+        name = tool.name
+        if name in names and namespace:
+            name = f"{namespace.rstrip('_')}__{tool.name}"
+        if name in names:
             raise RequestError("tools: two tools have the same name.", param="tools")
-        names[shown] = Named(tool.name, namespace, isinstance(tool, CustomTool))
+        names[name] = ToolName(tool.name, namespace, isinstance(tool, CustomTool))
         parameters = _INPUT if isinstance(tool, CustomTool) else tool.parameters
         strict = isinstance(tool, FunctionTool) and tool.strict
-        out.append(Tool(shown, tool.description, parameters, strict))
+        out.append(Tool(name, tool.description, parameters, strict))
     return tuple(out), names
 
 
 def _flat(tools: Sequence[Any]) -> Iterator[tuple[FunctionTool | CustomTool, str | None]]:
-    """Tools of no namespace first: they keep their names."""
+    """All tools with their namespaces. Those without come first, so that they keep their names."""
     yield from ((t, None) for t in tools if isinstance(t, FunctionTool | CustomTool))
     for group in tools:
         if isinstance(group, NamespaceTool):

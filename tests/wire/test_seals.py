@@ -9,7 +9,7 @@ import pytest
 
 from everwarm.errors import RequestError
 from everwarm.wire import anthropic, openai_responses
-from everwarm.wire.sealed import MAX_NBYTES, Seals, seal
+from everwarm.wire.seals import MAX_NBYTES, Seals, seal
 
 
 def test_what_was_sealed_comes_back() -> None:

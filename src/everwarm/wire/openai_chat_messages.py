@@ -1,7 +1,7 @@
-"""The messages of OpenAI's chat completions, also as other providers left them.
+"""The messages of OpenAI's chat completions, also as other providers spell them.
 
-What a provider remarks on its reply (annotations, signatures, ids of its own) is noted: the reply
-is its text, its reasoning and its calls. A refusal is text.
+A reply is its text, its reasoning and its calls; what a provider adds (annotations, signatures,
+ids) is noted. A refusal is text.
 """
 
 from __future__ import annotations
@@ -16,16 +16,12 @@ from pydantic import BeforeValidator, Field, WrapValidator
 from everwarm.messages import Message, Part, Reasoning, Text, ToolCall
 from everwarm.wire import body as wb
 from everwarm.wire.fields import Noted, Refused, WireObject
-from everwarm.wire.once import Once
+from everwarm.wire.validation_cache import ValidationCache
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 TAGS = ROLES | {"text", "refusal", "thinking", "function_tool", "hosted_tool"}
-"""By what the unions of this format choose."""
+"""The tags by which the unions of this format choose."""
 _MEDIA = frozenset({"image_url", "input_audio", "video_url", "file"})
-
-
-def _parts_of(value: object) -> object:
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
 class _TextPart(WireObject):
@@ -40,8 +36,8 @@ class _RefusalPart(WireObject):
     refusal: str
 
 
-def _thought_of(value: object) -> object:
-    """One provider sends thoughts as a list of texts."""
+def _reasoning_of(value: object) -> object:
+    """One provider spells reasoning as a list of texts."""
     if isinstance(value, list) and all(isinstance(v, dict) for v in value):
         return "".join(t for v in value if isinstance(t := v.get("text"), str))
     return value
@@ -49,9 +45,9 @@ def _thought_of(value: object) -> object:
 
 class _ThinkingPart(WireObject):
     type: Literal["thinking"]
-    thinking: Annotated[str, BeforeValidator(_thought_of)]
-    signature: wb.Afterwards = None
-    closed: wb.Afterwards = None
+    thinking: Annotated[str, BeforeValidator(_reasoning_of)]
+    signature: wb.Remark = None
+    closed: wb.Remark = None
 
 
 def _readable(part: object) -> object:
@@ -62,26 +58,26 @@ def _readable(part: object) -> object:
     return part
 
 
-_Said = Annotated[
+_ReadPart = Annotated[
     Annotated[_TextPart | _RefusalPart, Field(discriminator="type")], BeforeValidator(_readable)
 ]
-_Replied = Annotated[
+_OwnPart = Annotated[
     Annotated[_TextPart | _RefusalPart | _ThinkingPart, Field(discriminator="type")],
     BeforeValidator(_readable),
 ]
 _Content = Annotated[
-    wb.Many[_Said], BeforeValidator(_parts_of, json_schema_input_type=str | list[_Said])
+    wb.Many[_ReadPart], BeforeValidator(wb.one_part, json_schema_input_type=str | list[_ReadPart])
 ]
 
 
-def _spelled(value: object) -> object:
+def _arguments_of(value: object) -> object:
     return orjson.dumps(value).decode() if isinstance(value, dict) else value
 
 
 class _CalledFunction(WireObject):
     name: wb.Name
     arguments: Annotated[
-        str, BeforeValidator(_spelled, json_schema_input_type=str | dict[str, Any])
+        str, BeforeValidator(_arguments_of, json_schema_input_type=str | dict[str, Any])
     ] = ""
 
 
@@ -100,7 +96,7 @@ class _PlainMessage(WireObject):
 
     @cached_property
     def message(self) -> Message:
-        """The same object at every turn: what is worked out of it once stays."""
+        """The same object at every turn, so that what is derived from it is reused."""
         role: Literal["user", "system"] = "user" if self.role == "user" else "system"
         return Message(role, tuple(_texts(self.content)), name=self.name or None)
 
@@ -108,7 +104,8 @@ class _PlainMessage(WireObject):
 class _AssistantMessage(WireObject):
     role: Literal["assistant"]
     content: Annotated[
-        wb.Many[_Replied], BeforeValidator(_parts_of, json_schema_input_type=str | list[_Replied])
+        wb.Many[_OwnPart],
+        BeforeValidator(wb.one_part, json_schema_input_type=str | list[_OwnPart]),
     ] = []
     name: wb.Speaker | None = None
     reasoning_content: str | None = None
@@ -118,15 +115,15 @@ class _AssistantMessage(WireObject):
     function_call: Annotated[Any, Refused("Send tool_calls instead.")] = None
     audio: Annotated[Any, Refused("Send what was said as content.")] = None
     prefix: Annotated[Any, Refused("A reply that goes on with it is not supported.")] = None
-    id: wb.Afterwards = None
-    annotations: wb.Afterwards = None
-    reasoning_details: wb.Afterwards = None
-    thinking_blocks: wb.Afterwards = None
-    provider_specific_fields: wb.Afterwards = None
+    id: wb.Remark = None
+    annotations: wb.Remark = None
+    reasoning_details: wb.Remark = None
+    thinking_blocks: wb.Remark = None
+    provider_specific_fields: wb.Remark = None
 
     @cached_property
     def message(self) -> Message:
-        """As of a plain message."""
+        """As a plain message's."""
         thought = self.reasoning_content or self.reasoning or "".join(_thoughts(self.content))
         thoughts = (Reasoning(thought),) if thought else ()
         refusal = (Text(self.refusal),) if self.refusal else ()
@@ -143,13 +140,13 @@ class _ToolMessage(WireObject):
 
     @cached_property
     def message(self) -> Message:
-        """As of a plain message."""
+        """As a plain message's."""
         return Message("tool", tuple(_texts(self.content)), tool_call_id=self.tool_call_id)
 
 
 AnyMessage = Annotated[
     Annotated[_PlainMessage | _AssistantMessage | _ToolMessage, Field(discriminator="role")],
-    WrapValidator(Once()),
+    WrapValidator(ValidationCache()),
 ]
 
 

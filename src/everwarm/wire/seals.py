@@ -1,7 +1,7 @@
-"""Reasoning that a client carries without reading it, and brings back.
+"""Seals: reasoning that a client carries without reading it, and sends back.
 
-Packed, not encrypted: it is the user's own, on the user's own machine. It makes a conversation
-survive what the server forgets. A seal that is not ours, or is damaged, holds nothing.
+A seal is packed, not encrypted: the reasoning is the user's own, on the user's own machine. With it
+a conversation survives what the server forgets. A seal that is not ours, or is damaged, is empty.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from everwarm.errors import RequestError
 
 _MARK = "ew1."
 MAX_NBYTES: Final = 16 * 2**20
-"""Of reasoning in all seals of a body: a seal of some bytes may hold a thousand times as many."""
+"""Of reasoning in all seals of a body: a small seal may unpack to a thousand times its bytes."""
 
 
 def seal(text: str) -> str:
@@ -32,8 +32,8 @@ class Seals:
         self._room = room_nbytes
 
     def unseal(self, sealed: str) -> str:
-        """The text of a seal; empty where it is not ours or damaged. Raises RequestError where a
-        body's seals hold more than there is room for."""
+        """The text of a seal; empty where it is not ours or damaged. Raises RequestError where the
+        body's seals hold more than `MAX_NBYTES` in all."""
         if not sealed.startswith(_MARK):
             return ""
         self.n_opened += 1

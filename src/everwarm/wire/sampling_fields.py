@@ -1,5 +1,6 @@
-"""The sampling fields that OpenAI's chat completions and completions share, with those of other
-local servers: what the sampler here can do under another name is done, what it cannot is refused.
+"""Sampling fields: those of OpenAI's chat completions and completions, and of other local servers.
+
+What the sampler here can do under another name is done; what it cannot is refused.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from everwarm.wire import body as wb
 from everwarm.wire.fields import Noted, Refused, WireObject
 
 _SAMPLER: Final = "Leave it out: temperature, top_p, top_k and min_p are what the sampler here has."
-_HELD: Final = "Send response_format with a JSON schema."
+_USE_SCHEMA: Final = "Send response_format with a JSON schema."
 _Off = Annotated[Any, Refused(_SAMPLER)]
 _One = Annotated[Any, Refused(_SAMPLER, passes=(1,))]
-_RefusedGrammar = Annotated[Any, Refused(_HELD)]
+_RefusedGrammar = Annotated[Any, Refused(_USE_SCHEMA)]
 _Limit = Annotated[Any, Refused("Send max_tokens.", passes=(-1, -2))]
 
 
-class Sampled(WireObject):
+class SamplingFields(WireObject):
     """Fields of a body that say how tokens are drawn."""
 
     stop: wb.Texts = []
     seed: wb.Seed | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0  # OpenAI's default
-    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0
+    temperature: wb.Temperature = 1.0  # OpenAI's default
+    top_p: wb.TopP = 1.0
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
@@ -67,8 +68,8 @@ class Sampled(WireObject):
     format: _RefusedGrammar = None
 
 
-def sampling_of(b: Sampled) -> Sampling:
-    """How tokens are drawn. Raises RequestError where one thing is said twice, differently."""
+def sampling_of(b: SamplingFields) -> Sampling:
+    """How tokens are drawn. Raises RequestError where two fields for one thing differ."""
     window = _one(b, "repetition_context_size", "repeat_last_n")
     penalty = _one(b, "repetition_penalty", "repeat_penalty")
     more: Mapping[str, Any] = {"repetition_context": window} if window else {}
@@ -88,7 +89,7 @@ def sampling_of(b: Sampled) -> Sampling:
     )
 
 
-def _one(b: Sampled, name: str, other: str) -> Any:
+def _one(b: SamplingFields, name: str, other: str) -> Any:
     first, second = getattr(b, name), getattr(b, other)
     if first is not None and second is not None and first != second:
         raise RequestError(f"{name} and {other} differ: send one.", param=name)

@@ -9,7 +9,7 @@ from everwarm.job import ModelInfo
 
 
 def openai_model(info: ModelInfo) -> dict[str, Any]:
-    """OpenAI's four fields, and what people want to know of a local model."""
+    """OpenAI's four fields, and what people want to know about a local model."""
     return {
         "id": info.id,
         "object": "model",
@@ -26,7 +26,7 @@ def openai_model(info: ModelInfo) -> dict[str, Any]:
 
 
 def openai_models(infos: list[ModelInfo]) -> dict[str, Any]:
-    """OpenAI's list."""
+    """OpenAI's list of models."""
     return {"object": "list", "data": [openai_model(i) for i in infos]}
 
 
@@ -45,14 +45,14 @@ def anthropic_model(info: ModelInfo) -> dict[str, Any]:
 
 
 def anthropic_models(infos: list[ModelInfo]) -> dict[str, Any]:
-    """Anthropic's list, which has one page."""
+    """Anthropic's list of models, on one page."""
     data = [anthropic_model(i) for i in infos]
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
     return {"data": data, "has_more": False, "first_id": None, "last_id": None, **ends}
 
 
 def _everwarm(info: ModelInfo) -> dict[str, Any]:
-    """What was found out about the model's chat template, and no more than was proved of it."""
+    """What was proved about the model's chat template."""
     return {
         "dialect": info.dialect,
         "proved": list(info.proved),

@@ -1,7 +1,7 @@
 """Errors as OpenAI and as Anthropic spell them: status, body and headers.
 
-Only messages of our own tree reach a client; what is outside it, or should not have left its
-layer, becomes one fixed sentence.
+Only the messages of our own error tree reach a client. Any other exception, and one that should not
+have left its layer, becomes one fixed sentence.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from everwarm.errors import Cancelled, EngineError, Forbidden, Overloaded, Reque
 
 INTERNAL = "The server failed at this request. Its log says why; other requests are not touched."
 CANCELLED = 499
-"""The status for a request that was stopped on purpose; mostly nobody is there to read it."""
+"""The status of a request that was stopped on purpose; the client has mostly left by then."""
 
 _TYPES = {401: "authentication_error", 403: "permission_error"}
 
 
 def openai_error(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Say an exception in OpenAI's error shape, with its status and extra headers."""
+    """Spell an exception in OpenAI's error shape, with its status and extra headers."""
     match error:
         case RequestError():
             kind = _TYPES.get(error.status, "invalid_request_error")
@@ -52,14 +52,14 @@ _ANTHROPIC = {
 
 
 def anthropic_error(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Say an exception in Anthropic's error shape. The parameter's name is part of the message."""
+    """As `openai_error`, in Anthropic's shape: its messages name the parameter."""
     status, body, headers = openai_error(error)
-    said: str = body["error"]["message"]
+    message: str = body["error"]["message"]
     if isinstance(error, TooLong):
-        said = f"prompt is too long: {said}"  # the words by which clients know it
+        message = f"prompt is too long: {message}"  # the words by which clients recognise it
     fallback = "invalid_request_error" if status < 500 else "api_error"
     kind = _ANTHROPIC.get(status, fallback)
-    return status, {"type": "error", "error": {"type": kind, "message": said}}, headers
+    return status, {"type": "error", "error": {"type": kind, "message": message}}, headers
 
 
 def _code(error: RequestError) -> str | None:
@@ -91,14 +91,14 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 
 def refusal(invalid: ValidationError, tags: frozenset[str]) -> RequestError:
-    """Say the first fault of a body, by its path. `tags`: the names by which unions choose.
+    """Make an error of the first fault of a body. `tags`: the names by which unions choose.
 
-    Never repeats input: names stand in the path only where they look like a parameter's name.
+    It never repeats input: names stand in the path only where they look like a parameter's name.
     """
     fault = invalid.errors(include_url=False, include_input=False)[0]
     kind, path = fault["type"], _path(fault["loc"], tags)
-    said = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    words = _WORDS.get(kind, said.replace("False", "false"))
+    message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    words = _WORDS.get(kind, message.replace("False", "false"))
     if kind.startswith("union_tag"):
         context = fault.get("ctx", {})
         chosen_by = str(context.get("discriminator", "type")).strip("'")
@@ -110,8 +110,8 @@ def refusal(invalid: ValidationError, tags: frozenset[str]) -> RequestError:
 
 
 def _choices(context: Mapping[str, Any]) -> str:
-    known = str(context.get("expected_tags", ""))
-    return f"is not supported; there are {known}" if known else "is required"
+    tags = str(context.get("expected_tags", ""))
+    return f"is not supported; there are {tags}" if tags else "is required"
 
 
 def _path(loc: tuple[int | str, ...], tags: frozenset[str]) -> str:
@@ -121,7 +121,7 @@ def _path(loc: tuple[int | str, ...], tags: frozenset[str]) -> str:
     for n, part in enumerate(loc):
         if isinstance(part, str):
             if part in tags and n and isinstance(loc[n - 1], int):
-                continue  # it chose the model, and is no field
+                continue  # the tag of a union is no field
             if not _PLAIN_NAME.fullmatch(part):
                 break
         names.append(str(part))

@@ -4,8 +4,8 @@
     (output_item.added  deltas  output_item.done)*
     response.completed | response.incomplete | response.failed
 
-An item's id names the answer it belongs to, so that the items of one reply are known when they
-come back. Where a summary of the reasoning is wanted, it is the reasoning itself.
+An item's id names its answer, so that the items of one reply can be joined when they come back.
+Where a client wants a summary of the reasoning, it gets the reasoning itself.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 from everwarm import events as ev
 from everwarm.events import Event, Progress, TokenLogprob, TurnRecord
 from everwarm.messages import json_value
-from everwarm.wire.errors import openai_error
-from everwarm.wire.format import Chunk, Head, told
-from everwarm.wire.openai_chat import LEAST_LOGPROB
-from everwarm.wire.responses_tools import Named
-from everwarm.wire.sealed import seal
+from everwarm.wire.error_json import openai_error
+from everwarm.wire.format import Chunk, Head, progress_field
+from everwarm.wire.openai_parts import logprob_entry
+from everwarm.wire.openai_responses_tools import ToolName
+from everwarm.wire.seals import seal
 
 PREFIX = "resp_"
 _KINDS = {"reasoning": "rs", "message": "msg", "function_call": "fc", "custom_tool_call": "ctc"}
 
 
 def turn_of_item(item_id: str | None) -> str:
-    """Which answer an item was part of; empty where the id is not one of ours."""
+    """The answer that an item was part of; empty where the id is not one of ours."""
     kind, _, rest = (item_id or "").partition("_")
     turn, _, number = rest.rpartition("_")
     return turn if kind in _KINDS.values() and number.isdecimal() else ""
@@ -36,9 +36,9 @@ def turn_of_item(item_id: str | None) -> str:
 class Encoder:
     """Says one turn's events in the words of OpenAI's responses. Belongs to one answer.
 
-    `echo`: fields of the request that stand in the response. `names`: what the client calls the
-    tools. `summarizes`: reasoning goes into the summary, where clients show it. `seals`: and into
-    `encrypted_content`, which they bring back.
+    `echo`: fields of the request that the response repeats. `names`: the client's names of tools.
+    `summarizes`: the reasoning goes into the summary, which clients show. `seals`: it also goes
+    into `encrypted_content`, which clients send back.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Encoder:
         head: Head,
         *,
         echo: Mapping[str, Any],
-        names: Mapping[str, Named],
+        names: Mapping[str, ToolName],
         summarizes: bool,
         seals: bool,
     ) -> None:
@@ -85,14 +85,17 @@ class Encoder:
 
     def keepalive(self, progress: Progress | None) -> list[Chunk]:
         """`response.in_progress` once more, with how far the prompt is read."""
-        return [self._whole("response.in_progress") | told(progress)]
+        return [self._whole("response.in_progress") | progress_field(progress)]
 
     def failed(self, error: Exception) -> list[Chunk]:
         """The event that ends a failed response."""
-        said = openai_error(error)[1]["error"]
+        e = openai_error(error)[1]["error"]
         closed = self._close("incomplete")
-        is_long = said["code"] == "context_length_exceeded"  # by which clients shorten their prompt
-        failure = {"code": said["code"] if is_long else "server_error", "message": said["message"]}
+        is_long = e["code"] == "context_length_exceeded"  # by which clients shorten their prompt
+        failure = {
+            "code": e["code"] if is_long else "server_error",
+            "message": e["message"],
+        }
         chunk = self._whole("response.failed")
         chunk["response"] |= {"status": "failed", "error": failure}
         return [*closed, chunk]
@@ -100,7 +103,7 @@ class Encoder:
     def fold(self, events: Iterable[Event]) -> Chunk:
         """The whole response of a turn's events, which end with `Finished`.
 
-        What `chunks` was given before counts too: behind a stream, there are none left.
+        Events that `chunks` has seen count too: at the end of a stream, none are left.
         """
         for event in events:
             self.chunks(event)
@@ -140,7 +143,7 @@ class Encoder:
         if not self._open or self._open["type"] != "message":
             opened = self._open_item({"type": "message", "role": "assistant", "content": []})
             opened.append(self._in_part("response.content_part.added", part=_output_text("", [])))
-        shown = [_logprob(t) for t in logprobs]
+        shown = [logprob_entry(t) for t in logprobs]
         self._texts.append(text)
         self._logprobs += shown
         return [*opened, self._in_part("response.output_text.delta", delta=text, logprobs=shown)]
@@ -163,10 +166,10 @@ class Encoder:
         return {"type": "summary_text" if self._summarizes else "reasoning_text", "text": text}
 
     def _call(self, id: str, name: str) -> list[Chunk]:
-        known = self._names.get(name, Named(name))
-        space = {"namespace": known.namespace} if known.namespace else {}
-        call: Chunk = {"call_id": id, "name": known.name, **space}
-        if known.is_custom:
+        tool = self._names.get(name, ToolName(name))
+        space = {"namespace": tool.namespace} if tool.namespace else {}
+        call: Chunk = {"call_id": id, "name": tool.name, **space}
+        if tool.is_custom:
             return self._open_item({"type": "custom_tool_call", **call, "input": ""})
         return self._open_item({"type": "function_call", **call, "arguments": ""})
 
@@ -190,20 +193,20 @@ class Encoder:
         return [*closed, added]
 
     def _close(self, status: str) -> list[Chunk]:
-        item, said = self._open, "".join(self._texts)
+        item, text = self._open, "".join(self._texts)
         if item is None:
             return []
         kind = item["type"]
         if kind == "message":
-            out = self._close_text(item, said)
+            out = self._close_text(item, text)
         elif kind == "reasoning":
-            out = self._close_reasoning(item, said)
+            out = self._close_reasoning(item, text)
         elif kind == "function_call":
-            item["arguments"] = said
+            item["arguments"] = text
             done = "response.function_call_arguments.done"
-            out = [self._in_item(done, name=item["name"], arguments=said)]
+            out = [self._in_item(done, name=item["name"], arguments=text)]
         else:
-            out = self._close_custom(item, said)
+            out = self._close_custom(item, text)
         if kind != "reasoning":
             item["status"] = status
         self._open = None
@@ -211,25 +214,25 @@ class Encoder:
         done_item = self._event("response.output_item.done", output_index=index, item=dict(item))
         return [*out, done_item]
 
-    def _close_text(self, item: Chunk, said: str) -> list[Chunk]:
-        part = _output_text(said, self._logprobs)
+    def _close_text(self, item: Chunk, text: str) -> list[Chunk]:
+        part = _output_text(text, self._logprobs)
         item["content"] = [part]
         return [
-            self._in_part("response.output_text.done", text=said, logprobs=self._logprobs),
+            self._in_part("response.output_text.done", text=text, logprobs=self._logprobs),
             self._in_part("response.content_part.done", part=part),
         ]
 
-    def _close_reasoning(self, item: Chunk, said: str) -> list[Chunk]:
-        part = self._thought_part(said)
+    def _close_reasoning(self, item: Chunk, text: str) -> list[Chunk]:
+        part = self._thought_part(text)
         item["summary" if self._summarizes else "content"] = [part]
         if self._seals:
-            item["encrypted_content"] = seal(said)
-        return [self._thought("text.done", text=said), self._thought("part.done", part=part)]
+            item["encrypted_content"] = seal(text)
+        return [self._thought("text.done", text=text), self._thought("part.done", part=part)]
 
-    def _close_custom(self, item: Chunk, said: str) -> list[Chunk]:
-        value = json_value(said)
-        text = value.get("input") if isinstance(value, dict) else None
-        item["input"] = text if isinstance(text, str) else said
+    def _close_custom(self, item: Chunk, text: str) -> list[Chunk]:
+        value = json_value(text)
+        given = value.get("input") if isinstance(value, dict) else None
+        item["input"] = given if isinstance(given, str) else text
         return [
             self._in_item("response.custom_tool_call_input.delta", delta=item["input"]),
             self._in_item("response.custom_tool_call_input.done", input=item["input"]),
@@ -246,16 +249,6 @@ class Encoder:
 
 def _output_text(text: str, logprobs: list[Chunk]) -> Chunk:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
-
-
-def _logprob(t: TokenLogprob) -> Chunk:
-    top = [_token(text, logprob) for _, text, logprob in t.top]
-    return _token(t.text, t.logprob) | {"top_logprobs": top}
-
-
-def _token(text: str, logprob: float) -> Chunk:
-    shown = logprob if logprob > LEAST_LOGPROB else LEAST_LOGPROB  # also where it is no number
-    return {"token": text, "logprob": shown, "bytes": list(text.encode("utf-8", "replace"))}
 
 
 def _usage(record: TurnRecord, caches: bool) -> Chunk:

@@ -1,9 +1,9 @@
 """Tools that only a provider has.
 
-- Those that it *runs* (web search, code execution) cannot be run here. They are not offered to the
-  model, and noted; a request that forces one is refused.
-- Those that the client runs, and whose parameters only the provider's models know (`bash`,
-  `apply_patch`), are refused: a model here has to be told what they take.
+- A tool that the provider *runs* (web search, code execution) cannot be run here. It is not offered
+  to the model, and noted; a request that forces it is refused.
+- A tool that the client runs, and whose parameters only the provider's models know (`bash`,
+  `apply_patch`), is refused: a model here has to be told what it takes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from everwarm.errors import RequestError
-from everwarm.wire.fields import bounded, spelled
+from everwarm.wire.fields import WireObject, bounded_paths, ignored_paths, safe_name
 
 HOSTED: Final = "hosted_tool"
 _RUN_BY_CLIENTS = re.compile(
@@ -25,7 +25,7 @@ _RUN_BY_CLIENTS = re.compile(
 
 
 def is_run_by_clients(kind: str) -> bool:
-    """Whether a tool of this type is one that clients run, by parameters that they do not tell."""
+    """Whether clients run the tools of this type, and never send their parameters."""
     return _RUN_BY_CLIENTS.fullmatch(kind) is not None
 
 
@@ -48,27 +48,28 @@ class HostedTool(BaseModel):
     type: Annotated[str, AfterValidator(_not_run_by_clients)]
 
 
-def kind_of(own: Iterable[str], default: str | None = None) -> Any:
-    """Choose a tool's class by its type, for `Tag("function_tool")` and the like: one of `own`, or
-    else `hosted_tool`."""
-    known = frozenset(own)
+def tag_by_type(own: Iterable[str], default: str | None = None) -> Any:
+    """Make a discriminator that tags a tool by its type: `function_tool` and the like for the types
+    in `own`, `hosted_tool` for all others."""
+    types = frozenset(own)
 
-    def chosen(value: Any) -> str:
-        given = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-        kind = default if given is None else given
-        return f"{kind}_tool" if isinstance(kind, str) and kind in known else HOSTED
+    def tag(value: Any) -> str:
+        kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+        kind = default if kind is None else kind
+        return f"{kind}_tool" if isinstance(kind, str) and kind in types else HOSTED
 
-    return chosen
+    return tag
 
 
-def hosted_in(tools: Sequence[object]) -> tuple[str, ...]:
-    """The paths of tools that are not offered to the model."""
+def ignored_of(body: WireObject, tools: Sequence[object], *more: str) -> tuple[str, ...]:
+    """The paths of everything in a body that is noted, the tools that are not offered among it."""
     kinds = (t.type for t in tools if isinstance(t, HostedTool))
-    return bounded(f"tools[type={spelled(k)}]" for k in kinds)
+    hosted = (f"tools[type={safe_name(kind)}]" for kind in kinds)
+    return bounded_paths((*ignored_paths(body), *bounded_paths(hosted), *more))
 
 
 def check_choice(tools: Sequence[object], named: str | None, *, forced: bool) -> None:
-    """Raise RequestError where a call is forced that only a hosted tool could answer."""
+    """Raise RequestError where the request forces a call that only a hosted tool could answer."""
     hosted = [t for t in tools if isinstance(t, HostedTool)]
     names = [getattr(t, "name", t.type) for t in hosted]
     if forced and hosted and (named in names or (named is None and len(hosted) == len(tools))):
