@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from everwarm.config import Settings, describe, load_settings
+from everwarm.cli.options import DEFAULT_URL, AsJson, Key, Url, settings, takes_settings
 from everwarm.lab.commands.bench import bench
 
 app = typer.Typer(
@@ -20,61 +19,22 @@ app = typer.Typer(
 
 app.add_typer(bench, name="bench")
 
-DEFAULT_URL = "http://127.0.0.1:8642"
-Url = Annotated[str, typer.Option(envvar="EVERWARM_URL", help="The server to talk to.")]
-Key = Annotated[
-    str | None, typer.Option("--api-key", envvar="EVERWARM_API_KEY", help="The server's key.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def _flag(name: str, *spellings: str, **kind: Any) -> Any:
-    """An option of `serve` whose help is its setting's description."""
-    return typer.Option(*spellings, help=describe(name), show_default=False, **kind)
-
-
-def settings(**flags: object) -> Settings:
-    """Settings of this process, with these flags on top."""
-    path = flags.pop("config", None)
-    return load_settings(flags, os.environ, path if isinstance(path, Path) else None)
-
 
 @app.command()
+@takes_settings
 def serve(
-    model: Annotated[str | None, typer.Argument(help=describe("model"), show_default=False)] = None,
-    host: Annotated[str | None, _flag("host", "--host")] = None,
-    port: Annotated[int | None, _flag("port", "--port")] = None,
-    api_key: Annotated[str | None, _flag("api_key", "--api-key")] = None,
-    cache: Annotated[bool | None, _flag("cache", "--cache/--no-cache")] = None,
-    memory_budget: Annotated[str | None, _flag("memory_budget", "--memory-budget")] = None,
-    prefill_step: Annotated[int | None, _flag("prefill_step", "--prefill-step")] = None,
-    prefill_share: Annotated[float | None, _flag("prefill_share", "--prefill-share")] = None,
-    compact_at: Annotated[float | None, _flag("compact_at", "--compact-at")] = None,
-    context_length: Annotated[int | None, _flag("context_length", "--context-length")] = None,
-    kv_bits: Annotated[int | None, _flag("kv_bits", "--kv-bits")] = None,
-    kv_group_size: Annotated[int | None, _flag("kv_group_size", "--kv-group-size")] = None,
-    quantized_kv_start: Annotated[
-        int | None, _flag("quantized_kv_start", "--quantized-kv-start")
-    ] = None,
-    max_kv_size: Annotated[int | None, _flag("max_kv_size", "--max-kv-size")] = None,
-    disk: Annotated[bool | None, _flag("disk", "--disk/--no-disk")] = None,
-    disk_budget: Annotated[str | None, _flag("disk_budget", "--disk-budget")] = None,
-    history: Annotated[str | None, _flag("history", "--history")] = None,
-    sticky_reminders: Annotated[
-        bool | None, _flag("sticky_reminders", "--sticky-reminders/--no-sticky-reminders")
-    ] = None,
-    remember: Annotated[bool | None, _flag("remember", "--remember/--no-remember")] = None,
-    record: Annotated[bool | None, _flag("record", "--record/--no-record")] = None,
-    thinking_budget: Annotated[int | None, _flag("thinking_budget", "--thinking-budget")] = None,
-    forced_replies: Annotated[bool | None, _flag("forced_replies", "--forced-replies")] = None,
-    strict: Annotated[bool | None, _flag("strict", "--strict")] = None,
-    log_level: Annotated[str | None, _flag("log_level", "--log-level")] = None,
+    *,
     config: Annotated[
         Path | None, typer.Option(help="A TOML file of settings.", show_default=False)
     ] = None,
+    **flags: object,
 ) -> None:
-    """Serve a model over the OpenAI chat API."""
-    chosen = settings(**locals())
+    """Serve a model to clients of OpenAI's and Anthropic's APIs.
+
+    These are chat completions, completions and responses of OpenAI, and messages of Anthropic. The
+    web chat and the dashboard are at the same address.
+    """
+    chosen = settings(config, **flags)
     from everwarm.cli.models import model_path
 
     path = model_path(chosen)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from everwarm.cli.options import settings
 from everwarm.errors import ConfigError
 
 bench = typer.Typer(
@@ -30,7 +31,6 @@ def make_model(
     only, gemma3-4x1 mostly a sliding window, qwen3_5-4 mostly a recurrence. What it writes is
     nonsense.
     """
-    from everwarm.cli.app import settings
     from everwarm.cli.models import fetch
     from everwarm.engine import shapes
 
@@ -126,7 +126,6 @@ def turns(
     short questions are asked warm, and the whole conversation is asked cold: made unique at its
     start, so that nothing of it can be cached. Ctrl-C keeps what was measured.
     """
-    from everwarm.cli.app import settings
     from everwarm.lab.commands.target import Target
     from everwarm.lab.commands.turns_command import run
     from everwarm.lab.turns import TurnsPlan
@@ -170,7 +169,6 @@ def strategies(
     are told first and asked for at the end. A server is started for each, side by side where memory
     permits. Ctrl-C keeps what was measured.
     """
-    from everwarm.cli.app import settings
     from everwarm.lab.commands.strategies_command import run
     from everwarm.lab.strategies import StrategiesPlan
 
@@ -222,7 +220,6 @@ def session(
     with --forced-replies. Ctrl-C keeps what was measured. --resume asks again what was measured, so
     that the server is as warm as it was, and measures the rest.
     """
-    from everwarm.cli.app import settings
     from everwarm.lab.commands.session_command import SessionCommand, run, run_trace
     from everwarm.lab.commands.target import Target
     from everwarm.lab.long_session import SessionPlan
