@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from everwarm import __version__
 from everwarm.cli import app
 from everwarm.config import FIELDS, flag_of
 
@@ -35,6 +36,11 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "demo" in done.stdout
     assert done.stderr.strip() == "[]"
+
+
+def test_the_version_is_printed(tmp_path: Path) -> None:
+    done = everwarm("--version", home=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"everwarm {__version__}\n")
 
 
 def test_a_bad_setting_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from everwarm.cli import app
 from everwarm.client import ChatClient
 from everwarm.engine.shapes import make_model
 from everwarm.errors import EngineError
-from everwarm.lab import session_report, traced
+from everwarm.lab import report, session_report
+from everwarm.lab.result import new
 from everwarm.lab.traced import TracedRun, TracePlan, words
 from everwarm.tokens import Mark, Tokens, tokens_of
 
@@ -56,7 +57,7 @@ def session() -> list[Turn]:
 def held(server: FakeServer, turns: list[Turn], old: Any = None) -> Any:
     plan = TracePlan(trace="t", requests=len(turns))
     with ChatClient("http://test", transport=server.transport) as client:
-        result = old or traced.new_result("fake", plan)
+        result = old or new("session", "fake", plan)
         for _ in TracedRun(client, turns, plan, result).measured():
             pass
     return result
@@ -104,7 +105,8 @@ def test_another_session_is_no_continuation() -> None:
 
 def test_a_report_names_the_trace(tmp_path: Path) -> None:
     result = held(FakeServer(ours=True), session())
-    session_report.write(result, tmp_path)
+    made = session_report.session_report(result, tmp_path)
+    report.write(made, tmp_path, "session")
     assert "The session is t, a recorded one, 6 requests" in (tmp_path / "session.md").read_text()
 
 

@@ -1,4 +1,4 @@
-"""What rests on disk, from the command line, while no server has the directory."""
+"""`everwarm cache`: the conversations on disk, while no server is running on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from everwarm.config import Settings
 
 @contextmanager
 def _store(settings: Settings) -> Iterator[DiskStore]:
-    """The directory's store. ConfigError, with the server's pid, where one is running on it."""
+    """Open the directory. Raises ConfigError, with the pid, where a server is running on it."""
     limits = DiskLimits(budget_bytes=settings.disk_budget, write_bytes_per_day=settings.disk_writes)
     store = DiskStore.open(settings.home / "cache", limits=limits)
     try:
@@ -27,7 +27,7 @@ def _store(settings: Settings) -> Iterator[DiskStore]:
 
 
 def stats(settings: Settings, *, as_json: bool) -> None:
-    """Print what rests there, and the limits."""
+    """Print what is there, and the limits."""
     with _store(settings) as store:
         facts = asdict(store.stats())
     if as_json:
@@ -41,7 +41,7 @@ def stats(settings: Settings, *, as_json: bool) -> None:
 
 
 def verify(settings: Settings) -> int:
-    """Read every piece and its checksums; remove what is damaged. Exit code 1 if any was."""
+    """Check every file and remove what is damaged; exit code 1 if any was."""
     with _store(settings) as store, Console(stderr=True).status("Reading every piece …"):
         found = store.verify().result()
     print(f"{found.right:,} pieces are right, {len(found.damaged):,} were damaged and are gone.")

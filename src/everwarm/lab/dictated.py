@@ -1,4 +1,4 @@
-"""Ask an everwarm server with dictated replies, and file what each request cost.
+"""Send requests with dictated replies to an everwarm server, and record what each cost.
 
 The server must have been started with `--forced-replies`: then equal messages make equal
 conversations on every model. A run that is resumed asks again what an earlier one has filed, so
@@ -79,6 +79,11 @@ class Dictated:
         self.result.rows.append(row)
         self.result.seconds = self._spent + time.monotonic() - self._began
         return row
+
+    def time_left(self, done: float) -> float:
+        """Seconds to the end. Later requests stand deeper, and take longer."""
+        share: float = min(0.99, max(0.001, done)) ** 1.5
+        return self.result.seconds * (1 / share - 1)
 
     def _filed(self, row: dict[str, Any]) -> dict[str, Any]:
         filed = self.result.rows[self._asked - 1]

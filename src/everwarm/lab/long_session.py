@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
@@ -53,10 +53,14 @@ class SessionRun:
         self._helper = self._system("subagent that searches code", 500)
 
     @property
-    def progress(self) -> tuple[str, float]:
-        """How far the main conversation is, in words and as a share."""
+    def doing(self) -> str:
+        """How far the main conversation is."""
         n, of = len(self.main.messages), self.plan.messages
-        return f"{n} of {of} messages, {self.main.tokens:,} tokens", n / of
+        return f"{n} of {of} messages, {self.main.tokens:,} tokens"
+
+    def time_left(self) -> float:
+        """Seconds that the rest will take."""
+        return self._dictated.time_left(len(self.main.messages) / self.plan.messages)
 
     def measured(self) -> Iterator[dict[str, Any]]:
         """Work until the main conversation is as long as planned."""
@@ -143,11 +147,6 @@ class SessionRun:
 
     def _system(self, what: str, n: int) -> str:
         return f"You are a {what}. {prose(self._text, n)}"
-
-
-def new_result(model: str, plan: SessionPlan) -> Result:
-    """An empty result for that plan."""
-    return Result(benchmark="session", model=model, plan=asdict(plan))
 
 
 def _is_task(message: dict[str, Any]) -> bool:

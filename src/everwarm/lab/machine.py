@@ -1,4 +1,4 @@
-"""On what a figure was measured: the machine and the versions, without names of people or hosts."""
+"""The machine and the versions behind a figure, without names of people or hosts."""
 
 from __future__ import annotations
 

@@ -150,23 +150,6 @@ def hits(rows: Sequence[dict[str, Any]]) -> Draw:
     return draw
 
 
-def bars(title: str, names: Sequence[str], values: Sequence[float], unit: str = "%") -> Draw:
-    """One bar a name, lying down, with its figure at the end."""
-
-    def draw(axes: Any, theme: Theme) -> None:
-        axes.set_title(title)
-        y = list(range(len(names)))[::-1]
-        axes.barh(y, values, color=theme.warm, height=0.6)
-        for at, value in zip(y, values, strict=True):
-            axes.annotate(f"{value:,.1f}{unit}", (value, at), (5, 0), textcoords="offset points",
-                          va="center", fontsize=10)  # fmt: skip
-        axes.set_yticks(y, names)
-        axes.set_xlim(0, 1.15 * max([*values, 1e-9]))
-        axes.grid(axis="x")
-
-    return draw
-
-
 def strategies(lines: Sequence[dict[str, Any]], facts: int) -> Draw:
     """Facts recalled under each strategy, lying down, with its speed in words at the end."""
 

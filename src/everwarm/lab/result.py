@@ -43,6 +43,11 @@ class Result:
         os.replace(part, path)
 
 
+def new(benchmark: str, model: str, plan: Any) -> Result:
+    """An empty result. `plan`: a dataclass."""
+    return Result(benchmark=benchmark, model=model, plan=asdict(plan))
+
+
 def load(path: Path, benchmark: str) -> Result:
     """Read a result. Raises ConfigError."""
     try:

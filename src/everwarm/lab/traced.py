@@ -12,7 +12,7 @@ Not here: reading trace files (`lab/traces.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Protocol
 
@@ -67,10 +67,13 @@ class TracedRun:
         self._known: list[_Known] = []
 
     @property
-    def progress(self) -> tuple[str, float]:
-        """What is done, in words and as a share."""
-        n, of = len(self._known), len(self._turns)
-        return f"{n} of {of} requests", n / max(1, of)
+    def doing(self) -> str:
+        """How many requests are done."""
+        return f"{len(self._known)} of {len(self._turns)} requests"
+
+    def time_left(self) -> float:
+        """Seconds that the rest will take."""
+        return self._dictated.time_left(len(self._known) / max(1, len(self._turns)))
 
     def measured(self) -> Iterator[dict[str, Any]]:
         """Send all requests, in the order of their times."""
@@ -134,8 +137,3 @@ class TracedRun:
 def words(tokens: Sequence[int]) -> str:
     """A word for each token; equal tokens give equal words."""
     return " ".join(WORDS[(t * _SPREAD >> 8) % len(WORDS)] for t in tokens)
-
-
-def new_result(model: str, plan: TracePlan) -> Result:
-    """An empty result for that trace."""
-    return Result(benchmark="session", model=model, plan=asdict(plan))

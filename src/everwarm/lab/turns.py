@@ -8,10 +8,9 @@ made unique at its start so that no server can know it.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
@@ -243,38 +242,3 @@ class TurnsRun:
         self.result.rows.append(row)
         self.result.seconds = self.seconds()
         return row
-
-
-def new_result(model: str, plan: TurnsPlan) -> Result:
-    """An empty result for that plan."""
-    return Result(benchmark="turns", model=model, plan=asdict(plan))
-
-
-def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One line for each sampled turn, medians of its questions, and the deepest as the headline."""
-    turns = dict.fromkeys(r["turn"] for r in rows if r["kind"] == "question")
-    samples = [_sample_of([r for r in rows if r["turn"] == t]) for t in turns]
-    whole = [s for s in samples if s["ratio"] is not None]
-    return {"samples": samples, "headline": whole[-1] if whole else None}
-
-
-def _sample_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    asked = [r for r in rows if r["kind"] == "question"]
-    cold = next((r["ttft_s"] for r in rows if r["kind"] == "cold"), None)
-    floors = [r for r in asked if r.get("floor_s") is not None]
-    warm = statistics.median(r["ttft_s"] for r in asked)
-    rates = [r["tokens_per_s"] for r in asked if r["tokens_per_s"]]
-    return {
-        "turn": asked[0]["turn"],
-        "tokens": round(statistics.median(r["prompt_tokens"] for r in asked)),
-        "prefilled": round(statistics.median(r["prefilled_tokens"] for r in asked)),
-        "warm_s": warm,
-        "floor_s": statistics.median(r["floor_s"] for r in floors) if floors else None,
-        "over_floor_s": statistics.median(r["ttft_s"] - r["floor_s"] for r in floors)
-        if floors
-        else None,
-        "cold_s": cold,
-        "ratio": None if cold is None else cold / warm,
-        "tokens_per_s": statistics.median(rates) if rates else None,
-        "cache_bytes": asked[-1].get("cache_bytes"),
-    }
