@@ -12,9 +12,8 @@ from fake_server import FakeServer
 
 from everwarm.client import ChatClient
 from everwarm.lab import plots, report, turns_report
-from everwarm.lab.machine import machine, sentence, versions
 from everwarm.lab.report import Report, Table
-from everwarm.lab.result import Result, new
+from everwarm.lab.result import Result, machine, new, sentence, versions
 from everwarm.lab.turns import TurnsPlan, TurnsRun
 
 

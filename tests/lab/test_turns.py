@@ -17,8 +17,7 @@ from everwarm.cli import app
 from everwarm.client import ChatClient
 from everwarm.errors import ConfigError
 from everwarm.lab import result as results
-from everwarm.lab.pace import ReadingPace
-from everwarm.lab.turns import Talk, TurnsPlan, TurnsRun
+from everwarm.lab.turns import ReadingPace, Talk, TurnsPlan, TurnsRun
 from everwarm.lab.turns_report import summary
 
 

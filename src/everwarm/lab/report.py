@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from everwarm.lab import plots
-from everwarm.lab.machine import sentence
-from everwarm.lab.result import Result
+from everwarm.lab.result import Result, sentence
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --bg: #ffffff; --fg: #1f2328; --dim: #59636e; --line: #d1d9e0; }

@@ -17,7 +17,6 @@ from typing import Any, Final
 from everwarm.client import ChatClient, ChatReply
 from everwarm.lab.conversation import code, prose
 from everwarm.lab.inside import PHASES, Inside
-from everwarm.lab.pace import ReadingPace
 from everwarm.lab.result import Result
 
 FloorAt = Callable[[int, int], float]
@@ -76,6 +75,40 @@ class Talk:
 
     def _say(self, text: str) -> None:
         self.messages.append({"role": "user", "content": text})
+
+
+@dataclass(slots=True)
+class ReadingPace:
+    """How long reading will take, from what it took: (middle depth, seconds a token, tokens). Live.
+
+    Reading a token behind n others costs a + b*n seconds; a and b are fitted to what was measured.
+    """
+
+    seen: list[tuple[float, float, int]] = field(default_factory=list)
+
+    def note(self, depth: int, tokens: int, seconds: float) -> None:
+        """`tokens` were read behind `depth` in that many seconds."""
+        if tokens > 0:
+            self.seen.append((depth + tokens / 2, seconds / tokens, tokens))
+
+    def seconds(self, start: int, end: int) -> float:
+        """What reading the tokens from `start` to `end` will take."""
+        a, b = self._line()
+        n = max(end - start, 0)
+        return n * max(0.0, a + b * (start + end) / 2)
+
+    def _line(self) -> tuple[float, float]:
+        """Least squares, weighted by tokens; a level line where there are too few."""
+        weight = sum(n for _, _, n in self.seen)
+        if not weight:
+            return 0.0, 0.0
+        mx = sum(x * n for x, _, n in self.seen) / weight
+        my = sum(y * n for _, y, n in self.seen) / weight
+        sxx = sum(n * (x - mx) ** 2 for x, _, n in self.seen)
+        if not sxx:
+            return my, 0.0
+        b = max(0.0, sum(n * (x - mx) * (y - my) for x, y, n in self.seen) / sxx)
+        return max(0.0, my - b * mx), b
 
 
 class TurnsRun:

@@ -27,8 +27,7 @@ from everwarm.lab.commands.terminal import Benchmark, Order
 from everwarm.lab.compare import ComparePlan, CompareRun
 from everwarm.lab.inside import context_length
 from everwarm.lab.long_session import SessionPlan, SessionRun
-from everwarm.lab.machine import machine
-from everwarm.lab.result import Result
+from everwarm.lab.result import Result, machine
 from everwarm.lab.strategies import Serve, StrategiesPlan, StrategiesRun, Strategy
 from everwarm.lab.traced import Recorded, TracedRun, TracePlan
 from everwarm.lab.turns import TurnsPlan, TurnsRun

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from everwarm.cli.options import DEFAULT_URL, AsJson, Key, Url
+
+if TYPE_CHECKING:
+    from everwarm.lab.traces import TracedHistory
 
 
 def add_to(bench: typer.Typer) -> None:
@@ -98,10 +101,8 @@ def policy(
     read before. refused: requests that can never fit the budget, counted as read whole. reprocess:
     tokens read for each token that was never read before; 1.00 is perfect.
     """
-    from everwarm.lab.commands.policy_command import Trial, run
+    from everwarm.lab.commands.policy_command import Trial, run, sizes_of
 
-    trial = Trial.of(
-        traces or [], history=history, together=together, budget=budget,
-        token_bytes=token_bytes, checkpoint_bytes=checkpoint_bytes,
-    )  # fmt: skip
+    sizes = sizes_of(token_bytes, checkpoint_bytes, budget)
+    trial = Trial(traces or [], cast("TracedHistory", history), together, sizes)
     run(trial, n_synthetic=synthetic, seed=seed, kind=kind, as_json=as_json)
