@@ -62,7 +62,7 @@ def save(out: Path, name: str, draw: Draw, *, height: float = 3.9) -> None:
 
 
 def _rc(theme: Theme, salt: str) -> Any:
-    """Settings by matplotlib's names, which its stubs spell out one by one."""
+    """Settings of matplotlib. Any: its stubs list their names one by one."""
     return {
         "figure.facecolor": theme.ground,
         "savefig.facecolor": theme.ground,
@@ -151,7 +151,7 @@ def hits(rows: Sequence[dict[str, Any]]) -> Draw:
 
 
 def strategies(lines: Sequence[dict[str, Any]], facts: int) -> Draw:
-    """Facts recalled under each strategy, lying down, with its speed in words at the end."""
+    """Facts recalled with each strategy as horizontal bars, with its speed at the end."""
 
     def draw(axes: Any, theme: Theme) -> None:
         axes.set_title(f"Facts recalled, of {facts}")
@@ -178,7 +178,7 @@ def strategies(lines: Sequence[dict[str, Any]], facts: int) -> Draw:
 
 
 def _keys(axes: Any, theme: Theme, names: Sequence[tuple[str, str]]) -> None:
-    """A legend in words above the plot, at the right."""
+    """Write a legend above the plot, at the right."""
     x = 1.0
     for name, colour in reversed(names):
         axes.text(x, 1.03, f"■ {name}", transform=axes.transAxes, ha="right", color=colour,
@@ -209,7 +209,7 @@ def _count(n: float) -> str:
 
 
 def _seconds(s: float) -> str:
-    """Three figures at most, as people say it."""
+    """Seconds with three digits at most."""
     if s < 0.9995:
         return f"{1000 * s:.3g} ms"
     return f"{s:.3g} s" if s < 1000 else f"{s:,.0f} s"

@@ -1,10 +1,10 @@
 """Send a client's recorded requests again, and count what the server reads for each.
 
 The replies are dictated (`--forced-replies`), so that they are those of the recording; all else is
-real. A client echoes the ids of the calls that it was given: where the recording has the ids of its
-own time, this server's are put, wherever the wire format keeps them. Needs `/api/turns`.
+real. A client echoes the ids of the calls that it was given, so the recording's ids are replaced by
+this server's, wherever the wire format has them. Needs `/api/turns`.
 
-A request that is refused is told by name, and the next one is sent: nothing counted is lost.
+A request that is refused is named, and the next one is sent: nothing counted is lost.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _read(exchange: RecordedExchange, record: dict[str, Any]) -> RequestCost:
 
 
 def _key(call_id: str) -> str:
-    """A call's id without what clients strip from it or put before it."""
+    """A call's id without what clients remove from it or put before it."""
     plain = "".join(c for c in call_id if c.isalnum())
     return plain.removeprefix("toolu").removeprefix("call")
 

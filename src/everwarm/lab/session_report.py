@@ -1,4 +1,4 @@
-"""What a session came to, and the report of `bench session`."""
+"""What `bench session` found: its summary and the report."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HIT_TOKENS: Final = 64
 
 
 def is_hit(row: dict[str, Any]) -> bool:
-    """Whether hardly more was read than what the model had never read."""
+    """Whether hardly more was read than the model had never read before."""
     allowed = HIT_FACTOR * int(row["unseen_tokens"]) + HIT_TOKENS
     return int(row["prefilled_tokens"]) <= allowed
 

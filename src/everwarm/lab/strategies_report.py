@@ -1,4 +1,4 @@
-"""What the strategies came to, and the report of `bench strategies`."""
+"""What `bench strategies` found: its summary, the report, and a line for each row."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _line(rows: Sequence[dict[str, Any]], plan: StrategiesPlan) -> dict[str, Any
 
 
 def _drop(rates: Sequence[float]) -> float | None:
-    """By how much the last two turns are slower than the first two."""
+    """The share by which the last two turns are slower than the first two."""
     if len(rates) < 4:
         return None
     return 1 - statistics.mean(rates[-2:]) / statistics.mean(rates[:2])
@@ -132,7 +132,7 @@ def _draw(whole: list[dict[str, Any]], out: Path) -> list[Figure]:
 
 
 def _spread(lines: Sequence[dict[str, Any]]) -> list[str]:
-    """How far single turns of one strategy lie apart, so that nobody reads noise as a finding."""
+    """How much the turns of one strategy differ, so that nobody takes noise for a finding."""
     known = [x["spread"] for x in lines if x.get("spread")]
     if not known:
         return []
@@ -167,7 +167,7 @@ def _cells(x: dict[str, Any]) -> tuple[str, ...]:
 
 
 def line(run: StrategiesRun, row: dict[str, Any], watched: bool) -> str | None:
-    """A strategy that was refused; where nobody watches, every row."""
+    """Tell of a strategy that was refused; where nobody watches, of every row."""
     if row["kind"] == "refused":
         return f"{row['strategy']}: refused. {row['why']}"
     if watched:

@@ -158,7 +158,7 @@ class TurnsRun:
         self.result.complete = True
 
     def time_left(self) -> float | None:
-        """Seconds to the goal as far as they can be told, or to the end of the time."""
+        """Seconds to the goal, as far as they are known, or to the end of the time."""
         by_time = None if self.plan.seconds is None else self.plan.seconds - self.seconds()
         if not self._pace.seen:
             return by_time
@@ -167,7 +167,7 @@ class TurnsRun:
         return min(known, default=None)
 
     def _to_goal(self) -> float:
-        """Growing, and the samples at powers of two and at the goal."""
+        """Seconds to the goal: growing, and the samples at powers of two and at the goal."""
         turns, at = self.turn, self.depth
         out = self._pace.seconds(self.depth, self.goal)
         here = {r["kind"] for r in self.result.rows if r["turn"] == turns}
@@ -195,7 +195,7 @@ class TurnsRun:
         return self.seconds() + 1.2 * (ahead + cold) > self.plan.seconds
 
     def _take_up(self) -> Iterator[dict[str, Any]]:
-        """Replay an interrupted run's messages, and make the server read them once."""
+        """Rebuild the messages of an interrupted run, and let the server read them once."""
         for row in self.result.rows:
             if row["kind"] == "grow":
                 self._talk.grow(row["turn"], row["lines"])

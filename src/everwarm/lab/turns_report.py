@@ -116,7 +116,7 @@ def _table(samples: list[dict[str, Any]]) -> Table:
 
 
 def line(run: TurnsRun, row: dict[str, Any], watched: bool) -> str | None:
-    """A sampled turn once it is whole; where nobody watches, also each turn that grew."""
+    """Tell of a sampled turn at its end; where nobody watches, also of each turn that grew."""
     if row["kind"] == "grow":
         told = f"turn {row['turn']}: {row['prompt_tokens']:,} tokens, read "
         told += f"{row['prefilled_tokens']:,} in {row['ttft_s']:.2f} s"

@@ -29,7 +29,7 @@ from everwarm.lab.inside import context_length
 from everwarm.lab.long_session import SessionPlan, SessionRun
 from everwarm.lab.result import Result, machine
 from everwarm.lab.strategies import Serve, StrategiesPlan, StrategiesRun, Strategy
-from everwarm.lab.traced import Recorded, TracedRun, TracePlan
+from everwarm.lab.traced import TracedRun, TracePlan
 from everwarm.lab.turns import TurnsPlan, TurnsRun
 
 FORCED: Final = "--forced-replies"
@@ -137,7 +137,7 @@ def recorded_session(trace: Path, requests: int | None, order: Order) -> int:
         with order.server(FORCED) as (client, _):
             replay_command.run(client, [trace], [], as_json=order.as_json)
         return 0
-    turns: Sequence[Recorded] = next(iter(traces.read([trace]))).turns
+    turns = next(traces.read([trace])).turns
     old = _started_session(order, TracePlan)
     plan = TracePlan(trace=trace.stem, requests=requests or len(turns))
     if old is not None and old.plan["trace"] != plan.trace:
