@@ -1,6 +1,6 @@
 """A small streaming client of the OpenAI chat API that measures what a person waits for.
 
-It knows nothing of the server's inside, so it can measure any server. Times are in seconds on a
+It uses nothing that is everwarm's own, so it can measure any server. Times are in seconds on a
 monotonic clock, from the moment the request is sent.
 """
 
@@ -22,7 +22,7 @@ ChatMessage = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """More of the reply, as it arrives."""
+    """A piece of the reply, as it arrives."""
 
     kind: Literal["text", "reasoning"]
     text: str
@@ -172,10 +172,10 @@ class ChatClient:
 
 
 def _json(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A body of 100,000 tokens, spelled in a part of a millisecond: it counts as waiting."""
+    """Encode a body with orjson, since the time that it takes counts as waiting."""
     try:
         content = orjson.dumps(body)
-    except TypeError:  # half a surrogate, which orjson does not spell
+    except TypeError:  # a lone surrogate, which orjson refuses
         content = json.dumps(body).encode()
     return {"content": content, "headers": {"Content-Type": "application/json"}}
 
@@ -225,7 +225,7 @@ def _fold(chunks: Iterator[dict[str, Any]], sent: float) -> Iterator[Delta | Cha
 
 
 def _add_call(calls: dict[int, dict[str, Any]], part: Mapping[str, Any]) -> None:
-    """Put a piece of a call to what has come of it: id and name come first, arguments in parts."""
+    """Add a part of a tool call: its id and name come first, its arguments in pieces."""
     told = part.get("function") or {}
     index = int(part.get("index") or 0)
     empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}

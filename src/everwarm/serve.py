@@ -96,9 +96,10 @@ def create_app(
     store: ReplyStore | None = None,
     history: Database | None = None,
 ) -> Guard:
-    """The whole HTTP side of one loaded model. `store`: where its replies outlive the process.
+    """The whole HTTP side of one loaded model. `store`: where replies
+    outlive the process.
 
-    `history`: where sessions are; without one, in the home directory, from their first use on.
+    `history`: the database of sessions; None: one in the home directory, made at first use.
     """
     core = Core.start(engine, codec, settings, store)
     database = history or Database(settings.home / "history.db")
@@ -106,14 +107,14 @@ def create_app(
     served = core.endpoints(database, recorder)
     sessions, pages = SessionStore(database), Pages()
     turns = SessionTurns(sessions, core.turns, namespace_of(settings))
-    shown = {
+    chat = {
         **SessionRoutes(turns, core.bodies).endpoints(),
         **Board(core.turns, sessions, core.bodies).endpoints(),
         "/": page_or(pages.chat, served["/"]),
         "/dashboard": pages.dashboard,
         "/web/{path:path}": pages.file,
     }
-    return core.app({**served, **shown}, openapi.CONTENTS | chat_openapi.CONTENTS)
+    return core.app({**served, **chat}, openapi.CONTENTS | chat_openapi.CONTENTS)
 
 
 def _leave_behind() -> NoReturn:
@@ -121,14 +122,14 @@ def _leave_behind() -> NoReturn:
 
     The interpreter would wait for the disk's threads, and MLX aborts where its thread still runs.
     """
-    log.warning("The engine did not end in time; what was not on disk yet is lost.")
+    log.warning("The engine did not stop in time; what was not on disk yet is lost.")
     logging.shutdown()
     sys.stdout.flush()
     os._exit(1)
 
 
 def _guarded(settings: Settings) -> Settings:
-    """An address that others reach has a key: the one that is set, or a new one, printed once."""
+    """Give an address that others can reach a key: the one that was set, or a new one."""
     if is_loopback(settings.host) or settings.api_key:
         return settings
     key = "ew-" + secrets.token_urlsafe(24)
@@ -142,10 +143,10 @@ def _guarded(settings: Settings) -> Settings:
 
 
 def _settle_interpreter() -> None:
-    """Take two pauses off the path of a first token.
+    """Remove two pauses before a first token.
 
-    A full collection walks some 10^5 objects of the libraries: they stay for good, so it need not.
-    Between two engine steps the event loop gets its turn after 1 ms instead of 5.
+    A full garbage collection would walk some 10^5 objects of the libraries, which stay anyway. And
+    the event loop gets its turn between two engine steps after 1 ms instead of 5.
     """
     gc.collect()
     gc.freeze()
@@ -153,14 +154,14 @@ def _settle_interpreter() -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn re-raises the signal that ended it; a clean stop here is exit code 0."""
+    """A uvicorn server whose clean stop is exit code 0; uvicorn raises the signal again."""
 
     def __init__(self, config: uvicorn.Config, ready: str) -> None:
         super().__init__(config)
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say that we are ready only when signals are already ours."""
+        """Print that we are ready only once our signal handlers are installed."""
         asyncio.get_running_loop().set_exception_handler(LoopErrors())
         await super().startup(sockets)
         for listening in sockets or ():

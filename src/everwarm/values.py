@@ -1,99 +1,129 @@
-"""How the value of a setting is read, from whatever source. Each raises ValueError or TypeError."""
+"""How the value of a setting is read, whether it comes from a flag, a variable or a file."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Generic, TypeVar
 
-HISTORY_MODES = ("verbatim", "template")
-LOG_LEVELS = ("debug", "info", "warning", "error")
+T_co = TypeVar("T_co", covariant=True)
 
 
-def text(value: object) -> str:
+@dataclass(frozen=True, slots=True)
+class ValueReader(Generic[T_co]):
+    """`read` raises ValueError or TypeError for a value that is not what the setting `expects`.
+
+    `flag`: the type by which the command line reads it first.
+    """
+
+    read: Callable[[object], T_co]
+    expects: str
+    flag: type = str
+
+
+def text(expects: str) -> ValueReader[str]:
+    return ValueReader(_text, expects)
+
+
+def texts(what: str) -> ValueReader[tuple[str, ...]]:
+    def read(value: object) -> tuple[str, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise ValueError
+        return tuple(_text(part) for part in parts)
+
+    return ValueReader(read, f"{what}, separated by commas")
+
+
+def directory() -> ValueReader[Path]:
+    def read(value: object) -> Path:
+        return value if isinstance(value, Path) else Path(_text(value)).expanduser().absolute()
+
+    return ValueReader(read, "a directory")
+
+
+def switch() -> ValueReader[bool]:
+    return ValueReader(_switch, "true or false", bool)
+
+
+def between(low: int, high: int) -> ValueReader[int]:
+    def read(value: object) -> int:
+        return _within(_whole(value), low, high)
+
+    return ValueReader(read, f"a whole number from {low} to {high}", int)
+
+
+def size(example: str) -> ValueReader[int]:
+    """A number of bytes, which may be written with a unit."""
+    return ValueReader(_nbytes, f"a size such as {example}")
+
+
+def share() -> ValueReader[float]:
+    def read(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError
+        return _within(float(value), 0.05, 1.0)
+
+    return ValueReader(read, "a number from 0.05 to 1", float)
+
+
+def number_of(*allowed: int, expects: str = "") -> ValueReader[int]:
+    def read(value: object) -> int:
+        return _one_of(_whole(value), allowed)
+
+    *most, last = map(str, allowed)
+    return ValueReader(read, expects or f"{', '.join(most)} or {last}", int)
+
+
+def word_of(*allowed: str) -> ValueReader[str]:
+    def read(value: object) -> str:
+        return _one_of(_text(value).lower(), allowed)
+
+    return ValueReader(read, f"one of {', '.join(allowed)}")
+
+
+_SWITCH: Final = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
+    ("0", "false", "no", "off"), False
+)
+_UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_N = TypeVar("_N", int, float)
+_W = TypeVar("_W", int, str)
+
+
+def _text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError
     return value.strip()
 
 
-def path(value: object) -> Path:
-    return value if isinstance(value, Path) else Path(text(value)).expanduser().absolute()
+def _switch(value: object) -> bool:
+    return value if isinstance(value, bool) else _SWITCH[_one_of(_text(value).lower(), [*_SWITCH])]
 
 
-def flag(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = text(value).lower()
-    if word in ("1", "true", "yes", "on"):
-        return True
-    if word in ("0", "false", "no", "off"):
-        return False
-    raise ValueError
-
-
-def whole(value: object) -> int:
+def _whole(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError
     return int(value)
 
 
-def between(low: int, high: int) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        number = whole(value)
-        if not low <= number <= high:
-            raise ValueError
-        return number
-
-    return read
-
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-
-
-def nbytes(value: object) -> int:
+def _nbytes(value: object) -> int:
     if isinstance(value, str):
         match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmg]i?)?b?", value.strip().lower())
         if match is None:
             raise ValueError
         value = int(float(match[1]) * _UNITS[match[2] or ""])
-    return between(1, 2**50)(value)
+    return _within(_whole(value), 1, 2**50)
 
 
-def share(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+def _within(value: _N, low: _N, high: _N) -> _N:
+    if not low <= value <= high:
         raise ValueError
-    share = float(value)
-    if not 0.05 <= share <= 1.0:
+    return value
+
+
+def _one_of(value: _W, allowed: tuple[_W, ...] | list[_W]) -> _W:
+    if value not in allowed:
         raise ValueError
-    return share
-
-
-def one_of(*allowed: int) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        number = whole(value)
-        if number not in allowed:
-            raise ValueError
-        return number
-
-    return read
-
-
-def level(value: object) -> str:
-    word = text(value).lower()
-    if word not in LOG_LEVELS:
-        raise ValueError
-    return word
-
-
-def history(value: object) -> str:
-    mode = text(value).lower()
-    if mode not in HISTORY_MODES:
-        raise ValueError
-    return mode
-
-
-def texts(value: object) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple):
-        raise ValueError
-    return tuple(text(part) for part in parts)
+    return value

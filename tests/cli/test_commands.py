@@ -6,14 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import typer
 
+from everwarm import __version__
 from everwarm.cli import app
-from everwarm.config import Settings
+from everwarm.config import FIELDS, flag_of
 
 HEAVY = ("mlx", "mlx_lm", "fastapi", "uvicorn", "transformers", "pydantic", "httpx2")
 
@@ -36,6 +36,11 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "demo" in done.stdout
     assert done.stderr.strip() == "[]"
+
+
+def test_the_version_is_printed(tmp_path: Path) -> None:
+    done = everwarm("--version", home=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"everwarm {__version__}\n")
 
 
 def test_a_bad_setting_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
@@ -72,8 +77,17 @@ def test_ls_finds_models_in_the_home_and_in_the_hub_cache(tmp_path: Path) -> Non
     assert [m["name"] for m in json.loads(done.stdout)] == [str(own), "a/b"]
 
 
-def test_flags_named_in_the_settings_exist() -> None:
+def test_serve_has_a_flag_for_each_setting_that_names_one() -> None:
     serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
     offered = {o for p in serve.params for o in (*p.opts, *p.secondary_opts)}
-    named = {f.metadata["flag"] for f in fields(Settings)} - {"", "MODEL"}
-    assert named - offered == set()
+    named = {word for name in FIELDS for word in flag_of(name).split("/")} - {"", "MODEL"}
+    assert {o for o in offered if o.startswith("-")} == named | {"--config"}
+    assert {"--port", "--no-disk", "--strict"} < named
+
+
+def test_every_flag_of_serve_reaches_its_setting(tmp_path: Path) -> None:
+    """All but the last are good, so that the last one is what is refused."""
+    good = ["--no-cache", "--memory-budget", "8GB", "--prefill-share", "0.25", "--strict"]
+    done = everwarm("serve", "some/model", *good, "--kv-group-size", "48", home=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "everwarm: --kv-group-size must be 32, 64 or 128.\n"

@@ -57,7 +57,7 @@ def test_reminders_that_stay_are_said(n: int, words: str) -> None:
         ("message 3 (user)", "behind a change"),
         ("tools", "behind a change"),
         (SCAFFOLD, "cannot be cut"),
-        ("cache", "let go"),
+        ("cache", "evicted"),
         ("branch", "other messages"),
         ("whole prompt", "read once"),
     ],

@@ -15,9 +15,9 @@ from everwarm.cli import app
 from everwarm.cli.child import running_server
 from everwarm.client import ChatClient
 from everwarm.errors import ConfigError
-from everwarm.lab import compare
-from everwarm.lab.commands.compare_command import named
-from everwarm.lab.compare import ComparePlan, CompareRun, new_result, summary
+from everwarm.lab import report
+from everwarm.lab.commands.measure import named
+from everwarm.lab.compare import ComparePlan, CompareRun, compare_report, new_result, summary
 from everwarm.lab.result import Result
 
 
@@ -62,7 +62,7 @@ def test_each_scenario_reads_what_it_should_on_a_server_that_keeps_everything(
 def test_the_report_names_servers_and_scenarios(
     played: tuple[Result, list[FakeServer]], tmp_path: Path
 ) -> None:
-    compare.write(played[0], tmp_path)
+    report.write(compare_report(played[0], tmp_path), tmp_path, "compare")
     text = (tmp_path / "compare.md").read_text()
     for words in ("a (fake), b (other)", "| next turn |", "| ask again after leaving |"):
         assert words in text
@@ -111,7 +111,7 @@ def test_what_a_server_refuses_is_in_the_report_and_the_others_go_on(tmp_path: P
             pass
     found = {s["kind"]: s["servers"] for s in summary(result.rows)}
     assert set(found["tool loop"]) == {"a"} and set(found["next turn"]) == {"a", "b"}
-    compare.write(result, tmp_path)
+    report.write(compare_report(result, tmp_path), tmp_path, "compare")
     assert "| b | tool loop | no tools here |" in (tmp_path / "compare.md").read_text()
 
 

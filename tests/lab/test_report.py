@@ -12,46 +12,49 @@ from fake_server import FakeServer
 
 from everwarm.client import ChatClient
 from everwarm.lab import plots, report, turns_report
-from everwarm.lab.machine import machine, sentence, versions
 from everwarm.lab.report import Report, Table
-from everwarm.lab.result import Result
-from everwarm.lab.turns import TurnsPlan, TurnsRun, new_result, summary
+from everwarm.lab.result import Result, machine, new, sentence, versions
+from everwarm.lab.turns import TurnsPlan, TurnsRun
+
+
+def write(result: Result, out: Path) -> None:
+    report.write(turns_report.turns_report(result, out), out, "turns")
 
 
 @pytest.fixture(scope="module")
 def result() -> Result:
     plan = TurnsPlan(to=3000, turns=6, questions=2)
-    made = new_result("fake", plan)
+    made = new("turns", "fake", plan)
     with ChatClient("http://test", transport=FakeServer().transport) as client:
         list(TurnsRun(client, plan, made, lambda depth, suffix: 0.01).measured())
     return made
 
 
 def test_markdown_and_page_show_every_sample(result: Result, tmp_path: Path) -> None:
-    turns_report.write(result, tmp_path)
+    write(result, tmp_path)
     texts = [(tmp_path / f"turns.{kind}").read_text() for kind in ("md", "html")]
     for text in texts:
         assert turns_report.headline(result) in text
-        for sample in summary(result.rows)["samples"]:
+        for sample in turns_report.summary(result.rows)["samples"]:
             assert f"{sample['tokens']:,}" in text
         assert "interrupted" not in text
 
 
 def test_an_interrupted_run_says_so(result: Result, tmp_path: Path) -> None:
     part = Result(benchmark="turns", model="fake", plan=result.plan, rows=result.rows[:2])
-    turns_report.write(part, tmp_path)
+    write(part, tmp_path)
     text = (tmp_path / "turns.md").read_text()
     assert "This run was interrupted" in text and "No turn was measured both" in text
 
 
 def test_a_run_without_any_row_has_a_report(result: Result, tmp_path: Path) -> None:
-    turns_report.write(Result(benchmark="turns", model="fake", plan=result.plan), tmp_path)
+    write(Result(benchmark="turns", model="fake", plan=result.plan), tmp_path)
     assert (tmp_path / "turns.html").exists()
 
 
 def test_each_plot_is_made_for_light_and_for_dark(result: Result, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    turns_report.write(result, tmp_path)
+    write(result, tmp_path)
     for name in ("turns-ttft", "turns-read", "turns-hits"):
         light, dark = ((tmp_path / f"{name}{s}.svg").read_text() for s in ("", "-dark"))
         assert "#ffffff" in light and "#0d1117" in dark

@@ -15,9 +15,9 @@ from everwarm.cli import app
 from everwarm.client import ChatClient
 from everwarm.engine.shapes import make_model
 from everwarm.errors import ConfigError, EngineError
-from everwarm.lab import session_report
-from everwarm.lab.long_session import SessionPlan, SessionRun, new_result
-from everwarm.lab.result import Result, load, refuse_to_lose
+from everwarm.lab import report, session_report
+from everwarm.lab.long_session import SessionPlan, SessionRun
+from everwarm.lab.result import Result, load, new, refuse_to_lose
 
 
 def hold(model: Path, out: Path, *flags: str) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_a_server_that_does_not_tell_what_it_read_is_refused() -> None:
         ChatClient("http://test", transport=FakeServer().transport) as client,
         pytest.raises(EngineError, match="does not tell what it read"),
     ):
-        SessionRun(client, SessionPlan(), new_result("fake", SessionPlan()))
+        SessionRun(client, SessionPlan(), new("session", "fake", SessionPlan()))
 
 
 def row(read: int, unseen: int, **more: Any) -> dict[str, Any]:
@@ -98,7 +98,8 @@ def test_the_summary_counts_requests_tokens_and_buckets() -> None:
 
 def test_an_empty_session_has_a_report(tmp_path: Path) -> None:
     result = Result(benchmark="session", model="m", plan={})
-    session_report.write(result, tmp_path)
+    made = session_report.session_report(result, tmp_path)
+    report.write(made, tmp_path, "session")
     assert "This run was interrupted" in (tmp_path / "session.md").read_text()
 
 
@@ -111,9 +112,9 @@ def test_ctrl_c_leaves_a_result_that_can_be_gone_on_with(tmp_path: Path) -> None
                 result.save(path)
         return result
 
-    whole = measure(FakeServer(ours=True), new_result("fake", plan))
+    whole = measure(FakeServer(ours=True), new("session", "fake", plan))
     with pytest.raises(KeyboardInterrupt):
-        measure(FakeServer(ours=True, stop_at=4), new_result("fake", plan))
+        measure(FakeServer(ours=True, stop_at=4), new("session", "fake", plan))
     part = load(path, "session")
     assert len(part.rows) == 3 and not part.complete
     with pytest.raises(ConfigError, match="--resume"):

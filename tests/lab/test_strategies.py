@@ -18,7 +18,7 @@ from everwarm.cli import app
 from everwarm.cli.reasoning import with_reasoning
 from everwarm.client import ChatClient
 from everwarm.errors import ConfigError, EngineError
-from everwarm.lab import plots, strategies_report
+from everwarm.lab import plots, report
 from everwarm.lab import result as results
 from everwarm.lab.strategies import (
     FACTS,
@@ -26,10 +26,9 @@ from everwarm.lab.strategies import (
     StrategiesRun,
     Strategy,
     dictated,
-    new_result,
     strategies,
 )
-from everwarm.lab.strategies_report import summary
+from everwarm.lab.strategies_report import strategies_report, summary
 
 PLAN = StrategiesPlan(turns=4)
 
@@ -61,10 +60,14 @@ def measure(
         with ChatClient("http://test", transport=fake.transport) as client:
             yield client
 
-    result = result or new_result("fake", plan)
+    result = result or results.new("strategies", "fake", plan)
     for _ in StrategiesRun(serve, plan, result, together=together).measured():
         pass
     return result
+
+
+def write(result: results.Result, out: Path) -> None:
+    report.write(strategies_report(result, out), out, "strategies")
 
 
 def test_every_strategy_is_measured_and_asked_for_every_fact() -> None:
@@ -99,7 +102,7 @@ def test_a_budget_leaves_the_answer_and_so_many_words_of_reasoning() -> None:
 def test_what_layers_cannot_do_is_a_row_that_says_so(tmp_path: Path) -> None:
     result = measure(refused=("kv8", "kv4"))
     assert result.complete
-    strategies_report.write(result, tmp_path)
+    write(result, tmp_path)
     text = (tmp_path / "strategies.md").read_text()
     assert text.count("refused") >= 2 and "kv_bits is for other layers" in text
     assert len(summary(result.rows, result.plan)["findings"]) == 4
@@ -107,11 +110,11 @@ def test_what_layers_cannot_do_is_a_row_that_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("together", [1, 2, 7])
 def test_an_interrupted_run_goes_on_with_what_was_not_whole(together: int, tmp_path: Path) -> None:
-    part, path = new_result("fake", PLAN), tmp_path / "strategies.json"
+    part, path = results.new("strategies", "fake", PLAN), tmp_path / "strategies.json"
     with pytest.raises(KeyboardInterrupt):
         measure(result=part, together=together, stop_at=5)
     part.save(path)
-    strategies_report.write(part, tmp_path)
+    write(part, tmp_path)
     assert "interrupted" in (tmp_path / "strategies.md").read_text()
     done = measure(result=results.load(path, "strategies"), together=together)
     whole = measure()
@@ -125,7 +128,7 @@ def test_an_interrupted_run_goes_on_with_what_was_not_whole(together: int, tmp_p
 
 def test_the_report_says_which_figures_are_whose(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    strategies_report.write(measure(), tmp_path)
+    write(measure(), tmp_path)
     page = (tmp_path / "strategies.html").read_text()
     assert "its authors&#x27; figures" in page and "71.9 s" in page
     assert page.count("<picture>") == 1 and page.count("Published: ") == 6

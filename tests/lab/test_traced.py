@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +14,24 @@ from everwarm.cli import app
 from everwarm.client import ChatClient
 from everwarm.engine.shapes import make_model
 from everwarm.errors import EngineError
-from everwarm.lab import session_report, traced
+from everwarm.lab import report, session_report
+from everwarm.lab.result import new
 from everwarm.lab.traced import TracedRun, TracePlan, words
+from everwarm.lab.traces import TracedTurn
 from everwarm.tokens import Mark, Tokens, tokens_of
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One request of a trace."""
-
-    tokens: Tokens[int]
-    marks: tuple[Mark, ...]
-    reply: Tokens[int]
-    is_first: bool = False
 
 
 def seq(*parts: tuple[int, int]) -> Tokens[int]:
     return tokens_of(k * 1000 + i for k, n in parts for i in range(n))
 
 
-def turn(tokens: Tokens[int], reply: Tokens[int], *marks: Mark, first: bool = False) -> Turn:
-    return Turn(tokens, (Mark(40, "system"), *marks, Mark(len(tokens), "prompt")), reply, first)
+def turn(tokens: Tokens[int], reply: Tokens[int], *marks: Mark, first: bool = False) -> TracedTurn:
+    return TracedTurn(
+        tokens, (Mark(40, "system"), *marks, Mark(len(tokens), "prompt")), reply, first
+    )
 
 
-def session() -> list[Turn]:
+def session() -> list[TracedTurn]:
     """A task, a tool's result, the same again, another task, an edit of it, a lost reply."""
     head, task, said = seq((0, 40), (1, 30)), seq((2, 10)), seq((3, 50))
     one = head + task + said
@@ -53,10 +46,10 @@ def session() -> list[Turn]:
     ]
 
 
-def held(server: FakeServer, turns: list[Turn], old: Any = None) -> Any:
+def held(server: FakeServer, turns: list[TracedTurn], old: Any = None) -> Any:
     plan = TracePlan(trace="t", requests=len(turns))
     with ChatClient("http://test", transport=server.transport) as client:
-        result = old or traced.new_result("fake", plan)
+        result = old or new("session", "fake", plan)
         for _ in TracedRun(client, turns, plan, result).measured():
             pass
     return result
@@ -104,7 +97,8 @@ def test_another_session_is_no_continuation() -> None:
 
 def test_a_report_names_the_trace(tmp_path: Path) -> None:
     result = held(FakeServer(ours=True), session())
-    session_report.write(result, tmp_path)
+    made = session_report.session_report(result, tmp_path)
+    report.write(made, tmp_path, "session")
     assert "The session is t, a recorded one, 6 requests" in (tmp_path / "session.md").read_text()
 
 

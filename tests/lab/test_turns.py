@@ -17,12 +17,12 @@ from everwarm.cli import app
 from everwarm.client import ChatClient
 from everwarm.errors import ConfigError
 from everwarm.lab import result as results
-from everwarm.lab.pace import ReadingPace
-from everwarm.lab.turns import Talk, TurnsPlan, TurnsRun, new_result, summary
+from everwarm.lab.turns import ReadingPace, Talk, TurnsPlan, TurnsRun
+from everwarm.lab.turns_report import summary
 
 
 def run(server: FakeServer, plan: TurnsPlan, result: Any = None, **more: Any) -> Any:
-    result = result or new_result("fake", plan)
+    result = result or results.new("turns", "fake", plan)
     with ChatClient("http://test", transport=server.transport) as client:
         for _ in TurnsRun(client, plan, result, **more).measured():
             pass
@@ -80,7 +80,7 @@ def test_an_interrupted_run_goes_on_with_the_same_conversation(
     stop_at: int, tmp_path: Path
 ) -> None:
     plan, path = TurnsPlan(to=2000, turns=4, questions=2), tmp_path / "turns.json"
-    part = new_result("fake", plan)
+    part = results.new("turns", "fake", plan)
     with pytest.raises(KeyboardInterrupt):
         run(FakeServer(stop_at=stop_at), plan, part)
     part.save(path)

@@ -2,79 +2,59 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from everwarm.config import Settings, describe, load_settings
+from everwarm import __version__
+from everwarm.cli.options import DEFAULT_URL, AsJson, Key, Url, settings, takes_settings
+from everwarm.lab.commands import recorded
 from everwarm.lab.commands.bench import bench
 
 app = typer.Typer(
-    help="A local model server on MLX whose conversations stay warm.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 app.add_typer(bench, name="bench")
-
-DEFAULT_URL = "http://127.0.0.1:8642"
-Url = Annotated[str, typer.Option(envvar="EVERWARM_URL", help="The server to talk to.")]
-Key = Annotated[
-    str | None, typer.Option("--api-key", envvar="EVERWARM_API_KEY", help="The server's key.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+recorded.add_to(bench)
 
 
-def _flag(name: str, *spellings: str, **kind: Any) -> Any:
-    """An option of `serve` whose help is its setting's description."""
-    return typer.Option(*spellings, help=describe(name), show_default=False, **kind)
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"everwarm {__version__}")
+        raise typer.Exit
 
 
-def settings(**flags: object) -> Settings:
-    """Settings of this process, with these flags on top."""
-    path = flags.pop("config", None)
-    return load_settings(flags, os.environ, path if isinstance(path, Path) else None)
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """A local model server on MLX whose conversations stay warm."""
 
 
 @app.command()
+@takes_settings
 def serve(
-    model: Annotated[str | None, typer.Argument(help=describe("model"), show_default=False)] = None,
-    host: Annotated[str | None, _flag("host", "--host")] = None,
-    port: Annotated[int | None, _flag("port", "--port")] = None,
-    api_key: Annotated[str | None, _flag("api_key", "--api-key")] = None,
-    cache: Annotated[bool | None, _flag("cache", "--cache/--no-cache")] = None,
-    memory_budget: Annotated[str | None, _flag("memory_budget", "--memory-budget")] = None,
-    prefill_step: Annotated[int | None, _flag("prefill_step", "--prefill-step")] = None,
-    prefill_share: Annotated[float | None, _flag("prefill_share", "--prefill-share")] = None,
-    compact_at: Annotated[float | None, _flag("compact_at", "--compact-at")] = None,
-    context_length: Annotated[int | None, _flag("context_length", "--context-length")] = None,
-    kv_bits: Annotated[int | None, _flag("kv_bits", "--kv-bits")] = None,
-    kv_group_size: Annotated[int | None, _flag("kv_group_size", "--kv-group-size")] = None,
-    quantized_kv_start: Annotated[
-        int | None, _flag("quantized_kv_start", "--quantized-kv-start")
-    ] = None,
-    max_kv_size: Annotated[int | None, _flag("max_kv_size", "--max-kv-size")] = None,
-    disk: Annotated[bool | None, _flag("disk", "--disk/--no-disk")] = None,
-    disk_budget: Annotated[str | None, _flag("disk_budget", "--disk-budget")] = None,
-    history: Annotated[str | None, _flag("history", "--history")] = None,
-    sticky_reminders: Annotated[
-        bool | None, _flag("sticky_reminders", "--sticky-reminders/--no-sticky-reminders")
-    ] = None,
-    remember: Annotated[bool | None, _flag("remember", "--remember/--no-remember")] = None,
-    record: Annotated[bool | None, _flag("record", "--record/--no-record")] = None,
-    thinking_budget: Annotated[int | None, _flag("thinking_budget", "--thinking-budget")] = None,
-    forced_replies: Annotated[bool | None, _flag("forced_replies", "--forced-replies")] = None,
-    strict: Annotated[bool | None, _flag("strict", "--strict")] = None,
-    log_level: Annotated[str | None, _flag("log_level", "--log-level")] = None,
+    *,
     config: Annotated[
         Path | None, typer.Option(help="A TOML file of settings.", show_default=False)
     ] = None,
+    **flags: object,
 ) -> None:
-    """Serve a model over the OpenAI chat API."""
-    chosen = settings(**locals())
+    """Serve a model to clients of OpenAI's and Anthropic's APIs.
+
+    These are chat completions, completions and responses of OpenAI, and messages of Anthropic. The
+    web chat and the dashboard are at the same address.
+    """
+    chosen = settings(config, **flags)
     from everwarm.cli.models import model_path
 
     path = model_path(chosen)
@@ -100,7 +80,7 @@ def chat(
 
 @app.command()
 def demo(as_json: AsJson = False) -> None:
-    """Hold one conversation twice, warm and cold, and show what each turn cost."""
+    """Hold one conversation twice, warm and cold, and show what each turn costs."""
     from everwarm.cli.demo import run
 
     run(settings(), as_json=as_json)
@@ -123,10 +103,10 @@ def dialects(
         typer.Argument(help="Chat templates, or directories of them (`*.jinja`)."),
     ] = None,
     page: Annotated[
-        Path | None, typer.Option(help="Make this page's tables anew instead of printing one.")
+        Path | None, typer.Option(help="Update the tables of this page instead of printing one.")
     ] = None,
 ) -> None:
-    """Show what is found of chat templates: how their models write reasoning and calls."""
+    """Show how models write reasoning and tool calls, as found in their chat templates."""
     from everwarm.cli.dialects import page as made
     from everwarm.cli.dialects import table, templates
 
@@ -166,20 +146,20 @@ def launch(
     args: Annotated[
         list[str] | None,
         typer.Argument(
-            help="What the client itself is given; put -- before it.", metavar="-- ARGS"
+            help="Arguments for the client itself; put -- before them.", metavar="-- ARGS"
         ),
     ] = None,
     show: Annotated[
-        bool, typer.Option("--print", help="Print it as a shell script, and start nothing.")
+        bool, typer.Option("--print", help="Print a shell script instead of starting the client.")
     ] = False,
     url: Url = DEFAULT_URL,
     api_key: Key = None,
 ) -> None:
     """Start a coding agent on the running server.
 
-    It gets the server's address, its model and context length, timeouts that outlast a long
-    prefill, and what keeps its prompts from changing: by variables, flags and files in a temporary
-    directory. Nothing of yours is written. Its own flags go behind --:
+    The client gets the server's address, its model and context length, timeouts that outlast a long
+    prefill, and settings that keep its prompts from changing: by variables, flags and files in a
+    temporary directory. None of your own files is changed. The client's own flags go behind --:
 
     everwarm launch claude
 
@@ -220,105 +200,13 @@ def ls(as_json: AsJson = False) -> None:
     show(settings(), as_json=as_json)
 
 
-@bench.command()
-def replay(
-    traces: Annotated[list[Path], typer.Argument(help="Recordings, one client each.")],
-    without: Annotated[
-        list[str] | None,
-        typer.Option(help="A phase to leave out of a second sum. May be repeated."),
-    ] = None,
-    url: Url = DEFAULT_URL,
-    api_key: Key = None,
-    as_json: AsJson = False,
-) -> None:
-    """Send recorded requests of clients again, and count what is read for each.
-
-    For a server started with --forced-replies: it answers what the recording has. A recording is
-    JSON lines of phase, path, body and reply (text, thinking, calls).
-
-    cache: tokens read for each that the model had never read. reprocess: tokens read for each that
-    the client added; 1.00 is perfect. again: tokens read beyond what was new, request by request.
-
-    A request that is refused is named, the rest goes on, and the exit code is 1.
-    """
-    from everwarm.client import ChatClient
-    from everwarm.lab.commands.replay_command import run
-
-    with ChatClient(url, api_key=api_key) as client:
-        code = run(client, traces, without or (), as_json=as_json)
-    raise typer.Exit(code)
-
-
-@bench.command()
-def policy(
-    traces: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Trace files, or directories of them. None: made-up sessions.",
-            show_default=False,
-        ),
-    ] = None,
-    synthetic: Annotated[
-        int, typer.Option(min=1, help="How many sessions to make up where no traces are given.")
-    ] = 11,
-    seed: Annotated[int, typer.Option(help="Where making them up begins.")] = 0,
-    kind: Annotated[
-        str,
-        typer.Option(
-            help="What made-up sessions do most: mixed, long, loop, edits, head, agents or "
-            "compaction."
-        ),
-    ] = "mixed",
-    history: Annotated[
-        str,
-        typer.Option(
-            help="How replies come back in the next prompt: verbatim, as this server does it, or "
-            "template: always changed."
-        ),
-    ] = "verbatim",
-    together: Annotated[
-        int, typer.Option(min=1, help="This many sessions share a cache and take turns.")
-    ] = 1,
-    budget: Annotated[
-        str | None, typer.Option(help="Bytes the cache may hold, such as 16GiB. Unset: no limit.")
-    ] = None,
-    token_bytes: Annotated[
-        str, typer.Option(help="What a token takes in layers that can be cut.")
-    ] = "20KiB",
-    checkpoint_bytes: Annotated[
-        str, typer.Option(help="What one checkpoint of the other layers takes.")
-    ] = "63MB",
-    as_json: AsJson = False,
-) -> None:
-    """Replay recorded sessions through the real cache, and compare rules for its checkpoints.
-
-    No model runs: a state is literal token ids, and what is counted is tokens. A trace is one JSON
-    file a session: requests[], each with in and out (tokens) and hash_ids, one id for each whole
-    block of 64 tokens of the prompt; a subagent is an entry with requests of its own. The sizes
-    default to those of a hybrid model with 35B parameters; try --token-bytes 80KiB
-    --checkpoint-bytes 436MB for a large model with sliding windows.
-
-    hit: prompt tokens that were not read. near-full: requests that read more than half of their
-    prompt, the first of each agent left out; lost: those of them where more than half had been
-    read before. refused: requests that can never fit the budget, counted as read whole. reprocess:
-    tokens read for each token that was never read before; 1.00 is perfect.
-    """
-    from everwarm.lab.commands.policy_command import Trial, run
-
-    trial = Trial.of(
-        traces or [], history=history, together=together, budget=budget,
-        token_bytes=token_bytes, checkpoint_bytes=checkpoint_bytes,
-    )  # fmt: skip
-    run(trial, n_synthetic=synthetic, seed=seed, kind=kind, as_json=as_json)
-
-
-disk = typer.Typer(help="Conversations that rest on disk, while no server is running on them.")
+disk = typer.Typer(help="Look after the conversations on disk, while no server is running.")
 app.add_typer(disk, name="cache", no_args_is_help=True)
 
 
 @disk.command("stats")
 def cache_stats(as_json: AsJson = False) -> None:
-    """Show what rests on disk, and its limits. Of a running server: `everwarm ps`."""
+    """Show what is on disk, and its limits. For a running server see `everwarm ps`."""
     from everwarm.cli.disk_command import stats
 
     stats(settings(), as_json=as_json)
@@ -326,7 +214,7 @@ def cache_stats(as_json: AsJson = False) -> None:
 
 @disk.command("verify")
 def cache_verify() -> None:
-    """Read every piece and its checksums; what is damaged is removed."""
+    """Read every file and check its checksums; remove what is damaged."""
     from everwarm.cli.disk_command import verify
 
     raise typer.Exit(verify(settings()))
@@ -334,7 +222,7 @@ def cache_verify() -> None:
 
 @disk.command("prune")
 def cache_prune() -> None:
-    """Remove what is of no use, or over the budget."""
+    """Remove files that are of no use, or over the budget."""
     from everwarm.cli.disk_command import prune
 
     prune(settings())
@@ -342,7 +230,7 @@ def cache_prune() -> None:
 
 @disk.command("clear")
 def cache_clear() -> None:
-    """Remove every conversation from disk. Answers stay right; they are read again."""
+    """Remove every conversation from disk. Later turns read them again, with the same answers."""
     from everwarm.cli.disk_command import clear
 
     clear(settings())

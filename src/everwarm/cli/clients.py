@@ -1,7 +1,7 @@
-"""How each agent is pointed at this server: pure values, made for one running server.
+"""How each agent is configured to talk to this server: pure values, made for one running server.
 
 Nothing here is written to a person's own files. A client gets variables, flags and, where it takes
-neither, files in a directory that is there only while it runs. What a client remembers of its own
+neither, files in a directory that exists only while it runs. What a client remembers of its own
 conversations stays where it always is, so that they can be resumed.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-HOUR_MS = 3_600_000
-"""No client gives up on a long prefill sooner, where it can be told so."""
-STICKY = {"X-Everwarm-Sticky-Reminders": "true"}
-"""For a client that takes reminders off the ends of old messages again."""
+HOUR_MS: Final = 3_600_000
+"""How long a client should wait for a long prefill, where it can be told."""
+STICKY: Final = {"X-Everwarm-Sticky-Reminders": "true"}
+"""For a client that later takes its reminders off the ends of old messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Served:
 class Setup:
     """What a client is started with.
 
-    `defaults`: variables for a person who has set none; `unset`: those that would win over ours.
+    `defaults`: variables that yield to a person's own. `unset`: variables that would win over ours.
     """
 
     args: tuple[str, ...] = ()
@@ -52,13 +52,13 @@ class Setup:
     unset: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Client:
     """One agent. `setup` gets the server and the directory in which the files will be.
 
     `version` is the one that this was made for; `tried`: the day on which it went through
-    `tests/clients/live.py`, started like this, empty if it has not yet. `alone`: arguments for when
-    none are given. `note`: what a person should know of it.
+    `tests/clients/live.py`, started like this, empty if it has not yet. `alone`: the arguments that
+    it gets where a person gives none. `note`: what a person should know of it.
     """
 
     command: str
@@ -78,6 +78,19 @@ class Client:
 
 def _json(value: object) -> str:
     return json.dumps(value, indent=2) + "\n"
+
+
+def _priced(at: Served) -> dict[str, Any]:
+    """A model as OpenClaw and pi describe it."""
+    return {
+        "id": at.model,
+        "name": at.model,
+        "reasoning": at.has_reasoning,
+        "input": ["text"],
+        "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
+        "contextWindow": at.context_length,
+        "maxTokens": at.max_output,
+    }
 
 
 def _opencode(at: Served, folder: str) -> Setup:
@@ -108,21 +121,12 @@ def _opencode(at: Served, folder: str) -> Setup:
 
 
 def _openclaw(at: Served, folder: str) -> Setup:
-    model = {
-        "id": at.model,
-        "name": at.model,
-        "reasoning": at.has_reasoning,
-        "input": ["text"],
-        "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
-        "contextWindow": at.context_length,
-        "maxTokens": at.max_output,
-    }
     provider = {
         "baseUrl": at.v1,
         "apiKey": at.key,
         "api": "openai-completions",
         "timeoutSeconds": HOUR_MS // 1000,
-        "models": [model],
+        "models": [_priced(at)],
     }
     config = {
         "models": {"mode": "merge", "providers": {"everwarm": provider}},
@@ -175,20 +179,11 @@ def _codex(at: Served, folder: str) -> Setup:
 
 
 def _pi(at: Served, folder: str) -> Setup:
-    model = {
-        "id": at.model,
-        "name": at.model,
-        "reasoning": at.has_reasoning,
-        "input": ["text"],
-        "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
-        "contextWindow": at.context_length,
-        "maxTokens": at.max_output,
-    }
     provider = {
         "baseUrl": at.v1,
         "api": "openai-completions",
         "apiKey": "EVERWARM_API_KEY",
-        "models": [model],
+        "models": [_priced(at)],
     }
     call = f'pi.registerProvider("everwarm", {json.dumps(provider, indent=2)});'
     return Setup(
@@ -239,6 +234,7 @@ def _cline(at: Served, folder: str) -> Setup:
 
 
 def _continue(at: Served, folder: str) -> Setup:
+    limits = {"contextLength": at.context_length, "maxTokens": at.max_output}
     model = {
         "name": at.model,
         "provider": "openai",
@@ -247,17 +243,9 @@ def _continue(at: Served, folder: str) -> Setup:
         "apiKey": at.key,
         "roles": ["chat", "edit", "apply"],
         "capabilities": ["tool_use"],
-        "defaultCompletionOptions": {
-            "contextLength": at.context_length,
-            "maxTokens": at.max_output,
-        },
+        "defaultCompletionOptions": limits,
     }
-    config: dict[str, Any] = {
-        "name": "everwarm",
-        "version": "1.0.0",
-        "schema": "v1",
-        "models": [model],
-    }
+    config = {"name": "everwarm", "version": "1.0.0", "schema": "v1", "models": [model]}
     return Setup(
         args=("--config", f"{folder}/config.yaml"),
         files={"config.yaml": _json(config)},  # JSON is YAML
@@ -285,75 +273,26 @@ def _aider(at: Served, folder: str) -> Setup:
     )
 
 
-_NO_SWITCH = "Its editor extension takes no configuration from outside. There, enter"
-CLIENTS = {
-    "opencode": Client(
-        command="opencode",
-        package="opencode-ai",
-        version="1.18.33",
-        setup=_opencode,
-        tried="2026-11-24",
-    ),
+_TRIED: Final = "2026-11-24"
+_OPENCLAW: Final = (
+    "Your own openclaw.json, with its channels, is not read meanwhile. Its state stays in "
+    "~/.openclaw, or where OPENCLAW_STATE_DIR says; name a profile's there."
+)
+_NO_SWITCH: Final = "Its editor extension takes no configuration from outside. There, enter"
+_CLINE: Final = (
+    f"{_NO_SWITCH} provider 'OpenAI Compatible' with the base URL, key and model of providers.json."
+)
+_CONTINUE: Final = f"{_NO_SWITCH} the model of config.yaml in your own config.yaml."
+CLIENTS: Final = {
+    "opencode": Client("opencode", "opencode-ai", "1.18.33", _opencode, _TRIED),
     "openclaw": Client(
-        command="openclaw",
-        package="openclaw",
-        version="2026.9.6",
-        setup=_openclaw,
-        tried="2026-11-24",
-        alone=("chat",),
-        note="Your own openclaw.json, with its channels, is not read meanwhile. Its state stays in "
-        "~/.openclaw, or where OPENCLAW_STATE_DIR says; name a profile's there.",
+        "openclaw", "openclaw", "2026.9.6", _openclaw, _TRIED, alone=("chat",), note=_OPENCLAW
     ),
-    "claude": Client(
-        command="claude",
-        package="@anthropic-ai/claude-code",
-        version="2.1.330",
-        setup=_claude,
-        tried="2026-11-24",
-    ),
-    "codex": Client(
-        command="codex",
-        package="@openai/codex",
-        version="0.169.0",
-        setup=_codex,
-        tried="2026-11-24",
-    ),
-    "pi": Client(
-        command="pi",
-        package="@mariozechner/pi-coding-agent",
-        version="0.73.1",
-        setup=_pi,
-        tried="2026-11-24",
-    ),
-    "qwen": Client(
-        command="qwen",
-        package="@qwen-code/qwen-code",
-        version="0.24.4",
-        setup=_qwen,
-        tried="2026-11-24",
-    ),
-    "cline": Client(
-        command="cline",
-        package="cline",
-        version="3.0.65",
-        setup=_cline,
-        tried="2026-11-24",
-        note=f"{_NO_SWITCH} provider 'OpenAI Compatible' with the base URL, key and model of "
-        "providers.json.",
-    ),
-    "continue": Client(
-        command="cn",
-        package="@continuedev/cli",
-        version="1.5.47",
-        setup=_continue,
-        tried="2026-11-24",
-        note=f"{_NO_SWITCH} the model of config.yaml in your own config.yaml.",
-    ),
-    "aider": Client(
-        command="aider",
-        package="aider-chat",
-        version="0.86.2",
-        setup=_aider,
-        tried="2026-11-24",
-    ),
+    "claude": Client("claude", "@anthropic-ai/claude-code", "2.1.330", _claude, _TRIED),
+    "codex": Client("codex", "@openai/codex", "0.169.0", _codex, _TRIED),
+    "pi": Client("pi", "@mariozechner/pi-coding-agent", "0.73.1", _pi, _TRIED),
+    "qwen": Client("qwen", "@qwen-code/qwen-code", "0.24.4", _qwen, _TRIED),
+    "cline": Client("cline", "cline", "3.0.65", _cline, _TRIED, note=_CLINE),
+    "continue": Client("cn", "@continuedev/cli", "1.5.47", _continue, _TRIED, note=_CONTINUE),
+    "aider": Client("aider", "aider-chat", "0.86.2", _aider, _TRIED),
 }

@@ -1,4 +1,4 @@
-"""What was found of chat templates: how their models write, and whether it was proved."""
+"""`everwarm dialects`: how models write, as derived from their chat templates and proved."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def families_table() -> str:
 
 
 def page(text: str, paths: Sequence[Path]) -> str:
-    """A page with its made parts made anew."""
+    """The page with its tables updated."""
     text = _filled(text, "families", families_table())
     return _filled(text, "templates", table(paths)) if paths else text
 

@@ -1,4 +1,4 @@
-"""What rests on disk, from the command line, while no server has the directory."""
+"""`everwarm cache`: the conversations on disk, while no server is running on them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLOSE_S: Final = 60.0
 
 @contextmanager
 def _tier(settings: Settings) -> Iterator[DiskTier]:
-    """The directory. ConfigError, with the server's pid, where one is running on it."""
+    """Open the directory. Raises ConfigError, with the pid, where a server is running on it."""
     tier = DiskTier.open(
         settings.home / "cache",
         budget_bytes=settings.disk_budget,
@@ -32,7 +32,7 @@ def _tier(settings: Settings) -> Iterator[DiskTier]:
 
 
 def stats(settings: Settings, *, as_json: bool) -> None:
-    """Print what rests there, and the limits."""
+    """Print what is there, and the limits."""
     with _tier(settings) as tier:
         facts = asdict(tier.stats())
     if as_json:
@@ -46,7 +46,7 @@ def stats(settings: Settings, *, as_json: bool) -> None:
 
 
 def verify(settings: Settings) -> int:
-    """Read every piece and its checksums; remove what is damaged. Exit code 1 if any was."""
+    """Check every file and remove what is damaged; exit code 1 if any was."""
     with _tier(settings) as tier, Console(stderr=True).status("Reading every piece …"):
         found = tier.verify()
     print(f"{found.right:,} pieces are right, {len(found.damaged):,} were damaged and are gone.")

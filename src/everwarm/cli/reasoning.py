@@ -1,4 +1,4 @@
-"""A model that has no reasoning, given marks for it, so that reasoning can be dictated to it.
+"""Give a model that has no reasoning marks for it, so that reasoning can be dictated to it.
 
 Two control tokens that neither the chat template nor the tokenizer's own roles use are spelled
 <think> and </think>. The weights are the same files; ids stay as they are.

@@ -1,4 +1,4 @@
-"""What a running server serves and does."""
+"""`everwarm ps`: what a running server serves and does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a turn read more than was new in it."""
+"""`everwarm why`: why a turn read more than was new in it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from everwarm.errors import NotFound
 from everwarm.events import SCAFFOLD
 
 _RECENT = 1000
-_CHANGED = "what stands behind a change has to be read again, since a model reads left to right"
+_CHANGED = "everything behind a change has to be read again, since a model reads left to right"
 _EXCEPTIONS = {
     SCAFFOLD: "layers that cannot be cut go back to the checkpoint before the prompt's end",
-    "cache": "what was let go, or lies between two checkpoints, has to be read again",
-    "branch": "what stands behind other messages now has to be read again",
+    "cache": "what was evicted, or lies between two checkpoints, has to be read again",
+    "branch": "what now follows other messages has to be read again",
     "whole prompt": "what this server has not read has to be read once",
 }
 """Why a turn may read more than its new tokens, by the part of its miss. See docs/reading.md."""

@@ -18,10 +18,8 @@ from typing import Any, Final
 
 from everwarm.client import ChatClient, ChatReply, Delta
 from everwarm.errors import ConfigError, EverwarmError
-from everwarm.lab import report
 from everwarm.lab.conversation import WORDS, code, prose, tool_call
-from everwarm.lab.machine import sentence
-from everwarm.lab.report import Report, Table, seconds
+from everwarm.lab.report import Report, Table, or_dash, report_on, seconds
 from everwarm.lab.result import Result
 
 TOKENS_A_LINE: Final = 21
@@ -80,6 +78,9 @@ class CompareRun:
             self.result.plan["last"][side.name] = side.talks["left"]
         self.result.complete = True
 
+    def time_left(self) -> None:
+        """Not known: servers differ too much."""
+
     def restarted(self) -> Iterator[dict[str, Any]]:
         """Ask every server the last prompt of an earlier run again. Raises ConfigError."""
         last = self.result.plan.get("last") or {}
@@ -115,7 +116,7 @@ class CompareRun:
         yield from self._ask("edit three turns back", "main")
 
     def _tools(self) -> Iterator[dict[str, Any]]:
-        """A client's tools: behind each reply a call that it puts there, and a result."""
+        """A tool loop: the client puts a call behind each reply, and its result."""
         self._say("main", self._prose("tools", 14))
         yield from self._ask("next turn", "main")
         for step in range(2):
@@ -128,7 +129,7 @@ class CompareRun:
             yield from self._ask("tool loop", "main")
 
     def _strangers(self) -> Iterator[dict[str, Any]]:
-        """Another conversation with the same long system prompt."""
+        """Begin another conversation with the same long system prompt."""
         for side in self._sides:
             side.talks["other"] = side.talks["main"][:1]
         self._say("other", self._prose("other", 20))
@@ -270,62 +271,48 @@ def _median(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def write(result: Result, out: Path) -> list[Path]:
-    """The report: a table of times, one of tokens read, one of texts that differ."""
-    found = summary(result.rows)
-    servers = list(result.plan["servers"])
-    notes = [
-        "Times are medians, to the first token, at the client. In brackets: times that of "
-        f"{servers[0]}; below 1 is faster.",
+def compare_report(result: Result, out: Path) -> Report:
+    """The report: times, tokens read, and which texts differ."""
+    found, servers = summary(result.rows), list(result.plan["servers"])
+    base = servers[0]
+    again = [f for f in found if any(s["asked_before"] for s in f["servers"].values())]
+
+    def table(title: str, lines: list[dict[str, Any]], cell: Callable[[Any], str]) -> Table:
+        rows = [(f["kind"], *(or_dash(f["servers"].get(s), cell) for s in servers)) for f in lines]
+        return Table(title, ("what is asked", *servers), rows)
+
+    return report_on(
+        result,
+        f"Times are medians, to the first token, at the client. In brackets: times that of {base}; "
+        "below 1 is faster.",
         "Tokens read are what each server reports (prompt less cached); a server that reports no "
         "cached tokens seems to read everything.",
         "Every server has its own replies in its conversation. Texts are greedy and compared with "
-        f"those of {servers[0]}; random weights have many near ties.",
-    ]
-    notes[:0] = result.remarks
-    if not result.complete:
-        notes.insert(0, "This run was interrupted; what is here was measured.")
-    made = Report(
+        f"those of {base}; random weights have many near ties.",
+        facts=f"; {result.started}",
         title="The same work on several servers",
         headline=", ".join(f"{n} ({m})" for n, m in result.plan["servers"].items()),
-        facts=f"{sentence(result.machine, result.versions)}; {result.started}",
         tables=[
-            _times(found, servers),
-            _read(found, servers),
-            _again(found, servers),
-            _texts(found, servers),
+            table("Time to first token", found, _time),
+            table("Tokens read", found, lambda s: f"{s['prefilled_tokens']:,.0f}"),
+            table(
+                "The same text as before, where the same was asked before",
+                again,
+                lambda s: f"{s['as_before']} of {s['asked_before']}",
+            ),
+            table(
+                "The same text as the first server",
+                found,
+                lambda s: f"{s['same_text']} of {s['asked']}",
+            ),
             *_errors(result.rows),
         ],
-        notes=notes,
     )
-    return report.write(made, out, "compare")
 
 
-def _times(found: list[dict[str, Any]], servers: list[str]) -> Table:
-    def cell(side: dict[str, Any] | None) -> str:
-        if side is None:
-            return "-"
-        ratio = "" if side["ratio"] is None else f" ({side['ratio']:.2f})"
-        return seconds(side["ttft_s"]) + ratio
-
-    return _table("Time to first token", found, servers, cell)
-
-
-def _read(found: list[dict[str, Any]], servers: list[str]) -> Table:
-    def cell(side: dict[str, Any] | None) -> str:
-        return "-" if side is None else f"{side['prefilled_tokens']:,.0f}"
-
-    return _table("Tokens read", found, servers, cell)
-
-
-def _again(found: list[dict[str, Any]], servers: list[str]) -> Table:
-    """Whether a server says the same again when it is asked the same again: warm as before."""
-
-    def cell(side: dict[str, Any] | None) -> str:
-        return "-" if side is None else f"{side['as_before']} of {side['asked_before']}"
-
-    known = [f for f in found if any(s["asked_before"] for s in f["servers"].values())]
-    return _table("The same text as before, where the same was asked before", known, servers, cell)
+def _time(side: dict[str, Any]) -> str:
+    ratio = "" if side["ratio"] is None else f" ({side['ratio']:.2f})"
+    return seconds(side["ttft_s"]) + ratio
 
 
 def _errors(rows: Sequence[dict[str, Any]]) -> list[Table]:
@@ -333,20 +320,3 @@ def _errors(rows: Sequence[dict[str, Any]]) -> list[Table]:
     told = dict.fromkeys((r["server"], r["kind"], r["error"]) for r in rows if "error" in r)
     head = ("server", "what was asked", "its answer")
     return [Table("Errors", head, list(told))] if told else []
-
-
-def _texts(found: list[dict[str, Any]], servers: list[str]) -> Table:
-    def cell(side: dict[str, Any] | None) -> str:
-        return "-" if side is None else f"{side['same_text']} of {side['asked']}"
-
-    return _table("The same text as the first server", found, servers, cell)
-
-
-def _table(
-    title: str,
-    found: list[dict[str, Any]],
-    servers: list[str],
-    cell: Callable[[dict[str, Any] | None], str],
-) -> Table:
-    rows = [(f["kind"], *(cell(f["servers"].get(s)) for s in servers)) for f in found]
-    return Table(title, ("what is asked", *servers), rows)

@@ -36,27 +36,6 @@ TOOLS: Final = [
 ]
 
 
-def conversation(n_messages: int = 266, lines: int = 40, seed: int = 0) -> list[dict[str, Any]]:
-    """An agent's history: long tool results, short remarks; ends with a user message."""
-    r = random.Random(seed)
-    out = [{"role": "system", "content": f"You are a coding agent. {prose(r, 900)}"}]
-    while len(out) < n_messages:
-        out.append({"role": "user", "content": prose(r, r.randint(20, 80))})
-        for _ in range(r.randint(4, 9)):
-            out += _call_and_result(r, lines)
-        out.append({"role": "assistant", "content": prose(r, r.randint(40, 160))})
-    last = {"role": "user", "content": "Now fix the failing test and explain the cause."}
-    # The answer in front of the last question must not be a call without its result.
-    kept = out[: n_messages - 2]
-    return [*kept, {"role": "assistant", "content": prose(r, 60)}, last]
-
-
-def question(n: int) -> str:
-    """The user's n-th message behind a conversation."""
-    r = random.Random(1000 + n)
-    return f"Step {n}: {prose(r, 12)} and then run the tests again."
-
-
 def prose(r: random.Random, n: int) -> str:
     """Some n words."""
     words = [r.choice(WORDS) + ("." if r.random() < 0.08 else "") for _ in range(n)]
@@ -72,14 +51,6 @@ def tool_call(r: random.Random, name: str, arguments: dict[str, Any]) -> dict[st
     """A call as it stands in an assistant message."""
     function = {"name": name, "arguments": json.dumps(arguments)}
     return {"id": f"call{r.getrandbits(40):010x}", "type": "function", "function": function}
-
-
-def _call_and_result(r: random.Random, lines: int) -> list[dict[str, Any]]:
-    arguments = {"path": "/".join(r.choices(WORDS, k=3)), "offset": r.randint(0, 900)}
-    call = tool_call(r, "read_file", arguments)
-    remark = {"role": "assistant", "content": prose(r, r.randint(10, 50)), "tool_calls": [call]}
-    result = code(r, r.randint(lines // 2, lines * 2))
-    return [remark, {"role": "tool", "tool_call_id": call["id"], "content": result}]
 
 
 def _line(r: random.Random) -> str:

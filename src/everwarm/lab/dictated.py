@@ -1,8 +1,8 @@
-"""Ask an everwarm server with dictated replies, and file what each request cost.
+"""Send requests with dictated replies to an everwarm server, and record what each cost.
 
 The server must have been started with `--forced-replies`: then equal messages make equal
-conversations on every model. A run that is resumed asks again what an earlier one has filed, so
-that the server is as warm as it was then, and files only what comes behind it.
+conversations on every model. A run that is resumed repeats the requests of the interrupted one, so
+that the server is as warm as it was, and records only what follows them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class AgentLine:
     called: list[dict[str, Any]] = field(default_factory=list)
 
     def answered(self, reply: ChatReply) -> None:
-        """Put the reply in, as a client does, and remember the calls that want a result."""
+        """Append the reply, as a client does, and remember the calls that need a result."""
         said: dict[str, Any] = {"role": "assistant", "content": reply.text}
         if reply.calls:
             said["tool_calls"] = list(reply.calls)
@@ -42,7 +42,7 @@ class AgentLine:
         self.tokens = reply.prompt_tokens + reply.completion_tokens
 
     def result(self, text: str) -> None:
-        """Put a tool's result in; as a user's message where the model has no tools."""
+        """Append a tool's result; as a user's message where the model has no tools."""
         if not self.called:
             self.messages.append({"role": "user", "content": f"Result:\n{text}"})
             return
@@ -67,7 +67,7 @@ class Dictated:
             )
 
     def ask(self, kind: str, line: AgentLine, reply: str, *, tools: bool = True) -> dict[str, Any]:
-        """Ask for exactly this reply, put it into the conversation, file the row and give it."""
+        """Ask for exactly this reply, append it to the conversation, and return its row."""
         params: dict[str, Any] = {"tools": TOOLS} if tools else {}
         params["everwarm"] = {"reply": reply}
         said = self._client.ask(line.messages, model=self.result.model, temperature=0, **params)
@@ -79,6 +79,11 @@ class Dictated:
         self.result.rows.append(row)
         self.result.seconds = self._spent + time.monotonic() - self._began
         return row
+
+    def time_left(self, done: float) -> float:
+        """Seconds to the end. Later requests have longer prompts, and take longer."""
+        share: float = min(0.99, max(0.001, done)) ** 1.5
+        return self.result.seconds * (1 / share - 1)
 
     def _filed(self, row: dict[str, Any]) -> dict[str, Any]:
         filed = self.result.rows[self._asked - 1]

@@ -1,4 +1,4 @@
-"""What an everwarm server tells about itself besides the OpenAI API. Others tell nothing."""
+"""What an everwarm server tells about itself besides the OpenAI API. Other servers tell nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 from everwarm.client import ChatClient
 from everwarm.errors import EverwarmError
 
-HELD: Final = ("cache_bytes", "memory_bytes", "disk_bytes", "disk_written_today_bytes")
+BYTES: Final = ("cache_bytes", "memory_bytes", "disk_bytes", "disk_written_today_bytes")
 PHASES: Final = ("parse_s", "render_s", "wait_s", "restore_s", "prefill_s")
 
 
@@ -19,12 +19,12 @@ class Inside:
         self.ours = self._get("/api/ps") is not None
 
     def memory(self) -> dict[str, int]:
-        """Bytes of the cache, of MLX as a whole and on disk; empty where they are not told."""
+        """Bytes of the cache, of MLX as a whole and on disk, where the server tells them."""
         engine = (self._get("/api/ps") or {}).get("engine", {}) if self.ours else {}
-        return {k: int(engine[k]) for k in HELD if k in engine}
+        return {k: int(engine[k]) for k in BYTES if k in engine}
 
     def record(self, prompt_tokens: int) -> dict[str, Any]:
-        """The latest turn's record, if it is the one of a prompt of that length."""
+        """The record of the latest turn, if its prompt has that length."""
         told = (self._get("/api/turns?limit=1") or {}) if self.ours else {}
         for turn in told.get("turns", []):
             if turn.get("prompt_tokens") == prompt_tokens:
@@ -40,7 +40,7 @@ class Inside:
 
 
 def context_length(client: ChatClient, model: str) -> int | None:
-    """How long a sequence the server takes, where it says so."""
+    """The longest sequence that the server takes, where it says so."""
     for told in client.get("/v1/models").get("data", []):
         if told.get("id") == model:
             length = told.get("context_length") or told.get("max_model_len")

@@ -1,4 +1,4 @@
-"""An agent's whole session against a server, with what real sessions do besides appending.
+"""An agent's whole session on a server, with all that real sessions do besides appending.
 
 Made up from a seed, with the shares and lengths of recorded sessions: tool results of very
 different lengths, a person's messages after a pause, replies asked for again, edited messages, side
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
@@ -20,8 +20,9 @@ from everwarm.lab.dictated import AgentLine, Dictated, calling
 from everwarm.lab.result import Result
 
 SHARES: Final = {"side": 0.03, "again": 0.02, "subagents": 0.03}
-"""How often something happens behind a tool's result; an edit follows this many user turns:"""
+"""How often something happens behind a tool's result."""
 EDITED: Final = 0.2
+"""How often a person edits a task after its turn."""
 STEPS: Final = 12
 SPREAD: Final = 1.2
 """Lengths are log-normal: the 90th of a hundred is five times the median."""
@@ -53,13 +54,17 @@ class SessionRun:
         self._helper = self._system("subagent that searches code", 500)
 
     @property
-    def progress(self) -> tuple[str, float]:
-        """How far the main conversation is, in words and as a share."""
+    def doing(self) -> str:
+        """How far the main conversation is."""
         n, of = len(self.main.messages), self.plan.messages
-        return f"{n} of {of} messages, {self.main.tokens:,} tokens", n / of
+        return f"{n} of {of} messages, {self.main.tokens:,} tokens"
+
+    def time_left(self) -> float:
+        """Seconds that the rest will take."""
+        return self._dictated.time_left(len(self.main.messages) / self.plan.messages)
 
     def measured(self) -> Iterator[dict[str, Any]]:
-        """Work until the main conversation is as long as planned."""
+        """Send requests until the main conversation is as long as planned."""
         while len(self.main.messages) < self.plan.messages:
             yield from self._user_turn()
         self.result.complete = True
@@ -93,7 +98,7 @@ class SessionRun:
             yield from self._subagents(self._r.choice((1, 1, 2)))
 
     def _edit(self) -> Iterator[dict[str, Any]]:
-        """The last task is put differently; what followed it is gone."""
+        """Replace the last task by another wording, and drop what followed it."""
         line = self.main
         at = max(i for i, m in enumerate(line.messages) if _is_task(m))
         del line.messages[at:]
@@ -101,13 +106,13 @@ class SessionRun:
         yield self._ask("edit", line, calls=False)
 
     def _title(self) -> dict[str, Any]:
-        """A short request of its own about the first message."""
+        """Ask for a title: a short request about the first message."""
         system = {"role": "system", "content": "Write a title of five words for this task."}
         line = AgentLine("title", [system, self.main.messages[1]])
         return self._ask("side", line, calls=False, tools=False)
 
     def _side(self) -> dict[str, Any]:
-        """The conversation with a last message that is thrown away afterwards."""
+        """Send the conversation with a last message that is thrown away afterwards."""
         ask = {"role": "user", "content": "Suggest in five words what the user may want next."}
         kept = self.main.messages
         if self.main.called:  # a call without its result is not a whole conversation
@@ -115,7 +120,7 @@ class SessionRun:
         return self._ask("side", AgentLine("side", [*kept, ask]), calls=False)
 
     def _subagents(self, n: int) -> Iterator[dict[str, Any]]:
-        """One, or two in turns, each with a task of its own and the same system prompt."""
+        """Run one subagent, or two in turns, each with its own task and the same system prompt."""
         system = {"role": "system", "content": self._helper}
         lines = [AgentLine(f"subagent {i}", [system]) for i in range(n)]
         for line in lines:
@@ -143,11 +148,6 @@ class SessionRun:
 
     def _system(self, what: str, n: int) -> str:
         return f"You are a {what}. {prose(self._text, n)}"
-
-
-def new_result(model: str, plan: SessionPlan) -> Result:
-    """An empty result for that plan."""
-    return Result(benchmark="session", model=model, plan=asdict(plan))
 
 
 def _is_task(message: dict[str, Any]) -> bool:

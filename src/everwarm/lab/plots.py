@@ -62,7 +62,7 @@ def save(out: Path, name: str, draw: Draw, *, height: float = 3.9) -> None:
 
 
 def _rc(theme: Theme, salt: str) -> Any:
-    """Settings by matplotlib's names, which its stubs spell out one by one."""
+    """Settings of matplotlib. Any: its stubs list their names one by one."""
     return {
         "figure.facecolor": theme.ground,
         "savefig.facecolor": theme.ground,
@@ -150,25 +150,8 @@ def hits(rows: Sequence[dict[str, Any]]) -> Draw:
     return draw
 
 
-def bars(title: str, names: Sequence[str], values: Sequence[float], unit: str = "%") -> Draw:
-    """One bar a name, lying down, with its figure at the end."""
-
-    def draw(axes: Any, theme: Theme) -> None:
-        axes.set_title(title)
-        y = list(range(len(names)))[::-1]
-        axes.barh(y, values, color=theme.warm, height=0.6)
-        for at, value in zip(y, values, strict=True):
-            axes.annotate(f"{value:,.1f}{unit}", (value, at), (5, 0), textcoords="offset points",
-                          va="center", fontsize=10)  # fmt: skip
-        axes.set_yticks(y, names)
-        axes.set_xlim(0, 1.15 * max([*values, 1e-9]))
-        axes.grid(axis="x")
-
-    return draw
-
-
 def strategies(lines: Sequence[dict[str, Any]], facts: int) -> Draw:
-    """Facts recalled under each strategy, lying down, with its speed in words at the end."""
+    """Facts recalled with each strategy as horizontal bars, with its speed at the end."""
 
     def draw(axes: Any, theme: Theme) -> None:
         axes.set_title(f"Facts recalled, of {facts}")
@@ -195,7 +178,7 @@ def strategies(lines: Sequence[dict[str, Any]], facts: int) -> Draw:
 
 
 def _keys(axes: Any, theme: Theme, names: Sequence[tuple[str, str]]) -> None:
-    """A legend in words above the plot, at the right."""
+    """Write a legend above the plot, at the right."""
     x = 1.0
     for name, colour in reversed(names):
         axes.text(x, 1.03, f"■ {name}", transform=axes.transAxes, ha="right", color=colour,
@@ -226,7 +209,7 @@ def _count(n: float) -> str:
 
 
 def _seconds(s: float) -> str:
-    """Three figures at most, as people say it."""
+    """Seconds with three digits at most."""
     if s < 0.9995:
         return f"{1000 * s:.3g} ms"
     return f"{s:.3g} s" if s < 1000 else f"{s:,.0f} s"

@@ -29,7 +29,7 @@ class RecordedCall:
 
 @dataclass(frozen=True, slots=True)
 class RecordedReply:
-    """What the model said, in no dialect."""
+    """What the model said, in no model's notation."""
 
     text: str
     thinking: str

@@ -1,10 +1,10 @@
 """Send a client's recorded requests again, and count what the server reads for each.
 
 The replies are dictated (`--forced-replies`), so that they are those of the recording; all else is
-real. A client echoes the ids of the calls that it was given: where the recording has the ids of its
-own time, this server's are put, wherever the wire format keeps them. Needs `/api/turns`.
+real. A client echoes the ids of the calls that it was given, so the recording's ids are replaced by
+this server's, wherever the wire format has them. Needs `/api/turns`.
 
-A request that is refused is told by name, and the next one is sent: nothing counted is lost.
+A request that is refused is named, and the next one is sent: nothing counted is lost.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ class RequestCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRequest:
-    """A recorded request that was not answered. `status` None: the server's answer had none, or
-    was not the one that was dictated. `message`: in the server's words."""
+    """A recorded request that was not answered.
+
+    `status` None: there was no answer, or another one than was dictated. `message`: the server's.
+    """
 
     seq: int
     phase: str
@@ -88,15 +90,10 @@ class CostSums:
 
 def sums(name: str, reads: Sequence[RequestCost]) -> CostSums:
     """Add up."""
-    return CostSums(
-        name,
-        len(reads),
-        sum(r.prompt for r in reads),
-        sum(r.new for r in reads),
-        sum(r.unseen for r in reads),
-        sum(r.prefilled for r in reads),
-        sum(beyond_new(r.prefilled, r.new) for r in reads),
-    )
+    counts = ("prompt", "new", "unseen", "prefilled")
+    totals = {c: sum(getattr(r, c) for r in reads) for c in counts}
+    again = sum(beyond_new(r.prefilled, r.new) for r in reads)
+    return CostSums(name=name, requests=len(reads), again=again, **totals)
 
 
 def phases(reads: Sequence[RequestCost]) -> list[CostSums]:
@@ -153,20 +150,13 @@ def _failed(exchange: RecordedExchange, status: int | None, message: str) -> Fai
 
 
 def _read(exchange: RecordedExchange, record: dict[str, Any]) -> RequestCost:
-    return RequestCost(
-        seq=exchange.seq,
-        phase=exchange.phase,
-        prompt=record["prompt_tokens"],
-        new=record["new_tokens"],
-        unseen=record["unseen_tokens"],
-        prefilled=record["prefilled_tokens"],
-        completion=record["completion_tokens"],
-        miss=record["miss"],
-    )
+    counts = ("prompt", "new", "unseen", "prefilled", "completion")
+    told = {c: record[f"{c}_tokens"] for c in counts}
+    return RequestCost(seq=exchange.seq, phase=exchange.phase, miss=record["miss"], **told)
 
 
 def _key(call_id: str) -> str:
-    """A call's id without what clients strip from it or put before it."""
+    """A call's id without what clients remove from it or put before it."""
     plain = "".join(c for c in call_id if c.isalnum())
     return plain.removeprefix("toolu").removeprefix("call")
 

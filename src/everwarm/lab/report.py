@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from everwarm.lab import plots
+from everwarm.lab.result import Result, sentence
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --bg: #ffffff; --fg: #1f2328; --dim: #59636e; --line: #d1d9e0; }
@@ -59,11 +62,36 @@ class Report:
     notes: Sequence[str] = field(default=())
 
 
+def report_on(result: Result, *notes: str, facts: str = "", **shown: Any) -> Report:
+    """A report with what each one says: the machine, remarks, and whether the run was whole."""
+    first = [] if result.complete else ["This run was interrupted; what is here was measured."]
+    return Report(
+        facts=f"{result.model} on {sentence(result.machine, result.versions)}{facts}",
+        notes=[*first, *result.remarks, *notes],
+        **shown,
+    )
+
+
+def effort(result: Result) -> str:
+    """How many requests it took, and when."""
+    resumed = ", resumed after an interruption." if result.resumed else "."
+    asked = f"{len(result.rows)} requests in {result.seconds / 60:.1f} minutes, begun "
+    return f"{asked}{result.started}{resumed}"
+
+
+def missing_plots() -> list[str]:
+    """A note where plots cannot be drawn."""
+    return [] if plots.available() else [plots.MISSING]
+
+
+def or_dash(value: Any, spell: Callable[[Any], str]) -> str:
+    """A figure in words, or a dash where it was not measured."""
+    return "-" if value is None else spell(value)
+
+
 def seconds(s: float | None) -> str:
     """Milliseconds below a second."""
-    if s is None:
-        return "-"
-    return f"{1000 * s:,.1f} ms" if s < 1 else f"{s:,.2f} s"
+    return or_dash(s, lambda v: f"{1000 * v:,.1f} ms" if v < 1 else f"{v:,.2f} s")
 
 
 def write(report: Report, out: Path, stem: str) -> list[Path]:

@@ -1,21 +1,79 @@
-"""A benchmark's result on disk: one JSON file, written anew after each measurement.
+"""A benchmark's result: one JSON file, with the machine and the versions that it was measured on.
 
-A file is always whole: it is written beside the old one and put in its place.
+The file is written anew after each measurement, and always whole: a new one is written beside the
+old one and put in its place. It names no person and no host.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
+import subprocess
 import time
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from everwarm.errors import ConfigError
-from everwarm.lab.machine import machine, versions
 
 FORMAT = 1
+PACKAGES = ("everwarm", "mlx", "mlx-lm")
+
+
+def machine() -> dict[str, str | int | None]:
+    """Processor, cores, memory and system."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_bytes": _memory(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what is installed here; a server elsewhere may have others."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if "everwarm" not in found:
+        from everwarm import __version__
+
+        found["everwarm"] = __version__
+    return found
+
+
+def sentence(facts: dict[str, str | int | None], installed: dict[str, str]) -> str:
+    """Machine and versions in one line."""
+    memory = facts.get("memory_bytes")
+    size = f", {int(memory) / 1e9:.0f} GB" if memory else ""
+    names = ", ".join(f"{k} {v}" for k, v in installed.items())
+    return f"{facts['cpu']}, {facts['cores']} cores{size}, {facts['system']}; {names}"
+
+
+def _cpu() -> str:
+    if platform.system() == "Darwin":
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        return done.stdout.strip() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,6 +99,11 @@ class Result:
         part = path.with_suffix(".part")
         part.write_text(json.dumps(asdict(self) | more, indent=1) + "\n", encoding="utf-8")
         os.replace(part, path)
+
+
+def new(benchmark: str, model: str, plan: Any) -> Result:
+    """An empty result. `plan`: a dataclass."""
+    return Result(benchmark=benchmark, model=model, plan=asdict(plan))
 
 
 def load(path: Path, benchmark: str) -> Result:

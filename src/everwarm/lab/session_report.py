@@ -1,4 +1,4 @@
-"""What a session came to, and the report of `bench session`."""
+"""What `bench session` found: its summary and the report."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from everwarm.events import beyond_new
-from everwarm.lab import plots, report
-from everwarm.lab.inside import HELD
-from everwarm.lab.machine import sentence
-from everwarm.lab.report import Figure, Report, Table, seconds
+from everwarm.lab import plots
+from everwarm.lab.report import Figure, Report, Table, missing_plots, report_on, seconds
 from everwarm.lab.result import Result
 
 BUCKETS: Final = (
@@ -33,24 +31,18 @@ PUBLISHED: Final = (
     "92.2% of tokens reused; time to first token 1.0 to 3.0 s below 500 new tokens, 3.9 to 5.0 s "
     "from 500 on, 55.6 s at about 8,800, 528 s for a full miss of 124K."
 )
-_HELD: Final = tuple(
-    zip(
-        HELD,
-        (
-            "memory of the cache, at most",
-            "memory of MLX with model and buffers, at most",
-            "on disk by the last request",
-            "written to disk by then",
-        ),
-        strict=True,
-    )
-)
+_BYTES: Final = {
+    "cache_bytes": "memory of the cache, at most",
+    "memory_bytes": "memory of MLX with model and buffers, at most",
+    "disk_bytes": "on disk by the last request",
+    "disk_written_today_bytes": "written to disk by then",
+}
 HIT_FACTOR: Final = 1.02
 HIT_TOKENS: Final = 64
 
 
 def is_hit(row: dict[str, Any]) -> bool:
-    """Whether hardly more was read than what the model had never read."""
+    """Whether hardly more was read than the model had never read before."""
     allowed = HIT_FACTOR * int(row["unseen_tokens"]) + HIT_TOKENS
     return int(row["prefilled_tokens"]) <= allowed
 
@@ -73,7 +65,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "reprocess_ratio": total["prefilled_tokens"] / max(1, total["new_tokens"]),
         "kinds": {k: sum(r["kind"] == k for r in rows) for k in _kinds(rows)},
         "ttft": [t for b in BUCKETS if (t := _ttft(rows, *b))],
-        **{f"{k}_most": max((r.get(k, 0) for r in rows), default=0) for k in HELD},
+        **{f"{k}_most": max((r.get(k, 0) for r in rows), default=0) for k in _BYTES},
         "misses": [
             {k: r[k] for k in ("kind", "prompt_tokens", "prefilled_tokens", "unseen_tokens")}
             for r in rows
@@ -93,15 +85,6 @@ def headline(result: Result) -> str:
     )
 
 
-def write(result: Result, out: Path) -> list[Path]:
-    """Plots where matplotlib is installed, then Markdown and HTML."""
-    figures: list[Figure] = []
-    if result.rows and plots.available():
-        plots.save(out, "session-hits", plots.hits(result.rows), height=3.0)
-        figures = [Figure("session-hits", "Part of each prompt that was not read again")]
-    return report.write(_report(result, figures), out, "session")
-
-
 def _kinds(rows: Sequence[dict[str, Any]]) -> list[str]:
     return sorted({str(r["kind"]) for r in rows})
 
@@ -115,31 +98,32 @@ def _ttft(rows: Sequence[dict[str, Any]], name: str, least: int, most: int) -> d
             "most_s": max(times)}  # fmt: skip
 
 
-def _report(result: Result, figures: list[Figure]) -> Report:
+def session_report(result: Result, out: Path) -> Report:
+    """The report; its plot is in `out`."""
     s = summary(result.rows)
-    notes = [
-        *result.remarks,
+    figures = []
+    if result.rows and plots.available():
+        plots.save(out, "session-hits", plots.hits(result.rows), height=3.0)
+        figures = [Figure("session-hits", "Part of each prompt that was not read again")]
+    resumed = (
+        f"Interrupted and resumed {result.resumed} times: what had been measured was asked again "
+        "first, so that the server was warm.",
+    )
+    return report_on(
+        result,
+        *(resumed if result.resumed else ()),
         f"A hit: at most {HIT_FACTOR} times the tokens that the model had never read, and "
         f"{HIT_TOKENS}.",
         TRACED.format(**result.plan) if "trace" in result.plan else MADE_UP,
         "Replies are dictated. Times are those of this machine and model, and depend on how deep "
         "in the conversation a request was.",
         PUBLISHED,
-    ]
-    if not result.complete:
-        notes.insert(0, "This run was interrupted; what is here was measured.")
-    if result.resumed:
-        notes.insert(0, f"Interrupted and gone on with, {result.resumed} times: what was measured "
-                     "before was asked again first, so that the server was warm.")  # fmt: skip
-    if not figures:
-        notes.append(plots.MISSING)
-    return Report(
+        *missing_plots(),
+        facts=f"; {result.started}",
         title=f"An agent's session on {result.model}",
         headline=headline(result),
-        facts=f"{result.model} on {sentence(result.machine, result.versions)}; {result.started}",
         tables=[_counts(s), _times(s), _by_kind(result.rows)],
         figures=figures,
-        notes=notes,
     )
 
 
@@ -157,7 +141,7 @@ def _counts(s: dict[str, Any]) -> Table:
         ("cache ratio (read / never read before)", f"{s['cache_ratio']:.4f}"),
         ("reprocess ratio (read / added)", f"{s['reprocess_ratio']:.4f}"),
         ("read again (beyond what was added, request by request)", f"{s['again']:,}"),
-        *((what, f"{s[f'{k}_most'] / 1e6:,.0f} MB") for k, what in _HELD if s[f"{k}_most"]),
+        *((_BYTES[k], f"{n / 1e6:,.0f} MB") for k in _BYTES if (n := s[f"{k}_most"])),
     ]
     return Table("Counts", ("what", "value"), rows)
 

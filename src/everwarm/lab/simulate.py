@@ -1,4 +1,4 @@
-"""What would a policy keep, and what would it cost? Recorded sessions through the real cache.
+"""Replay recorded sessions through the real cache: what would a policy keep, at what cost?
 
 The tree, the leases and `plan` are those that serve; only the model is missing. Its state is
 `Counted`: literal token ids, which know when they are wrong. Nothing here knows time: what is
@@ -43,12 +43,12 @@ class Variant:
 
 
 def oldest_first(held: Sequence[CheckpointInfo]) -> int | None:
-    """Let the shallowest go, whatever it is for."""
+    """Drop the shallowest checkpoint, whatever it is for."""
     return 0
 
 
 def least_used(held: Sequence[CheckpointInfo]) -> int | None:
-    """Let the one go whose last use is longest past; of those never used, the shallowest."""
+    """Drop the checkpoint that was not used for longest; of those never used, the shallowest."""
     return min(range(len(held) - 1), key=lambda i: held[i].used)
 
 

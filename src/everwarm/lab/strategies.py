@@ -1,4 +1,4 @@
-"""What one conversation costs, and what is remembered of it, under each way of keeping it.
+"""What one conversation costs, and what the model recalls of it, with each cache strategy.
 
 Eight facts are told at the start, then turns of reading and replying follow, and at the end each
 fact is asked for on its own, behind the same conversation. Every strategy is a server with flags of
@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
@@ -57,7 +57,7 @@ class StrategiesPlan:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A way of keeping a conversation: its key, what people call it, the server's flags.
+    """A cache strategy: its key, what people call it, the server's flags.
 
     `has_budget`: dictated replies end their reasoning where the server's budget would end it.
     """
@@ -239,8 +239,3 @@ def is_done(rows: Sequence[dict[str, Any]], key: str, plan: StrategiesPlan) -> b
     """Whether a strategy has all its rows, or was refused."""
     own = [r["kind"] for r in rows if r["strategy"] == key]
     return "refused" in own or (own.count("turn"), own.count("recall")) == (plan.turns, len(FACTS))
-
-
-def new_result(model: str, plan: StrategiesPlan) -> Result:
-    """An empty result for that plan."""
-    return Result(benchmark="strategies", model=model, plan=asdict(plan))

@@ -1,4 +1,4 @@
-"""What the strategies' figures say in words, each beside what was published. Pure."""
+"""What the figures of the strategies say, in words beside what was published. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from everwarm.lab.strategies import FACTS, StrategiesPlan
 ResultRow = dict[str, Any]
 ResultRows = dict[str, ResultRow]
 CLOSE: Final = 0.02
-"""Two drops, or two times, that differ by less are the same."""
+"""Drops or times that differ by less count as equal."""
 
 
 def findings(lines: Sequence[ResultRow], plan: StrategiesPlan) -> list[str]:
-    """What was found here, what was published, and where they differ; only what is whole."""
+    """What was found here, what was published, and where they differ, for complete strategies."""
     whole = {x["strategy"]: x for x in lines if x.get("recalled") is not None}
     asked: list[tuple[tuple[str, ...], Callable[[ResultRows, StrategiesPlan], str]]] = [
         (("none", "warm"), _warmth),
@@ -107,7 +107,7 @@ def _four(x: ResultRows, plan: StrategiesPlan) -> str:
 
 
 def _finding(here: str, there: str, claims: dict[str, bool | None]) -> str:
-    """One finding. `claims`: what was published, and whether it is so here; None: in noise."""
+    """One finding. `claims`: what was published, and whether it holds here; None: only noise."""
     parts = [f"{here}.", f"Published: {there}."]
     for told, is_so in (
         ("The same here", True),
@@ -131,7 +131,7 @@ def _shorter(a: ResultRow, b: ResultRow) -> str:
 
 
 def _falls_less(a: ResultRow, b: ResultRow) -> bool | None:
-    """None: they lie nearer to each other than turns of one strategy do."""
+    """Whether `a` slows down less. None: they differ by less than the turns of one strategy do."""
     if a["drop"] is None or b["drop"] is None:
         return None
     apart = float(b["drop"] - a["drop"])

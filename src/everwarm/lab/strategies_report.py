@@ -1,4 +1,4 @@
-"""What the strategies came to, and the report of `bench strategies`."""
+"""What `bench strategies` found: its summary, the report, and a line for each row."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from everwarm.lab import plots, report
-from everwarm.lab.machine import sentence
-from everwarm.lab.report import Figure, Report, Table, seconds
+from everwarm.lab import plots
+from everwarm.lab.report import (
+    Figure,
+    Report,
+    Table,
+    effort,
+    missing_plots,
+    or_dash,
+    report_on,
+    seconds,
+)
 from everwarm.lab.result import Result
-from everwarm.lab.strategies import FACTS, StrategiesPlan, strategies
+from everwarm.lab.strategies import FACTS, StrategiesPlan, StrategiesRun, strategies
 from everwarm.lab.strategies_findings import findings
 
 PUBLISHED: Final = Table(
@@ -69,7 +77,7 @@ def _line(rows: Sequence[dict[str, Any]], plan: StrategiesPlan) -> dict[str, Any
 
 
 def _drop(rates: Sequence[float]) -> float | None:
-    """By how much the last two turns are slower than the first two."""
+    """The share by which the last two turns are slower than the first two."""
     if len(rates) < 4:
         return None
     return 1 - statistics.mean(rates[-2:]) / statistics.mean(rates[:2])
@@ -84,27 +92,17 @@ def headline(result: Result) -> str:
     return f"Recalled, of {len(FACTS)} facts. {'; '.join(known)}."
 
 
-def write(result: Result, out: Path) -> list[Path]:
-    """Plots where matplotlib is installed, then Markdown and HTML."""
-    lines = summary(result.rows, result.plan)["strategies"]
-    figures: list[Figure] = []
-    whole = [x for x in lines if x.get("recalled") is not None]
-    if whole and plots.available():
-        plots.save(out, "strategies", plots.strategies(whole, len(FACTS)), height=3.6)
-        alt = "Facts recalled under each strategy, with its time to first token and tokens/s"
-        figures = [Figure("strategies", alt)]
-    return report.write(_report(result, lines, figures), out, "strategies")
-
-
-def _report(result: Result, lines: list[dict[str, Any]], figures: list[Figure]) -> Report:
+def strategies_report(result: Result, out: Path) -> Report:
+    """The report; its plot is in `out`."""
     plan = StrategiesPlan(**result.plan)
+    lines = summary(result.rows, result.plan)["strategies"]
     own = "The model wrote every reply." if plan.own_replies else (
         "Replies are dictated, reasoning included, so that every strategy holds the same "
         f"conversation; those of the budget's row end their reasoning after {plan.budget} tokens, "
         "as the budget would. Answers about the facts are the model's own."
     )  # fmt: skip
-    notes = [
-        *result.remarks,
+    return report_on(
+        result,
         *(f"{x['name']}: {x['refused']}" for x in lines if x["refused"]),
         own,
         "TTFT: time to first token at the client, mean of all turns but the first, which is cold "
@@ -114,27 +112,27 @@ def _report(result: Result, lines: list[dict[str, Any]], figures: list[Figure]) 
         "cache holds then, checkpoints included.",
         f"recall: {len(FACTS)} facts told at the start, each asked for on its own behind the "
         "conversation, greedily; right where the answer has the word.",
-        f"{len(result.rows)} requests in {result.seconds / 60:.1f} minutes, begun {result.started}"
-        + (", resumed after an interruption." if result.resumed else "."),
-    ]
-    if not result.complete:
-        notes.insert(0, "This run was interrupted; what is here was measured.")
-    if not figures:
-        notes.append(plots.MISSING if not plots.available() else "No plot: nothing is whole yet.")
-    return Report(
+        effort(result),
+        *missing_plots(),
+        facts=f". The published figures are those of another model and machine: {PUBLISHED_ON}",
         title=f"Ways of keeping a conversation on {result.model}",
         headline=headline(result),
-        facts=f"{result.model} on {sentence(result.machine, result.versions)}. The published "
-        f"figures are those of another model and machine: {PUBLISHED_ON}",
         tables=[_table(lines), PUBLISHED],
         found=findings(lines, plan),
-        figures=figures,
-        notes=notes,
+        figures=_draw([x for x in lines if x.get("recalled") is not None], out),
     )
 
 
+def _draw(whole: list[dict[str, Any]], out: Path) -> list[Figure]:
+    if not (whole and plots.available()):
+        return []
+    plots.save(out, "strategies", plots.strategies(whole, len(FACTS)), height=3.6)
+    alt = "Facts recalled under each strategy, with its time to first token and tokens/s"
+    return [Figure("strategies", alt)]
+
+
 def _spread(lines: Sequence[dict[str, Any]]) -> list[str]:
-    """How far single turns of one strategy lie apart, so that nobody reads noise as a finding."""
+    """How much the turns of one strategy differ, so that nobody takes noise for a finding."""
     known = [x["spread"] for x in lines if x.get("spread")]
     if not known:
         return []
@@ -159,14 +157,22 @@ def _cells(x: dict[str, Any]) -> tuple[str, ...]:
         x["name"],
         seconds(x["ttft_s"]),
         f"{x['prefilled_tokens']:,}",
-        _or_dash(x["tokens_per_s"], lambda v: f"{v:.1f}"),
-        _or_dash(x["drop"], lambda v: f"{100 * v:.1f}%"),
+        or_dash(x["tokens_per_s"], lambda v: f"{v:.1f}"),
+        or_dash(x["drop"], lambda v: f"{100 * v:.1f}%"),
         f"{x['cache_tokens']:,}",
-        _or_dash(x["cache_bytes"], lambda v: f"{v / 1e6:,.1f} MB"),
+        or_dash(x["cache_bytes"], lambda v: f"{v / 1e6:,.1f} MB"),
         f"{x['reply_tokens']:.0f} tokens",
-        _or_dash(x["recalled"], lambda v: f"{v} of {len(FACTS)}"),
+        or_dash(x["recalled"], lambda v: f"{v} of {len(FACTS)}"),
     )
 
 
-def _or_dash(value: Any, spell: Any) -> str:
-    return "-" if value is None else str(spell(value))
+def line(run: StrategiesRun, row: dict[str, Any], watched: bool) -> str | None:
+    """Tell of a strategy that was refused; where nobody watches, of every row."""
+    if row["kind"] == "refused":
+        return f"{row['strategy']}: refused. {row['why']}"
+    if watched:
+        return None
+    if row["kind"] == "recall":
+        return f"{row['strategy']}: {row['asked']}: {row['said'].strip()!r}"
+    told = f"{row['strategy']}: turn {row['turn']}: {row['prompt_tokens']:,} tokens, read "
+    return told + f"{row['prefilled_tokens']:,} in {row['ttft_s']:.2f} s"

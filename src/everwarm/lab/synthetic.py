@@ -21,8 +21,8 @@ TOOLS, SYSTEM = 12_400, 2_800
 class SessionKind:
     """How often a session does what, instead of appending a tool's result.
 
-    `rewrite`: all behind the system prompt is written anew, and the end of the system prompt.
-    `context`: the tokens behind which it is compacted.
+    `rewrite`: everything behind the system prompt is rewritten, and the end of the system prompt.
+    `context`: tokens after which the session is compacted.
     """
 
     user: float = 0.08
@@ -43,7 +43,7 @@ KINDS: Final = {
     "agents": SessionKind(subagents=0.12, context=250_000, requests=160),
     "compaction": SessionKind(context=60_000, requests=160),
 }
-"""Most become about as large as 24 GiB, with 80 KiB a token."""
+"""Most sessions grow to about 24 GiB at 80 KiB a token."""
 
 
 class AgentPrompts:
@@ -96,7 +96,7 @@ class AgentPrompts:
         return self._request(self._size(200), ["text"])
 
     def _near(self) -> dict[str, Any]:
-        """The end of what was sent last is sent a little differently."""
+        """The client sends the end of its last message a little differently."""
         self._back_to(self._n - self._random.randrange(BLOCK, 3 * BLOCK))
         return self._request(self._size(450), ["tool_result"])
 
@@ -105,7 +105,7 @@ class AgentPrompts:
         return self._request(self._size(300), ["text"])
 
     def _rewritten(self, kept: float) -> dict[str, Any]:
-        """All behind the system prompt is written anew, and the system prompt's end with it."""
+        """Everything behind the system prompt is rewritten, and the system prompt's end with it."""
         n = self._n - self.tools - self.system
         self._back_to(self.tools + self.system - self._random.randrange(5 * BLOCK))
         return self._request(int(kept * n), ["text", "thinking", "tool_result", "tool_use"])
@@ -137,7 +137,7 @@ class AgentPrompts:
 def trace(
     seed: int, *, kind: str = "mixed", requests: int | None = None, scale: float = 1.0
 ) -> Any:
-    """One session as a trace file holds it. `scale` shrinks every length alike."""
+    """One session in the form of a trace file. `scale` shrinks every length alike."""
     random, ids, does = Random(seed), count(1), KINDS[kind]
     requests = requests or does.requests
     main = AgentPrompts(random, ids, scale, does)

@@ -1,4 +1,4 @@
-"""A recorded session without its text, held again on a server: the lengths and places are real.
+"""Send a recorded session, which has no text, to a server again: its lengths and places are real.
 
 A trace says which tokens of a prompt are those of an earlier one; here each token becomes a word,
 so that equal ones give equal text. What a prompt shares with one before stays messages as they
@@ -12,31 +12,19 @@ Not here: reading trace files (`lab/traces.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from everwarm.client import ChatClient
 from everwarm.lab.conversation import WORDS
 from everwarm.lab.dictated import AgentLine, Dictated, calling
 from everwarm.lab.result import Result
+from everwarm.lab.traces import TracedTurn
 from everwarm.tokens import Mark, Tokens, common_length
 
 CALL_TOKENS: Final = 30
 _SPREAD: Final = 2654435761
-
-
-class Recorded(Protocol):
-    """One request of a trace. `is_first`: nothing of its agent's requests went before."""
-
-    @property
-    def tokens(self) -> Tokens[int]: ...
-    @property
-    def marks(self) -> tuple[Mark, ...]: ...
-    @property
-    def reply(self) -> Tokens[int]: ...
-    @property
-    def is_first(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +47,7 @@ class TracedRun:
     """One recorded session. Live: one thread. `measured()` yields each row it adds."""
 
     def __init__(
-        self, client: ChatClient, turns: Sequence[Recorded], plan: TracePlan, result: Result
+        self, client: ChatClient, turns: Sequence[TracedTurn], plan: TracePlan, result: Result
     ) -> None:
         self.plan, self.result = plan, result
         self._dictated = Dictated(client, result)
@@ -67,10 +55,13 @@ class TracedRun:
         self._known: list[_Known] = []
 
     @property
-    def progress(self) -> tuple[str, float]:
-        """What is done, in words and as a share."""
-        n, of = len(self._known), len(self._turns)
-        return f"{n} of {of} requests", n / max(1, of)
+    def doing(self) -> str:
+        """How many requests are done."""
+        return f"{len(self._known)} of {len(self._turns)} requests"
+
+    def time_left(self) -> float:
+        """Seconds that the rest will take."""
+        return self._dictated.time_left(len(self._known) / max(1, len(self._turns)))
 
     def measured(self) -> Iterator[dict[str, Any]]:
         """Send all requests, in the order of their times."""
@@ -90,7 +81,7 @@ class TracedRun:
         self._known.append(_Known(whole, (*messages, (len(whole), line.messages[-1]))))
         return row
 
-    def _messages(self, turn: Recorded) -> tuple[str, list[tuple[int, dict[str, Any]]]]:
+    def _messages(self, turn: TracedTurn) -> tuple[str, list[tuple[int, dict[str, Any]]]]:
         """The request's kind, and its messages, with where each ends in the trace's tokens."""
         end = max((m.at for m in turn.marks if m.kind == "prompt"), default=len(turn.tokens))
         kept = self._shared(turn, end)
@@ -108,8 +99,8 @@ class TracedRun:
         kind = "user" if last["role"] == "assistant" or turn.is_first else "rewritten"
         return kind, [*kept, (end, {"role": "user", "content": text})]
 
-    def _shared(self, turn: Recorded, end: int) -> list[tuple[int, dict[str, Any]]]:
-        """The messages of earlier requests that stand whole at this one's start."""
+    def _shared(self, turn: TracedTurn, end: int) -> list[tuple[int, dict[str, Any]]]:
+        """The messages of an earlier request with which this one begins; the longest such run."""
         best: tuple[int, _Known] | None = None
         for known in reversed(self._known):
             same = common_length(known.tokens, turn.tokens)
@@ -123,7 +114,7 @@ class TracedRun:
         return kept
 
     def _wants_result(self, i: int) -> bool:
-        """Whether the trace goes on behind this reply with something that no person said."""
+        """Whether what follows this reply in the trace is no person's message."""
         whole = self._turns[i].tokens + self._turns[i].reply
         for later in self._turns[i + 1 :]:
             if common_length(whole, later.tokens) == len(whole):
@@ -132,10 +123,5 @@ class TracedRun:
 
 
 def words(tokens: Sequence[int]) -> str:
-    """A word for each token; equal tokens give equal words."""
+    """A word for each token. Equal tokens give equal words."""
     return " ".join(WORDS[(t * _SPREAD >> 8) % len(WORDS)] for t in tokens)
-
-
-def new_result(model: str, plan: TracePlan) -> Result:
-    """An empty result for that trace."""
-    return Result(benchmark="session", model=model, plan=asdict(plan))

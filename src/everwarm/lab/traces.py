@@ -1,4 +1,4 @@
-"""Recorded sessions, as prompts to replay. No text in them: ids of 64-token blocks.
+"""Recorded sessions as prompts to replay. They hold no text, only ids of 64-token blocks.
 
 One JSON file a session: `requests[]`, each with `in` and `out` (tokens), `hash_ids` (one id for
 each whole block of the prompt) and, where known, `t` (seconds), `input_types`, and the session's
@@ -38,7 +38,7 @@ Raw = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class TracedTurn:
-    """One request to replay. `is_first`: nothing of its line (an agent's requests) went before."""
+    """One request to replay. `is_first`: it is the first of its line (an agent's requests)."""
 
     tokens: Tokens[int]
     marks: tuple[Mark, ...]
@@ -113,7 +113,7 @@ def _turns(
 
 
 def _prompts(line: list[Raw], unknown: Iterator[int]) -> list[Tokens[int]]:
-    """The tokens of a line's requests; made from the last, since a tail is the next one's."""
+    """The tokens of a line's requests, from the last to the first: a tail is the next request's."""
     out: list[Tokens[int]] = []
     for raw in reversed(line):
         ids, n = raw["hash_ids"], int(raw["in"])
@@ -133,7 +133,7 @@ def _shared(prompts: list[Tokens[int]]) -> int:
 
 
 def _boundary(same: int, asked: int, answered: int) -> int | None:
-    """Where a line's last message begins: behind the reply, or else behind the prompt."""
+    """Where a line's last message begins: after the previous reply, or else after the prompt."""
     return answered if same == answered else asked if same >= asked else None
 
 

@@ -8,17 +8,15 @@ made unique at its start so that no server can know it.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
 from everwarm.client import ChatClient, ChatReply
 from everwarm.lab.conversation import code, prose
 from everwarm.lab.inside import PHASES, Inside
-from everwarm.lab.pace import ReadingPace
 from everwarm.lab.result import Result
 
 FloorAt = Callable[[int, int], float]
@@ -79,6 +77,40 @@ class Talk:
         self.messages.append({"role": "user", "content": text})
 
 
+@dataclass(slots=True)
+class ReadingPace:
+    """How long reading will take, from what it took: (middle depth, seconds a token, tokens). Live.
+
+    Reading a token behind n others costs a + b*n seconds; a and b are fitted to what was measured.
+    """
+
+    seen: list[tuple[float, float, int]] = field(default_factory=list)
+
+    def note(self, depth: int, tokens: int, seconds: float) -> None:
+        """`tokens` were read behind `depth` in that many seconds."""
+        if tokens > 0:
+            self.seen.append((depth + tokens / 2, seconds / tokens, tokens))
+
+    def seconds(self, start: int, end: int) -> float:
+        """What reading the tokens from `start` to `end` will take."""
+        a, b = self._line()
+        n = max(end - start, 0)
+        return n * max(0.0, a + b * (start + end) / 2)
+
+    def _line(self) -> tuple[float, float]:
+        """Least squares, weighted by tokens; a level line where there are too few."""
+        weight = sum(n for _, _, n in self.seen)
+        if not weight:
+            return 0.0, 0.0
+        mx = sum(x * n for x, _, n in self.seen) / weight
+        my = sum(y * n for _, y, n in self.seen) / weight
+        sxx = sum(n * (x - mx) ** 2 for x, _, n in self.seen)
+        if not sxx:
+            return my, 0.0
+        b = max(0.0, sum(n * (x - mx) * (y - my) for x, y, n in self.seen) / sxx)
+        return max(0.0, my - b * mx), b
+
+
 class TurnsRun:
     """One run, or the rest of one that was interrupted. Live: one thread.
 
@@ -126,7 +158,7 @@ class TurnsRun:
         self.result.complete = True
 
     def time_left(self) -> float | None:
-        """Seconds to the goal as far as they can be told, or to the end of the time."""
+        """Seconds to the goal, as far as they are known, or to the end of the time."""
         by_time = None if self.plan.seconds is None else self.plan.seconds - self.seconds()
         if not self._pace.seen:
             return by_time
@@ -135,7 +167,7 @@ class TurnsRun:
         return min(known, default=None)
 
     def _to_goal(self) -> float:
-        """Growing, and the samples at powers of two and at the goal."""
+        """Seconds to the goal: growing, and the samples at powers of two and at the goal."""
         turns, at = self.turn, self.depth
         out = self._pace.seconds(self.depth, self.goal)
         here = {r["kind"] for r in self.result.rows if r["turn"] == turns}
@@ -163,7 +195,7 @@ class TurnsRun:
         return self.seconds() + 1.2 * (ahead + cold) > self.plan.seconds
 
     def _take_up(self) -> Iterator[dict[str, Any]]:
-        """Replay an interrupted run's messages, and make the server read them once."""
+        """Rebuild the messages of an interrupted run, and let the server read them once."""
         for row in self.result.rows:
             if row["kind"] == "grow":
                 self._talk.grow(row["turn"], row["lines"])
@@ -243,38 +275,3 @@ class TurnsRun:
         self.result.rows.append(row)
         self.result.seconds = self.seconds()
         return row
-
-
-def new_result(model: str, plan: TurnsPlan) -> Result:
-    """An empty result for that plan."""
-    return Result(benchmark="turns", model=model, plan=asdict(plan))
-
-
-def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One line for each sampled turn, medians of its questions, and the deepest as the headline."""
-    turns = dict.fromkeys(r["turn"] for r in rows if r["kind"] == "question")
-    samples = [_sample_of([r for r in rows if r["turn"] == t]) for t in turns]
-    whole = [s for s in samples if s["ratio"] is not None]
-    return {"samples": samples, "headline": whole[-1] if whole else None}
-
-
-def _sample_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    asked = [r for r in rows if r["kind"] == "question"]
-    cold = next((r["ttft_s"] for r in rows if r["kind"] == "cold"), None)
-    floors = [r for r in asked if r.get("floor_s") is not None]
-    warm = statistics.median(r["ttft_s"] for r in asked)
-    rates = [r["tokens_per_s"] for r in asked if r["tokens_per_s"]]
-    return {
-        "turn": asked[0]["turn"],
-        "tokens": round(statistics.median(r["prompt_tokens"] for r in asked)),
-        "prefilled": round(statistics.median(r["prefilled_tokens"] for r in asked)),
-        "warm_s": warm,
-        "floor_s": statistics.median(r["floor_s"] for r in floors) if floors else None,
-        "over_floor_s": statistics.median(r["ttft_s"] - r["floor_s"] for r in floors)
-        if floors
-        else None,
-        "cold_s": cold,
-        "ratio": None if cold is None else cold / warm,
-        "tokens_per_s": statistics.median(rates) if rates else None,
-        "cache_bytes": asked[-1].get("cache_bytes"),
-    }

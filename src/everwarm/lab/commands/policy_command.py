@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -21,38 +22,19 @@ from everwarm.lab.traces import TracedHistory, TracedSession
 class Trial:
     """What to replay, and for what model and memory."""
 
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     history: TracedHistory
     together: int
     sizes: Sizes
 
-    @staticmethod
-    def of(
-        paths: Sequence[Path],
-        *,
-        history: str,
-        together: int,
-        budget: str | None,
-        token_bytes: str,
-        checkpoint_bytes: str,
-    ) -> Trial:
-        """Read the flags. Raises ConfigError."""
-        if history not in ("verbatim", "template"):
-            raise ConfigError("--history must be verbatim or template.")
-        for path in paths:
-            if not path.exists():
-                raise ConfigError(f"The trace {path} does not exist.")
-        sizes = Sizes(
-            nbytes_of(token_bytes, "--token-bytes"),
-            nbytes_of(checkpoint_bytes, "--checkpoint-bytes"),
-            UNLIMITED if budget is None else nbytes_of(budget, "--budget"),
-        )
-        return Trial(tuple(paths), "verbatim" if history == "verbatim" else "template", together,
-                     sizes)  # fmt: skip
-
 
 def run(trial: Trial, *, n_synthetic: int, seed: int, kind: str, as_json: bool) -> None:
     """Replay all sessions under each policy and print the table, or JSON."""
+    if trial.history not in get_args(TracedHistory):
+        raise ConfigError("--history must be verbatim or template.")
+    for path in trial.paths:
+        if not path.exists():
+            raise ConfigError(f"The trace {path} does not exist.")
     if kind not in synthetic.KINDS:
         raise ConfigError(f"--kind must be one of {', '.join(synthetic.KINDS)}.")
     sessions = (
@@ -72,6 +54,15 @@ def run(trial: Trial, *, n_synthetic: int, seed: int, kind: str, as_json: bool) 
         print(json.dumps(report(trial, names, scores), indent=2))
     else:
         Console().print(table(trial, scores))
+
+
+def sizes_of(token_bytes: str, checkpoint_bytes: str, budget: str | None) -> Sizes:
+    """Read the flags of sizes. Raises ConfigError."""
+    return Sizes(
+        nbytes_of(token_bytes, "--token-bytes"),
+        nbytes_of(checkpoint_bytes, "--checkpoint-bytes"),
+        UNLIMITED if budget is None else nbytes_of(budget, "--budget"),
+    )
 
 
 def made_up(seed: int, n: int, kind: str, history: TracedHistory) -> Iterator[TracedSession]:
