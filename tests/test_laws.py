@@ -136,7 +136,9 @@ LONGER = {
 }
 """Files that may have up to 400 lines, each with its reason."""
 ANNEXES = ("prompt/dialects/", "prompt/grammars/", "cache/disk/")
-MOST_LINES_OF_CORE = 20_000
+MOST_LINES_OF_CORE = 18_300
+"""Only a capability that comes may raise it. The aim is 10,000: 11,745 were counted the same way before
+memory became a promise, dialects were derived and every field of the clients got a class."""
 
 
 def too_large(path: Path, most: int) -> Iterator[str]:
@@ -166,7 +168,8 @@ def test_exceptions_are_needed() -> None:
 def test_what_is_too_large_is_found(tmp_path: Path) -> None:
     long = tmp_path / "long.py"
     long.write_text("def f():\n" + "    global x\n" + "    pass\n" * 299)
-    assert [*too_large(long, MOST_LINES)] == ["301 lines", "global at line 2", "f: 301 lines"]
+    found = [*too_large(long, MOST_LINES)]
+    assert sorted(found) == ["301 lines", "f: 301 lines", "global at line 2"]
 
 
 def core() -> Iterator[Path]:
