@@ -1,3 +1,3 @@
 """everwarm: a local LLM server on MLX whose conversations never go cold."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
