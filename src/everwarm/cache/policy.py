@@ -2,7 +2,7 @@
 
 A checkpoint ends a prefill chunk and takes bytes; it is needed only where a model has layers that
 cannot be cut. `everwarm bench policy` replays recorded sessions under other values and
-rules (`simulate.py`); what it showed is in `docs/lab.md`.
+rules (`lab/simulate.py`); what it showed is in `docs/lab.md`.
 """
 
 from __future__ import annotations

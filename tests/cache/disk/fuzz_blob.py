@@ -1,6 +1,6 @@
 """Fuzz the parser of cache files with atheris (coverage-guided; Linux).
 
-    PYTHONPATH=src:tests python tests/cache/disk/fuzz_blob.py -max_total_time=600
+    PYTHONPATH=src:tests/support python tests/cache/disk/fuzz_blob.py -max_total_time=600
 
 A file's first byte says what the rest of an input is: a file as it stands; a header, sealed with
 the right lengths and checksum; or our own part of a header, in one that is right elsewhere. Without
