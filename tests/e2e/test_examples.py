@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_a_session_is_branched_and_its_branches_compared(tmp_path: Path, smollm2: Path) -> None:
-    script = ROOT / "examples" / "chat/session.py"
+    script = ROOT / "examples" / "sessions.py"
     assert script.read_text().count("\n") <= 40
     model = zoo.save("llama", tmp_path / "model", smollm2)
     with holding(model, tmp_path / "home", "--no-disk") as client:

@@ -1,8 +1,8 @@
 """May this prompt begin now, and in which way? Room for it is made in `memory.py`.
 
 While others run, a prompt waits for them rather than have kept conversations dropped. When nothing
-else runs, it takes the first way that fits: the plan; a rewind instead of a copy; a rewind that
-loses the tail; one file at a time from disk; what is in memory alone; a cold start.
+else runs, it takes the first way that fits: the plan; a rewind instead of a copy; one file at a
+time from disk; a rewind that loses the tail; what is in memory alone; a cold start.
 """
 
 from __future__ import annotations
@@ -66,10 +66,11 @@ def _ways(
     """The plan, then ways that take less room, each at a higher price than the one before."""
     ways = [chosen]
     if chosen.way in ("fork", "rewind") and chosen.holder is not None and not chosen.holder.busy:
-        back = replace(chosen, way="rewind")
-        ways += [back, replace(back, keeps_tail=False)]
+        ways.append(replace(chosen, way="rewind"))
     if chosen.files:
         ways.append(replace(ways[-1], ahead=0))
+    if ways[-1].way == "rewind":
+        ways.append(replace(ways[-1], keeps_tail=False))
     near = plan(steps, need.n_tokens - 1, is_cuttable=memory.is_cuttable)
     return [*ways, near, RestorePlan(0, "new")]
 

@@ -134,7 +134,7 @@ class Cache:
         if restoring is None:
             return "whole"
         with self._dropped_on_error(holder):
-            arrived = restoring.step()
+            arrived = restoring.step(holder.root)
             if arrived == "lost":
                 self.abandon(lease)
             if arrived != "whole":

@@ -12,8 +12,9 @@ from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.graft import drop_files
 from everwarm.cache.disk.reader import Loaded
 from everwarm.cache.restore import RestorePlan
+from everwarm.cache.sequence import Sequence
 from everwarm.cache.store import OnDisk, Piece
-from everwarm.cache.tree import Holder, Segment
+from everwarm.cache.tree import Node, Segment
 from everwarm.errors import CacheFault
 from everwarm.tokens import Tokens
 
@@ -46,10 +47,10 @@ class Restoring:
     """
 
     def __init__(
-        self, store: DiskStore, chosen: RestorePlan, holder: Holder, tokens: Tokens[int]
+        self, store: DiskStore, chosen: RestorePlan, sequence: Sequence, tokens: Tokens[int]
     ) -> None:
         self._store, self._tokens = store, tokens
-        self._root, self._sequence = holder.root, holder.sequence
+        self._sequence = sequence
         self.at, self._ahead = chosen.at, chosen.ahead
         self.in_flight_nbytes = chosen.in_flight_nbytes
         self._left = deque(chosen.segments)
@@ -65,16 +66,16 @@ class Restoring:
         held = [*(s.piece for s in self._left), self._checkpoint]
         return [p for p in held if p is not None and not isinstance(p, OnDisk)]
 
-    def step(self) -> Literal["whole", "coming", "lost"]:
+    def step(self, root: Node) -> Literal["whole", "coming", "lost"]:
         """Take what has arrived.
 
-        `lost`: a file is gone, damaged or not what it should be, and nothing in the tree rests on
-        it any more.
+        `lost`: a file is gone, damaged or not what it should be, and nothing in this tree rests on
+        it any more. The tree is not held here: a fault may replace it.
         """
         try:
             return "whole" if self._take() else "coming"
         except _Lost as e:
-            drop_files(self._root, {e.file_id})
+            drop_files(root, {e.file_id})
             return "lost"
 
     def _take(self) -> bool:

@@ -19,11 +19,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from everwarm.cache import policy, tree
-from everwarm.cache.disk.blob import PieceRecord
+from everwarm.cache.disk.blob import PieceKind, PieceRecord
 from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.files import Files
 from everwarm.cache.disk.graft import drop_files, exchange, files_of, graft, needed_for, shelve_rows
@@ -52,6 +53,21 @@ FIRST_READ_RATE: Final = 500e6
 WORTH_READING: Final = 64
 
 
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A piece on its way to disk: rows from `start`, or a checkpoint, at the end of `tokens`.
+
+    It holds no buffers: those of a piece are freed before the next one is copied.
+    """
+
+    of: Source
+    kind: PieceKind
+    start: int
+    tokens: Tokens[int]
+    nbytes: int
+    done: Future[str | None]
+
+
 class DiskTier:
     """One model's pieces on disk. `wake` is called from another thread when a write has ended.
 
@@ -73,7 +89,7 @@ class DiskTier:
         self._wake = wake
         self._pending: deque[tuple[Holder, str]] = deque()
         self._tails: deque[Source] = deque()
-        self._write: tuple[Copy, Future[str | None]] | None = None
+        self._write: _Write | None = None
         self._joining: Future[Joined | None] | None = None
         self._joined: frozenset[str] = frozenset()
         self._may_join = True
@@ -117,7 +133,7 @@ class DiskTier:
     @property
     def writing_nbytes(self) -> int:
         """Bytes that were copied out and are not on disk yet."""
-        return self._write[0].nbytes if self._write is not None else 0
+        return self._write.nbytes if self._write is not None else 0
 
     @property
     def in_flight_nbytes(self) -> int:
@@ -184,7 +200,7 @@ class DiskTier:
 
     def restore(self, chosen: RestorePlan, holder: Holder, tokens: Tokens[int]) -> Restoring:
         """Begin to read what a plan adds to a holder's sequence."""
-        return Restoring(self._store, chosen, holder, tokens)
+        return Restoring(self._store, chosen, holder.sequence, tokens)
 
     # Writing
 
@@ -213,11 +229,11 @@ class DiskTier:
     def step(self) -> None:
         """File the write that has ended, start the next one. Copies at most one cell of rows."""
         if self._write is not None:
-            copy, done = self._write
+            write, done = self._write, self._write.done
             if not done.done():
                 return
             self._write, self._may_join = None, True
-            self._file(copy, done.result() if done.exception() is None else None)
+            self._file(write, done.result() if done.exception() is None else None)
         if self.is_idle:
             return
         assert self._terms is not None, "only a cache that attached itself asks for writes"
@@ -241,32 +257,33 @@ class DiskTier:
         if copy is None:
             return False
         of, start, end = copy.of, copy.start, copy.end
-        own = of.tokens[start:end]
+        tokens = of.tokens[:end]
+        own = tokens[start:]
         trail = Trail(self._fingerprint, of.namespace)
-        parent, position = trail.feed(of.tokens[:start]), trail.feed(own)
+        parent, position = trail.feed(tokens[:start]), trail.feed(own)
         record = PieceRecord(
             copy.kind, self._fingerprint, of.namespace, parent, position, start, end, own, copy.mark
         )
         done = self._store.write(record, *copy.made)
-        self._write = copy, done
+        self._write = _Write(of, copy.kind, start, tokens, copy.nbytes, done)
         done.add_done_callback(lambda _: self._wake())
         return True
 
-    def _file(self, copy: Copy, file_id: str | None) -> None:
+    def _file(self, write: _Write, file_id: str | None) -> None:
         """Note in the tree what was written. If it was not, leave its source to a later turn."""
-        of = copy.of
+        of, end = write.of, len(write.tokens)
         if file_id is None:
             for queue in (self._pending, self._tails):
                 if queue and _node_of(queue[0]) is of.node:
                     queue.popleft()
             return
-        piece = OnDisk(file_id, copy.nbytes)
-        steps = tree.match(of.root, of.tokens[: copy.end])
-        if not steps or steps[-1].upto < copy.end:
+        piece = OnDisk(file_id, write.nbytes)
+        steps = tree.match(of.root, write.tokens)
+        if not steps or steps[-1].upto < end:
             return
-        if copy.kind == "segment":
-            shelve_rows(steps, Segment(piece, copy.start, copy.start, copy.end))
-        elif steps[-1].node.end == copy.end:
+        if write.kind == "segment":
+            shelve_rows(steps, Segment(piece, write.start, write.start, end))
+        elif steps[-1].node.end == end:
             steps[-1].node.shelved_checkpoint = piece
             path = of.node.path()
             self._thin(path if steps[-1].node in path else steps[-1].node.path())
