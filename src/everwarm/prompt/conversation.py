@@ -20,12 +20,11 @@ from everwarm.request import Tool
 _REPLIES = 2048  # of one conversation
 _PLACES = 8192  # of one conversation: without its first ones, a history is not known any more
 _SAMPLES = 32  # replies at one place
-_HEADS = 16  # of one conversation: its tools and system prompts
 
 
 @dataclass(slots=True)
 class Conversation:
-    """One thread: its replies, the contents that it has held, its time and its tools.
+    """One thread: its replies, its time and its tools.
 
     Live: owned by the render thread. `began`: the time that the template sees. `tools`: the last
     that a request brought. `is_loaded`: what outlived an earlier process is here.
@@ -40,7 +39,6 @@ class Conversation:
     _places: Bounded[MessageId, Bounded[MessageId, Reply]] = field(
         default_factory=lambda: Bounded(_PLACES)
     )
-    _contents: Bounded[MessageId, Counter[bytes]] = field(default_factory=lambda: Bounded(_HEADS))
 
     def add(self, reply: Reply) -> None:
         """Remember a reply."""
@@ -79,50 +77,35 @@ class Conversation:
         own = [id for id, r in able if calls and r.calls == calls]
         return own or [id for id, _ in able]
 
-    def hold(self, head: MessageId, contents: Sequence[bytes]) -> None:
-        """Remember the contents that it holds now under this head (`History.key`)."""
-        known = self._contents.use(head) or Counter()
-        self._contents.put(head, known | Counter(contents))
-
-    def held(
-        self,
-        head: MessageId,
-        contents: Sequence[bytes],
-        ends: Sequence[MessageId],
-        is_reply: Callable[[MessageId], bool],
-    ) -> list[bool]:
-        """Whether each message was in the conversation before. Said once more, it is new again.
-
-        `ends`: the history up to each message. `is_reply`: whether a history ends with a reply of
-        this model that is remembered.
-        """
-        known, counts = self._contents.use(head) or Counter(), Counter[bytes]()
-        found = []
-        for content, end in zip(contents, ends, strict=True):
-            counts[content] += 1
-            found.append(bool(content) and (counts[content] <= known[content] or is_reply(end)))
-        return found
-
 
 class Conversations:
-    """The conversations used last, and their replies by call ids. Live: the render thread's."""
+    """The conversations used last, and their replies by call ids. Live: the render thread's.
+
+    Those without a reply are counted apart, so that requests which are never answered take no place
+    from a conversation that goes on.
+    """
 
     def __init__(self, limit: int = 256) -> None:
         self._threads: Bounded[MessageId, Conversation] = Bounded(limit)
+        self._unanswered: Bounded[MessageId, Conversation] = Bounded(limit)
+        self._contents: Bounded[MessageId, tuple[MessageId, Counter[bytes]]] = Bounded(limit)
         self._by_calls: Bounded[tuple[str, str], tuple[MessageId, Reply]] = Bounded(limit * 64)
 
     def of(self, thread: MessageId) -> Conversation:
         """A conversation, which becomes the most recent; a new one where none is known."""
-        known = self._threads.use(thread)
+        known = self._threads.use(thread) or self._unanswered.use(thread)
         if known is None:
             known = Conversation()
-            self._threads.put(thread, known)
+            self._unanswered.put(thread, known)
         return known
 
     def add(self, namespace: str, thread: MessageId, reply: Reply) -> None:
         """Remember a reply of a conversation."""
         self.add_called(namespace, thread, reply)
-        self.of(thread).add(reply)
+        conversation = self.of(thread)
+        conversation.add(reply)
+        self._unanswered.pop(thread, None)
+        self._threads.put(thread, conversation)
 
     def add_called(self, namespace: str, thread: MessageId, reply: Reply) -> None:
         """Remember a reply by its calls alone, where the rest of its conversation is not known."""
@@ -143,8 +126,35 @@ class Conversations:
         """Forget a conversation; gives the ids of its replies."""
         for key in [k for k, (whose, _) in self._by_calls.items() if whose == thread]:
             del self._by_calls[key]
+        for head in [h for h, (whose, _) in self._contents.items() if whose == thread]:
+            del self._contents[head]
+        self._unanswered.pop(thread, None)
         gone = self._threads.pop(thread, None)
         return gone.reply_ids if gone else []
+
+    def hold(self, thread: MessageId, head: MessageId, contents: Sequence[bytes]) -> None:
+        """Remember the contents that a conversation holds now under this head (`History.key`)."""
+        _, known = self._contents.use(head) or (thread, Counter())
+        self._contents.put(head, (thread, known | Counter(contents)))
+
+    def held(
+        self,
+        head: MessageId,
+        contents: Sequence[bytes],
+        ends: Sequence[MessageId],
+        is_reply: Callable[[MessageId], bool],
+    ) -> list[bool]:
+        """Whether each message was in the conversation before. Said once more, it is new again.
+
+        `ends`: the history up to each message. `is_reply`: whether a history ends with a reply of
+        this model that is remembered.
+        """
+        _, known = self._contents.use(head) or (head, Counter[bytes]())
+        counts, found = Counter[bytes](), []
+        for content, end in zip(contents, ends, strict=True):
+            counts[content] += 1
+            found.append(bool(content) and (counts[content] <= known[content] or is_reply(end)))
+        return found
 
     def aligned(
         self, namespace: str, thread: MessageId, messages: Sequence[Message], ids: Sequence[bytes]

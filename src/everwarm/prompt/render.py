@@ -24,7 +24,7 @@ from everwarm.prompt.bounded import Bounded
 from everwarm.prompt.build import Builder, PlacedReply, PromptTokens
 from everwarm.prompt.built_prompt import BuiltPrompt, BuiltPrompts
 from everwarm.prompt.chain import Chains, History
-from everwarm.prompt.conversation import Conversation, Conversations
+from everwarm.prompt.conversation import Conversations
 from everwarm.prompt.dialects import families
 from everwarm.prompt.encoder import TextEncoder
 from everwarm.prompt.length import Length
@@ -115,7 +115,7 @@ class Renderer:
         mode = request.history or self._mode
         key = _repeat_key(history, frame, mode)
         repeat = self._repeats.use(key)
-        built = None if repeat else self._build(history, conversation, frame, mode)
+        built = None if repeat else self._build(history, frame, mode)
         if self._is_sticky(request):
             self._reminders.note(history.namespace, history.thread, history.messages, history.ids)
         if built is None:
@@ -155,9 +155,8 @@ class Renderer:
             reasoning=reasoning_id(reply),
         )
         self._conversations.add(history.namespace, history.thread, said)
-        conversation = self._conversations.of(history.thread)
-        conversation.place(place, own, said)
-        conversation.hold(history.key, (*history.contents, content))
+        self._conversations.of(history.thread).place(place, own, said)
+        self._conversations.hold(history.thread, history.key, (*history.contents, content))
         self._answered.append(AnsweredTurn(history, reply, frame.tools or [], grown))
         self._keep(asked, PlacedReply(own, place, built.base, built.base_end, grown, said))
 
@@ -227,17 +226,15 @@ class Renderer:
         """Whether a reply in this history is remembered."""
         return any(reply_key(i) in self._records for i in reversed(history.ids))
 
-    def _build(
-        self, history: History, conversation: Conversation, frame: Frame, mode: HistoryMode
-    ) -> PromptTokens:
+    def _build(self, history: History, frame: Frame, mode: HistoryMode) -> PromptTokens:
         """A prompt's tokens. Nothing is remembered of one that is refused."""
-        held = conversation.held(
+        held = self._conversations.held(
             history.key, history.contents, history.ids[1:], lambda i: reply_key(i) in self._records
         )
         built = self._builder.build(history, frame, held, verbatim=mode != "template")
         if self.length is not None:
             self.length.check_made(built.record.end)
-        conversation.hold(history.key, history.contents)
+        self._conversations.hold(history.thread, history.key, history.contents)
         return built
 
     def _prompt_of(self, history: History, built: PromptTokens, *, kept_tools: bool) -> Prompt:
