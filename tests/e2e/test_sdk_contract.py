@@ -211,7 +211,7 @@ def test_an_abort_ends_the_turn_and_its_work_is_kept(
     while server.call("GET", "/api/ps")[1]["running"]:
         time.sleep(0.02)
     left = server.turn()
-    assert left["finish"] == "cancelled" and 0 < left["completion_tokens"] < 1000
+    assert left["finish"] == "cancelled" and 0 < left["completion_tokens"] < 400
     with ask(server, text) as again:  # the prompt is read by the tenth event, in every format
         assert len(list(islice(again, 10))) == 10
     while server.call("GET", "/api/ps")[1]["running"]:
