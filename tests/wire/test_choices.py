@@ -17,7 +17,7 @@ from everwarm.events import Event, Finished, Progress, TextDelta
 from everwarm.request import Request, Sampling, nth_sample
 from everwarm.wire import formats
 from everwarm.wire.choices import ChoiceEvent, ChoicesEncoder
-from everwarm.wire.format import Encoder, Format
+from everwarm.wire.format import Format, StreamEncoder
 
 CHAT = (formats.CHAT, {"messages": [{"role": "user", "content": "hi"}]})
 COMPLETIONS = (formats.COMPLETIONS, {"prompt": "hi"})
@@ -25,7 +25,7 @@ BOTH = pytest.mark.parametrize("asked", [CHAT, COMPLETIONS], ids=["chat", "compl
 Asked = tuple[Format, dict[str, Any]]
 
 
-def made(asked: Asked) -> Encoder:
+def made(asked: Asked) -> StreamEncoder:
     fmt, body = asked
     raw = json.dumps(body | {"stream": True, "stream_options": {"include_usage": True}}).encode()
     return fmt.parse(raw, "").encoder(HEAD)

@@ -15,7 +15,7 @@ from everwarm import errors
 from everwarm.events import Event, Progress, Started
 from everwarm.messages import Message, Reasoning, Text, ToolCall
 from everwarm.request import Request
-from everwarm.wire.format import Encoder, ParsedRequest
+from everwarm.wire.format import ParsedRequest, StreamEncoder
 from everwarm.wire.openai_responses import parse
 
 SECRET = "s3cr3t input"
@@ -31,7 +31,7 @@ def read(*items: Any, **fields: Any) -> Request:
     return asked(**({"input": list(items)} if items else {}), **fields).request
 
 
-def encoder(**fields: Any) -> Encoder:
+def encoder(**fields: Any) -> StreamEncoder:
     return asked(**fields).encoder(HEAD)
 
 

@@ -21,7 +21,7 @@ from everwarm.wire.hosted_tools import HOSTED, HostedTool, check_choice, ignored
 from everwarm.wire.validation_cache import ValidationCache
 
 
-class _Tool(WireObject):
+class _ClientTool(WireObject):
     type: Literal["custom"] = "custom"
     name: wb.Name
     description: str = ""
@@ -35,12 +35,12 @@ class _Tool(WireObject):
 
 
 _AnyTool = Annotated[
-    Annotated[_Tool, Tag("custom_tool")] | Annotated[HostedTool, Tag(HOSTED)],
+    Annotated[_ClientTool, Tag("custom_tool")] | Annotated[HostedTool, Tag(HOSTED)],
     Discriminator(tag_by_type({"custom"}, "custom")),
 ]
 
 
-class _ToolChoice(WireObject):
+class _AnthropicChoice(WireObject):
     type: Literal["auto", "any", "tool", "none"]
     name: wb.Name | None = None
     disable_parallel_tool_use: bool = False
@@ -89,7 +89,7 @@ class CountBody(WireObject):
         BeforeValidator(wb.one_part, json_schema_input_type=str | list[TextBlock]),
     ] = []
     tools: Annotated[wb.Many[_AnyTool], Field(max_length=1024)] = []
-    tool_choice: _ToolChoice = _ToolChoice(type="auto")
+    tool_choice: _AnthropicChoice = _AnthropicChoice(type="auto")
     thinking: _ThinkingConfig | None = None
     output_config: _OutputConfig = _OutputConfig()
     output_format: constraints.FlatFormat | None = (
@@ -182,7 +182,9 @@ def _template_args(b: CountBody) -> dict[str, Any]:
     return args | {"enable_thinking": b.thinking.type == "enabled"}
 
 
-def _tool_choice_of(choice: _ToolChoice) -> tuple[Literal["none", "auto", "required"], str | None]:
+def _tool_choice_of(
+    choice: _AnthropicChoice,
+) -> tuple[Literal["none", "auto", "required"], str | None]:
     if choice.type == "tool" and choice.name is None:
         raise RequestError("tool_choice.name is required.", param="tool_choice.name")
     if choice.type == "auto" or choice.type == "none":
@@ -192,15 +194,15 @@ def _tool_choice_of(choice: _ToolChoice) -> tuple[Literal["none", "auto", "requi
 
 def _tools(b: CountBody) -> tuple[tuple[Tool, ...], tuple[Tool, ...]]:
     """The tools at the head of the prompt, and the deferred ones, which a message shows."""
-    own = [t for t in b.tools if isinstance(t, _Tool)]
+    own = [t for t in b.tools if isinstance(t, _ClientTool)]
     head = tuple(_tool(t) for t in own if not t.defer_loading)
     return head, tuple(_tool(t) for t in own if t.defer_loading)
 
 
-def _tool(t: _Tool) -> Tool:
+def _tool(t: _ClientTool) -> Tool:
     return Tool(t.name, t.description, t.input_schema, t.strict)
 
 
 def _messages(b: CountBody) -> tuple[Message, ...]:
-    tools = {t.name: _tool(t) for t in b.tools if isinstance(t, _Tool)}
+    tools = {t.name: _tool(t) for t in b.tools if isinstance(t, _ClientTool)}
     return conversation(b.system, b.messages, tools)

@@ -55,7 +55,7 @@ class _Document(_Block):
     citations: _Citations | None = None
 
 
-class _Thinking(_Block):
+class _ThinkingBlock(_Block):
     type: Literal["thinking"]
     thinking: str
     signature: str = ""
@@ -75,26 +75,36 @@ class _ToolUse(_Block):
     toolset_name: _Toolset = None
 
 
-class _Reference(_Block):
+class _ToolReference(_Block):
     type: Literal["tool_reference"]
     tool_name: wb.Name
 
 
-_Shown = Annotated[TextBlock | _Image | _Document | _Reference, Field(discriminator="type")]
+_ResultBlock = Annotated[
+    TextBlock | _Image | _Document | _ToolReference, Field(discriminator="type")
+]
 
 
 class _ToolResult(_Block):
     type: Literal["tool_result"]
     tool_use_id: wb.NonEmpty
     content: Annotated[
-        wb.Many[_Shown], BeforeValidator(wb.one_part, json_schema_input_type=str | list[_Shown])
+        wb.Many[_ResultBlock],
+        BeforeValidator(wb.one_part, json_schema_input_type=str | list[_ResultBlock]),
     ] = []
     is_error: bool = False
     toolset_name: _Toolset = None
 
 
 _AnyBlock = Annotated[
-    TextBlock | _Image | _Document | _Thinking | _Redacted | _ToolUse | _ToolResult | _Reference,
+    TextBlock
+    | _Image
+    | _Document
+    | _ThinkingBlock
+    | _Redacted
+    | _ToolUse
+    | _ToolResult
+    | _ToolReference,
     Field(discriminator="type"),
 ]
 TAGS = frozenset(
@@ -152,7 +162,7 @@ def conversation(
 def _shows_tool(blocks: Iterable[object]) -> bool:
     """Whether one of these blocks refers to a tool."""
     return any(
-        isinstance(p, _Reference) or (isinstance(p, _ToolResult) and _shows_tool(p.content))
+        isinstance(p, _ToolReference) or (isinstance(p, _ToolResult) and _shows_tool(p.content))
         for p in blocks
     )
 
@@ -163,7 +173,7 @@ def _assistant(m: AnyMessage, path: str, seals: Seals) -> list[Message]:
         match p:
             case TextBlock():
                 parts += [Text(p.text)] if p.text else []
-            case _Thinking():
+            case _ThinkingBlock():
                 thought = p.thinking or seals.unseal(p.signature)
                 parts += [Reasoning(thought)] if thought else []
             case _Redacted():
@@ -188,7 +198,7 @@ def _other(m: AnyMessage, path: str, tools: Mapping[str, Tool]) -> list[Message]
                 if p.is_error:
                     parts = [Text("Error: "), *parts]
                 results.append(Message("tool", tuple(parts), tool_call_id=p.tool_use_id))
-            case TextBlock() | _Image() | _Document() | _Reference():
+            case TextBlock() | _Image() | _Document() | _ToolReference():
                 texts += _texts([p], here, tools, single=True)
             case _:
                 raise _misplaced(here, p.type, m.role)
@@ -198,7 +208,7 @@ def _other(m: AnyMessage, path: str, tools: Mapping[str, Tool]) -> list[Message]
 
 
 def _texts(
-    blocks: Iterable[TextBlock | _Image | _Document | _Reference],
+    blocks: Iterable[TextBlock | _Image | _Document | _ToolReference],
     path: str,
     tools: Mapping[str, Tool],
     *,
@@ -210,7 +220,7 @@ def _texts(
         match p:
             case TextBlock():
                 out += [Text(p.text)] if p.text else []
-            case _Reference():
+            case _ToolReference():
                 out.append(Text(_described(p.tool_name, tools)))
             case _Document():
                 out.append(Text(_document(p, here)))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from everwarm.events import Event, Finished, Progress, Started, TurnRecord
-from everwarm.wire.format import Chunk, Encoder
+from everwarm.wire.format import Chunk, StreamEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,9 @@ class ChoicesEncoder:
     and the usage comes once, at the end: each prompt's tokens once, and the tokens of all replies.
     """
 
-    def __init__(self, make: Callable[[], Encoder], *, n_prompts: int, n_samples: int) -> None:
+    def __init__(
+        self, make: Callable[[], StreamEncoder], *, n_prompts: int, n_samples: int
+    ) -> None:
         self._encoders = [make() for _ in range(n_prompts * n_samples)]
         self._n_samples = n_samples
         self._records: dict[int, TurnRecord] = {}

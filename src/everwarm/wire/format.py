@@ -31,7 +31,7 @@ class Head:
     caches: bool = True
 
 
-class Encoder(Protocol):
+class StreamEncoder(Protocol):
     """Says one turn's events in a format's words. Belongs to one answer."""
 
     def chunks(self, event: Event) -> list[Chunk]:
@@ -58,7 +58,7 @@ class ParsedRequest:
 
     request: Request
     stream: bool
-    encoder: Callable[[Head], Encoder]
+    encoder: Callable[[Head], StreamEncoder]
     others: tuple[Request, ...] = ()
     stored_input: tuple[StoredItem, ...] | None = None
     session: str | None = None

@@ -35,18 +35,18 @@ class _Function(WireObject):
     strict: bool = False
 
 
-class _Tool(WireObject):
+class _ChatTool(WireObject):
     type: Literal["function"]
     function: _Function
 
 
 _AnyTool = Annotated[
-    Annotated[_Tool, Tag("function_tool")] | Annotated[HostedTool, Tag(HOSTED)],
+    Annotated[_ChatTool, Tag("function_tool")] | Annotated[HostedTool, Tag(HOSTED)],
     Discriminator(tag_by_type({"function"})),
 ]
 
 
-class _Reasoning(WireObject):
+class _RouterReasoning(WireObject):
     """How hard to think, as one router of requests spells it."""
 
     effort: Annotated[Effort | None, Hint()] = None
@@ -54,7 +54,7 @@ class _Reasoning(WireObject):
     max_tokens: Budget | None = None
 
 
-class _Thinking(WireObject):
+class _ProviderThinking(WireObject):
     """Whether to think, as some providers of chat completions spell it."""
 
     type: Literal["enabled", "disabled", "adaptive", "auto"]
@@ -77,8 +77,8 @@ class Body(SamplingFields):
     stream_options: wb.StreamOptions = wb.StreamOptions()
     chat_template_kwargs: TemplateArgs = TemplateArgs()
     reasoning_effort: Annotated[Effort | None, Hint()] = None
-    reasoning: _Reasoning = _Reasoning()
-    thinking: _Thinking | None = None
+    reasoning: _RouterReasoning = _RouterReasoning()
+    thinking: _ProviderThinking | None = None
     enable_thinking: bool | None = None
     thinking_budget: Budget | None = None
     response_format: constraints.ChatFormat | None = None
@@ -109,7 +109,7 @@ def parse(body: bytes, namespace: str = "") -> ParsedRequest:
     b = wb.read(body, Body, tags=TAGS)
     choice, named = constraints.tool_choice_of(b.tool_choice)
     check_choice(b.tools, named, forced=choice == "required")
-    functions = (t.function for t in b.tools if isinstance(t, _Tool))
+    functions = (t.function for t in b.tools if isinstance(t, _ChatTool))
     request = Request(
         model=b.model,
         messages=tuple(m.message for m in b.messages),
@@ -150,7 +150,7 @@ def _template_args(b: Body) -> dict[str, Any]:
     return args | template_args(effort, b.chat_template_kwargs)
 
 
-def _thinks(thinking: _Thinking | None) -> bool | None:
+def _thinks(thinking: _ProviderThinking | None) -> bool | None:
     return {"enabled": True, "disabled": False}.get(thinking.type) if thinking else None
 
 

@@ -65,7 +65,7 @@ _OwnPart = Annotated[
     Annotated[_TextPart | _RefusalPart | _ThinkingPart, Field(discriminator="type")],
     BeforeValidator(_readable),
 ]
-_Content = Annotated[
+_ChatContent = Annotated[
     wb.Many[_ReadPart], BeforeValidator(wb.one_part, json_schema_input_type=str | list[_ReadPart])
 ]
 
@@ -81,7 +81,7 @@ class _CalledFunction(WireObject):
     ] = ""
 
 
-class _Call(WireObject):
+class _ChatCall(WireObject):
     id: str
     type: Literal["function"] = "function"
     function: _CalledFunction
@@ -90,7 +90,7 @@ class _Call(WireObject):
 
 class _PlainMessage(WireObject):
     role: Literal["system", "developer", "user"]
-    content: _Content
+    content: _ChatContent
     name: wb.Speaker | None = None
     tool_calls: Annotated[Any, Refused("Calls are the assistant's: put them there.")] = None
 
@@ -111,7 +111,7 @@ class _AssistantMessage(WireObject):
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
-    tool_calls: wb.Many[_Call] = []
+    tool_calls: wb.Many[_ChatCall] = []
     function_call: Annotated[Any, Refused("Send tool_calls instead.")] = None
     audio: Annotated[Any, Refused("Send what was said as content.")] = None
     prefix: Annotated[Any, Refused("A reply that goes on with it is not supported.")] = None
@@ -134,7 +134,7 @@ class _AssistantMessage(WireObject):
 
 class _ToolMessage(WireObject):
     role: Literal["tool"]
-    content: _Content = []
+    content: _ChatContent = []
     tool_call_id: wb.NonEmpty
     name: Annotated[Any, Noted("the call is known by its id")] = None
 

@@ -40,14 +40,14 @@ def _prompts_of(value: object) -> object:
 
 
 _Ids = wb.Many[Annotated[int, Field(ge=0, lt=2**31)]]
-_Prompt = str | _Ids
+_TextOrIds = str | _Ids
 
 
 class Body(SamplingFields):
     model: wb.ModelName | None = None
     prompt: Annotated[
-        wb.Many[_Prompt],
-        BeforeValidator(_prompts_of, json_schema_input_type=_Prompt | list[str] | list[_Ids]),
+        wb.Many[_TextOrIds],
+        BeforeValidator(_prompts_of, json_schema_input_type=_TextOrIds | list[str] | list[_Ids]),
     ]
     max_tokens: Annotated[int, Field(ge=0, le=2**53)] = _DEFAULT_MAX_TOKENS
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

@@ -51,11 +51,11 @@ class _Media(WireObject):
     input_audio: Any = None
 
 
-_Part = Annotated[_InputText | _Refusal | _Media, Field(discriminator="type")]
-_Content = Annotated[
-    wb.Many[_Part],
+_ItemPart = Annotated[_InputText | _Refusal | _Media, Field(discriminator="type")]
+_ItemContent = Annotated[
+    wb.Many[_ItemPart],
     BeforeValidator(
-        partial(wb.one_part, kind="input_text"), json_schema_input_type=str | list[_Part]
+        partial(wb.one_part, kind="input_text"), json_schema_input_type=str | list[_ItemPart]
     ),
 ]
 
@@ -65,24 +65,24 @@ class _Item(WireObject):
     status: wb.Remark = None
 
 
-class _Message(_Item):
+class _MessageItem(_Item):
     type: Literal["message"]
     role: Literal["system", "developer", "user", "assistant"]
-    content: _Content
+    content: _ItemContent
     phase: wb.Remark = None
 
 
-class _Reasoning(_Item):
+class _ReasoningItem(_Item):
     type: Literal["reasoning"]
-    summary: _Content = []
-    content: _Content = []
+    summary: _ItemContent = []
+    content: _ItemContent = []
     encrypted_content: str = ""
 
 
 _AWAITED = "a client runs its tools as it likes"
 
 
-class _Call(_Item):
+class _FunctionCall(_Item):
     type: Literal["function_call"]
     call_id: wb.NonEmpty
     name: wb.Name
@@ -105,22 +105,23 @@ class _CustomCall(_Item):
 _BY_ID = "the call is known by its id"
 
 
-class _Output(_Item):
+class _CallOutput(_Item):
     type: Literal["function_call_output", "custom_tool_call_output"]
     call_id: wb.NonEmpty
-    output: _Content
+    output: _ItemContent
     name: Annotated[Any, Noted(_BY_ID)] = None
     namespace: Annotated[Any, Noted(_BY_ID)] = None
     caller: wb.Remark = None
 
 
-class _Reference(WireObject):
+class _ItemReference(WireObject):
     type: Literal["item_reference"]
     id: wb.NonEmpty
 
 
 AnyItem = Annotated[
-    _Message | _Reasoning | _Call | _CustomCall | _Output | _Reference, Field(discriminator="type")
+    _MessageItem | _ReasoningItem | _FunctionCall | _CustomCall | _CallOutput | _ItemReference,
+    Field(discriminator="type"),
 ]
 _OneItem = Annotated[AnyItem, WrapValidator(ValidationCache())]
 Items = wb.Many[_OneItem]
@@ -182,7 +183,7 @@ def _begins_reply(item: AnyItem, reply: list[Part], before: str, turn: str) -> b
     """Whether a second reply begins: by the ids that we gave, else where reasoning comes again."""
     if before and turn:
         return before != turn
-    return isinstance(item, _Reasoning) and not isinstance(reply[-1], Reasoning)
+    return isinstance(item, _ReasoningItem) and not isinstance(reply[-1], Reasoning)
 
 
 def _message(reply: list[Part]) -> list[Message]:
@@ -194,13 +195,13 @@ def _reply_parts(
 ) -> list[Part] | None:
     """What an item adds to a reply; None where the model did not write it."""
     match item:
-        case _Reasoning():
+        case _ReasoningItem():
             texts = _texts(item.content, path) or _texts(item.summary, path)
             thought = "".join(t.text for t in texts) or seals.unseal(item.encrypted_content)
             return [Reasoning(thought)] if thought else []
-        case _Message(role="assistant"):
+        case _MessageItem(role="assistant"):
             return [*_texts(item.content, f"{path}.content")]
-        case _Call():
+        case _FunctionCall():
             name = visible.get((item.namespace, item.name), item.name)
             return [ToolCall(item.call_id, name, item.arguments)]
         case _CustomCall():
@@ -212,17 +213,17 @@ def _reply_parts(
 
 def _other(item: AnyItem, path: str) -> Message:
     match item:
-        case _Message():
+        case _MessageItem():
             texts = tuple(_texts(item.content, f"{path}.content"))
             return Message("user" if item.role == "user" else "system", texts)
-        case _Output():
+        case _CallOutput():
             texts = tuple(_texts(item.output, f"{path}.output"))
             return Message("tool", texts, tool_call_id=item.call_id)
         case _:
             raise RequestError(f"{path} is not supported.", param=path)
 
 
-def _texts(parts: list[_Part], path: str) -> list[Text]:
+def _texts(parts: list[_ItemPart], path: str) -> list[Text]:
     out: list[Text] = []
     for i, p in enumerate(parts):
         match p:
