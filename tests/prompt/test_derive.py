@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import pytest
 from dialect_samples import SAMPLES
+from growth import growth
 from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 from notations import NOTATIONS, chat, codec_of, each
@@ -312,14 +313,7 @@ def test_any_text_is_an_answer_word_for_word_where_it_has_no_marker(text: str) -
 @pytest.mark.parametrize("piece", ["\n", "word ", "<tool_call>", '{"name": "look", "arguments": {'])
 def test_a_long_reply_is_read_in_time_that_grows_with_its_length(name: str, piece: str) -> None:
     dialect = derived(codec_of(NOTATIONS[name], ends=("<|im_end|>",)))
-
-    def seconds(n: int) -> float:
-        begin = time.process_time()
-        read(dialect, [piece] * n, TOOLS)
-        return time.process_time() - begin
-
-    seconds(100)
-    assert seconds(16_000) < 24 * max(seconds(2_000), 0.002)
+    assert growth(lambda n: read(dialect, [piece] * n, TOOLS), 2_000, 16_000) < 24
 
 
 @pytest.mark.parametrize("name", NOTATIONS)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterable
 from itertools import count
 
 import pytest
+from growth import growth
 from sample_replies import fold
 
 from everwarm.engine.text import TextCodec
@@ -107,17 +107,15 @@ def test_a_call_is_told_whole_as_soon_as_it_is_there(
 def test_a_long_call_is_read_in_time_that_grows_with_its_length(
     plain: TextCodec, parser: Callable[..., ReplyParser]
 ) -> None:
-    def seconds(n: int) -> float:
-        p = parser()
-        body = plain.encode('<tool_call>{"name": "look", "arguments": {"at": "')
-        ids = [*body, *plain.encode("word ") * n, *plain.encode('"}}</tool_call>')]
-        begin = time.process_time()
-        run(p, ids)
-        assert p.message.tool_calls[0].arguments.count("word") == n
-        return time.process_time() - begin
+    begin = plain.encode('<tool_call>{"name": "look", "arguments": {"at": "')
+    word, end = plain.encode("word "), plain.encode('"}}</tool_call>')
 
-    seconds(100)
-    assert seconds(24_000) < 20 * seconds(3_000)
+    def work(n: int) -> None:
+        p = parser()
+        run(p, [*begin, *word * n, *end])
+        assert p.message.tool_calls[0].arguments.count("word") == n
+
+    assert growth(work, 3_000, 24_000) < 20
 
 
 @pytest.mark.parametrize("n", [1, 40])

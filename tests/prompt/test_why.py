@@ -7,13 +7,16 @@ from dataclasses import replace
 
 import pytest
 from prompt_templates import DROPS_REASONING, REPEATS_REPLIES
+from sample_turns import record
 from talk import TOOLS, Talk, said, system, user
 
 from everwarm.codec import Codec
 from everwarm.events import Miss
 from everwarm.messages import Message
+from everwarm.prompt.marks import NEAR_END
 from everwarm.prompt.render import Renderer
 from everwarm.prompt.why import unknown
+from everwarm.prompt.why import why as explain
 from everwarm.request import Tool
 
 
@@ -124,6 +127,23 @@ def test_what_only_the_cache_lost_has_no_difference(talk: Talk) -> None:
     miss = why(talk)
     assert (miss.part, miss.cause, miss.before) == ("nowhere", "", "")
     assert miss.at == len(talk.read)
+
+
+def test_the_few_tokens_behind_a_checkpoint_are_explained_without_decoding(talk: Talk) -> None:
+    """Most turns of layers that cannot be cut read some; the work would slow the engine down."""
+    prompt = talk.ask()
+    counts = replace(
+        record(), prefilled_tokens=23, new_tokens=20, unseen_tokens=18, cached_tokens=900
+    )
+    evidence = talk.renderer.evidence(prompt)
+    assert evidence is not None
+    blind = replace(evidence, codec=None)  # type: ignore[arg-type]
+    miss = explain(counts, prompt, blind, has_cache=True)
+    assert miss is not None
+    assert (miss.is_scaffold, miss.at, miss.by_text, miss.by_cache) == (True, 900, 0, 5)
+    lost = replace(counts, prefilled_tokens=20 + NEAR_END + 1, cached_tokens=1)
+    with pytest.raises(AttributeError):
+        explain(lost, prompt, blind, has_cache=True)
 
 
 def test_an_unknown_conversation_is_said_to_be_unknown(talk: Talk) -> None:

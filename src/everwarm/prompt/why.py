@@ -10,12 +10,12 @@ import re
 from dataclasses import dataclass, replace
 
 from everwarm.codec import Codec
-from everwarm.events import SCAFFOLD, Miss, TurnRecord
+from everwarm.events import SCAFFOLD, Miss, TurnRecord, beyond_new
 from everwarm.messages import Message, content_id
 from everwarm.prompt.built_prompt import BuiltPrompt
 from everwarm.prompt.chain import History
 from everwarm.prompt.encoder import EncodedText, TextEncoder
-from everwarm.prompt.marks import spans_of
+from everwarm.prompt.marks import NEAR_END, spans_of
 from everwarm.prompt.proof import Proof
 from everwarm.prompt.template_input import Dicts
 from everwarm.prompt.token_records import TokenRecord
@@ -72,7 +72,7 @@ def why(
         return _all_new(prompt, evidence) if evidence else None
     by_cache = max(0, record.prefilled_tokens - record.unseen_tokens)
     by_text = max(0, record.unseen_tokens - record.new_tokens)
-    if not by_text and (found := _near_scaffold(record, prompt)) is not None:
+    if not by_text and (found := _near_checkpoint(record, prompt)) is not None:
         return replace(found, by_cache=by_cache)
     found = difference(prompt, evidence) if evidence else None
     if found is None or not found.cause:
@@ -107,16 +107,20 @@ def unknown(prompt: Prompt, evidence: Evidence) -> str:
 # --- the cache has less than was read before ---
 
 
-def _near_scaffold(record: TurnRecord, prompt: Prompt) -> Miss | None:
-    """All messages were warm, and only what opens the reply was read once more.
+def _near_checkpoint(record: TurnRecord, prompt: Prompt) -> Miss | None:
+    """All messages were warm, and only what stands behind the nearest checkpoint was read again.
 
-    Layers that cannot be cut go back to a checkpoint, and none is worth its bytes so near the end.
+    Layers that cannot be cut go back to a checkpoint: it stands a few tokens before a prompt's end,
+    or before what opens the reply. This is so in most turns, so nothing is decoded to say it.
     """
     last = max((m.at for m in prompt.marks if m.kind != "prompt"), default=0)
     end = min((m.at for m in prompt.marks if m.kind == "prompt" and m.at >= last), default=None)
-    if end is None or record.cached_tokens < end:
+    again = beyond_new(record.prefilled_tokens, record.new_tokens)
+    if again > NEAR_END and (end is None or record.cached_tokens < end):
         return None
-    cause = f"{record.prefilled_tokens} tokens to the nearest checkpoint: what opens the reply"
+    cause = (
+        f"{again} tokens behind the nearest checkpoint: the end of a prompt that was read before"
+    )
     return Miss(at=record.cached_tokens, part=SCAFFOLD, cause=cause)
 
 
