@@ -21,11 +21,11 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from shapes import TOOLS, conversation, question
 from transformers import AutoTokenizer
 
-from everwarm.engine.text import TextCodec
 from everwarm.messages import Message, Text
 from everwarm.prompt.render import Renderer
 from everwarm.prompt.splice import Frame
 from everwarm.request import Request
+from everwarm.text.text_codec import TextCodec
 from everwarm.tokens import Prompt
 from everwarm.wire import openai_chat
 

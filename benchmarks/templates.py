@@ -18,7 +18,6 @@ from transformers import AutoTokenizer
 from everwarm.cache.cache import Cache
 from everwarm.config import Settings
 from everwarm.engine.convert import convert
-from everwarm.engine.text import TextCodec
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Role, Text, ToolCall
 from everwarm.models import ensure_default
@@ -26,6 +25,7 @@ from everwarm.prompt.proof import KINDS
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request, Tool
 from everwarm.testing import ORACLES, OracleRun, OracleState
+from everwarm.text.text_codec import TextCodec
 from everwarm.tokens import Prompt
 
 MARKER = re.compile(

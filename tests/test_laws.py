@@ -14,12 +14,13 @@ ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "everwarm"
 FILES = sorted(SRC.rglob("*.py"))
 VOCABULARY = {"errors", "messages", "request", "events", "tokens", "job", "codec", "replies"}
-CORE = {"wire", "prompt", "cache", "engine", "models", "history", "server"}
+CORE = {"wire", "prompt", "text", "cache", "engine", "models", "history", "server"}
 MAY = {
     "wire": VOCABULARY,
     "prompt": VOCABULARY,
     "cache": VOCABULARY,
-    "engine": VOCABULARY | {"cache", "config"},
+    "text": VOCABULARY,
+    "engine": VOCABULARY | {"cache", "config", "text", "models"},
     "models": VOCABULARY,
     "history": VOCABULARY,
     "server": VOCABULARY | {"wire", "prompt", "history", "config"},
@@ -40,7 +41,8 @@ ONLY_IN: dict[str, set[str]] = {
     "starlette": {"server", "chat"},
     "uvicorn": {"server", "serve"},
     "xxhash": {"cache"},
-    "jinja2": {"engine"},
+    "jinja2": {"text"},
+    "transformers": {"text"},
     "prometheus_client": {"server"},
     "llguidance": {"engine"},
     "sqlite3": {"cache", "history", "chat"},

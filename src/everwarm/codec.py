@@ -1,6 +1,6 @@
 """A model's text side, as the rest of the program sees it: text to ids and back, its template.
 
-The one implementation is `engine/text.py`, which wraps what mlx-lm loads; tests may bring others.
+The one implementation is `text/text_codec.py`; tests may bring others.
 Every method may be called from any thread, but a detokenizer has one owner.
 """
 

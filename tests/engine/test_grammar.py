@@ -17,7 +17,6 @@ from random_writer import WIDTH, Writer
 from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.engine.compiled_grammar import Grammars
-from everwarm.engine.text import TextCodec
 from everwarm.engine.thread import EngineThread
 from everwarm.job import Ended, Failed, Grammar, Job, Output, Token
 from everwarm.messages import Message, Text
@@ -25,6 +24,7 @@ from everwarm.prompt.dialects import families
 from everwarm.prompt.dialects.dialect import Dialect
 from everwarm.prompt.grammars.reply_grammar import wanted
 from everwarm.request import AnswerSchema, Request, Sampling, Tool
+from everwarm.text.text_codec import TextCodec
 from everwarm.tokens import tokens_of
 
 SCHEMA: dict[str, Any] = {

@@ -13,7 +13,6 @@ from notations import NOTATIONS
 from random_writer import WIDTH, Writer
 
 from everwarm.engine.compiled_grammar import Grammars
-from everwarm.engine.text import TextCodec
 from everwarm.errors import RequestError
 from everwarm.job import Token
 from everwarm.messages import Message, Text
@@ -21,6 +20,7 @@ from everwarm.prompt.dialects import families
 from everwarm.prompt.grammars.reply_grammar import Wanted, wanted
 from everwarm.prompt.parse import ReplyParser
 from everwarm.request import Request, Tool
+from everwarm.text.text_codec import TextCodec
 
 MakeCodec = Callable[[str], TextCodec]
 LOOK = Tool(

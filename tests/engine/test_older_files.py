@@ -21,10 +21,10 @@ from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.chat import session_table
 from everwarm.engine.state import ModelState
-from everwarm.engine.text import TextCodec
 from everwarm.history.database import Database
 from everwarm.history.reply_table import ReplyTable
 from everwarm.prompt.render import Renderer
+from everwarm.text.text_codec import TextCodec
 
 ARCHIVE = Path(__file__).parents[1] / "support" / "written_by_0_1_0.zip"
 

@@ -9,12 +9,12 @@ import pytest
 from dialect_samples import SAMPLES
 from talk import CLIENT_NAMES, CLIENTS, Talk, result, system, user
 
-from everwarm.engine.text import TextCodec
 from everwarm.job import Token
 from everwarm.messages import Message
 from everwarm.prompt.dialects import families
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.render import Renderer
+from everwarm.text.text_codec import TextCodec
 from everwarm.tokens import Prompt
 
 MakeCodec = Callable[[str], TextCodec]

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from sample_replies import fold
 
-from everwarm.engine.text import TextCodec
 from everwarm.events import CallDelta, CallStart, Event, ReasoningDelta, TextDelta
 from everwarm.job import Token
 from everwarm.messages import Reasoning, Text, ToolCall
 from everwarm.prompt.dialects import families
 from everwarm.prompt.parse import ReplyParser
 from everwarm.request import Tool
+from everwarm.text.text_codec import TextCodec
 
 MakeCodec = Callable[[str], TextCodec]
 LOOK = {"type": "object", "properties": {"at": {"type": "string"}, "b": {"type": "object"}}}

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 from talk import CLIENT_NAMES, CLIENTS, Talk, look, result, said, user
 
-from everwarm.engine.text import TextCodec
 from everwarm.messages import Message
 from everwarm.prompt.render import Renderer
+from everwarm.text.text_codec import TextCodec
 
 
 def converse(talk: Talk, name: str, client: Callable[[Message], Message]) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from talk import Talk, said, system, user
 
-from everwarm.engine.text import TextCodec
 from everwarm.errors import RequestError
 from everwarm.messages import Message, Text
 from everwarm.prompt.built_prompt import BuiltPrompts
@@ -17,6 +16,7 @@ from everwarm.prompt.length import Length
 from everwarm.prompt.raw_prompt import count_tokens, raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request, Tool
+from everwarm.text.text_codec import TextCodec
 
 CONTEXT = 1024
 WORDS = "hello world, some words of a file \n def f(x): return x\n"

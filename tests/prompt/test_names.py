@@ -13,10 +13,10 @@ from talk import TOOLS, Talk, look, result, said, user
 from transformers import AutoTokenizer
 
 from everwarm.codec import Codec
-from everwarm.engine.text import TextCodec
 from everwarm.messages import Message, canonical
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request
+from everwarm.text.text_codec import TextCodec
 
 MakeCodec = Callable[..., Codec]
 BESIDE = FORGETFUL.replace("{{ m.role }}", "{{ m.role }}{% if m.name %} {{ m.name }}{% endif %}")

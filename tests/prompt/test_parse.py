@@ -10,12 +10,12 @@ import pytest
 from growth import growth
 from sample_replies import fold
 
-from everwarm.engine.text import TextCodec
 from everwarm.events import CallDelta, CallEnd, CallStart, Event
 from everwarm.job import Token
 from everwarm.messages import Reasoning, Text, ToolCall
 from everwarm.prompt.parse import ReplyParser
 from everwarm.request import Tool
+from everwarm.text.text_codec import TextCodec
 
 TOOLS = (Tool("look"), Tool("jump"))
 CALL = '<tool_call>\n{"name": "look", "arguments": {"at": "</tool_call> \\"é\\" {"}}\n</tool_call>'

@@ -22,13 +22,13 @@ from prompt_templates import (
 )
 from talk import Talk, look, result, said, system, user
 
-from everwarm.engine.text import TextCodec
 from everwarm.errors import RequestError
 from everwarm.prompt.proof import KINDS
 from everwarm.prompt.render import Renderer
 from everwarm.prompt.splice import Frame
 from everwarm.prompt.template_input import tool_dicts
 from everwarm.request import Request, Tool
+from everwarm.text.text_codec import TextCodec
 
 MakeCodec = Callable[..., TextCodec]
 NOW = datetime(2026, 11, 30)

@@ -10,13 +10,13 @@ from prompt_templates import NO_CONTROL_TOKENS
 from talk import Talk, look, result, said, system, user
 
 from everwarm.cache.cache import Cache
-from everwarm.engine.text import TextCodec
 from everwarm.errors import RequestError
 from everwarm.messages import Message
 from everwarm.prompt.marks import NEAR_END
 from everwarm.prompt.raw_prompt import raw_prompt
 from everwarm.prompt.render import Renderer
 from everwarm.testing import ORACLES, OracleRun, OracleState
+from everwarm.text.text_codec import TextCodec
 from everwarm.tokens import Prompt
 
 LONG = " ".join(f"{n}, and" for n in range(200))

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from codec_fixtures import FORGETFUL
 
-from everwarm.engine.text import TextCodec
 from everwarm.job import Token
 from everwarm.messages import Message, Reasoning, Text, ToolCall
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request, Tool
+from everwarm.text.text_codec import TextCodec
 from everwarm.tokens import Prompt
 
 TOOLS = (Tool("look", "Looks.", {"type": "object", "properties": {"at": {"type": "string"}}}),)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from everwarm.engine.text import TextCodec
 from everwarm.messages import Message, Text
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request
+from everwarm.text.text_codec import TextCodec
 from everwarm.tokens import Prompt, Tokens, tokens_of
 
 TURNS = st.lists(

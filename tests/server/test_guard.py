@@ -13,11 +13,11 @@ from starlette.routing import Route
 from transformers import AutoTokenizer
 
 from everwarm.config import Settings
-from everwarm.engine.text import TextCodec
 from everwarm.job import EngineHealth, Job, ModelInfo, Sink
 from everwarm.serve import create_app
 from everwarm.server.guard import MAX_HEADER_BYTES, MAX_HEADERS, Guard
 from everwarm.server.route_policy import POLICIES, policy_of
+from everwarm.text.text_codec import TextCodec
 
 KEY = "correct horse"
 LISTED = "https://notes.example"

@@ -9,10 +9,10 @@ import pytest
 from asgi import ask
 
 from everwarm.config import Settings
-from everwarm.engine.text import TextCodec
 from everwarm.job import EngineHealth, ModelInfo
 from everwarm.serve import create_app
 from everwarm.server.app import LONG_STEP_S
+from everwarm.text.text_codec import TextCodec
 
 
 class Engine:

@@ -16,10 +16,10 @@ from prompt_templates import HABITS, PROVED, REPEATS
 from serving import save_talker
 
 from everwarm.config import Settings
-from everwarm.engine.text import TextCodec
 from everwarm.job import EngineHealth, ModelInfo
 from everwarm.prompt.proof import KINDS
 from everwarm.serve import create_app
+from everwarm.text.text_codec import TextCodec
 
 MakeCodec = Callable[..., TextCodec]
 HOST = [("Host", "localhost")]

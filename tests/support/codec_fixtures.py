@@ -20,7 +20,7 @@ from mlx_lm.tool_parsers import json_tools
 from prompt_templates import HABITS, MARKERS, PROVED
 from transformers import AutoTokenizer
 
-from everwarm.engine.text import TextCodec
+from everwarm.text.text_codec import TextCodec
 
 PUBLISHED = sorted(Path(os.environ.get("EVERWARM_TEMPLATES") or os.devnull).glob("*.jinja"))
 _MARKER = re.compile(

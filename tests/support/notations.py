@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from everwarm.engine.bare_text import TemplateText
-from everwarm.engine.template_bounds import RenderLimits
+from everwarm.text.bare_text import TemplateText
+from everwarm.text.template_bounds import RenderLimits
 
 NAME, ARGS, ID = "{{ c.function.name }}", "{{ c.function.arguments | tojson }}", "{{ c.id }}"
 

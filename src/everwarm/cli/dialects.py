@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from everwarm.engine.bare_text import TemplateText
 from everwarm.errors import ConfigError
 from everwarm.prompt.dialects import families
 from everwarm.prompt.dialects.dialect import CallSyntax, Dialect
+from everwarm.text.bare_text import TemplateText
 
 _PART = "<!-- {}: made by `everwarm dialects`, not by hand -->"
 _END = "<!-- end -->"

@@ -12,10 +12,10 @@ from mlx.utils import tree_flatten
 
 from everwarm.codec import Codec
 from everwarm.engine.compiled_grammar import Grammars
-from everwarm.engine.directory import check_directory
-from everwarm.engine.text import TextCodec
 from everwarm.errors import ConfigError, EverwarmError
 from everwarm.job import ModelInfo
+from everwarm.models.directory import check_directory
+from everwarm.text.text_codec import TextCodec
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from everwarm.engine.template import ChatTemplate
-from everwarm.engine.template_bounds import RenderLimits
+from everwarm.text.template import ChatTemplate
+from everwarm.text.template_bounds import RenderLimits
 
 
 class TemplateText:

@@ -18,8 +18,8 @@ import jinja2
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
-from everwarm.engine.template_bounds import Metered, RenderLimits
 from everwarm.errors import RequestError
+from everwarm.text.template_bounds import Metered, RenderLimits
 
 _WRITES = re.compile(r"\.(append|extend|insert|pop|remove|clear|update|setdefault|sort|reverse)\(")
 _NOT_ASCII = re.compile("[^\\x00-\\x7f\ud800-\udfff]")  # halves of surrogates stand for quoted text

@@ -7,9 +7,9 @@ from datetime import datetime
 
 import pytest
 
-from everwarm.engine.template import ChatTemplate
-from everwarm.engine.template_bounds import RenderLimits
 from everwarm.errors import EngineError, RequestError
+from everwarm.text.template import ChatTemplate
+from everwarm.text.template_bounds import RenderLimits
 
 LIMITS = RenderLimits(seconds=0.3, size=100_000, total=1_000_000)
 ENDLESS = {

@@ -13,9 +13,9 @@ from typing import Any
 import jinja2
 from transformers import PreTrainedTokenizerBase as _Base
 
-from everwarm.engine.template import ChatTemplate, constants, refused
-from everwarm.engine.tokenizer import Tokenizer
 from everwarm.errors import ConfigError, EngineError, RequestError
+from everwarm.text.template import ChatTemplate, constants, refused
+from everwarm.text.tokenizer import Tokenizer
 
 _ENDS = {
     "<|return|>": "<|channel|>",

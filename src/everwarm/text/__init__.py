@@ -1,0 +1,1 @@
+"""A model's text side: its tokenizer and chat template. No MLX, no weights."""
