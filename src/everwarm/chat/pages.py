@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from everwarm.server.response_routes import Endpoint
+from everwarm.server.route_policy import Endpoint
 
 TYPES = {
     "html": "text/html; charset=utf-8",

@@ -28,9 +28,9 @@ from everwarm.server.answer import Answer, CountTokens, Recorder, namespace_of
 from everwarm.server.bodies import Bodies, ReturnsMemory
 from everwarm.server.guard import Guard
 from everwarm.server.refusals import blame
-from everwarm.server.response_routes import Endpoint, ResponseRoutes
+from everwarm.server.response_routes import ResponseRoutes
 from everwarm.server.response_store import ResponseStore
-from everwarm.server.route_policy import POLICIES, policy_of
+from everwarm.server.route_policy import POLICIES, Endpoint, policy_of
 from everwarm.server.totals import CONTENT_TYPE
 from everwarm.server.turns import Turns
 from everwarm.wire import formats
