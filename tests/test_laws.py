@@ -19,7 +19,7 @@ MAY = {
     "wire": VOCABULARY,
     "prompt": VOCABULARY,
     "cache": VOCABULARY,
-    "text": VOCABULARY,
+    "text": VOCABULARY | {"models"},
     "engine": VOCABULARY | {"cache", "config", "text", "models"},
     "models": VOCABULARY,
     "history": VOCABULARY,
@@ -146,8 +146,10 @@ LONGER = {
 }
 """Files that may have up to 400 lines, each with its reason."""
 ANNEXES = ("prompt/dialects/", "prompt/grammars/", "cache/disk/")
-MOST_LINES_OF_CORE = 18_300
+MOST_LINES_OF_CORE = 18_800
 """Only a capability that comes may raise it. The aim is 10,000.
+
+The text side of a model without MLX took 400: a front that stays up while an engine does not.
 
 11,745 were counted the same way before memory became a promise, dialects were derived, and every
 field of the clients got a class.
