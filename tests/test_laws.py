@@ -31,7 +31,7 @@ MAY = {
     "config": {"errors", "values"},
     "values": set(),
 }
-"""What a room may import besides itself. `serve.py` and `cli/` may import everything."""
+"""What a room may import besides itself. `serve.py`, `compose.py` and `cli/` may import all."""
 ONLY_IN: dict[str, set[str]] = {
     "mlx": {"engine"},
     "mlx_lm": {"engine"},
@@ -146,7 +146,7 @@ LONGER = {
 }
 """Files that may have up to 400 lines, each with its reason."""
 ANNEXES = ("prompt/dialects/", "prompt/grammars/", "cache/disk/")
-MOST_LINES_OF_CORE = 18_800
+MOST_LINES_OF_CORE = 19_200
 """Only a capability that comes may raise it. The aim is 10,000.
 
 The text side of a model without MLX took 400: a front that stays up while an engine does not.

@@ -11,9 +11,9 @@ from asgi import Answered, ask
 from starlette.routing import Route
 from transformers import AutoTokenizer
 
+from everwarm.compose import create_app
 from everwarm.config import Settings
 from everwarm.job import EngineHealth, Job, ModelInfo, Sink
-from everwarm.serve import create_app
 from everwarm.server.guard import MAX_HEADER_BYTES, MAX_HEADERS, Guard
 from everwarm.server.route_policy import POLICIES, policy_of
 from everwarm.text.notation import Notation

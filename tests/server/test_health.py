@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from asgi import ask
 
+from everwarm.compose import create_app
 from everwarm.config import Settings
 from everwarm.job import EngineHealth, ModelInfo
-from everwarm.serve import create_app
-from everwarm.server.app import LONG_STEP_S
+from everwarm.server.engine_state import LONG_STEP_S
 from everwarm.text.load import load_text
 from everwarm.text.text_codec import TextCodec
 

@@ -91,6 +91,10 @@ class Pages:
         """The dashboard."""
         return self._send(http, self._files["dashboard.html"])
 
+    async def starting(self, http: HttpRequest) -> Response:
+        """The page while the model loads, in place of any other."""
+        return self._send(http, self._files["starting.html"])
+
     async def file(self, http: HttpRequest) -> Response:
         """A file of the pages."""
         file = self._files.get(http.path_params["path"])
