@@ -28,8 +28,8 @@ from everwarm.server.listening import HttpServer, listen, url_of
 from everwarm.server.starting import Starting, hello
 
 if TYPE_CHECKING:
-    from everwarm.engine.thread import EngineThread
     from everwarm.history.database import Database
+    from everwarm.supervisor.engine_process import EngineProcess
 
 log = logging.getLogger("everwarm.server")
 JOIN_S: Final = 2.0
@@ -85,7 +85,7 @@ class Loading:
         self._settings, self._find_model = settings, find_model
         self._starting, self._url = starting, url
         self._history: Database | None = None
-        self._engine: EngineThread | None = None
+        self._engine: EngineProcess | None = None
         self._lock = threading.Lock()  # nothing is begun once we are stopping
         self._is_stopping = False
         self._thread = threading.Thread(target=self._main, name="everwarm-loading", daemon=True)
@@ -126,23 +126,38 @@ class Loading:
         path = self._find_model()
         # Imported here, while requests are taken already: these take seconds.
         from everwarm.compose import create_app
-        from everwarm.engine.thread import EngineThread
         from everwarm.history.database import Database
         from everwarm.history.reply_table import ReplyTable
+        from everwarm.supervisor.engine_process import EngineProcess
+        from everwarm.text.load import load_text
 
         settings = self._settings
+        text = load_text(path, model_id=settings.model_id, context_length=settings.context_length)
+        engine = EngineProcess(str(text.directory), settings, text.info)
         history = Database(settings.home / "history.db")
-        if settings.remember or settings.record:
-            history.open()
         with self._lock:
             if self._is_stopping:
                 return False
-            self._history = history
-            self._engine = engine = EngineThread.start(path, settings)
-        store = ReplyTable(history, engine.codec.fingerprint) if settings.remember else None
-        app = create_app(engine, engine.codec, settings, store, history)
+            self._history, self._engine = history, engine
+            engine.begin()
+        if settings.remember or settings.record:
+            history.open()
+        store = ReplyTable(history, text.codec.fingerprint) if settings.remember else None
+        app = create_app(engine, text.codec, settings, store, history)
         self._starting.go_on(app.app, engine)
         _settle_interpreter()
+        return self._wait(engine)
+
+    def _wait(self, engine: EngineProcess) -> bool:
+        """Wait for the engine, and say that all is ready. Without MLX the pages are served, and
+        requests are told what is missing."""
+        try:
+            engine.wait_ready()
+        except EverwarmError as e:
+            if engine.health().state != "missing":
+                raise
+            log.error("%s", e.message)
+            return True
         print(f"everwarm serves {engine.model.id} at {self._url}/v1", flush=True)
         return True
 

@@ -17,7 +17,7 @@ from everwarm.errors import EverwarmError
 from everwarm.job import ModelInfo
 from everwarm.text.load import TextSide, load_text, unloadable
 
-LoadProgress = Callable[[int, int], None]
+SaysBytes = Callable[[int, int], None]
 _GROUP: Final = 256 * 2**20
 
 
@@ -38,7 +38,7 @@ def load_model(
     *,
     model_id: str | None,
     context_length: int | None,
-    progress: LoadProgress = lambda done, total: None,
+    progress: SaysBytes = lambda done, total: None,
 ) -> LoadedModel:
     """Load weights and tokenizer. Raises ConfigError with one sentence saying what to do.
 
@@ -55,7 +55,7 @@ def load_model(
         raise unloadable(path_or_id, e) from e
 
 
-def _load(text: TextSide, progress: LoadProgress) -> LoadedModel:
+def _load(text: TextSide, progress: SaysBytes) -> LoadedModel:
     """Load the weights of a directory. Raises whatever foreign files make loaders raise."""
     progress(0, text.info.nbytes)
     loaded: Any = load_weights(text.directory, lazy=True)
@@ -71,7 +71,7 @@ def _load(text: TextSide, progress: LoadProgress) -> LoadedModel:
     return LoadedModel(model, text.codec, grammars, info, config, text.directory)
 
 
-def _evaluate(model: Any, progress: LoadProgress) -> int:
+def _evaluate(model: Any, progress: SaysBytes) -> int:
     """Read the weights, which mlx-lm has only described, group by group; gives their bytes."""
     flat: Any = tree_flatten(model.parameters())
     arrays = [v for _, v in flat]

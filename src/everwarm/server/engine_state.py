@@ -8,6 +8,8 @@ since requests are taken then, and wait. `/ready` answers 503 as long as a reque
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from typing import Any, Final
 
 from everwarm.errors import EngineError, Overloaded
@@ -16,6 +18,7 @@ from everwarm.job import Engine, EngineHealth
 LONG_STEP_S: Final = 120.0
 """A step of a prefill should take about one second; the first of a large model may take many."""
 RETRY_AFTER_S: Final = 5
+_LOOK_S: Final = 0.1
 _STATUS: Final = {
     "loading": "starting",
     "ready": "ok",
@@ -56,12 +59,25 @@ def health_body(now: EngineHealth, model: str | None) -> dict[str, Any]:
 
 def engine_facts(now: EngineHealth) -> dict[str, Any]:
     """The engine's state for people who watch the server. Last words may name files of theirs."""
-    facts = {"state": now.state, "restarts": now.restarts, "why": now.why}
+    facts: dict[str, Any] = {"state": now.state, "restarts": now.restarts}
+    facts |= {"why": now.why} if now.why else {}
     return facts | ({"last_words": now.last_words} if now.last_words else {})
+
+
+async def until_ready(engine: Engine, timeout_s: float = math.inf) -> bool:
+    """Wait while the engine loads or starts again. False: it takes longer than that."""
+    since = time.monotonic()
+    while will_be_ready(engine.health()):
+        if time.monotonic() - since >= timeout_s:
+            return False
+        await asyncio.sleep(_LOOK_S)
+    return True
 
 
 async def engine_stats(engine: Engine) -> dict[str, int | float | str]:
     """The engine's counts; none while it cannot be asked."""
+    if engine.health().state != "ready":
+        return {}
     try:
         return await asyncio.to_thread(engine.stats)
     except EngineError:

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from everwarm import __version__
 from everwarm.errors import EverwarmError
 from everwarm.job import Engine, EngineHealth
-from everwarm.server.engine_state import health_body, is_broken, not_yet, will_be_ready
+from everwarm.server.engine_state import health_body, is_broken, not_yet, until_ready
 from everwarm.server.guard import refuse
 from everwarm.server.route_policy import Endpoint
 
@@ -103,11 +103,10 @@ class Starting:
             if is_broken(self.health) or time.monotonic() - since >= held_s:
                 raise not_yet(self.health)
             await asyncio.sleep(_LOOK_S)
-        if wait_s is not None and scope["method"] == "POST":
-            while will_be_ready(self.health):
-                if time.monotonic() - since >= wait_s:
-                    raise not_yet(self.health)
-                await asyncio.sleep(_LOOK_S)
+        if wait_s is not None and self._engine and scope["method"] == "POST":
+            left_s = since + wait_s - time.monotonic()
+            if not await until_ready(self._engine, left_s):
+                raise not_yet(self.health)
         return self._app
 
     async def _own_health(self, _: HttpRequest) -> Response:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final, get_args
 
 from everwarm.config import Settings
-from everwarm.errors import EngineError, EverwarmError, Overloaded
+from everwarm.errors import ConfigError, EngineError, EverwarmError, Overloaded
 from everwarm.job import EngineHealth, EngineState, Job, ModelInfo, Output, Path, Sink, TreeNode
 from everwarm.link.packets import (
     CallAnswer,
@@ -169,8 +169,10 @@ class EngineProcess:
             state: EngineState = "missing" if self._health.state == "missing" else "ended"
             self._health = replace(self._health, why=why.message, state=state)
             self._changed.notify_all()
-        self._dispatch.close(why)
-        self._calls.close(why)
+        # A fault of the settings is the whole server's: requests are told as of any engine.
+        told = Overloaded(why.message, retry_after_s=60) if isinstance(why, ConfigError) else why
+        self._dispatch.close(told)
+        self._calls.close(told)
 
     # --- on the link's reading thread ---
 
