@@ -133,7 +133,8 @@ class Loading:
 
         settings = self._settings
         text = load_text(path, model_id=settings.model_id, context_length=settings.context_length)
-        engine = EngineProcess(str(text.directory), settings, text.info)
+        named = replace(settings, model_id=text.info.id)
+        engine = EngineProcess(str(text.directory), named, text.info)
         history = Database(settings.home / "history.db")
         with self._lock:
             if self._is_stopping:

@@ -21,6 +21,10 @@ SaysBytes = Callable[[int, int], None]
 _GROUP: Final = 256 * 2**20
 
 
+def unheard(done: int, total: int) -> None:
+    """Progress that nobody hears of."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model ready to run, with its text side."""
@@ -38,7 +42,7 @@ def load_model(
     *,
     model_id: str | None,
     context_length: int | None,
-    progress: SaysBytes = lambda done, total: None,
+    progress: SaysBytes = unheard,
 ) -> LoadedModel:
     """Load weights and tokenizer. Raises ConfigError with one sentence saying what to do.
 
