@@ -10,33 +10,12 @@ from pathlib import Path
 
 import pytest
 from mlx_lm import chat_templates, tool_parsers
+from without_packages import Hidden, hiding
 
 from everwarm.errors import ConfigError
 from everwarm.models.directory import weight_bytes
 from everwarm.text.load import load_text
 
-Hidden = tuple[str, ...]
-HIDE = """
-import sys
-
-class Hiding:
-    '''Finds what the finders of this Python find, but for some packages.'''
-
-    def __init__(self):
-        self.finders = sys.meta_path[:]
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {hidden!r}:
-            return None
-        found = (f.find_spec(name, path, target) for f in self.finders if hasattr(f, "find_spec"))
-        return next((spec for spec in found if spec is not None), None)
-
-    def find_distributions(self, context):
-        for finder in self.finders:
-            yield from getattr(finder, "find_distributions", lambda context: ())(context)
-
-sys.meta_path[:] = [Hiding()]
-"""
 LOADED = """
 import json
 print(json.dumps(sorted(m for m in sys.modules if m.split(".")[0] in ("mlx", "mlx_lm"))))
@@ -45,7 +24,7 @@ print(json.dumps(sorted(m for m in sys.modules if m.split(".")[0] in ("mlx", "ml
 
 def run(code: str, *args: object, hidden: Hidden = ()) -> subprocess.CompletedProcess[str]:
     """Run code in a Python of its own, where importing the refused packages fails."""
-    whole = HIDE.format(hidden=hidden) + code
+    whole = hiding(hidden) + code
     return subprocess.run(
         [sys.executable, "-c", whole, *map(str, args)],
         capture_output=True,
