@@ -6,6 +6,8 @@ from typing import Final
 
 import mlx.core as mx
 
+from everwarm.engine.memory_pressure import free_bytes
+
 SHARE: Final = 0.7
 """Of what is free once the weights are loaded: activations and others need some, too."""
 LEAST_BYTES: Final = 1 << 28
@@ -36,10 +38,6 @@ def _free_cuda_bytes(info: dict[str, str | int]) -> int:
 
 
 def _available_bytes() -> int:
-    """What Linux says could be had without swapping."""
-    try:
-        with open("/proc/meminfo") as f:
-            rows = dict(line.split(":", 1) for line in f)
-        return int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return UNKNOWN_BYTES
+    """What Linux says could be had without swapping, within the limits of control groups."""
+    free = free_bytes()
+    return UNKNOWN_BYTES if free is None else max(free, LEAST_BYTES)
