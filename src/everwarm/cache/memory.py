@@ -171,6 +171,13 @@ class Memory:
     def _evict_one(self, candidate: Candidate) -> None:
         if isinstance(candidate.victim, Holder):
             self._evict_state(candidate.victim)
+        else:
+            self.discard(candidate)
+
+    def discard(self, candidate: Candidate) -> None:
+        """Drop it whole, with the rows of a state that others share: nothing is copied."""
+        if isinstance(candidate.victim, Holder):
+            self.drop(candidate.victim)
         elif candidate.is_segment:
             candidate.victim.segment = None
         else:

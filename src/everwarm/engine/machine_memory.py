@@ -6,7 +6,7 @@ from typing import Final
 
 import mlx.core as mx
 
-from everwarm.engine.memory_pressure import free_bytes
+from everwarm.engine.memory_pressure import Pressure, free_bytes, read_pressure
 
 SHARE: Final = 0.7
 """Of what is free once the weights are loaded: activations and others need some, too."""
@@ -17,6 +17,11 @@ UNKNOWN_BYTES: Final = 4 << 30
 def default_budget() -> int:
     """Bytes for states and pieces, from what is free now."""
     return int(SHARE * _free_bytes())
+
+
+def machine_pressure() -> Pressure:
+    """Whether the memory that holds the states runs short. With CUDA that is not the host's."""
+    return Pressure() if mx.cuda.is_available() else read_pressure()
 
 
 def _free_bytes() -> int:

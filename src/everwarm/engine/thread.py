@@ -24,6 +24,7 @@ from everwarm.engine.inbox import Inbox
 from everwarm.engine.job_run import JobRun
 from everwarm.engine.jobs import Jobs, said, tell
 from everwarm.engine.parts import EngineParts, open_parts
+from everwarm.engine.pressure_relief import PressureRelief
 from everwarm.engine.schedule import Schedule
 from everwarm.errors import ConfigError, EngineError, EverwarmError, Overloaded
 from everwarm.job import EngineHealth, Failed, Job, ModelInfo, Path, Sink, TreeNode
@@ -107,7 +108,13 @@ class EngineThread:
     def stats(self) -> dict[str, int | float | str]:
         """Blocks until the engine is between two steps."""
         counts: dict[str, int | float | str] = self._ask(self._cache.stats)
-        return counts | {"jobs": len(self._jobs), "memory_bytes": mx.get_active_memory()}
+        return counts | {
+            "jobs": len(self._jobs),
+            "memory_bytes": mx.get_active_memory(),
+            "memory_cached_bytes": mx.get_cache_memory(),
+            "memory_pressure": self._relief.pressure.level,
+            "memory_given_back_bytes": self._relief.given_back_bytes,
+        }
 
     def delete(self, paths: Sequence[Path]) -> int:
         nbytes: int = self.call(lambda: self._cache.drop(paths)).result()
@@ -189,7 +196,8 @@ class EngineThread:
         parts = self._open(self._inbox.wake)
         self._cache, self._tier = parts.cache, parts.tier
         schedule = Schedule(self._prefill_share)
-        self._jobs = Jobs(parts.cache, ChunkSize(parts.step), schedule)
+        self._relief = PressureRelief(parts.cache, parts.pressure)
+        self._jobs = Jobs(parts.cache, ChunkSize(parts.step), schedule, self._relief)
         self.codec = parts.loaded.codec
         self.model = parts.loaded.info
         self._grammars = parts.loaded.grammars
