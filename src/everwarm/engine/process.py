@@ -7,6 +7,7 @@ their own, heartbeats come from one that waits for nothing of the engine.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import queue
@@ -14,13 +15,14 @@ import signal
 import socket
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from everwarm.errors import ConfigError, EverwarmError
-from everwarm.job import EngineHealth, Job, Output
+from everwarm.errors import ConfigError, EngineError, EverwarmError
+from everwarm.job import Ended, EngineHealth, Failed, Job, Output
 from everwarm.link.link import Link
 from everwarm.link.packets import (
     Call,
@@ -52,6 +54,8 @@ GRACE_S: Final = 5.0
 """What the disk gets where nobody says how long."""
 UNUSABLE: Final = 3
 """The exit code where the model cannot be loaded."""
+BROKEN: Final = 70
+"""The exit code where a thread has ended that should not: a whole process is better than most."""
 log = logging.getLogger("everwarm.engine")
 
 
@@ -62,12 +66,15 @@ class EngineHost:
         self.link = Link(sock, "everwarm-link")
         self._todo: queue.SimpleQueue[LoadModel | StopEngine] = queue.SimpleQueue()
         self._engine: EngineThread | None = None
+        self._was_terminated = False
         self._callers = ThreadPoolExecutor(8, thread_name_prefix="everwarm-call")
 
     def run(self) -> NoReturn:
         """Load what the server names, serve it, end."""
+        faulthandler.enable()  # the last words of a fault of native code
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._terminate)
+        threading.excepthook = self._break
         self.link.start(self._receive, lambda _: self._stop(GRACE_S))
         threading.Thread(target=self._beat, name="everwarm-beat", daemon=True).start()
         first = self._todo.get()
@@ -107,6 +114,7 @@ class EngineHost:
         os._exit(code)
 
     def _terminate(self, _signal: int, _frame: FrameType | None) -> None:
+        self._was_terminated = True
         self._stop(GRACE_S)
 
     # --- on other threads ---
@@ -118,11 +126,19 @@ class EngineHost:
         self._todo.put(StopEngine(grace_s))
 
     def _beat(self) -> None:
-        never = threading.Event()
-        while not never.wait(BEAT_S):
+        while True:
+            time.sleep(BEAT_S)
             engine = self._engine
             health = EngineHealth() if engine is None else engine.health()
-            self.link.post(Heartbeat(0, health))
+            self.link.post(Heartbeat(0 if engine is None else engine.n_turns, health))
+            if health.why is not None:  # it has ended by itself; a new process can go on
+                log.critical("engine=ended why=%r", health.why)
+                self._leave(BROKEN)
+
+    def _break(self, args: threading.ExceptHookArgs) -> None:
+        """A thread has died of an exception that nobody foresaw."""
+        threading.__excepthook__(args)
+        self._leave(BROKEN)
 
     # --- on the link's reading thread ---
 
@@ -141,6 +157,11 @@ class EngineHost:
             self._callers.submit(self._answer, about, packet, self._engine)
 
     def _tell(self, job_id: str, output: Output) -> None:
+        """Send an output. That jobs end since the engine does the server sees by itself."""
+        if isinstance(output, (Ended, Failed)):
+            assert self._engine is not None
+            if self._was_terminated or self._engine.health().why is not None:
+                return
         self.link.send(output, job_id)
 
     def _answer(self, number: str, call: Any, engine: EngineThread) -> None:
@@ -151,6 +172,10 @@ class EngineHost:
             answer = CallRefused(e)
         except ValueError as e:
             answer = CallRefused(None, str(e))
+        # Who asked hears that it failed; the engine goes on.
+        except Exception as e:
+            log.error("call=failed", exc_info=e)
+            answer = CallRefused(EngineError(f"The engine failed: {type(e).__name__}."))
         self.link.send(answer, number)
 
 

@@ -42,7 +42,8 @@ log = logging.getLogger("everwarm.engine")
 class EngineThread:
     """`job.Engine` on a thread of its own. All public methods are thread-safe.
 
-    `answer_s`: how long a call waits for the end of the engine's present step.
+    `answer_s`: how long a call waits for the end of the engine's present step. `n_turns` counts its
+    steps; while it does not grow with a job in hand, the engine hangs.
     """
 
     codec: Codec
@@ -56,6 +57,7 @@ class EngineThread:
         self._is_stopping = False
         self._grace_s = GRACE_S
         self._step_since: float | None = None
+        self.n_turns = 0
         self._ended: str | None = None
         self._tier: DiskTier | None = None
         self._disk_hangs = False
@@ -206,6 +208,7 @@ class EngineThread:
     def _turn(self) -> bool:
         """Do what has arrived, then one step of whoever has had the least. False: end."""
         self._step_since = time.monotonic()
+        self.n_turns += 1
         self._demote()
         while not self._is_stopping and (not self._inbox.is_empty or self._jobs.is_idle):
             self._take_work()

@@ -31,8 +31,10 @@ class Death:
 
     @property
     def is_from_outside(self) -> bool:
-        """Somebody killed it, which is no fault of what it did."""
-        return self.hang is None and self.code is not None and -self.code in FROM_OUTSIDE
+        """Somebody killed it, which is no fault of what it did. On SIGTERM it exits with 0."""
+        if self.hang is not None or self.code is None:
+            return False
+        return self.code == 0 or -self.code in FROM_OUTSIDE
 
     @property
     def how(self) -> str:
