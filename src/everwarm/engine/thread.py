@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Final
 
 import mlx.core as mx
@@ -60,6 +61,7 @@ class EngineThread:
         self.n_turns = 0
         self._ended: str | None = None
         self._tier: DiskTier | None = None
+        self._budget_bytes = 0
         self._disk_hangs = False
         self._loaded: Future[None] = Future()
         self._thread = threading.Thread(target=self._main, name="everwarm-engine", daemon=True)
@@ -102,10 +104,11 @@ class EngineThread:
     def health(self) -> EngineHealth:
         since = self._step_since
         step_s = 0.0 if since is None else time.monotonic() - since
+        health = EngineHealth(self._ended, step_s, budget_bytes=self._budget_bytes)
         if self._tier is None:
-            return EngineHealth(self._ended, step_s)
+            return health
         disk = self._tier.stats()
-        return EngineHealth(self._ended, step_s, disk.state, disk.why)
+        return replace(health, disk_state=disk.state, disk_why=disk.why)
 
     def stats(self) -> dict[str, int | float | str]:
         """Blocks until the engine is between two steps."""
@@ -197,6 +200,7 @@ class EngineThread:
     def _load(self) -> None:
         parts = self._open(self._inbox.wake)
         self._cache, self._tier = parts.cache, parts.tier
+        self._budget_bytes = parts.cache.memory.budget
         schedule = Schedule(self._prefill_share)
         self._relief = PressureRelief(parts.cache, parts.pressure)
         self._jobs = Jobs(parts.cache, ChunkSize(parts.step), schedule, self._relief)
