@@ -145,6 +145,7 @@ LONGER = {
     "cache/disk/blob.py": "one file format, read and written side by side",
     "cache/disk/disk_store.py": "one directory, and the order of all changes in it",
     "cache/disk/tier.py": "the one door of the disk",
+    "config.py": "every setting, each written once",
     "engine/job_run.py": "one job's life from lease to commit",
     "lab/compare.py": "one benchmark, its questions and its table",
     "prompt/dialects/call_reader.py": "one grammar of calls with its streaming reader",

@@ -95,6 +95,10 @@ class Memory:
             + sum(h.restoring.in_flight_nbytes for h in self.states if h.restoring is not None),
         )
 
+    def pieces(self) -> list[Piece]:
+        """Everything at rest in memory, and what a restore holds of it."""
+        return list(self._pieces().values())
+
     def _pieces(self) -> dict[int, Piece]:
         out: dict[int, Piece] = {}
         for n in self.nodes():

@@ -15,7 +15,7 @@ from everwarm.cache.disk.files import Files
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
 from everwarm.engine.kv import Arrangement, arrange
-from everwarm.engine.machine_memory import default_budget, machine_pressure
+from everwarm.engine.machine_memory import default_budget, limit_mlx, machine_pressure
 from everwarm.engine.memory_pressure import Pressure
 from everwarm.engine.model import LoadedModel, load_model
 from everwarm.engine.state import ModelState, bytes_at
@@ -51,6 +51,7 @@ def open_parts(
     `wake` is called from other threads when the disk tier may go on. `files` as in `open_tier`.
     """
     wanted = Arrangement.of(s)
+    limit_mlx(s)
     loaded = load_model(path, model_id=s.model_id, context_length=s.context_length)
     arrange(loaded.model, wanted)
     budget = s.memory_budget or default_budget()

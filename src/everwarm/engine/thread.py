@@ -20,6 +20,7 @@ import mlx.core as mx
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.codec import Codec
 from everwarm.config import Settings
+from everwarm.engine.buffers import n_arrays
 from everwarm.engine.chunk import ChunkSize
 from everwarm.engine.inbox import Inbox
 from everwarm.engine.job_run import JobRun
@@ -112,7 +113,7 @@ class EngineThread:
 
     def stats(self) -> dict[str, int | float | str]:
         """Blocks until the engine is between two steps."""
-        counts: dict[str, int | float | str] = self._ask(self._cache.stats)
+        counts: dict[str, int | float | str] = self._ask(self._counts)
         return counts | {
             "jobs": len(self._jobs),
             "memory_bytes": mx.get_active_memory(),
@@ -120,6 +121,9 @@ class EngineThread:
             "memory_pressure": self._relief.pressure.level,
             "memory_given_back_bytes": self._relief.given_back_bytes,
         }
+
+    def _counts(self) -> dict[str, int | float | str]:
+        return self._cache.stats() | {"cache_arrays": n_arrays(self._cache.memory)}
 
     def delete(self, paths: Sequence[Path]) -> int:
         nbytes: int = self.call(lambda: self._cache.drop(paths)).result()
