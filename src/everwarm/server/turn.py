@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from everwarm.errors import Cancelled, EverwarmError
+from everwarm.errors import Cancelled, EngineDied, EverwarmError
 from everwarm.events import (
     Event,
     Finish,
@@ -113,14 +113,16 @@ class Turn:
 
         What the engine reads of the step under way is kept, and not counted.
         """
-        if self._draft.ttft_s is None:
-            self._was_read(max(self._done - self._draft.cached_tokens, 0))
+        self._was_read_so_far()
         self._set(finish="cancelled")
         self.close()
 
     def failed(self, error: EverwarmError) -> None:
         """The turn cannot go on."""
         finish: Finish = "cancelled" if isinstance(error, Cancelled) else "error"
+        if isinstance(error, EngineDied):
+            finish = "engine_died"
+            self._was_read_so_far()
         self._set(finish=finish, error=error.message)
         self.close()
 
@@ -213,6 +215,11 @@ class Turn:
 
     def _was_read(self, n: int) -> None:
         self._set(prefilled_tokens=n, unseen_tokens=min(n, self._draft.unseen_tokens))
+
+    def _was_read_so_far(self) -> None:
+        """Count what is read of the prompt by now, where that is not all of it."""
+        if self._draft.ttft_s is None:
+            self._was_read(max(self._done - self._draft.cached_tokens, 0))
 
     def _since_arrival(self) -> float:
         return time.perf_counter() - (self._arrived or 0.0)
