@@ -63,7 +63,8 @@ def test_the_next_engine_gets_less_and_health_says_why(
             time.sleep(0.05)
         health = engine.health()
         assert health.budget_bytes == engine.stats()["cache_budget_bytes"] == BUDGET * 3 // 4
-        assert "Insufficient Memory" in health.lowered_why and "50 MB" in health.lowered_why
+        assert "Insufficient Memory" in health.last_words
+        assert "ran out of memory" in health.lowered_why and "50 MB" in health.lowered_why
         assert "memory=short" in caplog.text
     finally:
         assert engine.stop()

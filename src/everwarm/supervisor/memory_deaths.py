@@ -40,7 +40,7 @@ class MemoryDeaths:
     """What deaths for lack of memory change. Live: the supervisor's thread.
 
     `budget`: bytes for the next engine; None: as the settings say. `says`: why it is lowered, in a
-    sentence; "" where it is not.
+    sentence without words of its own, which may name files; "" where it is not.
     """
 
     budget: int | None = None
@@ -82,10 +82,7 @@ class MemoryDeaths:
         if death.code == -signal.SIGKILL:
             # Whoever is killed writes no words about it: what stands there is older.
             return self._killed_by_kernel()
-        for line in reversed(death.words.splitlines()):
-            if _TOLD.search(line):
-                return f"it ran out of memory ({line.strip()[:160]})"
-        return None
+        return "it ran out of memory" if _TOLD.search(death.words) else None
 
     def _killed_by_kernel(self) -> str | None:
         before, now = self._kills, oom_kills(self.root)
