@@ -145,6 +145,7 @@ LONGER = {
     "cache/disk/blob.py": "one file format, read and written side by side",
     "cache/disk/disk_store.py": "one directory, and the order of all changes in it",
     "cache/disk/tier.py": "the one door of the disk",
+    "config.py": "every setting, each written once",
     "engine/job_run.py": "one job's life from lease to commit",
     "lab/compare.py": "one benchmark, its questions and its table",
     "prompt/dialects/call_reader.py": "one grammar of calls with its streaming reader",
@@ -152,12 +153,12 @@ LONGER = {
 }
 """Files that may have up to 400 lines, each with its reason."""
 ANNEXES = ("prompt/dialects/", "prompt/grammars/", "cache/disk/")
-MOST_LINES_OF_CORE = 21_000
+MOST_LINES_OF_CORE = 22_000
 """Only a capability that comes may raise it. The aim is 10,000.
 
 11,745 were counted the same way before memory became a promise, dialects were derived, every field
-of the clients got a class, and the engine moved into a process of its own, behind a front that
-stays up.
+of the clients got a class, the engine moved into a process of its own, behind a front that stays
+up, and the memory of the machine was asked before a job begins.
 """
 
 

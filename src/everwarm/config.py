@@ -75,6 +75,18 @@ class Settings:
         values.size("8GB or 512MiB"),
         "Bytes of memory for conversations. Unset: 70% of what is free once the model is loaded.",
     )
+    mlx_cache_limit: int | None = _setting(
+        None,
+        values.size("2GB"),
+        "Bytes of freed buffers that MLX may keep for later. Unset: a sixteenth of the memory that "
+        "Metal recommends, at most 4 GB; without Metal MLX decides. See docs/memory.md.",
+    )
+    wired_limit: int | None = _setting(
+        None,
+        values.size("24GB"),
+        "With Metal: bytes that stay wired in memory, out of reach of the system. Unset: none. "
+        "Panics of the whole computer were reported with it; see docs/memory.md.",
+    )
     prefill_step: int | None = _setting(
         None,
         values.between(1, 65536),

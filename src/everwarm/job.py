@@ -185,7 +185,8 @@ class EngineHealth:
     `step_s`: how long its present step has taken so far. `disk_state` and `disk_why` are None
     without a disk tier. `loaded_bytes` of `total_bytes` of the weights are in memory, while it
     loads. `restarts` counts how often its process had to be started again; `last_words` are the
-    last lines that the latest one wrote before it died.
+    last lines that the latest one wrote before it died. `budget_bytes`: memory for conversations;
+    `lowered_why`: why that is less than it was told to take; "" where it is not.
     """
 
     why: str | None = None
@@ -197,6 +198,8 @@ class EngineHealth:
     total_bytes: int = 0
     restarts: int = 0
     last_words: str = ""
+    budget_bytes: int = 0
+    lowered_why: str = ""
 
 
 Output = Leased | Prefilled | Token | Ended | Failed

@@ -64,3 +64,10 @@ def test_ready_tells_the_disks_state_without_asking_the_engine(codec: TextCodec)
     status, body = seen("/ready", EngineHealth(disk_state="full", disk_why="no space"), codec)
     assert status == 200
     assert body["disk_state"] == "full" and body["disk_why"] == "no space"
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_a_lowered_budget_is_said(path: str, codec: TextCodec) -> None:
+    why = "The engine died: it ran out of memory."
+    status, body = seen(path, EngineHealth(restarts=1, lowered_why=why), codec)
+    assert status == 200 and body["lowered_why"] == why

@@ -95,6 +95,10 @@ class Memory:
             + sum(h.restoring.in_flight_nbytes for h in self.states if h.restoring is not None),
         )
 
+    def pieces(self) -> list[Piece]:
+        """Everything at rest in memory, and what a restore holds of it."""
+        return list(self._pieces().values())
+
     def _pieces(self) -> dict[int, Piece]:
         out: dict[int, Piece] = {}
         for n in self.nodes():
@@ -171,6 +175,13 @@ class Memory:
     def _evict_one(self, candidate: Candidate) -> None:
         if isinstance(candidate.victim, Holder):
             self._evict_state(candidate.victim)
+        else:
+            self.discard(candidate)
+
+    def discard(self, candidate: Candidate) -> None:
+        """Drop it whole, with the rows of a state that others share: nothing is copied."""
+        if isinstance(candidate.victim, Holder):
+            self.drop(candidate.victim)
         elif candidate.is_segment:
             candidate.victim.segment = None
         else:

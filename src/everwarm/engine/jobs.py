@@ -16,9 +16,10 @@ from everwarm.cache.cache import Cache, Lease
 from everwarm.engine.admission_order import AdmissionOrder, Begin
 from everwarm.engine.chunk import ChunkSize
 from everwarm.engine.job_run import JobRun
+from everwarm.engine.pressure_relief import PressureRelief
 from everwarm.engine.schedule import Schedule
 from everwarm.errors import EngineError, EverwarmError, RequestError
-from everwarm.job import Failed, Output, Sink
+from everwarm.job import Failed, Job, Output, Sink
 
 log = logging.getLogger("everwarm.engine")
 _END: Final = object()
@@ -41,8 +42,11 @@ class _StartedRun:
 class Jobs:
     """In order of arrival. Live: engine thread only; anybody may ask how many there are."""
 
-    def __init__(self, cache: Cache, chunk: ChunkSize, schedule: Schedule) -> None:
+    def __init__(
+        self, cache: Cache, chunk: ChunkSize, schedule: Schedule, relief: PressureRelief
+    ) -> None:
         self._cache, self._chunk, self._schedule = cache, chunk, schedule
+        self._relief = relief
         self._line = AdmissionOrder()
         self._jobs: dict[str, _StartedRun] = {}
         self.idle_since = time.monotonic()
@@ -134,9 +138,16 @@ class Jobs:
         return "waits" if had_room else "begun"
 
     def _take_up(self, r: _StartedRun) -> None:
+        if r.run.lease is None and not self._relief.may_begin(self._waiting(r)):
+            return
         if r.run.try_lease():
             r.steps = r.steps or r.run.steps()
             self._schedule.add(r.run.job.id)
+
+    def _waiting(self, first: _StartedRun) -> list[Job]:
+        """What has not begun, this job first."""
+        others = (r for r in self._jobs.values() if r.waits and r is not first)
+        return [r.run.job for r in (first, *others)]
 
     def _step(self, r: _StartedRun) -> None:
         if r.run.cancelled:

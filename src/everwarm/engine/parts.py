@@ -15,7 +15,8 @@ from everwarm.cache.disk.files import Files
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
 from everwarm.engine.kv import Arrangement, arrange
-from everwarm.engine.machine_memory import default_budget
+from everwarm.engine.machine_memory import default_budget, limit_mlx, machine_pressure
+from everwarm.engine.memory_pressure import Pressure
 from everwarm.engine.model import LoadedModel, SaysBytes, load_model, unheard
 from everwarm.engine.state import ModelState, bytes_at
 from everwarm.engine.storage import open_tier
@@ -30,12 +31,16 @@ log = logging.getLogger("everwarm.engine")
 
 @dataclass(frozen=True, slots=True)
 class EngineParts:
-    """`step`: how many tokens a prefill reads at once where that is quick."""
+    """`step`: how many tokens a prefill reads at once where that is quick.
+
+    `pressure`: asks the machine how short it is of memory.
+    """
 
     loaded: LoadedModel
     cache: Cache
     tier: DiskTier | None
     step: int
+    pressure: Callable[[], Pressure] = machine_pressure
 
 
 def open_parts(
@@ -51,6 +56,7 @@ def open_parts(
     `progress` as in `load_model`.
     """
     wanted = Arrangement.of(s)
+    limit_mlx(s)
     loaded = load_model(
         path, model_id=s.model_id, context_length=s.context_length, progress=progress
     )

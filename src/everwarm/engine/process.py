@@ -109,6 +109,7 @@ class EngineHost:
             self.link.post(Unusable("ended", e))
             self._leave(UNUSABLE)
         self._engine = engine
+        self.link.post(Heartbeat(0, engine.health()))  # a death at once is not one while it loads
         self.link.post(Opened(engine.model))
 
     def _leave(self, code: int) -> NoReturn:

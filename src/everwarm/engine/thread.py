@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Final
 
 import mlx.core as mx
@@ -19,12 +20,14 @@ import mlx.core as mx
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.codec import Codec
 from everwarm.config import Settings
+from everwarm.engine.buffers import n_arrays
 from everwarm.engine.chunk import ChunkSize
 from everwarm.engine.inbox import Inbox
 from everwarm.engine.job_run import JobRun
 from everwarm.engine.jobs import Jobs, said, tell
 from everwarm.engine.model import SaysBytes, unheard
 from everwarm.engine.parts import EngineParts, open_parts
+from everwarm.engine.pressure_relief import PressureRelief
 from everwarm.engine.schedule import Schedule
 from everwarm.errors import ConfigError, EngineError, EverwarmError, Overloaded
 from everwarm.job import EngineHealth, Failed, Job, ModelInfo, Path, Sink, TreeNode
@@ -60,6 +63,7 @@ class EngineThread:
         self.n_turns = 0
         self._ended: str | None = None
         self._tier: DiskTier | None = None
+        self._budget_bytes = 0
         self._disk_hangs = False
         self._loaded: Future[None] = Future()
         self._thread = threading.Thread(target=self._main, name="everwarm-engine", daemon=True)
@@ -110,15 +114,25 @@ class EngineThread:
     def health(self) -> EngineHealth:
         since = self._step_since
         step_s = 0.0 if since is None else time.monotonic() - since
+        health = EngineHealth(self._ended, step_s, budget_bytes=self._budget_bytes)
         if self._tier is None:
-            return EngineHealth(self._ended, step_s)
+            return health
         disk = self._tier.stats()
-        return EngineHealth(self._ended, step_s, disk.state, disk.why)
+        return replace(health, disk_state=disk.state, disk_why=disk.why)
 
     def stats(self) -> dict[str, int | float | str]:
         """Blocks until the engine is between two steps."""
-        counts: dict[str, int | float | str] = self._ask(self._cache.stats)
-        return counts | {"jobs": len(self._jobs), "memory_bytes": mx.get_active_memory()}
+        counts: dict[str, int | float | str] = self._ask(self._counts)
+        return counts | {
+            "jobs": len(self._jobs),
+            "memory_bytes": mx.get_active_memory(),
+            "memory_cached_bytes": mx.get_cache_memory(),
+            "memory_pressure": self._relief.pressure.level,
+            "memory_given_back_bytes": self._relief.given_back_bytes,
+        }
+
+    def _counts(self) -> dict[str, int | float | str]:
+        return self._cache.stats() | {"cache_arrays": n_arrays(self._cache.memory)}
 
     def delete(self, paths: Sequence[Path]) -> int:
         nbytes: int = self.call(lambda: self._cache.drop(paths)).result()
@@ -199,8 +213,10 @@ class EngineThread:
     def _load(self) -> None:
         parts = self._open(self._inbox.wake)
         self._cache, self._tier = parts.cache, parts.tier
+        self._budget_bytes = parts.cache.memory.budget
         schedule = Schedule(self._prefill_share)
-        self._jobs = Jobs(parts.cache, ChunkSize(parts.step), schedule)
+        self._relief = PressureRelief(parts.cache, parts.pressure)
+        self._jobs = Jobs(parts.cache, ChunkSize(parts.step), schedule, self._relief)
         self.codec = parts.loaded.codec
         self.model = parts.loaded.info
         self._grammars = parts.loaded.grammars

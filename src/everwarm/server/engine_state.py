@@ -54,6 +54,7 @@ def health_body(now: EngineHealth, model: str | None) -> dict[str, Any]:
         body["why"] = f"The engine's present step has taken {now.step_s:.0f} s so far."
     if now.state == "loading" and now.total_bytes:
         body |= {"loaded_bytes": now.loaded_bytes, "total_bytes": now.total_bytes}
+    body |= {"lowered_why": now.lowered_why} if now.lowered_why else {}
     return body | ({"restarts": now.restarts} if now.restarts else {})
 
 
@@ -61,6 +62,7 @@ def engine_facts(now: EngineHealth) -> dict[str, Any]:
     """The engine's state for people who watch the server. Last words may name files of theirs."""
     facts: dict[str, Any] = {"state": now.state, "restarts": now.restarts}
     facts |= {"why": now.why} if now.why else {}
+    facts |= {"lowered_why": now.lowered_why} if now.lowered_why else {}
     return facts | ({"last_words": now.last_words} if now.last_words else {})
 
 

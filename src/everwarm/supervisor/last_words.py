@@ -9,6 +9,9 @@ from collections import deque
 from typing import Final
 
 LINES: Final = 20
+FRAMES: Final = 8
+"""Of the stacks of all threads that Python writes at a fault: only the first of the faulty one are
+remembered. What was said before them tells more, such as Metal's reason for an abort."""
 _LONGEST: Final = 4096
 
 
@@ -27,11 +30,17 @@ class LastWords:
         return "\n".join(self._lines.copy())
 
     def _read(self) -> None:
+        frames_left: int | None = None  # None: there was no fault
         with os.fdopen(self._fd, "rb", buffering=1 << 16) as pipe:
             while line := pipe.readline(_LONGEST):
                 text = line.decode(errors="replace")
-                if text.strip():
+                if text.startswith("Current thread ") and frames_left is not None:
+                    frames_left = FRAMES
+                if text.strip() and frames_left != 0:
                     self._lines.append(text.rstrip("\n"))
+                    frames_left = None if frames_left is None else frames_left - 1
+                if text.startswith("Fatal Python error: "):
+                    frames_left = 0
                 _pass_on(text)
 
 

@@ -29,6 +29,7 @@ from everwarm.supervisor.death import Death
 from everwarm.supervisor.dispatch import Dispatch
 from everwarm.supervisor.engine_run import EngineRun
 from everwarm.supervisor.hang_watch import HangWatch
+from everwarm.supervisor.memory_deaths import MemoryDeaths
 from everwarm.supervisor.restarts import Restarts
 
 TICK_S: Final = 0.25
@@ -57,6 +58,7 @@ class Supervisor:
         self._model_path, self._settings, self._module = model_path, settings, module
         self._dispatch, self._calls = dispatch, calls
         self._hangs, self._restarts = HangWatch(settings.hang_timeout), Restarts()
+        self._memory = MemoryDeaths()
         self._changed = threading.Condition()
         self._unusable: Unusable | None = None
         self._error: EverwarmError | None = None
@@ -118,11 +120,13 @@ class Supervisor:
         """Run a process until it is gone."""
         self._hangs.begin()
         self._unusable = None
+        self._memory.begin()
+        self._note(budget_bytes=0)
         began = time.monotonic()
         try:
             with self._changed:
                 self._run = run = EngineRun(
-                    self._model_path, self._settings, self._receive, self._module
+                    self._model_path, self._next_settings(), self._receive, self._module
                 )
         except OSError as e:
             return Death(code=None, words=str(e), lived_s=time.monotonic() - began)
@@ -130,6 +134,11 @@ class Supervisor:
             run.kill()
         self._watch(run)
         return run.reap()
+
+    def _next_settings(self) -> Settings:
+        """As told, but for a budget that was lowered."""
+        lowered = self._memory.budget
+        return self._settings if lowered is None else replace(self._settings, memory_budget=lowered)
 
     def _watch(self, run: EngineRun) -> None:
         """Wait for the end of a process, or bring it about where it hangs."""
@@ -151,6 +160,7 @@ class Supervisor:
         """Tell everybody of a death; gives how long to wait before the next life."""
         error = death.error()
         wait_s = self._restarts.wait_s(self._dispatch.good_turns)
+        is_for_memory = self._memory.note(death, self.health.budget_bytes or None)
         why = self._unusable.error.message if self._unusable else f"The engine {death.how}."
         with self._changed:
             self._run = None
@@ -159,6 +169,7 @@ class Supervisor:
                 state="restarting",
                 restarts=self._restarts.count,
                 last_words=death.words,
+                lowered_why=self._memory.says,
             )
         self._dispatch.lost(error, by_fault=not death.is_from_outside)
         self._calls.lost(error)
@@ -166,6 +177,8 @@ class Supervisor:
             "engine=died how=%r lived_s=%.1f restarts=%d next_in_s=%.0f",
             death.how, death.lived_s, self._restarts.count, wait_s,
         )  # fmt: skip
+        if is_for_memory:
+            log.error("memory=short %s", self._memory.says)
         return wait_s
 
     def _rest(self, wait_s: float) -> None:
@@ -220,7 +233,12 @@ class Supervisor:
     def _beat(self, beat: Heartbeat) -> None:
         now, is_ready = beat.health, self.health.state == "ready"
         self._hangs.beat(beat.step if is_ready else None)
-        self._note(step_s=now.step_s, disk_state=now.disk_state, disk_why=now.disk_why)
+        self._note(
+            step_s=now.step_s,
+            disk_state=now.disk_state,
+            disk_why=now.disk_why,
+            budget_bytes=now.budget_bytes,
+        )
 
     def _note(self, **changes: object) -> None:
         with self._changed:

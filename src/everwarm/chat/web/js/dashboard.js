@@ -123,6 +123,7 @@ const STATES = { loading: "It is being loaded", ready: "Working", restarting: "I
 function EngineCard({ engine }) {
   return html`<p>${STATES[engine.state] ?? engine.state}${engine.why ? `: ${engine.why}` : ""}</p>
     <p class="quiet">${engine.restarts ? `Started again ${plural(engine.restarts, "time")}.` : "It has not ended since the server was started."}</p>
+    ${engine.lowered_why && html`<p>${engine.lowered_why}</p>`}
     ${engine.last_words && html`<details><summary>Its last words</summary><pre class="words">${engine.last_words}</pre></details>`}`;
 }
 

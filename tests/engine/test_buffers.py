@@ -1,0 +1,75 @@
+"""A conversation holds few arrays, however long it gets; MLX keeps what it is allowed to."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import zoo
+from turn_requests import marks_of, turn, words
+
+from everwarm.cache.cache import Cache
+from everwarm.config import Settings
+from everwarm.engine import layers
+from everwarm.engine.buffers import n_arrays
+from everwarm.engine.machine_memory import limit_mlx
+from everwarm.engine.state import ModelState
+
+TURNS = 30
+
+
+def cache_of(family: str) -> tuple[Cache, int]:
+    """A cache, and how many arrays one state of it has."""
+    model: Any = zoo.build(family)[0]
+    cache = Cache(lambda: ModelState(model), budget=1 << 34)
+    turn(cache, asked := words(9999, 60), marks_of(asked))
+    own = len(layers.arrays(cache.memory.states[0].sequence.live._leaves))  # type: ignore[attr-defined]
+    return Cache(lambda: ModelState(model), budget=1 << 34), own
+
+
+def arrays_of_checkpoints(cache: Cache) -> int:
+    pieces = [n.checkpoint for n in cache.memory.nodes() if n.checkpoint is not None]
+    return sum(len(layers.arrays(p)) for p in pieces)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_5", "gemma3_text"])
+def test_a_long_conversation_adds_no_arrays(family: str) -> None:
+    cache, own = cache_of(family)
+    history: list[int] = []
+    seen: list[int] = []
+    for n in range(TURNS):
+        asked = history + words(n, 40)
+        history = asked + turn(cache, asked, marks_of(asked)).reply
+        assert n_arrays(cache.memory) == own + arrays_of_checkpoints(cache)
+        seen.append(n_arrays(cache.memory))
+    assert max(seen[TURNS // 2 :]) <= own * (2 + 2 * cache.policy.max_checkpoints)
+    assert max(seen[TURNS // 2 :]) - min(seen[TURNS // 2 :]) <= 2 * own
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_5"])
+def test_each_regenerated_reply_adds_one_piece(family: str) -> None:
+    cache, own = cache_of(family)
+    asked = words(1, 80)
+    turn(cache, asked, marks_of(asked))
+    for n in range(20):
+        before = n_arrays(cache.memory)
+        turn(cache, asked + words(50 + n, 30), marks_of(asked))
+        assert n_arrays(cache.memory) - before <= 4 * own
+
+
+def test_a_count_finds_what_a_leak_would_add() -> None:
+    cache, own = cache_of("llama")
+    turn(cache, asked := words(1, 80), marks_of(asked))
+    before = n_arrays(cache.memory)
+    node = cache.memory.states[0].node
+    node.checkpoint = cache.memory.states[0].sequence.cut(0, 10)
+    assert n_arrays(cache.memory) == before + own
+
+
+def test_a_limit_without_an_effect_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        limit_mlx(Settings())
+        assert caplog.text == ""
+        limit_mlx(Settings(wired_limit=10**9))
+    assert "wired_limit=1000000000 has no effect" in caplog.text
