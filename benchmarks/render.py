@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 from shapes import TOOLS, conversation, question
 from transformers import AutoTokenizer
 
@@ -25,6 +24,7 @@ from everwarm.messages import Message, Text
 from everwarm.prompt.render import Renderer
 from everwarm.prompt.splice import Frame
 from everwarm.request import Request
+from everwarm.text.notation import Notation
 from everwarm.text.text_codec import TextCodec
 from everwarm.tokens import Prompt
 from everwarm.wire import openai_chat
@@ -36,7 +36,7 @@ def codec_of(directory: Path) -> TextCodec:
     """The directory's tokenizer with the agent template."""
     tokenizer = AutoTokenizer.from_pretrained(directory)
     tokenizer.chat_template = TEMPLATE.read_text()
-    return TextCodec(TokenizerWrapper(tokenizer))
+    return TextCodec(tokenizer, Notation.of(tokenizer))
 
 
 class Talk:

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import AutoTokenizer
 
 from everwarm.cache.cache import Cache
@@ -25,6 +24,7 @@ from everwarm.prompt.proof import KINDS
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request, Tool
 from everwarm.testing import ORACLES, OracleRun, OracleState
+from everwarm.text.notation import Notation
 from everwarm.text.text_codec import TextCodec
 from everwarm.tokens import Prompt
 
@@ -51,7 +51,7 @@ def codec_of(template: str, tokenizer_dir: Path) -> TextCodec:
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
     tokenizer.add_tokens(sorted(set(MARKER.findall(template))), True)
     tokenizer.chat_template = template
-    return TextCodec(TokenizerWrapper(tokenizer))
+    return TextCodec(tokenizer, Notation.of(tokenizer))
 
 
 def read(cache: Cache, prompt: Prompt) -> int:

@@ -22,7 +22,7 @@ MAY = {
     "wire": VOCABULARY,
     "prompt": VOCABULARY,
     "cache": VOCABULARY,
-    "text": VOCABULARY,
+    "text": VOCABULARY | {"models"},
     "engine": VOCABULARY | {"cache", "config", "text", "models", "link"},
     "link": VOCABULARY | {"config"},
     "supervisor": VOCABULARY | {"link", "config"},
@@ -36,7 +36,7 @@ MAY = {
     "config": {"errors", "values"},
     "values": set(),
 }
-"""What a room may import besides itself. `serve.py` and `cli/` may import everything."""
+"""What a room may import besides itself. `serve.py`, `compose.py` and `cli/` may import all."""
 ONLY_IN: dict[str, set[str]] = {
     "mlx": {"engine"},
     "mlx_lm": {"engine"},
@@ -152,11 +152,12 @@ LONGER = {
 }
 """Files that may have up to 400 lines, each with its reason."""
 ANNEXES = ("prompt/dialects/", "prompt/grammars/", "cache/disk/")
-MOST_LINES_OF_CORE = 20_300
+MOST_LINES_OF_CORE = 21_000
 """Only a capability that comes may raise it. The aim is 10,000.
 
 11,745 were counted the same way before memory became a promise, dialects were derived, every field
-of the clients got a class, and the engine moved into a process of its own.
+of the clients got a class, and the engine moved into a process of its own, behind a front that
+stays up.
 """
 
 

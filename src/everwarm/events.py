@@ -14,7 +14,8 @@ from typing import Final, Literal
 
 from everwarm.messages import Message
 
-Finish = Literal["stop", "length", "tool_calls", "cancelled", "error"]
+Finish = Literal["stop", "length", "tool_calls", "cancelled", "error", "engine_died"]
+"""`engine_died`: its process ended while the turn ran, which is no fault of the request."""
 SCAFFOLD: Final = "scaffold"
 """A miss's part: what a template writes between the last message and the reply."""
 CachedFrom = Literal["nothing", "live", "rewind", "fork", "pieces", "disk"]

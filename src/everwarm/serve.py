@@ -1,131 +1,193 @@
-"""The composition root: the only place that knows the core and its wings together.
+"""Serve a model: listen at once, load on a thread beside it, and end all of it cleanly.
 
-It puts one server together, starts the engine and the HTTP server, and ends both cleanly.
+    main thread    listen -> HTTP, from `server/starting.py` at first
+    loading        find the model -> its text side -> the engine's process -> the whole app -> ready
+
+Nothing here imports MLX: the engine is a process of its own. Heavy imports happen while loading.
 """
 
 from __future__ import annotations
 
-import asyncio
 import gc
+import importlib.util
 import logging
 import os
 import secrets
 import signal
-import socket
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
-import uvicorn
-
-from everwarm.chat import openapi as chat_openapi
-from everwarm.chat.dashboard import Board
 from everwarm.chat.pages import Pages, page_or
-from everwarm.chat.recorder import SessionRecorder
-from everwarm.chat.routes import SessionRoutes
-from everwarm.chat.session_store import SessionStore
-from everwarm.chat.session_turns import SessionTurns
-from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.errors import EverwarmError
-from everwarm.history.database import Database
-from everwarm.history.reply_table import ReplyTable
-from everwarm.job import Engine
-from everwarm.replies import ReplyStore
-from everwarm.server.answer import namespace_of
-from everwarm.server.app import Core
-from everwarm.server.descriptors import BACKLOG, QUEUE, LoopErrors, n_connections, raise_limit
+from everwarm.server.descriptors import raise_limit
 from everwarm.server.guard import Guard, is_loopback
-from everwarm.server.protocol import Connections, LimitedProtocol
-from everwarm.wire import openapi
+from everwarm.server.listening import HttpServer, listen, url_of
+from everwarm.server.starting import Starting, hello
+
+if TYPE_CHECKING:
+    from everwarm.history.database import Database
+    from everwarm.supervisor.engine_process import EngineProcess
 
 log = logging.getLogger("everwarm.server")
+JOIN_S: Final = 2.0
+"""What loading gets to end by itself; imports and downloads cannot be stopped."""
 
 
-def serve(settings: Settings, model_path: str) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code."""
+def serve(settings: Settings, find_model: Callable[[], str]) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code.
+
+    `find_model` gives the model's directory or id, and may fetch it first. Raises EverwarmError
+    where the model, or the history, cannot be used.
+    """
     settings = _guarded(settings)
     logging.basicConfig(level=settings.log_level.upper(), format="%(message)s", stream=sys.stderr)
     allowed = raise_limit()
-    listening = _listen(settings)
+    listening = listen(settings)
     if listening is None:
         return 1
-    # Imported here: it loads MLX, which nothing before needs.
-    from everwarm.engine.thread import EngineThread
-
-    history = Database(settings.home / "history.db")
-    if settings.remember or settings.record:
-        history.open()
-    engine = EngineThread.start(model_path, settings)
-    store = ReplyTable(history, engine.codec.fingerprint) if settings.remember else None
-    try:
-        app = create_app(engine, engine.codec, settings, store, history)
-    except EverwarmError:  # the chat template cannot be used
-        engine.stop()
-        history.close()
-        raise
-    _settle_interpreter()
-    config = uvicorn.Config(
-        app,
-        http=partial(LimitedProtocol, all=Connections(n_connections(allowed))),  # type: ignore[arg-type]
-        backlog=BACKLOG,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=3,
+    pages = Pages()
+    starting = Starting(
+        settings.model_id or settings.model,
+        {
+            "/": page_or(pages.starting, hello),
+            "/dashboard": pages.starting,
+            "/web/{path:path}": pages.file,
+        },
     )
-    host, port = listening.getsockname()[:2]
-    name = f"[{host}]" if ":" in host else host
-    server = _Server(config, f"everwarm serves {engine.model.id} at http://{name}:{port}/v1")
+    loading = Loading(settings, find_model, starting, url_of(listening))
+    server = HttpServer(Guard(starting, settings), allowed, loading.start)
+    loading.on_failure = lambda: setattr(server, "should_exit", True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, server.handle_exit)
     try:
         server.run(sockets=[listening])
     finally:
-        is_ended = engine.stop()
-        history.close()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is being done
+        signal.signal(signal.SIGINT, _end_now)
+        is_ended = loading.stop()
+    if loading.error is not None and loading.has_failed:
+        raise loading.error
     if not is_ended:
-        _leave_behind()
-    return 0
+        log.warning("The engine did not stop in time; what was not on disk yet is lost.")
+        _exit_now(1)
+    if loading.is_alive:
+        _exit_now(0)  # an import or a download cannot be stopped, and holds nothing worth keeping
+    return 1 if loading.has_failed else 0
 
 
-def create_app(
-    engine: Engine,
-    codec: Codec,
-    settings: Settings,
-    store: ReplyStore | None = None,
-    history: Database | None = None,
-) -> Guard:
-    """The whole HTTP side of one loaded model. `store`: where replies
-    outlive the process.
+class Loading:
+    """Loads on a thread of its own, and ends what it began. `start` and `stop`: the main thread.
 
-    `history`: the database of sessions; None: one in the home directory, made at first use.
+    `error`: why there is nothing to serve, where that is the user's to put right.
     """
-    core = Core.start(engine, codec, settings, store)
-    database = history or Database(settings.home / "history.db")
-    recorder = SessionRecorder(history) if history and settings.record else None
-    served = core.endpoints(database, recorder)
-    sessions, pages = SessionStore(database), Pages()
-    turns = SessionTurns(sessions, core.turns, namespace_of(settings))
-    chat = {
-        **SessionRoutes(turns, core.bodies).endpoints(),
-        **Board(core.turns, sessions, core.bodies).endpoints(),
-        "/": page_or(pages.chat, served["/"]),
-        "/dashboard": pages.dashboard,
-        "/web/{path:path}": pages.file,
-    }
-    return core.app({**served, **chat}, openapi.CONTENTS | chat_openapi.CONTENTS)
+
+    def __init__(
+        self, settings: Settings, find_model: Callable[[], str], starting: Starting, url: str
+    ) -> None:
+        self._settings, self._find_model = settings, find_model
+        self._starting, self._url = starting, url
+        self._history: Database | None = None
+        self._engine: EngineProcess | None = None
+        self._lock = threading.Lock()  # nothing is begun once we are stopping
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._main, name="everwarm-loading", daemon=True)
+        self.on_failure: Callable[[], None] = lambda: None
+        self.error: EverwarmError | None = None
+        self.has_failed = False
+
+    def start(self) -> None:
+        """Begin to load."""
+        log.info("The model is being loaded; %s shows how far it is.", self._url)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is still at work."""
+        return self._thread.is_alive()
+
+    def stop(self) -> bool:
+        """End the engine, and close the history. False: the engine had to be killed."""
+        with self._lock:
+            self._is_stopping = True
+        is_ended = self._engine.stop() if self._engine else True
+        if self._thread.ident is not None:
+            self._thread.join(JOIN_S)
+        if self._history is not None:
+            self._history.close()
+        return is_ended
+
+    def _main(self) -> None:
+        is_loaded = False
+        try:
+            is_loaded = self._load()
+        except EverwarmError as e:
+            self.error = e
+            is_loaded = self._is_missing_mlx(e)
+        finally:
+            if not is_loaded:
+                self.has_failed = not self._is_stopping
+                self.on_failure()
+
+    def _load(self) -> bool:
+        """Load all of it. False: we were told to end before that."""
+        path = self._find_model()
+        # Imported here, while requests are taken already: these take seconds.
+        from everwarm.compose import create_app
+        from everwarm.history.database import Database
+        from everwarm.history.reply_table import ReplyTable
+        from everwarm.supervisor.engine_process import EngineProcess
+        from everwarm.text.load import load_text
+
+        settings = self._settings
+        text = load_text(path, model_id=settings.model_id, context_length=settings.context_length)
+        named = replace(settings, model_id=text.info.id)
+        engine = EngineProcess(str(text.directory), named, text.info)
+        history = Database(settings.home / "history.db")
+        with self._lock:
+            if self._is_stopping:
+                return False
+            self._history, self._engine = history, engine
+            engine.begin()
+        if settings.remember or settings.record:
+            history.open()
+        store = ReplyTable(history, text.codec.fingerprint) if settings.remember else None
+        app = create_app(engine, text.codec, settings, store, history)
+        self._starting.go_on(app.app, engine)
+        _settle_interpreter()
+        return self._wait(engine)
+
+    def _is_missing_mlx(self, error: EverwarmError) -> bool:
+        """Whether nothing can be loaded for want of MLX: then the pages are served all the same,
+        and say so."""
+        is_missing = importlib.util.find_spec("mlx") is None
+        self._starting.give_up(error, is_missing=is_missing)
+        if is_missing:
+            log.error("%s", error.message)
+        return is_missing
+
+    def _wait(self, engine: EngineProcess) -> bool:
+        """Wait for the engine, and say that all is ready."""
+        engine.wait_ready()
+        print(f"everwarm serves {engine.model.id} at {self._url}/v1", flush=True)
+        return True
 
 
-def _leave_behind() -> NoReturn:
-    """End the process although a long step or a disk that hangs has not ended.
+def _end_now(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End without waiting for the engine, which notices, and ends by itself in a few seconds."""
+    log.warning("Ended at once; what was not on disk yet may be lost.")
+    _exit_now(1)
 
-    The interpreter would wait for the disk's threads, and MLX aborts where its thread still runs.
-    """
-    log.warning("The engine did not stop in time; what was not on disk yet is lost.")
+
+def _exit_now(code: int) -> NoReturn:
+    """End the process without waiting for any thread."""
     logging.shutdown()
     sys.stdout.flush()
-    os._exit(1)
+    os._exit(code)
 
 
 def _guarded(settings: Settings) -> Settings:
@@ -146,47 +208,8 @@ def _settle_interpreter() -> None:
     """Remove two pauses before a first token.
 
     A full garbage collection would walk some 10^5 objects of the libraries, which stay anyway. And
-    the event loop gets its turn between two engine steps after 1 ms instead of 5.
+    the event loop gets its turn between two steps of other threads after 1 ms instead of 5.
     """
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(0.001)
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server whose clean stop is exit code 0; uvicorn raises the signal again."""
-
-    def __init__(self, config: uvicorn.Config, ready: str) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Print that we are ready only once our signal handlers are installed."""
-        asyncio.get_running_loop().set_exception_handler(LoopErrors())
-        await super().startup(sockets)
-        for listening in sockets or ():
-            listening.listen(QUEUE)  # uvicorn's `backlog` bounds a round, and set this queue too
-        print(self._ready, flush=True)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
-
-
-def _listen(settings: Settings) -> socket.socket | None:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio turns Nagle's delay off only for sockets whose protocol is named; with it on, a first
-    # token behind quickly sent headers waits up to 40 ms for the client's acknowledgement.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((settings.host.strip("[]"), settings.port))
-    except OSError as e:
-        print(
-            f"Port {settings.port} on {settings.host} cannot be used ({e.strerror}). "
-            "Another server may hold it; choose one with --port.",
-            file=sys.stderr,
-        )
-        return None
-    sock.listen(128)
-    return sock

@@ -10,12 +10,12 @@ import os
 import time
 from typing import Any
 
-import mlx_lm
+import mlx_lm.utils
 
 from everwarm.cli import main
 
 left = [float(os.environ["SLOW_S"])]
-load = mlx_lm.load
+load = mlx_lm.utils.load_model
 
 
 def slow_load(*args: Any, **kwargs: Any) -> Any:
@@ -35,5 +35,5 @@ def slow_load(*args: Any, **kwargs: Any) -> Any:
 
 
 if __name__ == "__main__":
-    mlx_lm.load = slow_load
+    mlx_lm.utils.load_model = slow_load
     main()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import zoo
-from mlx_lm.tokenizer_utils import load as load_tokenizer
 from talk import Talk, said, user
 from turn_requests import marks_of, turn, words
 
@@ -24,7 +23,7 @@ from everwarm.engine.state import ModelState
 from everwarm.history.database import Database
 from everwarm.history.reply_table import ReplyTable
 from everwarm.prompt.render import Renderer
-from everwarm.text.text_codec import TextCodec
+from everwarm.text.load import load_text
 
 ARCHIVE = Path(__file__).parents[1] / "support" / "written_by_0_1_0.zip"
 
@@ -53,7 +52,7 @@ def test_the_kv_cache_of_an_older_version_is_read_warm(family: str, older: Path)
 
 def test_replies_of_an_older_version_are_put_back(smollm2: Path, older: Path) -> None:
     """Their tokens are not those that the tokenizer would make of their texts."""
-    codec = TextCodec(load_tokenizer(smollm2))
+    codec = load_text(str(smollm2), model_id=None, context_length=None).codec
     db = Database(older / "history.db")
     renderer = Renderer(codec, store=ReplyTable(db, codec.fingerprint))
     messages = [user("first"), said("one two"), user("then"), said("three four"), user("more")]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from codec_fixtures import FORGETFUL, PLAIN
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 from talk import TOOLS, Talk, look, result, said, user
 from transformers import AutoTokenizer
 
@@ -16,6 +15,7 @@ from everwarm.codec import Codec
 from everwarm.messages import Message, canonical
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request
+from everwarm.text.notation import Notation
 from everwarm.text.text_codec import TextCodec
 
 MakeCodec = Callable[..., Codec]
@@ -119,7 +119,8 @@ def test_a_name_is_part_of_a_message_but_not_of_a_reply() -> None:
 
 
 def test_tools_are_noted_where_no_call_could_be_told(smollm2: Path, codec: MakeCodec) -> None:
-    bare = TextCodec(TokenizerWrapper(AutoTokenizer.from_pretrained(smollm2)))
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    bare = TextCodec(tokenizer, Notation.of(tokenizer))
     request = Request(None, (user("hi"),), TOOLS)
     assert Renderer(bare).ignored(request) == ("tools",)
     assert Renderer(bare).ignored(replace(request, tools=())) == ()

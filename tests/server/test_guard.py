@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 from asgi import Answered, ask
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 from starlette.routing import Route
 from transformers import AutoTokenizer
 
+from everwarm.compose import create_app
 from everwarm.config import Settings
 from everwarm.job import EngineHealth, Job, ModelInfo, Sink
-from everwarm.serve import create_app
 from everwarm.server.guard import MAX_HEADER_BYTES, MAX_HEADERS, Guard
 from everwarm.server.route_policy import POLICIES, policy_of
+from everwarm.text.notation import Notation
 from everwarm.text.text_codec import TextCodec
 
 KEY = "correct horse"
@@ -46,7 +46,7 @@ class Idle:
 @pytest.fixture(scope="module")
 def codec(smollm2: Path) -> TextCodec:
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    return TextCodec(TokenizerWrapper(tokenizer))
+    return TextCodec(tokenizer, Notation.of(tokenizer))
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from asgi import ask
 
+from everwarm.compose import create_app
 from everwarm.config import Settings
 from everwarm.job import EngineHealth, ModelInfo
-from everwarm.serve import create_app
-from everwarm.server.app import LONG_STEP_S
+from everwarm.server.engine_state import LONG_STEP_S
+from everwarm.text.load import load_text
 from everwarm.text.text_codec import TextCodec
 
 
@@ -36,9 +37,7 @@ def seen(path: str, health: EngineHealth, codec: Any) -> tuple[int, dict[str, An
 
 @pytest.fixture(scope="module")
 def codec(smollm2: Path) -> TextCodec:
-    from mlx_lm.utils import load_tokenizer
-
-    return TextCodec(load_tokenizer(smollm2))
+    return load_text(str(smollm2), model_id=None, context_length=None).codec
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready"])

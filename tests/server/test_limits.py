@@ -15,10 +15,10 @@ from asgi import ask
 from prompt_templates import HABITS, PROVED, REPEATS
 from serving import save_talker
 
+from everwarm.compose import create_app
 from everwarm.config import Settings
 from everwarm.job import EngineHealth, ModelInfo
 from everwarm.prompt.proof import KINDS
-from everwarm.serve import create_app
 from everwarm.text.text_codec import TextCodec
 
 MakeCodec = Callable[..., TextCodec]

@@ -8,12 +8,12 @@ import socket
 import pytest
 
 from everwarm.config import Settings
-from everwarm.serve import _listen
+from everwarm.server.listening import listen
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_first_token_does_not_wait_for_the_clients_acknowledgement(host: str) -> None:
-    listening = _listen(Settings(host=host, port=0))
+    listening = listen(Settings(host=host, port=0))
     if listening is None and host == "::1":
         pytest.skip("no IPv6 here")
     assert listening is not None

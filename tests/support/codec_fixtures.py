@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -15,11 +14,10 @@ from pathlib import Path
 
 import pytest
 from dialect_samples import SAMPLES, Sample
-from mlx_lm.tokenizer_utils import TokenizerWrapper
-from mlx_lm.tool_parsers import json_tools
 from prompt_templates import HABITS, MARKERS, PROVED
 from transformers import AutoTokenizer
 
+from everwarm.text.notation import Notation
 from everwarm.text.text_codec import TextCodec
 
 PUBLISHED = sorted(Path(os.environ.get("EVERWARM_TEMPLATES") or os.devnull).glob("*.jinja"))
@@ -57,15 +55,8 @@ def codec(smollm2: Path) -> Callable[..., TextCodec]:
         tokenizer = AutoTokenizer.from_pretrained(smollm2)
         tokenizer.add_tokens(MARKERS, True)
         tokenizer.chat_template = template
-        return TextCodec(
-            TokenizerWrapper(
-                tokenizer,
-                eos_token_ids=tokenizer.convert_tokens_to_ids(list(ends)),
-                tool_call_start=json_tools.tool_call_start,
-                tool_call_end=json_tools.tool_call_end,
-                tool_parser=json_tools.parse_tool_call,
-            )
-        )
+        ids = tokenizer.convert_tokens_to_ids(list(ends))
+        return TextCodec(tokenizer, Notation.of(tokenizer, eos_ids=ids, tool_parser="json_tools"))
 
     return lambda template, ends=(): made(template, tuple(ends))
 
@@ -90,7 +81,7 @@ def marked_codec(smollm2: Path) -> Callable[[str, list[str]], TextCodec]:
         tokenizer = AutoTokenizer.from_pretrained(smollm2)
         tokenizer.add_tokens(markers, True)
         tokenizer.chat_template = template
-        return TextCodec(TokenizerWrapper(tokenizer))
+        return TextCodec(tokenizer, Notation.of(tokenizer))
 
     return make
 
@@ -113,18 +104,8 @@ def _sample_codec(smollm2: Path, sample: Sample, template: str) -> TextCodec:
     tokenizer.add_tokens(list(sample.markers), True)
     tokenizer.chat_template = template
     ends = tokenizer.convert_tokens_to_ids(list(sample.ends))
-    if sample.parser is None:
-        return TextCodec(TokenizerWrapper(tokenizer, eos_token_ids=ends))
-    module = importlib.import_module(f"mlx_lm.tool_parsers.{sample.parser}")
-    return TextCodec(
-        TokenizerWrapper(
-            tokenizer,
-            eos_token_ids=ends,
-            tool_call_start=module.tool_call_start,
-            tool_call_end=module.tool_call_end,
-            tool_parser=module.parse_tool_call,
-        )
-    )
+    notation = Notation.of(tokenizer, eos_ids=ends, tool_parser=sample.parser)
+    return TextCodec(tokenizer, notation)
 
 
 @pytest.fixture(params=[*PROVED, *HABITS, *SAMPLES, *(p.stem for p in PUBLISHED)])

@@ -24,6 +24,7 @@ from everwarm.chat.session_store import SessionStore
 from everwarm.errors import NotFound
 from everwarm.job import Path, TreeNode
 from everwarm.server.bodies import Bodies
+from everwarm.server.engine_state import engine_facts, engine_stats
 from everwarm.server.turns import Turns
 from everwarm.wire import sse
 from everwarm.wire.model_json import openai_model
@@ -85,7 +86,7 @@ class Board:
 
     async def _dashboard(self, _: HttpRequest) -> Response:
         turns = self.turns
-        stats = await asyncio.to_thread(turns.engine.stats)
+        stats = await engine_stats(turns.engine)
         missed = (r for r in turns.records if r.miss and not r.miss.is_scaffold)
         misses = [
             {"turn": r.id, "at": r.at, "miss": r.miss and asdict(r.miss)}
@@ -96,6 +97,7 @@ class Board:
             {
                 "model": openai_model(turns.model),
                 "machine": _machine(),
+                "engine": engine_facts(turns.engine.health()),
                 "memory": {k: v for k, v in stats.items() if not k.startswith("disk_")},
                 "running": [turn.progress() for turn in turns.running.values()],
                 "totals": turns.totals.shown(),
@@ -108,8 +110,10 @@ class Board:
 
     async def _tree(self, _: HttpRequest) -> Response:
         sessions = await self._sessions()
+        if self.turns.engine.health().state != "ready":  # there is no tree now
+            return _json({"nodes": [], "totals": {}})
         nodes = await asyncio.to_thread(self.turns.engine.tree, sessions)
-        stats = await asyncio.to_thread(self.turns.engine.stats)
+        stats = await engine_stats(self.turns.engine)
         return _json({"nodes": [_node(n) for n in nodes], "totals": stats})
 
     async def _sessions(self) -> dict[str, list[Path]]:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from everwarm.server.response_routes import Endpoint
+from everwarm.server.route_policy import Endpoint
 
 TYPES = {
     "html": "text/html; charset=utf-8",
@@ -90,6 +90,10 @@ class Pages:
     async def dashboard(self, http: HttpRequest) -> Response:
         """The dashboard."""
         return self._send(http, self._files["dashboard.html"])
+
+    async def starting(self, http: HttpRequest) -> Response:
+        """The page while the model loads, in place of any other."""
+        return self._send(http, self._files["starting.html"])
 
     async def file(self, http: HttpRequest) -> Response:
         """A file of the pages."""

@@ -24,7 +24,7 @@ from everwarm.chat.session_store import Change
 from everwarm.chat.session_turns import SessionTurns
 from everwarm.errors import NotFound, RequestError
 from everwarm.server.bodies import Bodies
-from everwarm.server.response_routes import Endpoint
+from everwarm.server.route_policy import Endpoint
 from everwarm.server.stream import KEEPALIVE_S
 from everwarm.wire import sse
 from everwarm.wire.strict import EmptyBody, StrictObject

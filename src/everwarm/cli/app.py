@@ -55,12 +55,14 @@ def serve(
     web chat and the dashboard are at the same address.
     """
     chosen = settings(config, **flags)
-    from everwarm.cli.models import model_path
-
-    path = model_path(chosen)
     from everwarm.serve import serve as run
 
-    raise typer.Exit(run(chosen, path))
+    def find_model() -> str:
+        from everwarm.cli.models import model_path
+
+        return model_path(chosen)
+
+    raise typer.Exit(run(chosen, find_model))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from queue import Empty, Queue
 
 from everwarm.errors import EngineError
 
-_URL = re.compile(r"http://127\.0\.0\.1:[1-9][0-9]*")
+_READY = re.compile(r"^everwarm serves .* at (http://127\.0\.0\.1:[1-9][0-9]*)")
 START_S = 120.0
 STOP_S = 20.0
 
@@ -26,7 +26,7 @@ def running_server(flags: Sequence[str], home: Path | None = None) -> Iterator[s
 
     `home`: another home directory than the user's, for what the server keeps.
 
-    The URL is read from what the server prints once it listens. Raises EngineError with the
+    The URL is read from what the server prints once it is ready. Raises EngineError with the
     server's last words if it ends before that, or says nothing for `START_S`.
     """
     command = [sys.executable, "-m", "everwarm", "serve", "--no-remember", "--no-record"]
@@ -57,8 +57,8 @@ def _wait_for_url(server: subprocess.Popen[str]) -> str:
         with server.stdout:
             for line in server.stdout:
                 tail.append(line.strip())
-                if match := _URL.search(line):
-                    found.put(match[0])
+                if match := _READY.search(line):
+                    found.put(match[1])
         found.put(None)
 
     threading.Thread(target=read, daemon=True, name="child-output").start()

@@ -36,6 +36,7 @@ from everwarm.link.packets import (
     Given,
     Heartbeat,
     LoadModel,
+    LoadProgress,
     Opened,
     Packet,
     PinNode,
@@ -94,7 +95,11 @@ class EngineHost:
         try:
             from everwarm.engine.thread import EngineThread
 
-            engine = EngineThread.start(wanted.model_path, wanted.settings)
+            engine = EngineThread.start(
+                wanted.model_path,
+                wanted.settings,
+                lambda done, total: self.link.post(LoadProgress(done, total)),
+            )
         except ModuleNotFoundError as e:
             if e.name is None or e.name.split(".")[0] not in ("mlx", "mlx_lm"):
                 raise

@@ -23,6 +23,7 @@ from everwarm.engine.chunk import ChunkSize
 from everwarm.engine.inbox import Inbox
 from everwarm.engine.job_run import JobRun
 from everwarm.engine.jobs import Jobs, said, tell
+from everwarm.engine.model import SaysBytes, unheard
 from everwarm.engine.parts import EngineParts, open_parts
 from everwarm.engine.schedule import Schedule
 from everwarm.errors import ConfigError, EngineError, EverwarmError, Overloaded
@@ -64,9 +65,17 @@ class EngineThread:
         self._thread = threading.Thread(target=self._main, name="everwarm-engine", daemon=True)
 
     @classmethod
-    def start(cls, model_path: str, settings: Settings) -> EngineThread:
-        """Load the model and begin. Blocks while loading; raises ConfigError."""
-        engine = cls(lambda wake: open_parts(model_path, settings, wake), settings.prefill_share)
+    def start(
+        cls, model_path: str, settings: Settings, progress: SaysBytes = unheard
+    ) -> EngineThread:
+        """Load the model and begin. Blocks while loading; raises ConfigError.
+
+        `progress` as in `load_model`; it is called on the engine's thread.
+        """
+        engine = cls(
+            lambda wake: open_parts(model_path, settings, wake, progress=progress),
+            settings.prefill_share,
+        )
         engine.begin()
         return engine
 

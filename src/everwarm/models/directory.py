@@ -56,8 +56,26 @@ def _object(path: Path) -> dict[str, Any]:
     return value
 
 
+def weight_files(directory: Path) -> list[Path]:
+    """The files whose weights are loaded: other safetensors may lie beside them."""
+    return sorted(directory.glob("model*.safetensors")) or sorted(directory.glob("*.safetensors"))
+
+
+def weight_bytes(directory: Path) -> int:
+    """Bytes of all weights, without the files' headers. Raises ConfigError for a damaged file."""
+    return sum(_data_range(path)[1] for path in weight_files(directory))
+
+
 def _check_weights(path: Path) -> None:
     """Whether a safetensors file is as long as its header says."""
+    start, length = _data_range(path)
+    size, expected = path.stat().st_size, start + length
+    if size < expected:
+        raise ConfigError(f"{path} is cut off: {size:,} bytes of {expected:,}. {_AGAIN}")
+
+
+def _data_range(path: Path) -> tuple[int, int]:
+    """Where a safetensors file's data begins, and how many bytes its header says there are."""
     size = path.stat().st_size
     with path.open("rb") as f:
         start = f.read(8)
@@ -66,8 +84,6 @@ def _check_weights(path: Path) -> None:
     try:
         tensors = json.loads(header)
         ends = [t["data_offsets"][1] for k, t in tensors.items() if k != "__metadata__"]
-        expected = 8 + length + max(ends, default=0)
+        return 8 + length, int(max(ends, default=0))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         raise ConfigError(f"{path} is damaged: it has no readable header. {_AGAIN}") from None
-    if size < expected:
-        raise ConfigError(f"{path} is cut off: {size:,} bytes of {expected:,}. {_AGAIN}")

@@ -62,7 +62,9 @@ class Renderer:
     ) -> None:
         self._codec, self._clock = codec, clock
         self._mode, self._sticky = history, sticky_reminders
-        self.length = Length(codec, context_length) if context_length else None
+        self.length: Length | None = None
+        if context_length:
+            self.bound(context_length)
         self.dialect = families.of(codec)
         splicer = probed(codec, self.dialect, control_tokens_in_text=control_tokens_in_text)
         self.splicer, self.proof = splicer, prove(splicer)
@@ -79,6 +81,11 @@ class Renderer:
         self._built = BuiltPrompts()
         self._repeats: Bounded[object, tuple[TokenRecord, Prompt]] = Bounded(64)
         self._answered: deque[AnsweredTurn] = deque(maxlen=64)
+
+    def bound(self, context_length: int) -> None:
+        """Refuse conversations that are longer. Any thread may call it."""
+        if self.length is None or self.length.context != context_length:
+            self.length = Length(self._codec, context_length)
 
     @property
     def verbatim(self) -> bool:

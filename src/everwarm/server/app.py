@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import orjson
 from starlette.applications import Starlette
@@ -26,11 +26,13 @@ from everwarm.job import Engine
 from everwarm.replies import ReplyStore
 from everwarm.server.answer import Answer, CountTokens, Recorder, namespace_of
 from everwarm.server.bodies import Bodies, ReturnsMemory
+from everwarm.server.engine_state import engine_facts, engine_stats, health_body
 from everwarm.server.guard import Guard
 from everwarm.server.refusals import blame
-from everwarm.server.response_routes import Endpoint, ResponseRoutes
+from everwarm.server.response_routes import ResponseRoutes
 from everwarm.server.response_store import ResponseStore
-from everwarm.server.route_policy import POLICIES, policy_of
+from everwarm.server.route_policy import POLICIES, Endpoint, policy_of
+from everwarm.server.starting import health_answer, hello, version
 from everwarm.server.totals import CONTENT_TYPE
 from everwarm.server.turns import Turns
 from everwarm.wire import formats
@@ -40,8 +42,6 @@ from everwarm.wire.model_json import anthropic_model, anthropic_models, openai_m
 from everwarm.wire.openapi import Contents, description
 
 log = logging.getLogger("everwarm.server")
-LONG_STEP_S: Final = 120.0
-"""A step of a prefill should take about one second; the first of a large model may take many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,7 @@ class Status:
 
     def __init__(self, turns: Turns, history: Database) -> None:
         self._turns, self._history = turns, history
+        self._engine = turns.engine
 
     def endpoints(self) -> dict[str, Endpoint]:
         """The endpoints by path."""
@@ -146,10 +147,10 @@ class Status:
             "/api/ps": self.ps,
             "/health": self.health,
             "/ready": self.ready,
-            "/api/hello": self.root,
-            "/api/version": self.version,
+            "/api/hello": hello,
+            "/api/version": version,
             "/metrics": self.metrics,
-            "/": self.root,
+            "/": hello,
         }
 
     async def models(self, http: HttpRequest) -> Response:
@@ -164,41 +165,28 @@ class Status:
         return _json(anthropic_model(info) if _is_anthropic(http) else openai_model(info))
 
     async def health(self, _: HttpRequest) -> Response:
-        """Whether turns can be answered. A step that takes very long is told, but is no failure."""
-        status, body = self._health()
-        return _json(body, status)
-
-    async def root(self, _: HttpRequest) -> Response:
-        """What clients request to see whether a server is here."""
-        return _json({"name": "everwarm", "status": "ok"})
-
-    async def version(self, _: HttpRequest) -> Response:
-        return _json({"version": __version__})
+        """Whether turns are taken. A step that takes very long is told, but is no failure."""
+        return health_answer(self._engine.health(), self._engine.model.id)
 
     async def metrics(self, _: HttpRequest) -> Response:
         """Prometheus's text format."""
-        stats = await asyncio.to_thread(self._turns.engine.stats)
-        text = self._turns.totals.metrics(stats, len(self._turns.running))
+        stats = await engine_stats(self._engine)
+        now = self._engine.health()
+        text = self._turns.totals.metrics(stats, len(self._turns.running), now)
         return Response(text, 200, media_type=CONTENT_TYPE)
 
     async def ready(self, _: HttpRequest) -> Response:
-        """As `health`, with the states of disk tier and history: turns are answered without
-        either of them."""
-        status, body = self._health()
-        now = self._turns.engine.health()
-        disk = {"disk_state": now.disk_state, "disk_why": now.disk_why}
+        """Whether a turn would begin at once, and the states of disk tier and history: turns are
+        answered without either of them."""
+        now = self._engine.health()
+        body = health_body(now, self._engine.model.id)
+        if now.disk_state is not None:
+            body |= {"disk_state": now.disk_state, "disk_why": now.disk_why}
+        if now.last_words:
+            body["last_words"] = now.last_words
         why = await asyncio.to_thread(self._history.trouble)
-        history = {"history_state": "lost" if why else "ok", "history_why": why}
-        return _json(body | (disk if now.disk_state is not None else {}) | history, status)
-
-    def _health(self) -> tuple[int, dict[str, Any]]:
-        now, model = self._turns.engine.health(), self._turns.engine.model.id
-        if now.why is not None:
-            return 503, {"status": "failed", "model": model, "why": now.why}
-        body: dict[str, Any] = {"status": "ok", "model": model}
-        if now.step_s > LONG_STEP_S:
-            body["why"] = f"The engine's present step has taken {now.step_s:.0f} s so far."
-        return 200, body
+        body |= {"history_state": "lost" if why else "ok", "history_why": why}
+        return _json(body, 200 if body["status"] == "ok" else 503)
 
     async def recent(self, http: HttpRequest) -> Response:
         limit = http.query_params.get("limit", "20")
@@ -207,12 +195,12 @@ class Status:
         return _json({"turns": [asdict(r) for r in list(self._turns.records)[: int(limit)]]})
 
     async def ps(self, _: HttpRequest) -> Response:
-        stats = await asyncio.to_thread(self._turns.engine.stats)
+        stats = await engine_stats(self._engine)
         running = [turn.progress() for turn in self._turns.running.values()]
         return _json(
             {
                 "model": openai_model(self._turns.model),
-                "engine": stats,
+                "engine": stats | engine_facts(self._engine.health()),
                 "running": running,
                 "totals": self._turns.totals.shown(),
             }

@@ -9,6 +9,7 @@ from typing import Final
 from everwarm.errors import RequestError
 from everwarm.job import Engine, Grammar
 from everwarm.prompt.grammars.reply_grammar import Wanted
+from everwarm.server.engine_state import until_ready
 
 LONGEST_S: Final = 20.0
 """A grammar takes milliseconds, but the tables of a large vocabulary take seconds, once."""
@@ -29,6 +30,7 @@ class Compiler:
         whole = wanted.parts[-1].param if wanted.parts else "tool_choice"
         texts = [(p.param, p.text) for p in wanted.parts]
         texts += [(whole, wanted.grammar.reply), (whole, wanted.grammar.answer)]
+        await until_ready(self._engine)  # a grammar takes no time while there is nobody to make it
         loop = asyncio.get_running_loop()
         for param, text in texts:
             try:

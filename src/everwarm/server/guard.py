@@ -18,7 +18,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from everwarm.config import Settings
-from everwarm.errors import Forbidden, RequestError
+from everwarm.errors import EverwarmError, Forbidden, RequestError
 from everwarm.server.refusals import Refusals, blame
 from everwarm.server.route_policy import policy_of
 from everwarm.wire.error_json import anthropic_error, openai_error
@@ -69,7 +69,7 @@ class Guard:
         try:
             is_preflight = self._check(scope)
         except RequestError as e:
-            return await _refuse(e, scope, send)
+            return await refuse(e, scope, send)
         if is_preflight:
             return await _allow(send)
         return await self.app(scope, receive, send)
@@ -181,7 +181,8 @@ async def _allow(send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _refuse(error: RequestError, scope: Scope, send: Send) -> None:
+async def refuse(error: EverwarmError, scope: Scope, send: Send) -> None:
+    """Answer a request with an error, in the format of its path."""
     blame(scope, error)
     is_anthropic = policy_of(scope["path"]).shape == "anthropic"
     status, body, extra = (anthropic_error if is_anthropic else openai_error)(error)

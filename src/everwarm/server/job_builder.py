@@ -6,6 +6,7 @@ Not here: what runs the job, and what becomes of its output (`turns.py`).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
@@ -32,16 +33,28 @@ class RenderedRequest:
     wanted: Wanted | None = None
 
 
+class HasModel(Protocol):
+    """Who knows the model: `job.Engine`."""
+
+    @property
+    def model(self) -> ModelInfo: ...
+
+
 class JobBuilder:
     """Builds the jobs of one model. `rendered` and `prompt` belong to the renderer's thread."""
 
     def __init__(
-        self, model: ModelInfo, codec: Codec, settings: Settings, renderer: Renderer
+        self, engine: HasModel, codec: Codec, settings: Settings, renderer: Renderer
     ) -> None:
-        self._model, self._codec = model, codec
+        self._engine, self._codec = engine, codec
         self._settings, self._renderer = settings, renderer
         # A call has one of these tokens: never drawn, no call is possible.
         self._no_calls = dict.fromkeys(families.call_tokens(codec), float("-inf"))
+
+    @property
+    def _model(self) -> ModelInfo:
+        """As it is known by now: an engine that has loaded knows it better than its files say."""
+        return self._engine.model
 
     def check(self, request: Request) -> None:
         """Refuse what can be refused before anything is rendered."""

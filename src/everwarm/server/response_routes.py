@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Container
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from everwarm.errors import RequestError
 from everwarm.server.response_store import ResponseStore
+from everwarm.server.route_policy import Endpoint
 from everwarm.wire import sse
 from everwarm.wire.stored_items import include_of, items_page
-
-Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 
 
 class ResponseRoutes:

@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 ErrorShape = Literal["openai", "anthropic"]
 
 

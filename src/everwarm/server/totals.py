@@ -12,6 +12,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from everwarm.events import TurnRecord
+from everwarm.job import EngineHealth
 
 TTFT_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 COUNTED: Final = {
@@ -69,9 +70,9 @@ class Totals:
         """How many turns had their first token within `le` seconds, not within the bound before."""
         return [{"le": le, "count": n} for le, n in zip((*TTFT_S, None), self.ttft, strict=True)]
 
-    def metrics(self, engine: Mapping[str, Any], running: int) -> bytes:
+    def metrics(self, engine: Mapping[str, Any], running: int, health: EngineHealth) -> bytes:
         """The sums in the text format of Prometheus."""
-        return self._metrics.text(engine, running)
+        return self._metrics.text(engine, running, health)
 
 
 class _Metrics:
@@ -90,6 +91,10 @@ class _Metrics:
             "everwarm_ttft_seconds", "Arrival to first token", buckets=TTFT_S, registry=registry
         )
         self._running = Gauge("everwarm_running_turns", "Turns now", registry=registry)
+        self._up = Gauge("everwarm_engine_up", "Whether the engine answers", registry=registry)
+        self._restarts = Gauge(
+            "everwarm_engine_restarts", "How often the engine was started again", registry=registry
+        )
         self._engine = Gauge(
             "everwarm_engine", "What the engine and its cache hold now", ["what"], registry=registry
         )
@@ -101,8 +106,11 @@ class _Metrics:
         if record.ttft_s is not None:
             self._ttft.observe(record.ttft_s)
 
-    def text(self, engine: Mapping[str, Any], running: int) -> bytes:
+    def text(self, engine: Mapping[str, Any], running: int, health: EngineHealth) -> bytes:
         self._running.set(running)
+        self._up.set(health.state == "ready" and not health.why)
+        self._restarts.set(health.restarts)
+        self._engine.clear()
         for what, value in engine.items():
             if isinstance(value, int | float):
                 self._engine.labels(what).set(value)

@@ -6,12 +6,13 @@ it. Not here: who makes it happen (`turns.py`), and who writes it down (`chat/`)
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from everwarm.errors import Cancelled, EverwarmError
+from everwarm.errors import Cancelled, EngineDied, EverwarmError
 from everwarm.events import (
     Event,
     Finish,
@@ -47,7 +48,7 @@ class Turn:
         self.prompt: Prompt | None = None
         self.tokens: Tokens[int] = tokens_of()
         self.record: TurnRecord | None = None
-        self._arrived, self._began = arrived, 0.0
+        self._arrived, self._began, self._made = arrived, 0.0, math.inf
         self._done = self._total = 0
         self._parser: ReplyParser | None = None
         self._draft = TurnRecord(id=id, model="", at=0.0, finish="cancelled", parse_s=parse_s)
@@ -68,6 +69,7 @@ class Turn:
     def made(self, prompt: Prompt, parser: ReplyParser) -> Started:
         """The prompt stands: what it holds is known before anything is read."""
         self.prompt, self.tokens, self._parser = prompt, prompt.tokens[:], parser
+        self._made = time.perf_counter()
         self._set(
             prompt_tokens=len(prompt.tokens),
             new_tokens=prompt.new_tokens,
@@ -113,14 +115,16 @@ class Turn:
 
         What the engine reads of the step under way is kept, and not counted.
         """
-        if self._draft.ttft_s is None:
-            self._was_read(max(self._done - self._draft.cached_tokens, 0))
+        self._was_read_so_far()
         self._set(finish="cancelled")
         self.close()
 
     def failed(self, error: EverwarmError) -> None:
         """The turn cannot go on."""
         finish: Finish = "cancelled" if isinstance(error, Cancelled) else "error"
+        if isinstance(error, EngineDied):
+            finish = "engine_died"
+            self._was_read_so_far()
         self._set(finish=finish, error=error.message)
         self.close()
 
@@ -193,7 +197,7 @@ class Turn:
             prefilled_tokens=self._draft.prompt_tokens - output.cached_tokens,
             unseen_tokens=output.unseen_tokens,
             cached_from=output.cached_from,
-            wait_s=output.wait_s,
+            wait_s=max(output.wait_s, time.perf_counter() - self._made - output.restore_s),
             restore_s=output.restore_s,
         )
 
@@ -213,6 +217,11 @@ class Turn:
 
     def _was_read(self, n: int) -> None:
         self._set(prefilled_tokens=n, unseen_tokens=min(n, self._draft.unseen_tokens))
+
+    def _was_read_so_far(self) -> None:
+        """Count what is read of the prompt by now, where that is not all of it."""
+        if self._draft.ttft_s is None:
+            self._was_read(max(self._done - self._draft.cached_tokens, 0))
 
     def _since_arrival(self) -> float:
         return time.perf_counter() - (self._arrived or 0.0)

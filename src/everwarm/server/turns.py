@@ -23,6 +23,7 @@ from everwarm.prompt.render import Renderer
 from everwarm.prompt.why import may_miss, why
 from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request
+from everwarm.server.engine_state import will_be_ready
 from everwarm.server.grammars import Compiler
 from everwarm.server.ignored import IgnoredFields
 from everwarm.server.job_builder import JobBuilder
@@ -72,7 +73,7 @@ class Turns:
             context_length=engine.model.context_length,
         )
         self.queue = RequestQueue(settings.max_queue)
-        self._builder = JobBuilder(engine.model, self.codec, settings, self._renderer)
+        self._builder = JobBuilder(engine, self.codec, settings, self._renderer)
         self._compiler, self._ahead = Compiler(engine), Ahead(engine)
         self._ignored = IgnoredFields(strict=settings.strict)
 
@@ -83,6 +84,7 @@ class Turns:
 
         `place`: the one that its request has in the queue; without one it takes its own.
         """
+        self._renderer.bound(self.engine.model.context_length)
         request = self._renderer.fitted(request)
         names = names_of_no_effect(request.model, self.engine.model)
         ignored = (*request.ignored, *names, *self._renderer.ignored(request))
@@ -164,7 +166,7 @@ class Turns:
         Also returns these tokens. What leaves no room for a reply would be refused as a turn: none
         of it is read.
         """
-        if self.running:
+        if self.running or will_be_ready(self.engine.health()):
             return "busy", tokens_of()
         try:
             whole = await self._work(lambda: self._renderer.prompt(request))

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final, get_args
 
 from everwarm.config import Settings
-from everwarm.errors import EngineError, EverwarmError, Overloaded
+from everwarm.errors import ConfigError, EngineError, EverwarmError, Overloaded
 from everwarm.job import EngineHealth, EngineState, ModelInfo, Output
 from everwarm.link.packets import (
     CallAnswer,
@@ -184,8 +184,10 @@ class Supervisor:
             self._error = why
             self.health = replace(self.health, why=why.message, state=state)
             self._changed.notify_all()
-        self._dispatch.close(why)
-        self._calls.close(why)
+        # A fault of the settings is the whole server's: requests are told as of any engine.
+        told = Overloaded(why.message, retry_after_s=60) if isinstance(why, ConfigError) else why
+        self._dispatch.close(told)
+        self._calls.close(told)
 
     # --- on the link's reading thread ---
 

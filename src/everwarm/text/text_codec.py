@@ -1,4 +1,4 @@
-"""Text and tokens of one model, over mlx-lm's TokenizerWrapper."""
+"""Text and tokens of one model: its tokenizer, its notation and its template."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import copy
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import jinja2
-from transformers import PreTrainedTokenizerBase as _Base
 
 from everwarm.errors import ConfigError, EngineError, RequestError
+from everwarm.text.notation import Notation, has_own_renderer
 from everwarm.text.template import ChatTemplate, constants, refused
 from everwarm.text.tokenizer import Tokenizer
 
@@ -55,33 +56,26 @@ class _WindowDetokenizer:
 class TextCodec:
     """Implements `codec.Codec`. One lock guards the template; nothing else waits for it."""
 
-    def __init__(self, wrapper: Any) -> None:
-        self._wrapper = wrapper
-        self._tokenizer = wrapper._tokenizer
+    def __init__(self, tokenizer: Any, notation: Notation) -> None:
+        self._notation, self._tokenizer = notation, tokenizer
         self._lock = threading.Lock()
         self._fingerprint = ""
         self._templates: dict[str, ChatTemplate] = {}
         # Templates that are Python code: mlx-lm's own, or a tokenizer class's own method.
-        own = type(self._tokenizer).apply_chat_template is not _Base.apply_chat_template
-        self._custom: bool = wrapper._chat_template is not None or own
-        source = self._tokenizer.chat_template
+        self._custom: bool = notation.render is not None or has_own_renderer(tokenizer)
+        source = tokenizer.chat_template
         texts = source.values() if isinstance(source, dict) else [source]
         self.template_text = "" if self._custom else "\n".join(t for t in texts if t)
-        self.think_markers = _pair(wrapper.think_start, wrapper.think_end)
-        self.tool_markers = (
-            (wrapper.tool_call_start, wrapper.tool_call_end or "")
-            if wrapper.has_tool_calling
-            else None
-        )
+        self.think_markers = notation.think_markers
+        self.tool_markers = notation.tool_markers
+        self.tool_format = notation.tool_format
         markers = (*(self.think_markers or ()), *(self.tool_markers or ()))
-        self._ids = Tokenizer(self._tokenizer, self.template_text, markers)
+        self._ids = Tokenizer(tokenizer, self.template_text, markers)
         self.special_texts = self._ids.special_texts
         self.control_texts = self._ids.control_texts
         ends = [t for t, beside in _ENDS.items() if {t, beside} <= set(self.special_texts)]
         own_ends = {i for t in ends for i in self.encode(t)}
-        self.eos_ids: frozenset[int] = frozenset({*wrapper.eos_token_ids, *own_ends})
-        module = getattr(wrapper.tool_parser, "__module__", None) if wrapper.tool_parser else None
-        self.tool_format: str | None = module.rsplit(".", 1)[-1] if module else None
+        self.eos_ids: frozenset[int] = notation.eos_ids | own_ends
         added = self._tokenizer.added_tokens_decoder.values()
         plain = all(not (t.lstrip or t.rstrip or t.normalized) for t in added)
         self.splits_at_specials: bool = plain and all(map(self._splits, self.special_texts))
@@ -181,10 +175,10 @@ class TextCodec:
 
     def _with_thinking(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """As mlx-lm calls templates: thinking is on where the model has it, unless refused."""
-        given, key = dict(args), self._wrapper._thinking_kwarg
+        given, key = dict(args), self._notation.thinking_argument
         if key != "enable_thinking" and "enable_thinking" in given:
             given[key] = given.pop("enable_thinking")
-        return {key: self._wrapper.has_thinking} | given
+        return {key: self.think_markers is not None} | given
 
     def _custom_render(
         self,
@@ -196,31 +190,31 @@ class TextCodec:
     ) -> str:
         """A template that is Python code, which may write into what it is given."""
         try:
-            text = self._wrapper.apply_chat_template(
+            text = self._renderer()(
                 copy.deepcopy([dict(m) for m in messages]),
                 tools=copy.deepcopy(list(tools)) if tools else None,
-                tokenize=False,
                 add_generation_prompt=scaffold,
-                **args,
+                **self._with_thinking(args),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as e:
             raise refused(e) from e
         return str(text)
 
+    def _renderer(self) -> Callable[..., Any]:
+        if self._notation.render is not None:
+            return self._notation.render
+        return partial(self._tokenizer.apply_chat_template, tokenize=False, return_dict=False)
+
     def parse_calls(
         self, text: str, tools: Sequence[Mapping[str, Any]] | None
     ) -> list[dict[str, Any]]:
-        if self._wrapper.tool_parser is None:
+        if self._notation.tool_parser is None:
             raise ValueError("This model has no tool call format.")
         try:
-            found = self._wrapper.tool_parser(text, list(tools) if tools else None)
+            found = self._notation.tool_parser(text, list(tools) if tools else None)
         except (KeyError, TypeError, AttributeError, IndexError, SyntaxError) as e:
             raise ValueError(f"no tool call: {e}") from e
         calls = found if isinstance(found, list) else [found]
         if not all(isinstance(c, dict) and "name" in c for c in calls):
             raise ValueError(f"no tool call: {json.dumps(calls, default=str)[:80]}")
         return calls
-
-
-def _pair(start: str | None, end: str | None) -> tuple[str, str] | None:
-    return (start, end) if start and end else None

@@ -12,7 +12,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from everwarm.errors import Cancelled, EngineError, Forbidden, Overloaded, RequestError, TooLong
+from everwarm.errors import (
+    Cancelled,
+    EngineDied,
+    EngineError,
+    Forbidden,
+    Overloaded,
+    PromptRefused,
+    RequestError,
+    TooLong,
+)
 
 INTERNAL = "The server failed at this request. Its log says why; other requests are not touched."
 CANCELLED = 499
@@ -32,6 +41,12 @@ def openai_error(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]
         case Overloaded():
             wait = {"retry-after": str(error.retry_after_s)}
             return error.status, _body(error.message, "server_error", code="overloaded"), wait
+        case EngineDied():
+            soon = {"retry-after": "1"}  # a request waits in the server while the engine starts
+            return error.status, _body(error.message, "server_error", code="engine_died"), soon
+        case PromptRefused():
+            wait = {"retry-after": str(error.retry_after_s)}
+            return error.status, _body(error.message, "server_error", code="prompt_refused"), wait
         case EngineError():
             return error.status, _body(error.message, "server_error", code="engine_error"), {}
         case Cancelled():

@@ -6,7 +6,7 @@ import { copyText } from "./code.js";
 import { live } from "./live.js";
 import { Action, Aside, LiveReply, Reply, Summary, UserMessage } from "./message.js";
 import { Settings } from "./settings.js";
-import { Limits, Login, Offline, whenBack } from "./shell.js";
+import { EngineNotice, Limits, Login, Offline, lookAtEngine, whenBack } from "./shell.js";
 import { Sidebar } from "./sidebar.js";
 import { needsKey } from "./api.js";
 import * as store from "./store.js";
@@ -148,6 +148,7 @@ function Chat() {
         <${Action} icon="sliders" name="Model and settings" onClick=${() => { showSettings.value = true; }} />
       </header>
       <${Offline} />
+      <${EngineNotice} />
       <${Conversation} />
       <div class="bottom"><div class="column"><${Fault} /><${Composer} editLast=${editLast} given=${given} /></div></div>
     </main>
@@ -183,3 +184,4 @@ whenBack(() => {
 });
 render(html`<${Chat} />`, document.getElementById("app"));
 begin();
+lookAtEngine();

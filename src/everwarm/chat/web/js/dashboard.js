@@ -6,7 +6,7 @@ import { ApiError, call, hint, needsKey } from "./api.js";
 import { Histogram, Meter } from "./charts.js";
 import { bytes, count, percent, plural, seconds, when } from "./format.js";
 import { Progress } from "./progress.js";
-import { Limits, Login, Offline, ThemeButton, whenBack } from "./shell.js";
+import { EngineNotice, Limits, Login, Offline, ThemeButton, lookAtEngine, whenBack } from "./shell.js";
 import { Tree } from "./tree.js";
 import { Missed } from "./turn.js";
 
@@ -52,6 +52,7 @@ async function look() {
     const tree = isOld ? await readTree(now) : null;
     batch(() => {
       board.value = snapshot;
+      if (snapshot.engine.state !== "ready") lookAtEngine();
       if (tree) [nodes.value, titles.value] = [tree.nodes, tree.titles];
     });
   } catch (e) {
@@ -98,7 +99,11 @@ function ModelCard({ model, machine, memory }) {
       <div><dt>Version</dt><dd>${machine.version}</dd></div>
     </dl>
     <${Limits} model=${model} />
-    <${Meter} name="Model and cache in memory" used=${memory.memory_bytes} limit=${machine.memory_bytes} show=${bytes} />
+    ${memory.cache_bytes !== undefined && html`<${Held} machine=${machine} memory=${memory} />`}`;
+}
+
+function Held({ machine, memory }) {
+  return html`<${Meter} name="Model and cache in memory" used=${memory.memory_bytes} limit=${machine.memory_bytes} show=${bytes} />
     <${Meter} name="Conversations in memory" used=${memory.cache_bytes} limit=${memory.cache_budget_bytes} show=${bytes} />
     <p class="quiet">${bytes(memory.cache_promised_bytes)} promised to running replies, ${bytes(memory.cache_in_flight_bytes)} on the way to or from disk</p>
     <p class="quiet">${plural(memory.states, "live state")}, ${plural(memory.segments, "segment")}, ${plural(memory.checkpoints, "checkpoint")}, ${plural(memory.tree_tokens, "token")} known</p>`;
@@ -110,6 +115,15 @@ function DiskCard({ disk }) {
     <${Meter} name="On disk" used=${disk.bytes} limit=${disk.budget_bytes} show=${bytes} />
     <${Meter} name="Written today" used=${disk.written_today_bytes} limit=${disk.write_budget_bytes} show=${bytes} />
     <p class="quiet">${plural(disk.pieces, "piece")}</p>`;
+}
+
+const STATES = { loading: "It is being loaded", ready: "Working", restarting: "It is being started again", missing: "It cannot be started", ended: "It has ended" };
+
+/** The engine's process: its state, how often it was started again, what the latest one said before it died. */
+function EngineCard({ engine }) {
+  return html`<p>${STATES[engine.state] ?? engine.state}${engine.why ? `: ${engine.why}` : ""}</p>
+    <p class="quiet">${engine.restarts ? `Started again ${plural(engine.restarts, "time")}.` : "It has not ended since the server was started."}</p>
+    ${engine.last_words && html`<details><summary>Its last words</summary><pre class="words">${engine.last_words}</pre></details>`}`;
 }
 
 function Running({ running }) {
@@ -143,6 +157,7 @@ function Dashboard() {
   return html`<header class="bar"><a class="brand" href="/"><img src="/web/icon.svg" alt="" width="22" height="22" />everwarm</a><span class="quiet">Dashboard</span>
       <span class="grow"></span><a class="button" href="/">Chat</a><${ThemeButton} /></header>
     <${Offline} />
+    <${EngineNotice} />
     <main class="board">
       <h1 class="visually-hidden">Dashboard</h1>
       <div class="wide" role="alert">${fault.value && html`<div class="fault"><p>${fault.value}</p></div>`}</div>
@@ -151,7 +166,8 @@ function Dashboard() {
         <${Card} title="Turns that run" wide=${true}><${Running} running=${now.running} /><//>
         <${Card} title="The cache, as a tree" wide=${true}><${Tree} nodes=${nodes.value} titles=${titles.value} act=${(what, body) => act(`/api/cache/${what}`, body)} /><//>
         <${Card} title="Model and memory"><${ModelCard} ...${now} /><//>
-        <${Card} title="Disk"><${DiskCard} disk=${now.disk} /><//>
+        <${Card} title="Engine"><${EngineCard} engine=${now.engine} /><//>
+        ${now.engine.state === "ready" && html`<${Card} title="Disk"><${DiskCard} disk=${now.disk} /><//>`}
         <${Card} title="Time to the first token"><${Histogram} buckets=${now.ttft.buckets} /><//>
         <${Card} title="Last misses"><${Misses} misses=${now.misses} /><//>
         <${Card} title="Log" wide=${true}><${Logs} logs=${now.logs} /><//>`}

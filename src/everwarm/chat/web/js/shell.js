@@ -30,6 +30,27 @@ export function Offline() {
     The server cannot be reached. Trying again; nothing is lost.</div>`;
 }
 
+const trouble = signal("");
+
+/** Says why the engine cannot answer now; asked for when a turn failed, and until it can again. */
+export function EngineNotice() {
+  return html`<div class="offline" role="status" hidden=${!trouble.value}>${trouble.value}</div>`;
+}
+
+let looking = 0;
+
+/** Look whether the engine can answer; while it cannot, look again. */
+export async function lookAtEngine() {
+  clearTimeout(looking);
+  try {
+    const { status, why } = await (await fetch("/health")).json();
+    trouble.value = status === "ok" ? "" : `${why} ${status === "failed" ? "" : "Messages wait until it can answer."}`;
+  } catch {
+    trouble.value = ""; // the line that says that we are offline says enough
+  }
+  if (trouble.value) looking = setTimeout(lookAtEngine, 2000);
+}
+
 /** What does not hold for this model, where anything does not. */
 export function Limits({ model }) {
   const limits = model?.everwarm?.limits ?? [];

@@ -2,6 +2,7 @@
 import { batch, computed, signal } from "./lib.js";
 import { ApiError, call, hint, isOffline } from "./api.js";
 import { follow, live, stopFollowing } from "./live.js";
+import { lookAtEngine } from "./shell.js";
 
 const PAGE = 50;
 
@@ -148,6 +149,7 @@ const handlers = (id) => ({
   },
   failed(error) {
     show(error);
+    lookAtEngine();
     refreshList();
   },
   lost: () => reload(),
