@@ -146,9 +146,10 @@ LONGER = {
 }
 """Files that may have up to 400 lines, each with its reason."""
 ANNEXES = ("prompt/dialects/", "prompt/grammars/", "cache/disk/")
-MOST_LINES_OF_CORE = 18_300
+MOST_LINES_OF_CORE = 18_500
 """Only a capability that comes may raise it. The aim is 10,000.
 
+Beyond 18,300: what a killed engine had read is on disk, as its replies are in sessions.
 11,745 were counted the same way before memory became a promise, dialects were derived, and every
 field of the clients got a class.
 """

@@ -3,8 +3,8 @@
     rows on disk     [0, 4096) [4096, 5000) | 5000 … the end: next to be written
     checkpoints      system ^        prompt ^   end of reply ^
 
-Rows first, as far as one piece may reach, then the checkpoints that stand on them. Engine thread
-only.
+Rows first, as far as one piece may reach, then the checkpoints that stand on them, the latest
+first: should the engine die now, little is read again behind it. Engine thread only.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def next_of_state(terms: Terms, holder: Holder, namespace: str) -> Copy | None:
     end = min(holder.sequence.length, path[-1].end if path else 0)
     at = written(path)
     if holder.busy:
-        end -= end % CELL  # of a state that grows only whole cells
+        end = min(end, holder.spill)
     source = Source(holder.root, namespace, holder.node, holder.sequence.tokens)
     if at >= end:
         return _next_checkpoint(terms, source, at)
@@ -115,7 +115,7 @@ def next_at_rest(terms: Terms, source: Source) -> Copy | None:
 
 def _next_checkpoint(terms: Terms, source: Source, at: int) -> Copy | None:
     at = min(at, len(source.tokens))
-    for node in source.node.path():
+    for node in reversed(source.node.path()):
         piece = node.checkpoint
         wanted = node.kind in KEPT or len(node.children) > 1
         if piece is None or node.shelved_checkpoint or not wanted or node.end > at:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from everwarm.cache import policy, tree
+from everwarm.cache import policy, stopgap, tree
 from everwarm.cache.disk.blob import PieceKind, PieceRecord
 from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.files import Files
@@ -284,16 +284,28 @@ class DiskTier:
         if write.kind == "segment":
             shelve_rows(steps, Segment(piece, write.start, write.start, end))
         elif steps[-1].node.end == end:
-            steps[-1].node.shelved_checkpoint = piece
+            node = steps[-1].node
+            node.shelved_checkpoint = piece
+            self._drop_stopgaps(node)
             path = of.node.path()
-            self._thin(path if steps[-1].node in path else steps[-1].node.path())
+            self._thin(path if node in path else node.path())
 
     def _thin(self, path: list[Node]) -> None:
         """Delete the checkpoints of a conversation that others have made unnecessary."""
         share = self._store.stats().budget_bytes // policy.CONVERSATION_SHARE
-        going = superseded(path, self._rules, share)
-        if going:
-            files = [n.shelved_checkpoint.file_id for n in going if n.shelved_checkpoint]
+        self._delete_checkpoints(superseded(path, self._rules, share))
+
+    def _drop_stopgaps(self, node: Node) -> None:
+        """Drop those that the checkpoint at this node, now on disk, makes unnecessary."""
+        going = stopgap.passed(node.path())
+        for n in going:
+            n.checkpoint = None
+        self._delete_checkpoints(going)
+
+    def _delete_checkpoints(self, going: list[Node]) -> None:
+        """Delete these nodes' checkpoints on disk."""
+        files = [n.shelved_checkpoint.file_id for n in going if n.shelved_checkpoint]
+        if files:
             self._store.delete(files)
         for node in going:
             node.shelved_checkpoint = None
