@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-PACE_S = 250e-6
+PACE_S = 100e-6
 MODEL = bytes(range(32))
 
 
