@@ -158,7 +158,8 @@ MOST_LINES_OF_CORE = 22_000
 
 11,745 were counted the same way before memory became a promise, dialects were derived, every field
 of the clients got a class, the engine moved into a process of its own, behind a front that stays
-up, and the memory of the machine was asked before a job begins.
+up, the memory of the machine was asked before a job begins, and what a killed engine had read is
+on disk, as its replies are in sessions.
 """
 
 

@@ -76,6 +76,7 @@ class Request:
     `sticky_reminders`: what was read stays, where an old message lost a reminder since; None: as
     the server is set. `forced_reply`: raw text in the model's dialect that it has to write, for
     benchmarks and tests.
+    `continued`: the reply's beginning, which was cut; it is written on from its own tokens.
     `ignored`: paths of the client's fields that change nothing in the answer.
     """
 
@@ -99,6 +100,7 @@ class Request:
     sticky_reminders: bool | None = None
     forced_reply: str | None = None
     samples: int = 1
+    continued: Message | None = None
     ignored: tuple[str, ...] = field(default=(), compare=False)
 
 

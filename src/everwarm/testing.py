@@ -37,6 +37,7 @@ ORACLES: Final[dict[str, tuple[OracleLayer, ...]]] = {
     "recurrent": ("fold",),
     "mixed": ("rows", "ring", "fold"),
 }
+SPILL_EVERY: Final = 32
 RESERVE: Final = 4
 """Rows that an idle state has room for beyond its own."""
 _ROW_BYTES, OTHER_BYTES = 10, 200
@@ -259,7 +260,8 @@ def _bytes_of(tokens: Tokens[int], nbytes: int) -> Bytes:
 class OracleRun:
     """One job on the oracle: lease, prefill with checkpoints, decode one ahead, commit.
 
-    `step` until `over`; `cancel` between any two steps keeps what was read.
+    `step` until `over`; `cancel` between any two steps keeps what was read. It spills far more
+    often than the engine, whose conversations are longer.
     """
 
     def __init__(
@@ -357,6 +359,8 @@ class OracleRun:
             self.prefilled += to - at
             if to in stops:
                 self.cache.checkpoint(lease, stops[to])
+            if to // SPILL_EVERY > at // SPILL_EVERY:
+                self.cache.spill(lease.holder)
             yield
         sequence.read(self.tokens[end:])
         self.prefilled += 1
@@ -374,6 +378,8 @@ class OracleRun:
                 return
             sequence.look(token)
             self.reply.append(token)
+            if self.lease is not None and sequence.length % SPILL_EVERY == 0:
+                self.cache.spill(self.lease.holder)
             if len(self.reply) == self.max_tokens:
                 return
             yield

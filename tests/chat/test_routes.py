@@ -192,6 +192,7 @@ def followed_started(client: Client, session: str) -> bool:
             ("POST", f"/api/sessions/nobody/{what}", body, 404, "session")
             for what, body in {
                 "regenerate": {},
+                "continue": {},
                 "edit": {"message": "x", "text": "x"},
                 "branches": {"at": "x"},
                 "select": {"message": "x"},

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from everwarm.cache import policy, sequence, tree
+from everwarm.cache import policy, sequence, stopgap, tree
 from everwarm.cache.admission import Need, admit
 from everwarm.cache.disk.restoring import Restoring
 from everwarm.cache.disk.tier import DiskTier
@@ -107,7 +107,7 @@ class Cache:
         memory = self.memory
         root = memory.root(namespace)
         for h in memory.busy:
-            self._flush(h)
+            tree.catch_up(h)
         steps = tree.match(root, tokens)
         chosen = self._plan(steps, len(tokens) - 1)
         if should_wait(memory.states, tokens, chosen, root, is_cuttable=self.is_cuttable):
@@ -122,10 +122,11 @@ class Cache:
             step.node.used = memory.clock
         holder = self._take_up(root, steps, chosen, rows)
         holder.goal, holder.marks, holder.used = tokens, tuple(marks), memory.clock
+        holder.spill = chosen.at
         lease = Lease(holder, chosen.base, len(tokens) - seen, _NAMES[chosen.way])
         with self._dropped_on_error(holder):
             self._continue(lease, chosen, tokens)
-        holder.node.resumed = memory.clock
+        stopgap.resume(holder.node, memory.clock)
         return lease
 
     def resume(self, lease: Lease) -> Literal["whole", "coming", "lost"]:
@@ -144,7 +145,7 @@ class Cache:
         if restoring.made is not None and holder.node.checkpoint is None:
             holder.node.checkpoint = restoring.made
             self.memory.weigh(restoring.made)
-        holder.node.resumed = self.memory.clock
+        stopgap.resume(holder.node, self.memory.clock)
         return "whole"
 
     def extend(self, lease: Lease, rows: int) -> bool:
@@ -172,9 +173,9 @@ class Cache:
         holder = lease.holder
         if not self._keep or holder.sequence.length == 0:
             return
-        self._flush(holder)
+        tree.catch_up(holder)
         node = holder.node
-        node.kind = node.kind or kind
+        node.kind, node.is_stopgap = node.kind or kind, False
         node.used = self.memory.clock
         if node.checkpoint is None:
             self._take_checkpoint(holder, node)
@@ -188,7 +189,7 @@ class Cache:
         """File the sequence under what it has read."""
         holder = lease.holder
         with self._dropped_on_error(holder):
-            self._flush(holder)
+            tree.catch_up(holder)
             holder.used = self.memory.clock
             self._tree_tokens += holder.sequence.length - lease.start
             if not self._keep or holder.sequence.length == 0:
@@ -203,10 +204,19 @@ class Cache:
         self.evict()
 
     def spill(self, holder: Holder) -> None:
-        """Have the disk tier write what this state holds, between the next steps."""
-        if self.tier is not None and self._keep:
-            roots = self.memory.roots.items()
-            self.tier.keep(holder, next(name for name, root in roots if root is holder.root))
+        """Have the disk tier write what this state holds, between the next steps.
+
+        Of a busy state that is what it has read by now, so that little is lost if the engine dies.
+        """
+        if self.tier is None or not self._keep:
+            return
+        if holder.busy:
+            tree.catch_up(holder)
+            holder.spill = holder.node.end
+            if not self.is_cuttable and stopgap.is_wanted(node := holder.node):
+                self._take_checkpoint(holder, node)
+                node.is_stopgap = node.checkpoint is not None
+        self.tier.keep(holder, self.memory.namespace(holder))
 
     def abandon(self, lease: Lease) -> None:
         """After a fault: go back to where the lease began and keep that; drop it if that fails."""
@@ -315,11 +325,6 @@ class Cache:
             return near
         far = plan(steps, limit, is_cuttable=self.is_cuttable, from_disk=True)
         return far if self.tier.pays(far, near.at, self.prefill_tps) else near
-
-    def _flush(self, holder: Holder) -> None:
-        """Bring the tree up to what a busy sequence has read."""
-        if holder.sequence.end is not None:
-            tree.advance(holder)
 
     def _take_up(self, root: Node, steps: list[PathStep], chosen: RestorePlan, rows: int) -> Holder:
         """The sequence that the plan builds on, busy, at the plan's base."""

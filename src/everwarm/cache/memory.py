@@ -57,6 +57,10 @@ class Memory:
         """The tree of a namespace, made where there is none."""
         return self.roots.setdefault(namespace, tree.new_root())
 
+    def namespace(self, holder: Holder) -> str:
+        """The name of the tree that a state is in."""
+        return next(name for name, root in self.roots.items() if root is holder.root)
+
     def nodes(self) -> list[Node]:
         """All nodes, parents before children."""
         return [n for root in self.roots.values() for n in root.below()]

@@ -20,7 +20,9 @@ def thin(holder: Holder, rules: CachePolicy, most_bytes: int) -> None:
     path = holder.node.path()
     head = _head(path)
     infos = {
-        n: _info(n, n.checkpoint, head, holder.marks) for n in path if n.checkpoint is not None
+        n: _info(n, n.checkpoint, head, holder.marks)
+        for n in path
+        if n.checkpoint is not None and not n.is_stopgap
     }
     while (index := rules.to_drop(list(infos.values()), most_bytes)) is not None:
         node = list(infos)[index]
@@ -39,7 +41,7 @@ def superseded(path: Sequence[Node], rules: CachePolicy, most_bytes: int) -> lis
     infos = {
         n: _info(n, n.shelved_checkpoint, head, marks)
         for n in path
-        if n.shelved_checkpoint is not None and not n.is_pinned
+        if n.shelved_checkpoint is not None and not (n.is_pinned or n.is_stopgap)
     }
     out: list[Node] = []
     while (index := rules.to_drop(list(infos.values()), most_bytes)) is not None:

@@ -52,6 +52,7 @@ class Holder:
 
     The tree may lag behind the sequence while it is busy. `goal` is what a busy holder is going to
     read, `rows` the length to which it may grow, `promised` the bytes that it may take then.
+    `spill`: how far the rows of a busy state are to be written to disk before it ends.
     `restoring`: the sequence is on its way from disk.
     """
 
@@ -65,6 +66,7 @@ class Holder:
     used: int = 0
     rows: int = 0
     promised: int = 0
+    spill: int = 0
     restoring: Restoring | None = None
 
     @property
@@ -79,8 +81,8 @@ class Node:
     """A position in the tree. Live: engine thread only.
 
     `used` and `resumed` are numbers of requests: the last one whose prompt led through here, and
-    the last one that went on from exactly here or took a checkpoint at a mark here. `id`: for
-    people.
+    the last one that went on from exactly here or took a checkpoint at a mark here. `is_stopgap`:
+    its checkpoint is one for the disk alone (`stopgap.py`). `id`: for people.
     """
 
     parent: Node | None
@@ -96,6 +98,7 @@ class Node:
     used: int = 0
     resumed: int = 0
     is_pinned: bool = False
+    is_stopgap: bool = False
     id: int = field(default_factory=count(1).__next__)
 
     @property
@@ -191,6 +194,12 @@ def advance(holder: Holder) -> list[Segment]:
             node.segment = None
     holder.node = node
     return covered
+
+
+def catch_up(holder: Holder) -> None:
+    """Bring the tree up to what a busy sequence has read, if it stands still anywhere."""
+    if holder.sequence.end is not None:
+        advance(holder)
 
 
 def _append(node: Node, holder: Holder) -> Node:

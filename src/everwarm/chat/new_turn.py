@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from everwarm.chat import session_table as table
 from everwarm.chat.session import Entry, Session, Tree, entry_of, title_of
@@ -20,7 +21,7 @@ class NewTurn:
     """A turn that answers the message `at` on the present branch of `session`.
 
     `before`: the session to return to if the turn is refused; the message `added` is removed then.
-    `sums_up`: the reply is a summary.
+    `sums_up`: the reply is a summary. `continued`: a reply that was cut, to be written on.
     """
 
     session: Session
@@ -29,8 +30,11 @@ class NewTurn:
     before: Session
     added: MessageId | None = None
     sums_up: bool = False
+    continued: Entry | None = None
 
 
+CUT: Final = frozenset(("length", "cancelled", "error"))
+"""How replies end that can be written on: at a limit, stopped, or where the engine ended."""
 TurnMaker = Callable[[SessionStore, str], Awaitable[NewTurn]]
 """Makes the turn of the session with this id."""
 
@@ -67,6 +71,28 @@ async def regenerate(store: SessionStore, session_id: str, *, message: str | Non
     at = entry.id
     session, tree = await store.change(session_id, lambda s, _: s.moved(at))
     return NewTurn(session, tree, at, before)
+
+
+async def go_on(store: SessionStore, session_id: str, *, message: str | None) -> NewTurn:
+    """Write on a reply that was cut; what comes of it takes its place."""
+    before, tree = await store.get(session_id)
+    old = before.head if message is None else entry_of(tree, message, "message").id
+    entry = tree[old] if old is not None else None
+    if entry is None or entry.parent is None or not _is_cut(entry):
+        raise RequestError(
+            "Only a reply that was cut can be continued.",
+            param="message",
+            code="nothing_to_continue",
+        )
+    at = entry.parent
+    session, tree = await store.change(session_id, lambda s, _: s.moved(at))
+    return NewTurn(session, tree, at, before, continued=entry)
+
+
+def _is_cut(entry: Entry) -> bool:
+    m = entry.message
+    is_reply = m.role == "assistant" and not entry.covers and not m.tool_calls
+    return is_reply and entry.finish in CUT
 
 
 async def _add_message(

@@ -8,7 +8,7 @@ from everwarm.wire.strict import EmptyBody
 
 _ONE = "/api/sessions/{id}"
 _EMPTY = ("stop", "undo", "prepare", "compact", "uncompact")
-_FOLLOWED = ("send", "edit", "regenerate", "compact", "stream")
+_FOLLOWED = ("send", "edit", "regenerate", "continue", "compact", "stream")
 CONTENTS = Contents(
     bodies={
         "/api/sessions": session_json.CreateBody,
@@ -16,6 +16,7 @@ CONTENTS = Contents(
         _ONE: session_json.ChangeBody,
         f"{_ONE}/send": session_json.SendBody,
         f"{_ONE}/regenerate": session_json.RegenerateBody,
+        f"{_ONE}/continue": session_json.ContinueBody,
         f"{_ONE}/edit": session_json.EditBody,
         f"{_ONE}/branches": session_json.BranchBody,
         f"{_ONE}/select": session_json.SelectBody,

@@ -49,6 +49,7 @@ class SessionRoutes:
             f"{one}/tree": {"GET": self._tree},
             f"{one}/send": {"POST": self._send},
             f"{one}/regenerate": {"POST": self._regenerate},
+            f"{one}/continue": {"POST": self._continue},
             f"{one}/edit": {"POST": self._edit},
             f"{one}/stop": {"POST": self._stop},
             f"{one}/stream": {"GET": self._stream},
@@ -145,6 +146,10 @@ class SessionRoutes:
     async def _regenerate(self, http: HttpRequest) -> Response:
         body = await self._body(http, wire.RegenerateBody)
         return await self._start(http, partial(new_turn.regenerate, message=body.message))
+
+    async def _continue(self, http: HttpRequest) -> Response:
+        body = await self._body(http, wire.ContinueBody)
+        return await self._start(http, partial(new_turn.go_on, message=body.message))
 
     async def _stop(self, http: HttpRequest) -> Response:
         await self._body(http, EmptyBody)

@@ -83,6 +83,12 @@ class RegenerateBody(StrictObject):
     message: Id | None = None
 
 
+class ContinueBody(StrictObject):
+    """POST /api/sessions/ID/continue: this reply, which was cut, or the last one."""
+
+    message: Id | None = None
+
+
 class EditBody(StrictObject):
     """POST /api/sessions/ID/edit: a user's message in other words, on a branch of its own."""
 
@@ -212,6 +218,12 @@ def tree_json(session: Session, tree: Tree) -> dict[str, Any]:
 def frame(name: str, data: Mapping[str, Any]) -> bytes:
     """One server-sent event of the session API."""
     return b"event: " + name.encode() + b"\ndata: " + sse.dump(data) + b"\n\n"
+
+
+def told(message: Message) -> list[bytes]:
+    """The frames of what a reply says already."""
+    known = (("reasoning", message.reasoning), ("text", message.text))
+    return [frame(name, {"text": text}) for name, text in known if text]
 
 
 class TurnFrames:

@@ -132,6 +132,9 @@ class SessionTurns:
         request = wire.request_of(choices, messages, self.namespace)
         if new.sums_up:
             request = summary_request(request)
+        if new.continued is not None:
+            request = replace(request, continued=new.continued.message)
+            live.push(*wire.told(new.continued.message))
         frames = wire.TurnFrames(time.monotonic)
         async for event in self.turns.answer(request, live.turn):
             live.push(*frames.of(event))
@@ -169,7 +172,7 @@ class SessionTurns:
         turn, reply = live.turn, live.turn.reply
         if reply.parts and not new.sums_up:
             await self.store.write(lambda db: _write_reply(db, new, reply, turn, self.namespace))
-        elif isinstance(error, RequestError):
+        elif isinstance(error, RequestError) or new.continued is not None:
             await self.store.write(lambda db: _undo(db, new))
         live.push(wire.error_frame(error))
 
@@ -208,7 +211,17 @@ def _write_reply(
         session = replace(session, branches={**session.branches, branch: head})
     session = replace(session, updated=table.now())
     table.put(db, session)
-    return session, table.tree(db, session_id)
+    tree = table.tree(db, session_id)
+    begun = new.continued.id if new.continued is not None else head
+    if begun is not None and begun != head and _is_loose(session, tree, begun):
+        table.remove_messages(db, session_id, [begun])
+        tree = table.tree(db, session_id)
+    return session, tree
+
+
+def _is_loose(session: Session, tree: Tree, message: MessageId) -> bool:
+    """Whether no branch ends with this message, and nothing follows it."""
+    return tree.below(message) == [message] and message not in session.branches.values()
 
 
 def _undo(db: Connection, new: NewTurn) -> None:

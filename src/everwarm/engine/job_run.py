@@ -24,7 +24,8 @@ from everwarm.tokens import tokens_of
 
 Phase = Literal["wait", "prefill", "decode", "stalled"]
 CLEAR_EVERY = 256
-SPILL_EVERY = 4096
+SPILL_EVERY = 2048
+"""Tokens. Should the engine die, these are lost at most, and as many that are being written."""
 TELLING_PREFILL = 256
 LIKELY_REPLY = 4096
 """Room set aside for a reply, and again whenever it is used up: hardly any gets that long."""
@@ -213,7 +214,7 @@ class JobRun:
             first = False
             if to in stops:
                 self.cache.checkpoint(lease, stops[to])
-            if to % SPILL_EVERY == 0:
+            if to // SPILL_EVERY > at // SPILL_EVERY:
                 self.cache.spill(lease.holder)
             if to - at >= self.chunk:  # a hit's few tokens leave nothing worth giving back
                 mx.clear_cache()
@@ -256,6 +257,8 @@ class JobRun:
             next_y, next_logprobs = drawn or self._draw(guide, ahead)
             c.thinking_cut = guide.thinking_cut
             self.sequence.look(token)
+            if self.lease is not None and self.sequence.length % SPILL_EVERY == 0:
+                self.cache.spill(self.lease.holder)
             c.decode_s = time.perf_counter() - began
             if c.completion == job.max_tokens:
                 c.reason = "length"

@@ -58,6 +58,11 @@ class Jobs:
     def is_idle(self) -> bool:
         return not self._jobs
 
+    @property
+    def is_replying(self) -> bool:
+        """Whether a reply is being written, which every step between two tokens delays."""
+        return any(r.run.phase == "decode" for r in self._jobs.values())
+
     def add(self, run: JobRun) -> None:
         """Let a job wait for its turn."""
         self._jobs[run.job.id] = _StartedRun(run)

@@ -258,6 +258,7 @@ class EngineThread:
         """Let the disk tier take what it wants: at most one piece, then the next step's turn."""
         if self._tier is not None:
             self._tier.is_busy = not self._jobs.is_idle
+            self._tier.is_replying = self._jobs.is_replying
             self._guard_tier(lambda tier: tier.step())
 
     def _guard_tier(self, action: Callable[[DiskTier], None]) -> None:

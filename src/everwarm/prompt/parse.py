@@ -99,6 +99,11 @@ class ReplyParser:
         return [t for t, end in zip(self._ids, ends, strict=True) if end <= taken]
 
     @property
+    def in_reasoning(self) -> bool:
+        """Whether the next token belongs to reasoning."""
+        return self._reader.mode == "reasoning"
+
+    @property
     def n_tokens(self) -> int:
         """How many tokens were written, those of a stop text included."""
         return len(self._ids)

@@ -39,7 +39,7 @@ from everwarm.prompt.token_records import TokenPath, TokenRecord, TokenRecords, 
 from everwarm.prompt.why import AnsweredTurn, Evidence
 from everwarm.replies import Reply, ReplyStore, reply_id
 from everwarm.request import HistoryMode, Request, Tool
-from everwarm.tokens import Prompt, tokens_of
+from everwarm.tokens import Prompt, Tokens, tokens_of
 
 
 class Renderer:
@@ -135,6 +135,21 @@ class Renderer:
         for placed in built.rebuilt:  # replies behind an edited message: others will build on them
             self._keep(asked, placed)
         return prompt
+
+    def begun(self, prompt: Prompt, reply: Message) -> Tokens[int]:
+        """The tokens of a reply to this prompt that was cut, as the model wrote them.
+
+        Raises RequestError where they are not remembered.
+        """
+        record = self._records.get(reply_key(reply_id(prompt.head, reply)))
+        n = len(prompt.tokens)
+        if record is None or record.end <= n or record.path.tokens[:n] != prompt.tokens:
+            raise RequestError(
+                "The tokens of this reply are not remembered any more. Make it anew instead.",
+                param="message",
+                code="reply_not_remembered",
+            )
+        return record.path.tokens[n : record.end]
 
     def remember(self, prompt: Prompt, reply_ids: Sequence[int], reply: Message) -> None:
         """Remember what the model wrote, so that it comes back word for word."""

@@ -5,13 +5,13 @@ Not here: what runs the job, and what becomes of its output (`turns.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.errors import RequestError, TooLong
-from everwarm.job import Grammar, Job, Markers, ModelInfo
+from everwarm.job import Grammar, Job, Markers, ModelInfo, Token
 from everwarm.prompt.call_ids import new_call_id
 from everwarm.prompt.dialects import families
 from everwarm.prompt.grammars.reply_grammar import Wanted, check_schemas, wanted
@@ -26,11 +26,18 @@ from everwarm.tokens import Prompt, Tokens, fork_marks, tokens_of
 @dataclass(frozen=True, slots=True)
 class RenderedRequest:
     """A request in tokens. `forced`: the reply that it dictates; `wanted`: what any other has to
-    be."""
+    be. `begun`: the reply's tokens that are there already, and that `parser` has read."""
 
     prompt: Prompt
+    parser: ReplyParser
     forced: Tokens[int] | None = None
     wanted: Wanted | None = None
+    begun: Tokens[int] = field(default_factory=tokens_of)
+
+    @property
+    def tokens(self) -> Tokens[int]:
+        """All that is read before the next token is drawn."""
+        return self.prompt.tokens + self.begun if self.begun else self.prompt.tokens
 
 
 class HasModel(Protocol):
@@ -80,10 +87,17 @@ class JobBuilder:
         """All texts of a request as tokens. Raises what `prompt` raises."""
         text = request.forced_reply
         forced = None if text is None else tokens_of(self._codec.encode(text))
-        if request.raw is not None:
-            return RenderedRequest(self.prompt(request), forced)
-        check_schemas(self._renderer.dialect, request)
+        if request.raw is None:
+            check_schemas(self._renderer.dialect, request)
         prompt = self.prompt(request)
+        parser = self._parser(request, prompt)
+        if request.raw is not None:
+            return RenderedRequest(prompt, parser, forced)
+        if request.continued is not None:
+            begun = self._renderer.begun(prompt, request.continued)
+            for token in begun:
+                parser.feed(Token(token))
+            return RenderedRequest(prompt, parser, begun=begun)
         grammar = wanted(
             self._codec,
             self._renderer.dialect,
@@ -91,7 +105,7 @@ class JobBuilder:
             may_call=_may_call(request, prompt),
             thinks=self._renderer.may_think(prompt),
         )
-        return RenderedRequest(prompt, forced, grammar)
+        return RenderedRequest(prompt, parser, forced, grammar)
 
     def prompt(self, request: Request) -> Prompt:
         """The tokens to read. Raises RequestError where they cannot be made."""
@@ -104,7 +118,8 @@ class JobBuilder:
     ) -> Job:
         """The job of a request, with its compiled grammar. Raises TooLong."""
         prompt, sampling = rendered.prompt, request.sampling
-        room = self.room(len(prompt.tokens))
+        tokens = rendered.tokens
+        room = self.room(len(tokens))
         if sampling.top_k >= self._model.vocab_size:
             sampling = replace(sampling, top_k=0)
         if not _may_call(request, prompt):
@@ -112,14 +127,14 @@ class JobBuilder:
         budget = request.thinking_budget
         return Job(
             id=turn_id,
-            tokens=prompt.tokens,
+            tokens=tokens,
             marks=prompt.marks if request.samples == 1 else fork_marks(prompt),
             sampling=sampling,
             max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
             logprobs=request.logprobs,
             namespace=request.namespace,
             forced=rendered.forced,
-            markers=self._markers(request, prompt),
+            markers=self._markers(request, rendered),
             thinking_budget=self._settings.thinking_budget if budget is None else budget,
             grammar=grammar,
         )
@@ -130,7 +145,7 @@ class JobBuilder:
             raise _too_long(self._model, f"The prompt has {n:,} tokens")
         return self._model.context_length - n
 
-    def parser(self, request: Request, prompt: Prompt) -> ReplyParser:
+    def _parser(self, request: Request, prompt: Prompt) -> ReplyParser:
         """What reads the reply to this prompt."""
         return ReplyParser(
             self._codec,
@@ -142,12 +157,15 @@ class JobBuilder:
             raw=request.raw is not None,
         )
 
-    def _markers(self, request: Request, prompt: Prompt) -> Markers | None:
+    def _markers(self, request: Request, rendered: RenderedRequest) -> Markers | None:
         """Where the reply's reasoning stands; a model without any keeps every budget."""
         known = self._renderer.markers
         if known is None or request.raw is not None:
             return None
-        return replace(known, in_reasoning=prompt.opens_reasoning)
+        is_open = rendered.prompt.opens_reasoning
+        if rendered.begun:
+            is_open = rendered.parser.in_reasoning
+        return replace(known, in_reasoning=is_open)
 
 
 def _may_call(request: Request, prompt: Prompt) -> bool:

@@ -48,6 +48,7 @@ POLICIES = (
     RoutePolicy("/api/sessions/{id}/tree", ("GET",)),
     RoutePolicy("/api/sessions/{id}/send", ("POST",)),
     RoutePolicy("/api/sessions/{id}/regenerate", ("POST",)),
+    RoutePolicy("/api/sessions/{id}/continue", ("POST",)),
     RoutePolicy("/api/sessions/{id}/edit", ("POST",)),
     RoutePolicy("/api/sessions/{id}/stop", ("POST",)),
     RoutePolicy("/api/sessions/{id}/stream", ("GET",)),

@@ -49,7 +49,7 @@ class Turn:
         self.tokens: Tokens[int] = tokens_of()
         self.record: TurnRecord | None = None
         self._arrived, self._began, self._made = arrived, 0.0, math.inf
-        self._done = self._total = 0
+        self._done = self._total = self._n_begun = self._n_reasoned = 0
         self._parser: ReplyParser | None = None
         self._draft = TurnRecord(id=id, model="", at=0.0, finish="cancelled", parse_s=parse_s)
 
@@ -66,17 +66,24 @@ class Turn:
         """The request's texts are tokens, and its grammar is compiled."""
         self._set(render_s=time.perf_counter() - self._began)
 
-    def made(self, prompt: Prompt, parser: ReplyParser) -> Started:
-        """The prompt stands: what it holds is known before anything is read."""
+    def made(
+        self, prompt: Prompt, parser: ReplyParser, begun: Tokens[int] | None = None
+    ) -> Started:
+        """The prompt stands: what it holds is known before anything is read.
+
+        `begun`: the reply's tokens that are there already; `parser` has read them.
+        """
         self.prompt, self.tokens, self._parser = prompt, prompt.tokens[:], parser
         self._made = time.perf_counter()
+        self.tokens += begun or tokens_of()
+        self._n_begun, self._n_reasoned = parser.n_tokens, parser.n_reasoning
         self._set(
-            prompt_tokens=len(prompt.tokens),
+            prompt_tokens=len(self.tokens),
             new_tokens=prompt.new_tokens,
             sticky_reminders=prompt.reminded,
             tools_from="conversation" if prompt.kept_tools else "request",
         )
-        return Started(len(prompt.tokens), self._draft.ignored)
+        return Started(len(self.tokens), self._draft.ignored)
 
     def take(self, output: Output) -> Sequence[Event]:
         """The engine says something of the turn's job. Raises the error of a job that failed."""
@@ -134,8 +141,8 @@ class Turn:
             read, parser = self._draft, self._parser
             self.record = replace(
                 read,
-                completion_tokens=parser.n_tokens if parser else 0,
-                reasoning_tokens=parser.n_reasoning if parser else 0,
+                completion_tokens=parser.n_tokens - self._n_begun if parser else 0,
+                reasoning_tokens=parser.n_reasoning - self._n_reasoned if parser else 0,
                 again=beyond_new(read.prefilled_tokens, read.new_tokens),
                 total_s=self._since_arrival(),
             )

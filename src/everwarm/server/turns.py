@@ -110,7 +110,7 @@ class Turns:
         grammar = await self._compiler.compiled(rendered.wanted)
         turn.rendered()
         job = self._builder.job(turn.id, request, rendered, grammar)
-        yield turn.made(rendered.prompt, self._builder.parser(request, rendered.prompt))
+        yield turn.made(rendered.prompt, rendered.parser, rendered.begun)
         if turn.is_cancelled:
             raise Cancelled("The turn was stopped before anything was read.")
         outbox = Outbox()
@@ -123,7 +123,7 @@ class Turns:
                     yield event
                 if turn.is_stopped:
                     self.engine.cancel(job.id)
-                if isinstance(output, Leased):
+                if isinstance(output, Leased) and not rendered.begun:
                     miss = self._explain(rendered.prompt, turn.so_far)
         except (GeneratorExit, asyncio.CancelledError):
             if miss and miss.done():

@@ -3,15 +3,15 @@
     rows on disk     [0, 4096) [4096, 5000) | 5000 … the end: next to be written
     checkpoints      system ^        prompt ^   end of reply ^
 
-Rows first, as far as one piece may reach, then the checkpoints that stand on them. Engine thread
-only.
+Rows first, as far as one piece may reach, then the checkpoints that stand on them, the latest
+first: should the engine die now, little is read again behind it. Engine thread only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from everwarm.cache.disk.blob import PieceKind
 from everwarm.cache.disk.graft import leaves_path
@@ -24,8 +24,13 @@ KEPT: Final = frozenset(("system", "prompt", None))
 """Kinds of checkpoints that are worth a file. None: at a reply's end, which has no mark."""
 WORTH_SHARING: Final = 256
 """A shared beginning of no more rows than this is written once for each conversation."""
-MakeRoom = Callable[[int], bool]
-"""Room in memory for so many bytes more; False: not now."""
+
+
+class MakeRoom(Protocol):
+    """Room in memory for so many bytes more, for which only what is worth less than `below` is
+    dropped. False: not now."""
+
+    def __call__(self, nbytes: int, *, below: float = math.inf) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,10 @@ class Terms:
     most_bytes: int
     make_room: MakeRoom
 
+    def beyond(self, in_flight: int, more: int) -> int:
+        """For how many bytes room has to be made before so many more are copied."""
+        return in_flight + more - max(in_flight, self.most_bytes)
+
     def most_at(self, at: int, row_nbytes: int) -> int:
         """How far one piece that begins here may reach."""
         rows = max(self.most_bytes // max(row_nbytes, 1), 1)
@@ -80,13 +89,40 @@ def next_of_state(terms: Terms, holder: Holder, namespace: str) -> Copy | None:
     end = min(holder.sequence.length, path[-1].end if path else 0)
     at = written(path)
     if holder.busy:
-        end -= end % CELL  # of a state that grows only whole cells
+        end = min(end, holder.spill)
     source = Source(holder.root, namespace, holder.node, holder.sequence.tokens)
     if at >= end:
         return _next_checkpoint(terms, source, at)
-    heads = {n.end for n in path if n.kind == "system" and n.end > at}
-    to = min(end, terms.most_at(at, holder.sequence.live.rows_nbytes(1)), *heads)
-    made = holder.sequence.live.rows_out(at, to)
+    return _rows(terms, source, holder, at, end)
+
+
+def next_together(
+    terms: Terms, holder: Holder, first: Copy, last: Copy, nbytes: int, most_bytes: int
+) -> Copy | None:
+    """What should be under way together with rows of a busy state, without which they are of little
+    use should the engine die: more rows, then the latest checkpoint that stands on them.
+
+    `nbytes` are on their way; up to `most_bytes` more rows may be, where there is room.
+    """
+    if last.kind != "segment" or not holder.busy:
+        return None
+    source, at = last.of, last.end
+    end = min(len(source.tokens), source.node.end, holder.spill)
+    row = holder.sequence.live.rows_nbytes(1)
+    rows = (min(end, terms.most_at(at, row)) - at) * row
+    if at < end and nbytes + rows <= most_bytes:
+        beyond = terms.beyond(nbytes, rows)
+        if beyond <= 0 or terms.make_room(beyond, below=0.0):
+            return _rows(terms, source, holder, at, end)
+    return _next_checkpoint(terms, source, at, behind=first.start, in_flight=nbytes)
+
+
+def _rows(terms: Terms, source: Source, holder: Holder, at: int, end: int) -> Copy:
+    """As many rows from `at` on as one piece may have."""
+    live = holder.sequence.live
+    heads = {n.end for n in source.node.path() if n.kind == "system" and n.end > at}
+    to = min(end, terms.most_at(at, live.rows_nbytes(1)), *heads)
+    made = live.rows_out(at, to)
     return Copy(source, "segment", at, to, made, "system" if to in heads else None)
 
 
@@ -113,14 +149,17 @@ def next_at_rest(terms: Terms, source: Source) -> Copy | None:
     return Copy(source, "segment", at, to, made, "system" if is_head else None)
 
 
-def _next_checkpoint(terms: Terms, source: Source, at: int) -> Copy | None:
+def _next_checkpoint(
+    terms: Terms, source: Source, at: int, *, behind: int = 0, in_flight: int = 0
+) -> Copy | None:
+    """The latest checkpoint in (behind, at] that is not on disk."""
     at = min(at, len(source.tokens))
-    for node in source.node.path():
+    for node in reversed(source.node.path()):
         piece = node.checkpoint
         wanted = node.kind in KEPT or len(node.children) > 1
-        if piece is None or node.shelved_checkpoint or not wanted or node.end > at:
+        if piece is None or node.shelved_checkpoint or not wanted or not behind < node.end <= at:
             continue
-        beyond = piece.nbytes - terms.most_bytes
+        beyond = terms.beyond(in_flight, piece.nbytes)
         if beyond > 0 and not terms.make_room(beyond):
             continue
         out = terms.shape.checkpoint_out(piece, node.end)

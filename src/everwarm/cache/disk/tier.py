@@ -3,9 +3,10 @@
     rows on disk     [0, 4096) [4096, 5000) | 5000 … the end: next to be written
     checkpoints      system ^        prompt ^   end of reply ^
 
-One write is under way at a time, and nobody waits for it: between two steps of the engine, `step`
-starts the next one, of at most one cell of rows and `MOST_AT_ONCE` bytes. A piece counts as on disk
-when it is durable. Reading is the same in the other direction (`restoring.py`).
+Nobody waits for a write: between two steps of the engine, `step` starts the next one, of at most
+one cell of rows and `MOST_AT_ONCE` bytes, when all before are done. Rows of a busy state bring the
+checkpoint that stands on them. A piece counts as on disk when it is durable. Reading is the same in
+the other direction (`restoring.py`).
 
 When nothing has run for a while, `tidy` joins small pieces and has the tree use the new ones.
 
@@ -21,9 +22,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
-from everwarm.cache import policy, tree
+from everwarm.cache import policy, stopgap, tree
 from everwarm.cache.disk.blob import PieceKind, PieceRecord
 from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.files import Files
@@ -37,6 +38,7 @@ from everwarm.cache.disk.next_write import (
     Terms,
     next_at_rest,
     next_of_state,
+    next_together,
 )
 from everwarm.cache.disk.restoring import MOST_AT_ONCE, PATIENCE_S, Restoring
 from everwarm.cache.identity import Trail
@@ -51,6 +53,7 @@ from everwarm.tokens import Tokens
 FILE_S: Final = 0.003
 FIRST_READ_RATE: Final = 500e6
 WORTH_READING: Final = 64
+ALONE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ class _Write:
 class DiskTier:
     """One model's pieces on disk. `wake` is called from another thread when a write has ended.
 
-    `most_bytes`: of rows copied out between two steps, for which a running reply waits.
+    `most_bytes`: of rows copied out between two steps, for which a running reply waits. While
+    nobody writes one (`is_replying`), a prompt's rows may be `ALONE` times as many.
     """
 
     def __init__(
@@ -89,7 +93,8 @@ class DiskTier:
         self._wake = wake
         self._pending: deque[tuple[Holder, str]] = deque()
         self._tails: deque[Source] = deque()
-        self._write: _Write | None = None
+        self._writes: deque[_Write] = deque()
+        self.is_replying = False
         self._joining: Future[Joined | None] | None = None
         self._joined: frozenset[str] = frozenset()
         self._may_join = True
@@ -132,8 +137,8 @@ class DiskTier:
 
     @property
     def writing_nbytes(self) -> int:
-        """Bytes that were copied out and are not on disk yet."""
-        return self._write.nbytes if self._write is not None else 0
+        """Bytes that were copied out and are not filed yet."""
+        return sum(w.nbytes for w in self._writes)
 
     @property
     def in_flight_nbytes(self) -> int:
@@ -142,7 +147,7 @@ class DiskTier:
 
     @property
     def will_free(self) -> int:
-        """Bytes that come back when the write under way has ended."""
+        """Bytes that come back when the writes under way have ended."""
         return self.in_flight_nbytes - self._most_bytes
 
     @property
@@ -152,7 +157,7 @@ class DiskTier:
 
     @property
     def is_idle(self) -> bool:
-        return not self._pending and not self._tails and self._write is None
+        return not self._pending and not self._tails and not self._writes
 
     # The tree
 
@@ -227,14 +232,12 @@ class DiskTier:
         self._pending = deque(p for p in self._pending if p[0] is not holder)
 
     def step(self) -> None:
-        """File the write that has ended, start the next one. Copies at most one cell of rows."""
-        if self._write is not None:
-            write, done = self._write, self._write.done
-            if not done.done():
-                return
-            self._write, self._may_join = None, True
+        """File the writes that have ended; if that is all of them, start the next ones."""
+        while self._writes and self._writes[0].done.done():
+            write = self._writes.popleft()
+            self._may_join, done = True, write.done
             self._file(write, done.result() if done.exception() is None else None)
-        if self.is_idle:
+        if self._writes or self.is_idle:
             return
         assert self._terms is not None, "only a cache that attached itself asks for writes"
         self._begin_next(self._terms)
@@ -243,8 +246,13 @@ class DiskTier:
         """Begin with the next piece of a state, or else of what states left behind."""
         while self._pending:
             holder, namespace = self._pending.popleft()  # not put back where the next line raises
-            if self._begin(next_of_state(terms, holder, namespace)):
-                self._pending.appendleft((holder, namespace))
+            first = next_of_state(terms, holder, namespace)
+            if self._begin(first):
+                self._begin_together(terms, holder, first)
+                if holder.busy:  # others have their turn: what it reads may outrun the disk
+                    self._pending.append((holder, namespace))
+                else:
+                    self._pending.appendleft((holder, namespace))
                 return
         while self._tails:
             source = self._tails.popleft()  # not put back where the next line raises
@@ -252,7 +260,16 @@ class DiskTier:
                 self._tails.appendleft(source)
                 return
 
-    def _begin(self, copy: Copy | None) -> bool:
+    def _begin_together(self, terms: Terms, holder: Holder, first: Copy) -> None:
+        """Begin with what makes a busy state's rows useful to another engine."""
+        is_alone = not self.is_replying and self._store.stats().state == "ok"
+        most = terms.most_bytes * (ALONE if is_alone else 1)
+        last: Copy | None = first
+        while last is not None:
+            last = next_together(terms, holder, first, last, self.writing_nbytes, most)
+            self._begin(last)
+
+    def _begin(self, copy: Copy | None) -> TypeGuard[Copy]:
         """Give a piece to the store. False: there is none."""
         if copy is None:
             return False
@@ -265,7 +282,7 @@ class DiskTier:
             copy.kind, self._fingerprint, of.namespace, parent, position, start, end, own, copy.mark
         )
         done = self._store.write(record, *copy.made)
-        self._write = _Write(of, copy.kind, start, tokens, copy.nbytes, done)
+        self._writes.append(_Write(of, copy.kind, start, tokens, copy.nbytes, done))
         done.add_done_callback(lambda _: self._wake())
         return True
 
@@ -273,9 +290,9 @@ class DiskTier:
         """Note in the tree what was written. If it was not, leave its source to a later turn."""
         of, end = write.of, len(write.tokens)
         if file_id is None:
-            for queue in (self._pending, self._tails):
-                if queue and _node_of(queue[0]) is of.node:
-                    queue.popleft()
+            self._pending = deque(p for p in self._pending if of.node not in p[0].node.path())
+            if self._tails and self._tails[0].node is of.node:
+                self._tails.popleft()
             return
         piece = OnDisk(file_id, write.nbytes)
         steps = tree.match(of.root, write.tokens)
@@ -284,16 +301,28 @@ class DiskTier:
         if write.kind == "segment":
             shelve_rows(steps, Segment(piece, write.start, write.start, end))
         elif steps[-1].node.end == end:
-            steps[-1].node.shelved_checkpoint = piece
+            node = steps[-1].node
+            node.shelved_checkpoint = piece
+            self._drop_stopgaps(node)
             path = of.node.path()
-            self._thin(path if steps[-1].node in path else steps[-1].node.path())
+            self._thin(path if node in path else node.path())
 
     def _thin(self, path: list[Node]) -> None:
         """Delete the checkpoints of a conversation that others have made unnecessary."""
         share = self._store.stats().budget_bytes // policy.CONVERSATION_SHARE
-        going = superseded(path, self._rules, share)
-        if going:
-            files = [n.shelved_checkpoint.file_id for n in going if n.shelved_checkpoint]
+        self._delete_checkpoints(superseded(path, self._rules, share))
+
+    def _drop_stopgaps(self, node: Node) -> None:
+        """Drop those that the checkpoint at this node, now on disk, makes unnecessary."""
+        going = stopgap.passed(node.path())
+        for n in going:
+            n.checkpoint = None
+        self._delete_checkpoints(going)
+
+    def _delete_checkpoints(self, going: list[Node]) -> None:
+        """Delete these nodes' checkpoints on disk."""
+        files = [n.shelved_checkpoint.file_id for n in going if n.shelved_checkpoint]
+        if files:
             self._store.delete(files)
         for node in going:
             node.shelved_checkpoint = None
@@ -363,7 +392,3 @@ class DiskTier:
             self.step()
         self._store.flush(max(until - time.monotonic(), 0.1))
         return self._store.close(grace_s)
-
-
-def _node_of(source: tuple[Holder, str] | Source) -> Node:
-    return source.node if isinstance(source, Source) else source[0].node

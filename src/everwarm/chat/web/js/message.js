@@ -102,7 +102,7 @@ export function UserMessage({ message, isEdited, edit }) {
   </article>`;
 }
 
-const ENDS = { length: "Cut at the limit of tokens.", cancelled: "Stopped.", error: "Ended by a fault." };
+const ENDS = { length: "Cut at the limit of tokens.", cancelled: "Stopped.", error: "The engine ended here." };
 
 export function Reply({ message, isLast }) {
   const isBusy = store.busy.value;
@@ -111,7 +111,8 @@ export function Reply({ message, isLast }) {
     <${Prose} text=${message.text} />
     <${Calls} calls=${message.tool_calls} />
     ${!message.text && !message.tool_calls?.length && html`<p class="quiet">No text.</p>`}
-    ${ENDS[message.finish] && html`<p class="ended">${ENDS[message.finish]}</p>`}
+    ${ENDS[message.finish] && html`<p class="ended" title=${message.turn?.error}>${ENDS[message.finish]}
+      ${isLast && !message.tool_calls?.length && html` <button type="button" disabled=${isBusy} onClick=${() => store.goOn(message)}>Continue</button>`}</p>`}
     <div class="actions">
       <${Switcher} message=${message} /><${Copy} text=${message.text} />
       <${Action} icon="redo" name="Regenerate" disabled=${isBusy} onClick=${() => store.regenerate(message)} />

@@ -225,6 +225,13 @@ export async function regenerate(message) {
   await turn("regenerate", { message: message.id }).catch(() => { messages.value = before; });
 }
 
+/** A reply that was cut is written on, from its last word. */
+export async function goOn(message) {
+  const before = messages.value;
+  messages.value = before.slice(0, before.indexOf(message));
+  await turn("continue", { message: message.id }).catch(() => { messages.value = before; });
+}
+
 /** A user's message that has no reply gets one. */
 export const answer = () => turn("regenerate", {}).catch(() => {});
 
