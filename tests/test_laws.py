@@ -14,13 +14,18 @@ ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "everwarm"
 FILES = sorted(SRC.rglob("*.py"))
 VOCABULARY = {"errors", "messages", "request", "events", "tokens", "job", "codec", "replies"}
-CORE = {"wire", "prompt", "text", "cache", "engine", "models", "history", "server"}
+CORE = {
+    "wire", "prompt", "text", "cache", "engine", "models", "history", "server", "link",
+    "supervisor",
+}  # fmt: skip
 MAY = {
     "wire": VOCABULARY,
     "prompt": VOCABULARY,
     "cache": VOCABULARY,
     "text": VOCABULARY | {"models"},
-    "engine": VOCABULARY | {"cache", "config", "text", "models"},
+    "engine": VOCABULARY | {"cache", "config", "text", "models", "link"},
+    "link": VOCABULARY | {"config"},
+    "supervisor": VOCABULARY | {"link", "config"},
     "models": VOCABULARY,
     "history": VOCABULARY,
     "server": VOCABULARY | {"wire", "prompt", "history", "config"},
@@ -45,6 +50,7 @@ ONLY_IN: dict[str, set[str]] = {
     "transformers": {"text"},
     "prometheus_client": {"server"},
     "llguidance": {"engine"},
+    "msgspec": {"link"},
     "sqlite3": {"cache", "history", "chat"},
 }
 
@@ -146,13 +152,12 @@ LONGER = {
 }
 """Files that may have up to 400 lines, each with its reason."""
 ANNEXES = ("prompt/dialects/", "prompt/grammars/", "cache/disk/")
-MOST_LINES_OF_CORE = 18_800
+MOST_LINES_OF_CORE = 21_000
 """Only a capability that comes may raise it. The aim is 10,000.
 
-The text side of a model without MLX took 400: a front that stays up while an engine does not.
-
-11,745 were counted the same way before memory became a promise, dialects were derived, and every
-field of the clients got a class.
+11,745 were counted the same way before memory became a promise, dialects were derived, every field
+of the clients got a class, and the engine moved into a process of its own, behind a front that
+stays up.
 """
 
 

@@ -201,6 +201,13 @@ class Settings:
     allowed_origins: tuple[str, ...] = _setting(
         (), values.texts("origins"), "Web origins accepted besides the server's own.", ""
     )
+    hang_timeout: int = _setting(
+        60,
+        values.between(0, 86400),
+        "Seconds after which an engine that does not go on is killed and started again. A step may "
+        "take longer where late ones were slow, too. 0: never, for debuggers.",
+        "",
+    )
     log_level: str = _setting(
         "info", values.word_of("debug", "info", "warning", "error"), "How much is logged."
     )

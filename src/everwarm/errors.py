@@ -7,7 +7,9 @@
     │  ├─ Conflict       409: not while something else is going on
     │  └─ Forbidden      401 or 403
     ├─ EngineError       ours: 5xx
-    │  └─ Overloaded     503: stopping, or the queue is full
+    │  ├─ Overloaded     503: stopping, or the queue is full
+    │  ├─ EngineDied     500: its process ended while the job ran; ask again
+    │  └─ PromptRefused  503: this prompt has ended the engine several times
     ├─ CacheFault        never leaves `cache/`: a fault in the cache is a miss
     ├─ ConfigError       a setting or a model directory that cannot be used; exit code 2
     └─ Cancelled         no error: the client is gone, or somebody pressed stop
@@ -74,6 +76,24 @@ class Overloaded(EngineError):
     status = 503
 
     def __init__(self, message: str, *, retry_after_s: int = 2) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EngineDied(EngineError):
+    """The engine's process ended while the job ran. It starts again, and the conversation that was
+    on disk is warm: the same request can be sent again."""
+
+
+class PromptRefused(EngineError):
+    """The engine died each time it ran this prompt, the last time with no other beside it.
+
+    It is refused for `retry_after_s` more seconds.
+    """
+
+    status = 503
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

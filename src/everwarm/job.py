@@ -1,6 +1,6 @@
 """What crosses between server and engine: plain values, no arrays, no text of messages.
 
-The engine will one day live in a process of its own, so everything here could be sent as bytes.
+The engine lives in a process of its own, and everything here is sent as bytes (`link/`).
 """
 
 from __future__ import annotations
@@ -174,18 +174,29 @@ class Failed:
     error: EverwarmError
 
 
+EngineState = Literal["loading", "ready", "restarting", "missing", "ended"]
+"""`missing`: MLX is not installed. `ended`: for good. While it loads or restarts, jobs wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """Whether the engine can answer. `why`: what ended it for good; None while it lives.
+    """Whether the engine can answer. `why`: what keeps it from answering; None where it can.
 
     `step_s`: how long its present step has taken so far. `disk_state` and `disk_why` are None
-    without a disk tier.
+    without a disk tier. `loaded_bytes` of `total_bytes` of the weights are in memory, while it
+    loads. `restarts` counts how often its process had to be started again; `last_words` are the
+    last lines that the latest one wrote before it died.
     """
 
     why: str | None = None
     step_s: float = 0.0
     disk_state: str | None = None
     disk_why: str | None = None
+    state: EngineState = "ready"
+    loaded_bytes: int = 0
+    total_bytes: int = 0
+    restarts: int = 0
+    last_words: str = ""
 
 
 Output = Leased | Prefilled | Token | Ended | Failed
@@ -203,9 +214,10 @@ class Engine(Protocol):
     def model(self) -> ModelInfo: ...
 
     def submit(self, job: Job, sink: Sink) -> None:
-        """Run a job. `sink` gets outputs on the engine's thread, `Ended` or `Failed` last.
+        """Run a job. `sink` gets outputs on a thread of the engine, `Ended` or `Failed` last.
 
-        Where the engine has ended, `sink` gets `Failed` at once, on the caller's thread.
+        A job waits while the engine loads or restarts. Where the engine has ended, `sink` gets
+        `Failed` at once, on the caller's thread.
         """
 
     def cancel(self, job_id: str) -> None:

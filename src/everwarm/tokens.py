@@ -5,11 +5,22 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from everwarm.messages import Message, MessageId
 
-Tokens = array  # array('i'): 4 bytes a token, comparable and sliceable at memory speed
+# array('i'): 4 bytes a token, comparable and sliceable at memory speed
+if TYPE_CHECKING:
+    Tokens = array
+else:  # `link/` evaluates annotations, and `array` can be subscripted from Python 3.12 on
+
+    class Tokens:
+        def __new__(cls, *args: object) -> array:
+            return array(*args)
+
+        def __class_getitem__(cls, _: object) -> type[array]:
+            return array
+
 
 MarkKind = Literal["system", "user", "last", "prompt"]
 """`system`: the end of tools and system prompt. `user`: the start of a user message, or of one more

@@ -16,7 +16,7 @@ from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
 from everwarm.engine.kv import Arrangement, arrange
 from everwarm.engine.machine_memory import default_budget
-from everwarm.engine.model import LoadedModel, load_model
+from everwarm.engine.model import LoadedModel, TellLoaded, load_model, tell_nobody
 from everwarm.engine.state import ModelState, bytes_at
 from everwarm.engine.storage import open_tier
 from everwarm.errors import ConfigError
@@ -39,14 +39,21 @@ class EngineParts:
 
 
 def open_parts(
-    path: str, s: Settings, wake: Callable[[], None], files: Files | None = None
+    path: str,
+    s: Settings,
+    wake: Callable[[], None],
+    files: Files | None = None,
+    progress: TellLoaded = tell_nobody,
 ) -> EngineParts:
     """Load a model and take up what was kept of it. Raises ConfigError.
 
-    `wake` is called from other threads when the disk tier may go on. `files` as in `open_tier`.
+    `wake` is called from other threads when the disk tier may go on. `files` as in `open_tier`,
+    `progress` as in `load_model`.
     """
     wanted = Arrangement.of(s)
-    loaded = load_model(path, model_id=s.model_id, context_length=s.context_length)
+    loaded = load_model(
+        path, model_id=s.model_id, context_length=s.context_length, progress=progress
+    )
     arrange(loaded.model, wanted)
     budget = s.memory_budget or default_budget()
     tier = open_tier(loaded, s, wake, files)

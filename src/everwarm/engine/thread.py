@@ -23,6 +23,7 @@ from everwarm.engine.chunk import ChunkSize
 from everwarm.engine.inbox import Inbox
 from everwarm.engine.job_run import JobRun
 from everwarm.engine.jobs import Jobs, said, tell
+from everwarm.engine.model import TellLoaded, tell_nobody
 from everwarm.engine.parts import EngineParts, open_parts
 from everwarm.engine.schedule import Schedule
 from everwarm.errors import ConfigError, EngineError, EverwarmError, Overloaded
@@ -41,7 +42,8 @@ log = logging.getLogger("everwarm.engine")
 class EngineThread:
     """`job.Engine` on a thread of its own. All public methods are thread-safe.
 
-    `answer_s`: how long a call waits for the end of the engine's present step.
+    `answer_s`: how long a call waits for the end of the engine's present step. `n_turns` counts its
+    steps; while it does not grow with a job in hand, the engine hangs.
     """
 
     codec: Codec
@@ -55,6 +57,7 @@ class EngineThread:
         self._is_stopping = False
         self._grace_s = GRACE_S
         self._step_since: float | None = None
+        self.n_turns = 0
         self._ended: str | None = None
         self._tier: DiskTier | None = None
         self._disk_hangs = False
@@ -62,9 +65,18 @@ class EngineThread:
         self._thread = threading.Thread(target=self._main, name="everwarm-engine", daemon=True)
 
     @classmethod
-    def start(cls, model_path: str, settings: Settings) -> EngineThread:
-        """Load the model and begin. Blocks while loading; raises ConfigError."""
-        engine = cls(lambda wake: open_parts(model_path, settings, wake), settings.prefill_share)
+    def start(
+        cls, model_path: str, settings: Settings, progress: TellLoaded = tell_nobody
+    ) -> EngineThread:
+        """Load the model and begin. Blocks while loading; raises ConfigError.
+
+        `progress(loaded, total)` is called on the engine's thread, in bytes of weights.
+        """
+
+        def open_own(wake: Callable[[], None]) -> EngineParts:
+            return open_parts(model_path, settings, wake, progress=progress)
+
+        engine = cls(open_own, settings.prefill_share)
         engine.begin()
         return engine
 
@@ -198,6 +210,7 @@ class EngineThread:
     def _turn(self) -> bool:
         """Do what has arrived, then one step of whoever has had the least. False: end."""
         self._step_since = time.monotonic()
+        self.n_turns += 1
         self._demote()
         while not self._is_stopping and (not self._inbox.is_empty or self._jobs.is_idle):
             self._take_work()

@@ -1,0 +1,1 @@
+"""The way between the server and an engine process: framed plain values over a socket pair."""

@@ -1,0 +1,1 @@
+"""Starts, watches and restarts the process of an engine. No MLX here."""

@@ -1,0 +1,29 @@
+"""How long to wait before an engine that died is started again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+LONGEST_S: Final = 60.0
+
+
+class Restarts:
+    """Growing waits: 0, 1, 2, 4 and so on seconds, up to a minute. A good turn begins anew.
+
+    Live: the supervisor's thread; anybody may ask how many there were.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._in_a_row = 0
+        self._good_turns = 0
+
+    def wait_s(self, good_turns: int) -> float:
+        """What to wait now. `good_turns`: how many turns were answered whole, ever."""
+        if good_turns > self._good_turns:
+            self._in_a_row = 0
+        self._good_turns = good_turns
+        wait_s = 2.0 ** (self._in_a_row - 1) if self._in_a_row else 0.0
+        self.count += 1
+        self._in_a_row = min(self._in_a_row + 1, 10)
+        return min(wait_s, LONGEST_S)
