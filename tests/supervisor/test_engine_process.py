@@ -42,6 +42,11 @@ def test_the_model_is_known_exactly_once_it_is_loaded(engine: EngineProcess) -> 
     assert engine.health().state == "ready" and engine.health().why is None
 
 
+def test_how_much_of_the_weights_is_loaded_is_told(engine: EngineProcess) -> None:
+    health = engine.health()
+    assert health.loaded_bytes == health.total_bytes == engine.model.nbytes > 0
+
+
 def test_a_job_is_cancelled(engine: EngineProcess) -> None:
     heard = Heard(engine, job("talk", 5, 30, max_tokens=100_000))
     heard.until(Token)

@@ -16,7 +16,7 @@ from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
 from everwarm.engine.kv import Arrangement, arrange
 from everwarm.engine.machine_memory import default_budget
-from everwarm.engine.model import LoadedModel, SaysBytes, load_model, unheard
+from everwarm.engine.model import LoadedModel, TellLoaded, load_model, tell_nobody
 from everwarm.engine.state import ModelState, bytes_at
 from everwarm.engine.storage import open_tier
 from everwarm.errors import ConfigError
@@ -43,7 +43,7 @@ def open_parts(
     s: Settings,
     wake: Callable[[], None],
     files: Files | None = None,
-    progress: SaysBytes = unheard,
+    progress: TellLoaded = tell_nobody,
 ) -> EngineParts:
     """Load a model and take up what was kept of it. Raises ConfigError.
 
