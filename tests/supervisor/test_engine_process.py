@@ -9,7 +9,7 @@ import pytest
 from engine_jobs import INFO, WAIT_S, Heard, eventually, job
 
 from everwarm.config import Settings
-from everwarm.errors import ConfigError, Overloaded
+from everwarm.errors import ConfigError, EngineError, Overloaded
 from everwarm.job import Ended, Failed, Job, Leased, Output, Token
 from everwarm.supervisor.engine_process import EngineProcess
 
@@ -96,7 +96,7 @@ def test_a_model_that_cannot_be_used_ends_it_with_the_reason(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="none"):
         engine.wait_ready(WAIT_S)
     last = ask(engine, job("late", 1, 30))[-1]
-    assert isinstance(last, Failed) and isinstance(last.error, ConfigError)
+    assert isinstance(last, Failed) and isinstance(last.error, EngineError)
     assert engine.health().state == "ended"
     engine.stop()
 

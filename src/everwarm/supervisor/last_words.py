@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from typing import Final
 
-LINES: Final = 20
+LINES: Final = 40
 _LONGEST: Final = 4096
 
 
