@@ -135,7 +135,9 @@ class Loading:
 
     def _load(self) -> bool:
         """Load all of it. False: we were told to end before that."""
+        self._starting.say("The model is being looked for. The first start fetches it, once.")
         path = self._find_model()
+        self._starting.say("The model's tokenizer is being loaded.")
         # Imported here, while requests are taken already: these take seconds.
         from everwarm.compose import create_app
         from everwarm.history.database import Database
