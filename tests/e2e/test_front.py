@@ -261,6 +261,19 @@ def test_a_signal_ends_all_of_it_cleanly(model: Path, number: int, when: str) ->
             connection.close()
 
 
+def test_a_second_interrupt_waits_for_nothing(model: Path) -> None:
+    with front(model) as server:
+        server.ready()
+        connection, engine = busy(server), server.engine
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)  # the stream goes on for a moment, and may end
+        server.process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert server.process.wait(30) == 1
+        assert time.monotonic() - began < 2.5 and is_gone(engine)
+        connection.close()
+
+
 def test_no_engine_outlives_a_front_that_was_killed(model: Path) -> None:
     with front(model) as server:
         server.ready()
