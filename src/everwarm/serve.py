@@ -69,6 +69,8 @@ def serve(settings: Settings, find_model: Callable[[], str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is being done
         signal.signal(signal.SIGINT, _end_now)
+        if server.force_exit:
+            _end_now()
         is_ended = loading.stop()
     if loading.error is not None and loading.has_failed:
         raise loading.error
@@ -135,7 +137,9 @@ class Loading:
 
     def _load(self) -> bool:
         """Load all of it. False: we were told to end before that."""
+        self._starting.say("The model is being looked for. The first start fetches it, once.")
         path = self._find_model()
+        self._starting.say("The model's tokenizer is being loaded.")
         # Imported here, while requests are taken already: these take seconds.
         from everwarm.compose import create_app
         from everwarm.history.database import Database
@@ -177,7 +181,7 @@ class Loading:
         return True
 
 
-def _end_now(_signal: int, _frame: FrameType | None) -> NoReturn:
+def _end_now(_signal: int = 0, _frame: FrameType | None = None) -> NoReturn:
     """End without waiting for the engine, which notices, and ends by itself in a few seconds."""
     log.warning("Ended at once; what was not on disk yet may be lost.")
     _exit_now(1)

@@ -29,6 +29,7 @@ from mlx_lm.tokenizer_utils import (
     _infer_tool_parser,
 )
 from mlx_lm.utils import (
+    DEFAULT_ALLOW_PATTERNS,
     MODEL_ARCHITECTURE_REMAPPING,
     MODEL_REMAPPING,
     _get_classes,
@@ -41,6 +42,7 @@ from tokenizers import models as kinds
 from transformers import AutoTokenizer
 
 from everwarm.errors import ConfigError, RequestError
+from everwarm.models.fetch import FILES
 from everwarm.models.info import read_config
 from everwarm.text import load
 from everwarm.text.load import load_text, notation_of
@@ -319,6 +321,37 @@ def test_ends_of_turns_are_those_of_the_configs(
     if generation is not None:
         (path / "generation_config.json").write_text(generation)
     Sides.loaded(path).check_notation()
+
+
+def test_what_is_fetched_of_the_hub_is_what_mlx_lm_fetches() -> None:
+    assert list(FILES) == DEFAULT_ALLOW_PATTERNS
+
+
+def test_a_template_that_is_a_method_of_the_tokenizer(smollm2: Path) -> None:
+    """transformers' own class for Mistral's tokenizers is one such."""
+    for parameters in ("thinking", "enable_thinking"):
+        tokenizer: Any = AutoTokenizer.from_pretrained(smollm2)
+        kind: Any = type(tokenizer)
+        tokenizer.add_tokens(["<think>", "</think>"], True)
+        tokenizer.__class__ = type("Own", (kind,), {"apply_chat_template": WRITERS[parameters]})
+        sides = Sides.of(tokenizer)
+        sides.check()
+        assert sides.notation.thinking_argument == parameters
+
+
+def _write_thinking(
+    self: Any, messages: Any, tools: Any = None, thinking: bool | None = None, **rest: Any
+) -> str:
+    return f"{thinking} {sorted(rest.items())} {json.dumps([messages, tools])}"
+
+
+def _write_enabled(
+    self: Any, messages: Any, tools: Any = None, enable_thinking: bool | None = None, **rest: Any
+) -> str:
+    return f"{enable_thinking} {sorted(rest.items())} {json.dumps([messages, tools])}"
+
+
+WRITERS = {"thinking": _write_thinking, "enable_thinking": _write_enabled}
 
 
 def test_what_model_modules_say_of_tokenizers_is_known() -> None:

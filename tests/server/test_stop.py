@@ -20,7 +20,7 @@ from everwarm.chat.session_turns import SessionTurns
 from everwarm.codec import Codec
 from everwarm.config import Settings
 from everwarm.history.database import Database
-from everwarm.job import Ended, Job, Leased, ModelInfo, Sink, Token
+from everwarm.job import Ended, EngineHealth, Job, Leased, ModelInfo, Sink, Token
 from everwarm.server.turns import Turns
 
 
@@ -37,6 +37,9 @@ class WritesOn:
         self.sinks[job.id] = sink
         for i in self.ids:
             sink(Token(i))
+
+    def health(self) -> EngineHealth:
+        return EngineHealth()
 
     def cancel(self, job_id: str) -> None:
         sink = self.sinks.pop(job_id, None)

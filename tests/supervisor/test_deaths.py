@@ -15,7 +15,7 @@ from engine_jobs import Heard, begun, eventually, is_running, job, pid_of
 
 from everwarm.config import Settings
 from everwarm.errors import EngineDied, PromptRefused
-from everwarm.job import Ended, Failed, Token
+from everwarm.job import Ended, Failed, Prefilled, Token
 from everwarm.supervisor.dispatch import SOLITUDE_S
 from everwarm.supervisor.engine_process import EngineProcess
 
@@ -88,8 +88,9 @@ def test_the_last_words_are_kept(engine: EngineProcess) -> None:
 
 
 def test_a_call_in_flight_is_asked_of_the_next_engine(engine: EngineProcess) -> None:
-    stuck = Heard(engine, job("slow-1", 4, 30, 100_000))
-    stuck.until(Token)
+    stuck = Heard(engine, job("stuck-1", 4, 30, 100_000))
+    stuck.until(Prefilled)
+    time.sleep(0.3)
     found: list[int | float | str] = []
     asking = threading.Thread(target=lambda: found.append(engine.stats()["jobs"]))
     asking.start()

@@ -9,7 +9,7 @@ import pytest
 from engine_jobs import INFO, WAIT_S, Heard, eventually, job
 
 from everwarm.config import Settings
-from everwarm.errors import ConfigError, Overloaded
+from everwarm.errors import ConfigError, EngineError, Overloaded
 from everwarm.job import Ended, Failed, Job, Leased, Output, Token
 from everwarm.supervisor.engine_process import EngineProcess
 
@@ -40,6 +40,11 @@ def test_a_job_is_answered_and_its_prompt_is_warm(engine: EngineProcess) -> None
 def test_the_model_is_known_exactly_once_it_is_loaded(engine: EngineProcess) -> None:
     assert engine.model.vocab_size > 100 and engine.model.id == "llama"
     assert engine.health().state == "ready" and engine.health().why is None
+
+
+def test_how_much_of_the_weights_is_loaded_is_told(engine: EngineProcess) -> None:
+    health = engine.health()
+    assert health.loaded_bytes == health.total_bytes == engine.model.nbytes > 0
 
 
 def test_a_job_is_cancelled(engine: EngineProcess) -> None:
@@ -91,7 +96,7 @@ def test_a_model_that_cannot_be_used_ends_it_with_the_reason(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="none"):
         engine.wait_ready(WAIT_S)
     last = ask(engine, job("late", 1, 30))[-1]
-    assert isinstance(last, Failed) and isinstance(last.error, ConfigError)
+    assert isinstance(last, Failed) and isinstance(last.error, EngineError)
     assert engine.health().state == "ended"
     engine.stop()
 

@@ -62,7 +62,6 @@ FAULTS = {
     "stopped": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "stuck": lambda: time.sleep(600),
     "deaf": deaf,
-    "slow": lambda: time.sleep(1.5),
 }
 
 

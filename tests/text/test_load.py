@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytest
 from mlx_lm import chat_templates, tool_parsers
 from without_packages import Hidden, hiding
 
-from everwarm.errors import ConfigError
 from everwarm.models.directory import weight_bytes
 from everwarm.text.load import load_text
 
@@ -100,19 +100,55 @@ def test_a_model_is_named_by_its_directory_or_as_told(smollm2: Path) -> None:
     assert 0 < own.info.nbytes == weight_bytes(smollm2) < file.stat().st_size
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("./nowhere", "is not a model directory"),
-        ("a/b/c/d", "is neither a directory on this computer nor a Hugging Face id"),
-        ("-bad-/name..", "is neither a directory"),
-        ("nobody/nothing-at-all", "the Hugging Face hub cannot be reached|hub has no model"),
-    ],
-)
-def test_a_name_that_is_no_model_is_refused_in_one_sentence(
-    name: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+NAME = """
+import sys
+from everwarm.errors import ConfigError
+from everwarm.text.load import load_text
+for name in sys.argv[1:]:
+    try:
+        text = load_text(name, model_id=None, context_length=None)
+        print("loaded", text.info.id, text.directory)
+    except ConfigError as e:
+        print(e.message)
+"""
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The hub's cache for Pythons that are started by the test: empty, and without a network."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ConfigError, match=said) as e:
-        load_text(name, model_id=None, context_length=None)
-    assert "\n" not in e.value.message
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    return tmp_path / "hf" / "hub"
+
+
+def test_a_name_that_is_no_model_is_refused_in_one_sentence(offline: Path) -> None:
+    done = run(NAME, "./nowhere", "a/b/c/d", "-bad-/name..", "nobody/nothing")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert "is not a model directory" in said[0]
+    assert "a/b/c/d is neither a directory on this computer nor a Hugging Face id" in said[1]
+    assert "-bad-/name.. is neither a directory" in said[2]
+    assert "nobody/nothing is not on this computer, and the Hugging Face hub cannot" in said[3]
+    assert len(said) == 4
+
+
+def test_a_model_of_the_hub_that_is_here_needs_no_network(offline: Path, smollm2: Path) -> None:
+    repo, commit = offline / "models--some--model", "0" * 40
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text(commit)
+    (repo / "snapshots").mkdir()
+    (repo / "snapshots" / commit).symlink_to(smollm2)
+    done = run(NAME, "some/model")
+    place = repo / "snapshots" / commit
+    assert done.stdout == f"loaded some/model {place}\n", done.stderr
+
+
+def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path, smollm2: Path) -> None:
+    path = Path(shutil.copytree(smollm2, tmp_path / "model", symlinks=True))
+    (path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: ...\n")
+    for name in ("config.json", "tokenizer_config.json"):
+        whole = json.loads((path / name).read_text())
+        whole |= {"auto_map": {"AutoTokenizer": ["own.Own", None]}, "tokenizer_class": "Own"}
+        (path / name).write_text(json.dumps(whole))
+    run(NAME, path)
+    assert not (tmp_path / "ran").exists()

@@ -17,12 +17,14 @@ from everwarm.errors import EverwarmError
 from everwarm.job import ModelInfo
 from everwarm.text.load import TextSide, load_text, unloadable
 
-SaysBytes = Callable[[int, int], None]
-_GROUP: Final = 256 * 2**20
+TellLoaded = Callable[[int, int], None]
 
 
-def unheard(done: int, total: int) -> None:
-    """Progress that nobody hears of."""
+def tell_nobody(done: int, total: int) -> None:
+    """A `TellLoaded` for callers who need none."""
+
+
+GROUP_BYTES: Final = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def load_model(
     *,
     model_id: str | None,
     context_length: int | None,
-    progress: SaysBytes = unheard,
+    progress: TellLoaded = tell_nobody,
 ) -> LoadedModel:
     """Load weights and tokenizer. Raises ConfigError with one sentence saying what to do.
 
@@ -59,12 +61,12 @@ def load_model(
         raise unloadable(path_or_id, e) from e
 
 
-def _load(text: TextSide, progress: SaysBytes) -> LoadedModel:
+def _load(text: TextSide, progress: TellLoaded) -> LoadedModel:
     """Load the weights of a directory. Raises whatever foreign files make loaders raise."""
     progress(0, text.info.nbytes)
     loaded: Any = load_weights(text.directory, lazy=True)
     model, config = loaded
-    nbytes = _evaluate(model, progress)
+    nbytes = read_weights(model, progress)
     quantization = config.get("quantization")
     info = replace(
         text.info,
@@ -75,20 +77,20 @@ def _load(text: TextSide, progress: SaysBytes) -> LoadedModel:
     return LoadedModel(model, text.codec, grammars, info, config, text.directory)
 
 
-def _evaluate(model: Any, progress: SaysBytes) -> int:
-    """Read the weights, which mlx-lm has only described, group by group; gives their bytes."""
+def read_weights(model: Any, progress: TellLoaded, group_bytes: int = GROUP_BYTES) -> int:
+    """Read the weights of a model that was loaded lazily, group by group; gives their bytes."""
     flat: Any = tree_flatten(model.parameters())
     arrays = [v for _, v in flat]
     total, done = sum(int(v.nbytes) for v in arrays), 0
-    for group in _groups(arrays):
+    for group in _groups(arrays, group_bytes):
         mx.eval(group)
         done += sum(v.nbytes for v in group)
         progress(done, total)
     return total
 
 
-def _groups(arrays: list[mx.array]) -> Iterator[list[mx.array]]:
-    """The arrays in order, in groups of about as many bytes as a disk reads in a tenth of a second.
+def _groups(arrays: list[mx.array], group_bytes: int) -> Iterator[list[mx.array]]:
+    """The arrays in order, in groups of at least so many bytes.
 
     One evaluation of everything would tell nothing until its end.
     """
@@ -96,7 +98,7 @@ def _groups(arrays: list[mx.array]) -> Iterator[list[mx.array]]:
     for array in arrays:
         group.append(array)
         nbytes += array.nbytes
-        if nbytes >= _GROUP:
+        if nbytes >= group_bytes:
             yield group
             group, nbytes = [], 0
     if group:

@@ -17,7 +17,7 @@ from everwarm.config import Settings
 from everwarm.engine.kv import Arrangement, arrange
 from everwarm.engine.machine_memory import default_budget, limit_mlx, machine_pressure
 from everwarm.engine.memory_pressure import Pressure
-from everwarm.engine.model import LoadedModel, SaysBytes, load_model, unheard
+from everwarm.engine.model import LoadedModel, TellLoaded, load_model, tell_nobody
 from everwarm.engine.state import ModelState, bytes_at
 from everwarm.engine.storage import open_tier
 from everwarm.errors import ConfigError
@@ -48,7 +48,7 @@ def open_parts(
     s: Settings,
     wake: Callable[[], None],
     files: Files | None = None,
-    progress: SaysBytes = unheard,
+    progress: TellLoaded = tell_nobody,
 ) -> EngineParts:
     """Load a model and take up what was kept of it. Raises ConfigError.
 

@@ -25,7 +25,7 @@ from everwarm.engine.chunk import ChunkSize
 from everwarm.engine.inbox import Inbox
 from everwarm.engine.job_run import JobRun
 from everwarm.engine.jobs import Jobs, said, tell
-from everwarm.engine.model import SaysBytes, unheard
+from everwarm.engine.model import TellLoaded, tell_nobody
 from everwarm.engine.parts import EngineParts, open_parts
 from everwarm.engine.pressure_relief import PressureRelief
 from everwarm.engine.schedule import Schedule
@@ -70,16 +70,17 @@ class EngineThread:
 
     @classmethod
     def start(
-        cls, model_path: str, settings: Settings, progress: SaysBytes = unheard
+        cls, model_path: str, settings: Settings, progress: TellLoaded = tell_nobody
     ) -> EngineThread:
         """Load the model and begin. Blocks while loading; raises ConfigError.
 
-        `progress` as in `load_model`; it is called on the engine's thread.
+        `progress(loaded, total)` is called on the engine's thread, in bytes of weights.
         """
-        engine = cls(
-            lambda wake: open_parts(model_path, settings, wake, progress=progress),
-            settings.prefill_share,
-        )
+
+        def open_own(wake: Callable[[], None]) -> EngineParts:
+            return open_parts(model_path, settings, wake, progress=progress)
+
+        engine = cls(open_own, settings.prefill_share)
         engine.begin()
         return engine
 

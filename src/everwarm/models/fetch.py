@@ -7,10 +7,12 @@ from typing import Final
 
 from everwarm.errors import ConfigError
 
-_FILES: Final = (
-    "*.json", "model*.safetensors", "*.py", "*.model", "*.tiktoken", "*.txt", "*.jsonl", "*.jinja"
+FILES: Final = (
+    "*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "tiktoken.model",
+    "*.txt", "*.jsonl", "*.jinja",
 )  # fmt: skip
-"""What mlx-lm and transformers read of a repository; anything else would be fetched in vain."""
+"""What mlx-lm fetches of a repository. With other patterns, the hub's client would not take what
+mlx-lm fetched for a whole model where there is no network."""
 
 
 def find_model(path_or_id: str) -> Path:
@@ -30,6 +32,7 @@ def fetch_from_hub(repo: str) -> Path:
 
     Without a network, what is already here is taken.
     """
+    import httpx2
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -40,7 +43,7 @@ def fetch_from_hub(repo: str) -> Path:
     )
 
     try:
-        return Path(snapshot_download(repo, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(repo, allow_patterns=list(FILES)))
     except HFValidationError:
         raise ConfigError(
             f"{repo} is neither a directory on this computer nor a Hugging Face id such as "
@@ -62,5 +65,13 @@ def fetch_from_hub(repo: str) -> Path:
             "or run `hf auth login` if it is private."
         ) from None
     except HfHubHTTPError as error:
-        why = (str(error).strip().splitlines() or ["no detail"])[0]
-        raise ConfigError(f"The Hugging Face hub refused the model {repo}: {why}") from None
+        raise ConfigError(f"The Hugging Face hub refused {repo}: {_first_line(error)}") from None
+    except (OSError, httpx2.HTTPError) as error:
+        raise ConfigError(
+            f"{repo} could not be fetched ({_first_line(error)}). Check the network and the room "
+            "on the disk, and try again: what has come is kept."
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

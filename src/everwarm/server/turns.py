@@ -23,7 +23,7 @@ from everwarm.prompt.render import Renderer
 from everwarm.prompt.why import may_miss, why
 from everwarm.replies import ReplyStore
 from everwarm.request import HistoryMode, Request
-from everwarm.server.engine_state import will_be_ready
+from everwarm.server.engine_state import is_broken, not_yet, will_be_ready
 from everwarm.server.grammars import Compiler
 from everwarm.server.ignored import IgnoredFields
 from everwarm.server.job_builder import JobBuilder
@@ -90,6 +90,8 @@ class Turns:
         ignored = (*request.ignored, *names, *self._renderer.ignored(request))
         self._ignored.check(ignored)
         self._builder.check(request)
+        if is_broken(now := self.engine.health()):
+            raise not_yet(now)
         with self.queue.place() if place is None else nullcontext():
             self._ahead.stop()
             self.running[turn.id] = turn

@@ -47,10 +47,11 @@ def load_text(path_or_id: str, *, model_id: str | None, context_length: int | No
     Takes seconds: the first call imports transformers. Raises ConfigError with one sentence
     saying what to do.
     """
-    directory = find_model(path_or_id)
-    check_directory(directory)
-    own_id = directory.resolve().name if Path(path_or_id).expanduser().exists() else path_or_id
     try:
+        directory = find_model(path_or_id)
+        check_directory(directory)
+        is_local = Path(path_or_id).expanduser().exists()
+        own_id = directory.resolve().name if is_local else path_or_id
         return _load(directory, model_id or own_id, context_length)
     except EverwarmError:
         raise
@@ -72,7 +73,8 @@ def unloadable(path_or_id: str, error: Exception) -> ConfigError:
 def _load(directory: Path, model_id: str, context_length: int | None) -> TextSide:
     config = read_config(directory)
     register_tokenizers()
-    tokenizer: Any = AutoTokenizer.from_pretrained(directory)
+    # Code that comes with a model is never run; without the argument we would be asked on stdin.
+    tokenizer: Any = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     codec = TextCodec(tokenizer, notation_of(tokenizer, config))
     info = info_of(directory, config, model_id)
     _check_vocabulary(tokenizer, info.vocab_size, directory)
