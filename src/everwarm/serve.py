@@ -9,6 +9,7 @@ Nothing here imports MLX: the engine is a process of its own. Heavy imports happ
 from __future__ import annotations
 
 import gc
+import importlib.util
 import logging
 import os
 import secrets
@@ -17,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from everwarm.chat.pages import Pages, page_or
@@ -65,12 +67,17 @@ def serve(settings: Settings, find_model: Callable[[], str]) -> int:
     try:
         server.run(sockets=[listening])
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is being done
+        signal.signal(signal.SIGINT, _end_now)
         is_ended = loading.stop()
-    if not is_ended:
-        _leave_behind()
-    if loading.error is not None:
+    if loading.error is not None and loading.has_failed:
         raise loading.error
-    return 0 if server.should_exit and not loading.has_failed else 1
+    if not is_ended:
+        log.warning("The engine did not stop in time; what was not on disk yet is lost.")
+        _exit_now(1)
+    if loading.is_alive:
+        _exit_now(0)  # an import or a download cannot be stopped, and holds nothing worth keeping
+    return 1 if loading.has_failed else 0
 
 
 class Loading:
@@ -98,8 +105,13 @@ class Loading:
         log.info("The model is being loaded; %s shows how far it is.", self._url)
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is still at work."""
+        return self._thread.is_alive()
+
     def stop(self) -> bool:
-        """End the engine, and close the history. False: something is still at work."""
+        """End the engine, and close the history. False: the engine had to be killed."""
         with self._lock:
             self._is_stopping = True
         is_ended = self._engine.stop() if self._engine else True
@@ -107,7 +119,7 @@ class Loading:
             self._thread.join(JOIN_S)
         if self._history is not None:
             self._history.close()
-        return is_ended and not self._thread.is_alive()
+        return is_ended
 
     def _main(self) -> None:
         is_loaded = False
@@ -115,7 +127,7 @@ class Loading:
             is_loaded = self._load()
         except EverwarmError as e:
             self.error = e
-            self._starting.give_up(e)
+            is_loaded = self._is_missing_mlx(e)
         finally:
             if not is_loaded:
                 self.has_failed = not self._is_stopping
@@ -149,23 +161,25 @@ class Loading:
         _settle_interpreter()
         return self._wait(engine)
 
+    def _is_missing_mlx(self, error: EverwarmError) -> bool:
+        """Whether nothing can be loaded for want of MLX: then the pages are served all the same,
+        and say so."""
+        is_missing = importlib.util.find_spec("mlx") is None
+        self._starting.give_up(error, is_missing=is_missing)
+        if is_missing:
+            log.error("%s", error.message)
+        return is_missing
+
     def _wait(self, engine: EngineProcess) -> bool:
-        """Wait for the engine, and say that all is ready. Without MLX the pages are served, and
-        requests are told what is missing."""
-        try:
-            engine.wait_ready()
-        except EverwarmError as e:
-            if engine.health().state != "missing":
-                raise
-            log.error("%s", e.message)
-            return True
+        """Wait for the engine, and say that all is ready."""
+        engine.wait_ready()
         print(f"everwarm serves {engine.model.id} at {self._url}/v1", flush=True)
         return True
 
 
-def _leave_behind() -> NoReturn:
-    """End the process although a long step, a disk that hangs or a download has not ended."""
-    log.warning("The engine did not stop in time; what was not on disk yet is lost.")
+def _end_now(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End without waiting for the engine, which notices, and ends by itself in a few seconds."""
+    log.warning("Ended at once; what was not on disk yet may be lost.")
     _exit_now(1)
 
 

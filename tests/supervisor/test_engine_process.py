@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import zoo
+from engine_jobs import INFO, WAIT_S, Heard, eventually, job
 
 from everwarm.config import Settings
-from everwarm.errors import ConfigError, Overloaded
-from everwarm.job import Ended, Failed, Job, Leased, ModelInfo, Output, Token
-from everwarm.request import Sampling
+from everwarm.errors import ConfigError, EngineError, Overloaded
+from everwarm.job import Ended, Failed, Job, Leased, Output, Token
 from everwarm.supervisor.engine_process import EngineProcess
-from everwarm.tokens import tokens_of
-
-WAIT_S = 60
-INFO = ModelInfo("not-loaded-yet", 100, 100, 0, 0, "llama")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Path:
-    path = tmp_path_factory.mktemp("models") / "llama"
-    zoo.save("llama", path, smollm2)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +23,10 @@ def engine(model: Path) -> Iterator[EngineProcess]:
     assert process.stop()
 
 
-def job(name: str, start: int, n: int, max_tokens: int = 4) -> Job:
-    tokens = tokens_of(10 + (start + i * 7) % 4000 for i in range(n))
-    return Job(name, tokens, (), Sampling(), max_tokens)
-
-
-def until_end(outputs: queue.SimpleQueue[Output]) -> list[Output]:
-    got: list[Output] = []
-    while not got or not isinstance(got[-1], (Ended, Failed)):
-        got.append(outputs.get(timeout=WAIT_S))
-    return got
-
-
 def ask(engine: EngineProcess, asked: Job) -> list[Output]:
-    outputs: queue.SimpleQueue[Output] = queue.SimpleQueue()
-    engine.submit(asked, outputs.put)
-    return until_end(outputs)
+    heard = Heard(engine, asked)
+    heard.end()
+    return heard.outputs
 
 
 def test_a_job_is_answered_and_its_prompt_is_warm(engine: EngineProcess) -> None:
@@ -68,12 +43,10 @@ def test_the_model_is_known_exactly_once_it_is_loaded(engine: EngineProcess) -> 
 
 
 def test_a_job_is_cancelled(engine: EngineProcess) -> None:
-    outputs: queue.SimpleQueue[Output] = queue.SimpleQueue()
-    engine.submit(job("talk", 5, 30, max_tokens=100_000), outputs.put)
-    while not isinstance(outputs.get(timeout=WAIT_S), Token):
-        pass
+    heard = Heard(engine, job("talk", 5, 30, max_tokens=100_000))
+    heard.until(Token)
     engine.cancel("talk")
-    ended = until_end(outputs)[-1]
+    ended = heard.end()
     assert isinstance(ended, Ended) and ended.reason == "cancelled"
 
 
@@ -118,9 +91,30 @@ def test_a_model_that_cannot_be_used_ends_it_with_the_reason(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="none"):
         engine.wait_ready(WAIT_S)
     last = ask(engine, job("late", 1, 30))[-1]
-    assert isinstance(last, Failed) and isinstance(last.error, ConfigError)
+    assert isinstance(last, Failed) and isinstance(last.error, EngineError)
     assert engine.health().state == "ended"
     engine.stop()
+
+
+def test_where_mlx_is_not_installed_it_says_so(model: Path) -> None:
+    engine = EngineProcess(str(model), Settings(disk=False), INFO, "engine_without_mlx")
+    engine.begin()
+    with pytest.raises(ConfigError, match="mlx is not installed"):
+        engine.wait_ready(WAIT_S)
+    assert engine.health().state == "missing"
+    assert isinstance(ask(engine, job("late", 1, 30))[-1], Failed)
+    assert engine.stop()
+
+
+def test_a_process_that_never_gets_up_is_started_again_and_again(model: Path) -> None:
+    engine = EngineProcess(str(model), Settings(disk=False), INFO, "no_such_module")
+    engine.begin()
+    early = Heard(engine, job("early", 1, 30))
+    assert eventually(lambda: engine.health().restarts >= 3)
+    assert "no_such_module" in engine.health().last_words
+    assert engine.health().state == "restarting" and not early.outputs
+    assert engine.stop()
+    assert isinstance(early.end(1), Failed)
 
 
 def test_it_can_be_stopped_while_it_loads(model: Path) -> None:

@@ -11,11 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from everwarm.config import Settings
-from everwarm.errors import ConfigError
 from everwarm.models import ensure_default, list_models
-
-# What mlx-lm reads of a repository; anything else would be downloaded in vain.
-_FILES = ["*.json", "model*.safetensors", "*.py", "*.model", "*.tiktoken", "*.txt", "*.jinja"]
+from everwarm.models.conversion import convert_apart
+from everwarm.models.fetch import fetch_from_hub
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +34,7 @@ def fetch(settings: Settings, model: str | None) -> str:
     """Bring a model to this computer. Returns its directory."""
     if model is None:
         return str(_default(settings.home))
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return str(snapshot_download(model, allow_patterns=_FILES))
-    except HFValidationError:
-        raise ConfigError("A model to pull is a Hugging Face id such as owner/name.") from None
-    except LocalEntryNotFoundError:
-        raise ConfigError(
-            "The Hugging Face hub cannot be reached; check the network and try again."
-        ) from None
-    except HfHubHTTPError as error:
-        why = (str(error).strip().splitlines() or ["no detail"])[0]
-        raise ConfigError(f"The Hugging Face hub refused the model: {why}") from None
+    return str(fetch_from_hub(model))
 
 
 def show(settings: Settings, *, as_json: bool) -> None:
@@ -78,16 +63,10 @@ def _default(home: Path) -> Path:
         bar.update(task, description=f"{what}: the default model", completed=done, total=total)
 
     try:
-        return ensure_default(home, convert=_convert, progress=show_step)
+        return ensure_default(home, convert=convert_apart, progress=show_step)
     finally:
         if bar.task_ids:  # a bar that never started would still print an empty line
             bar.stop()
-
-
-def _convert(gguf: Path, out: Path) -> None:
-    from everwarm.engine.convert import convert  # loads MLX, so only when there is work
-
-    convert(gguf, out)
 
 
 def _own(home: Path) -> list[Found]:

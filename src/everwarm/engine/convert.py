@@ -2,11 +2,16 @@
 
 Lossless: MLX reads the blocks as (weight, scales, biases); llama.cpp's q/k permutation moves
 whole rows. Without a GPU the weights are written as float32, where BLAS is fastest.
+
+`python -m everwarm.engine.convert GGUF DIRECTORY` does it for a process that must not load MLX.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +141,17 @@ def _write_tokenizer(meta: dict[str, Any], out: Path) -> None:
         "chat_template": meta["tokenizer.chat_template"],
     }
     (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
+
+
+def _end_with_parent() -> None:
+    """Wait until nobody holds the other end of our stdin, and end: what is half made is of no use.
+
+    Runs on a thread of its own.
+    """
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    convert(Path(sys.argv[1]), Path(sys.argv[2]))

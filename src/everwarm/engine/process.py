@@ -72,7 +72,7 @@ class EngineHost:
 
     def run(self) -> NoReturn:
         """Load what the server names, serve it, end."""
-        faulthandler.enable()  # the last words of a fault of native code
+        faulthandler.enable(all_threads=False)  # the last words of a fault of native code
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._terminate)
         threading.excepthook = self._break

@@ -41,7 +41,7 @@ def decode(data: bytes) -> tuple[str, Packet]:
             raise BadPacket("The kind of a packet is not known.")
         packet: Packet = decoder.decode(body)
         return about, packet
-    except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as e:
+    except (msgspec.DecodeError, ValueError, TypeError, KeyError, RecursionError) as e:
         raise BadPacket(f"A packet cannot be read: {e}") from None
 
 
@@ -71,8 +71,9 @@ def _made(kind: Any, value: Any) -> Any:
     raise NotImplementedError(kind.__name__)
 
 
-def _error(fields: dict[str, Any]) -> EverwarmError:
-    kind = _errors[fields.pop("")]
+def _error(value: Any) -> EverwarmError:
+    fields = msgspec.convert(value, dict[str, str | int | None])
+    kind = _errors[str(fields.pop("", None))]
     error = kind.__new__(kind)
     EverwarmError.__init__(error, str(fields.pop("message")))
     vars(error).update(fields)

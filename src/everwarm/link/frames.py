@@ -9,6 +9,8 @@ from typing import BinaryIO, Final
 HEADER: Final = struct.Struct("<I")
 MOST_BYTES: Final = 1 << 30
 """A longer frame is a fault: this is 250 million tokens."""
+FIRST_BYTES: Final = 1 << 10
+"""The first one only says who is there."""
 
 
 class BadFrame(ValueError):
@@ -25,13 +27,15 @@ def frames(stream: BinaryIO) -> Iterator[bytes]:
 
     Blocks. Raises BadFrame where it closes within one, or the length cannot be.
     """
+    most = FIRST_BYTES
     while head := stream.read(HEADER.size):
         if len(head) < HEADER.size:
             raise BadFrame("The stream ended within a frame's length.")
         (size,) = HEADER.unpack(head)
-        if size > MOST_BYTES:
-            raise BadFrame(f"A frame says that it has {size:,} bytes; the most are {MOST_BYTES:,}.")
+        if size > most:
+            raise BadFrame(f"A frame says that it has {size:,} bytes; the most are {most:,}.")
         body = stream.read(size)
         if len(body) < size:
             raise BadFrame("The stream ended within a frame.")
         yield body
+        most = MOST_BYTES

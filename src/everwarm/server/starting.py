@@ -63,7 +63,8 @@ class Starting:
 
     def give_up(self, why: EverwarmError, *, is_missing: bool = False) -> None:
         """There will be no app: held requests are refused with the reason."""
-        self._health = EngineHealth(why.message, state="missing" if is_missing else "ended")
+        if self._engine is None:
+            self._health = EngineHealth(why.message, state="missing" if is_missing else "ended")
 
     def go_on(self, app: ASGIApp, engine: Engine) -> None:
         """Let the app answer."""

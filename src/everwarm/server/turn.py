@@ -6,6 +6,7 @@ it. Not here: who makes it happen (`turns.py`), and who writes it down (`chat/`)
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,7 +48,7 @@ class Turn:
         self.prompt: Prompt | None = None
         self.tokens: Tokens[int] = tokens_of()
         self.record: TurnRecord | None = None
-        self._arrived, self._began = arrived, 0.0
+        self._arrived, self._began, self._made = arrived, 0.0, math.inf
         self._done = self._total = 0
         self._parser: ReplyParser | None = None
         self._draft = TurnRecord(id=id, model="", at=0.0, finish="cancelled", parse_s=parse_s)
@@ -68,6 +69,7 @@ class Turn:
     def made(self, prompt: Prompt, parser: ReplyParser) -> Started:
         """The prompt stands: what it holds is known before anything is read."""
         self.prompt, self.tokens, self._parser = prompt, prompt.tokens[:], parser
+        self._made = time.perf_counter()
         self._set(
             prompt_tokens=len(prompt.tokens),
             new_tokens=prompt.new_tokens,
@@ -195,7 +197,7 @@ class Turn:
             prefilled_tokens=self._draft.prompt_tokens - output.cached_tokens,
             unseen_tokens=output.unseen_tokens,
             cached_from=output.cached_from,
-            wait_s=output.wait_s,
+            wait_s=max(output.wait_s, time.perf_counter() - self._made - output.restore_s),
             restore_s=output.restore_s,
         )
 

@@ -19,8 +19,8 @@ class Death:
     """The end of a process that was not told to end.
 
     `code` as in `Popen.returncode`: negative for a signal; None: it never began. `hang`: why we
-    killed it, where we did. `link`: why the link ended, where that came first. `lived_s`: from its
-    start on.
+    killed it, where we did; `link`: the same, where it lived on without its link. `lived_s`: from
+    its start on.
     """
 
     code: int | None
@@ -32,7 +32,7 @@ class Death:
     @property
     def is_from_outside(self) -> bool:
         """Somebody killed it, which is no fault of what it did. On SIGTERM it exits with 0."""
-        if self.hang is not None or self.code is None:
+        if self.hang is not None or self.link is not None or self.code is None:
             return False
         return self.code == 0 or -self.code in FROM_OUTSIDE
 
@@ -41,12 +41,12 @@ class Death:
         """What ended it, to stand behind "The engine"."""
         if self.hang is not None:
             return f"hung and was killed ({self.hang})"
+        if self.link is not None:
+            return f"was killed ({self.link.rstrip('.')})"
         if self.code is None:
             return "could not be started"
         if self.code < 0:
             return f"was ended by {_name(-self.code)}"
-        if self.link is not None:
-            return f"was ended ({self.link})"
         return f"ended with exit code {self.code}"
 
     def error(self) -> EngineDied:

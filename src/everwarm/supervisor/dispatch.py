@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
+from typing import Final
 
 from everwarm.errors import EngineError, EverwarmError
 from everwarm.job import Ended, Failed, Job, Output, Sink
@@ -18,12 +19,14 @@ from everwarm.link.link import Link
 from everwarm.link.packets import CancelJob
 from everwarm.supervisor.strikes import Strikes
 
+SOLITUDE_S: Final = 10.0
+"""A suspect, and all behind it, wait so long for the others to end; then it runs beside them."""
 log = logging.getLogger("everwarm.supervisor")
 
 
 @dataclass(slots=True)
 class SentJob:
-    """A job with whom to tell about it, and since when it is with the engine."""
+    """A job with whom to tell about it. `since`: when it could first be sent; then, when it was."""
 
     job: Job
     sink: Sink
@@ -130,8 +133,11 @@ class Dispatch:
             return None
         job_id, sent = next(iter(self._waiting.items()))
         alone_s = self._strikes.alone_s(sent.job.tokens, now)
+        sent.since = sent.since or now
         if alone_s and self._running:
-            return None
+            if now < sent.since + SOLITUDE_S:
+                return None
+            alone_s = 0.0
         self._alone_until = now + alone_s if alone_s else 0.0
         del self._waiting[job_id]
         return sent

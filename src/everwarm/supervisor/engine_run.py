@@ -79,7 +79,9 @@ class EngineRun:
 
     def reap(self) -> Death:
         """Wait for the end of what is about to end, and give back all that it held."""
+        link: str | None = None
         if not self.wait(_REAP_S):
+            link = self._link_why or "it closed its link"
             self.process.kill()
             self.process.wait()
         self.link.close()
@@ -89,7 +91,7 @@ class EngineRun:
             words=self._words.text(_WORDS_S),
             lived_s=time.monotonic() - self.began,
             hang=self._hang,
-            link=self._link_why,
+            link=link,
         )
 
     def _end(self, why: str | None) -> None:

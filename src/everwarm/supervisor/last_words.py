@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from typing import Final
 
-LINES: Final = 20
+LINES: Final = 40
 FRAMES: Final = 8
 """Of the stacks of all threads that Python writes at a fault: only the first of the faulty one are
 remembered. What was said before them tells more, such as Metal's reason for an abort."""
