@@ -40,7 +40,7 @@ CONVERSATIONS = 4
 REPLY = 8
 SAMPLE_S = 2.0
 BLOCKS = 12
-ENGINE = ("memory_bytes", "memory_cached_bytes", "cache_bytes", "cache_arrays", "states", "jobs")
+ENGINE = ("memory_bytes", "memory_cached_bytes", "cache_bytes", "cache_buffers", "states", "jobs")
 KINDS = {"next": 60, "branch": 12, "again": 10, "leave": 10, "new": 8}
 
 

@@ -97,6 +97,9 @@ class Trace(ModelState):
     def cut(self, start: int, end: int) -> ArrayPiece:
         return self._named(super().cut(start, end))
 
+    def lend(self, start: int, end: int) -> ArrayPiece:
+        return self._named(super().lend(start, end))
+
     def release(self, start: int, end: int) -> ArrayPiece:
         return self._named(super().release(start, end))
 

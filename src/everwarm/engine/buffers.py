@@ -1,4 +1,4 @@
-"""How many arrays the cache holds: on Metal each is a buffer, and those are counted, too.
+"""How many buffers the cache holds: Metal counts them, not only their bytes.
 
 Metal's "Resource limit (499000) exceeded" is about the number of buffers of a process, in use or
 kept by MLX for later, not about their bytes. Engine thread only.
@@ -12,10 +12,9 @@ from everwarm.cache.memory import Memory
 from everwarm.engine import layers
 
 
-def n_arrays(memory: Memory) -> int:
-    """The arrays of all states and pieces, each once. Walks the tree."""
+def n_buffers(memory: Memory) -> int:
+    """The buffers of all states and pieces. Walks the tree."""
     states: list[Any] = [h.sequence.live for h in memory.states]
-    found = {id(a): a for state in states for a in layers.arrays(state.caches)}
-    for piece in memory.pieces():
-        found |= {id(a): a for a in layers.arrays(piece)}
-    return len(found)
+    pieces: list[Any] = memory.pieces()
+    n: int = sum(p.n_buffers for p in pieces)
+    return n + sum(len(layers.arrays(s.caches)) for s in states)

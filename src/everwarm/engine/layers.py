@@ -85,9 +85,9 @@ def capacity(c: Any) -> int:
     return int(first.shape[-2])
 
 
-def copy_rows(c: Any, start: int, end: int) -> Any:
-    """Rows [start, end) of a cuttable cache as arrays of their own."""
-    return map_rows(lambda a: mx.contiguous(a[..., start:end, :]), c)
+def rows(c: Any, start: int, end: int) -> Any:
+    """Rows [start, end) of a cuttable cache, not copied: they hold until its next step."""
+    return map_rows(lambda a: a[..., start:end, :], c)
 
 
 def grow(c: Any, rows: int) -> None:
@@ -105,10 +105,13 @@ def grow(c: Any, rows: int) -> None:
 
 
 def snapshot(c: Any) -> Any:
-    """What a cache that is not cuttable holds now, safe from later writes. Ring order is kept."""
+    """What a cache that is not cuttable holds now. Ring order is kept.
+
+    Arrays are not copied, which has to be done before the next step: rings are written in place.
+    """
     match kind(c):
         case "opaque":
-            return [None if a is None else mx.contiguous(a) for a in c.cache]
+            return list(c.cache)
         case "windowed":
             return _window(c)
         case _:
@@ -127,8 +130,7 @@ def _window(c: Any) -> tuple[Any, Any, int, int]:
         keys, values, idx = c._trim(over, keys), c._trim(over, values), c.max_size
     elif c.offset < rows:
         keys, values = keys[..., : c.offset, :], values[..., : c.offset, :]
-    # mx.array copies: contiguous of a whole array aliases it, and rings are written in place.
-    return mx.array(mx.contiguous(keys)), mx.array(mx.contiguous(values)), c.offset, idx
+    return keys, values, c.offset, idx
 
 
 def put_back(c: Any, held: Any) -> Any:

@@ -12,6 +12,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from everwarm.cache.disk.blob import Layer
 from everwarm.cache.store import Bytes
 from everwarm.engine import layers, transfer
+from everwarm.engine.packing import packed
 from everwarm.tokens import Tokens, tokens_of
 
 RESERVE: Final = 16
@@ -24,12 +25,20 @@ TRIAL: Final = 512
 
 
 class ArrayPiece:
-    """Arrays at rest. Never written to."""
+    """Arrays at rest, in `n_buffers` buffers. Never written to."""
 
-    def __init__(self, held: list[Any]) -> None:
+    def __init__(self, held: list[Any], n_buffers: int | None = None) -> None:
+        """`n_buffers` None: each array has its own."""
         self.held = held
-        mx.eval(layers.arrays(held))
-        self.nbytes = sum(a.nbytes for a in layers.arrays(held))
+        found = layers.arrays(held)
+        mx.eval(found)
+        self.nbytes = sum(a.nbytes for a in found)
+        self.n_buffers = len(found) if n_buffers is None else n_buffers
+
+    @classmethod
+    def packed(cls, held: list[Any]) -> ArrayPiece:
+        """Copies of these arrays, in as few buffers as can be."""
+        return cls(*packed(held))
 
 
 class ModelState:
@@ -80,19 +89,25 @@ class ModelState:
         self.length -= 1
 
     def cut(self, start: int, end: int) -> ArrayPiece:
-        return ArrayPiece([layers.copy_rows(c, start, end) for c in self._cuttable])
+        return ArrayPiece.packed([layers.rows(c, start, end) for c in self._cuttable])
+
+    def lend(self, start: int, end: int) -> ArrayPiece:
+        """As `cut`, not copied: to be copied before the next step, and let go."""
+        return ArrayPiece([layers.rows(c, start, end) for c in self._cuttable])
 
     def release(self, start: int, end: int) -> ArrayPiece:
         held: list[Any] = []
         for c in self._cuttable:
-            rows = layers.copy_rows(c, start, end)
+            rows = tree_map(mx.contiguous, layers.rows(c, start, end))
             mx.eval(layers.arrays([rows]))
             held.append(rows)
             c.keys = c.values = None
         return ArrayPiece(held)
 
     def checkpoint(self) -> ArrayPiece | None:
-        return ArrayPiece([layers.snapshot(c) for c in self._others]) if self._others else None
+        if not self._others:
+            return None
+        return ArrayPiece.packed([layers.snapshot(c) for c in self._others])
 
     def rewind(self, at: int, checkpoint: ArrayPiece | None) -> None:
         n = self.length - at
@@ -120,7 +135,8 @@ class ModelState:
         for c, rows in zip(self._cuttable, piece.held, strict=True):
             part = tree_map(lambda a: a[..., lo:hi, :], rows)
             if c.keys is None:
-                c.keys, c.values = tree_map(mx.contiguous, part)
+                # Copied with room for more: a view of the piece would keep all of it in memory.
+                c.keys, c.values = tree_map(_with_room, part)
                 if not isinstance(c.keys, mx.array):
                     c.keys, c.values = list(c.keys), list(c.values)
             else:
@@ -159,7 +175,7 @@ class ModelState:
     def fork(self, at: int, checkpoint: ArrayPiece | None) -> Self:
         other = type(self)(self.model)
         if at and self._cuttable:
-            other.extend(self.cut(0, at), 0, at, 0)
+            other.extend(self.lend(0, at), 0, at, 0)
         other.length = at
         other.put_back(checkpoint if checkpoint is not None else self.checkpoint())
         return other
@@ -198,6 +214,11 @@ def bytes_at(model: Any, chunk: int) -> Callable[[int], int]:
         return fixed + growth * room + sum(layers.bytes_at(c, room, chunk) for c in known)
 
     return most
+
+
+def _with_room(rows: mx.array) -> mx.array:
+    pad = mx.zeros((*rows.shape[:-2], LEAST_ROOM, rows.shape[-1]), dtype=rows.dtype)
+    return mx.concatenate([rows, pad], axis=-2)
 
 
 def _write(into: Any, rows: Any, start: int, end: int) -> None:

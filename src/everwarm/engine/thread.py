@@ -20,7 +20,7 @@ import mlx.core as mx
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.codec import Codec
 from everwarm.config import Settings
-from everwarm.engine.buffers import n_arrays
+from everwarm.engine.buffers import n_buffers
 from everwarm.engine.chunk import ChunkSize
 from everwarm.engine.inbox import Inbox
 from everwarm.engine.job_run import JobRun
@@ -133,7 +133,7 @@ class EngineThread:
         }
 
     def _counts(self) -> dict[str, int | float | str]:
-        return self._cache.stats() | {"cache_arrays": n_arrays(self._cache.memory)}
+        return self._cache.stats() | {"cache_buffers": n_buffers(self._cache.memory)}
 
     def delete(self, paths: Sequence[Path]) -> int:
         nbytes: int = self.call(lambda: self._cache.drop(paths)).result()
