@@ -81,6 +81,18 @@ def test_a_killed_reply_is_taken_up_where_it_was(
     shutil.rmtree(tmp_path)
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen3_5"])
+def test_a_killed_model_of_every_kind_goes_on(family: str, engines: Doomed, tmp_path: Path) -> None:
+    r = random.Random(family)
+    prompt = words(5, 5000)
+    kill_at = r.randrange(4100, 4600)
+    first, second, asked = killed_and_asked_again(
+        engines, family, tmp_path / "one", prompt, 4, kill_at, r.uniform(0, 0.05)
+    )
+    assert not first.reply and lost(prompt, first, second) <= MOST_LOST
+    assert second.agrees(engines.run(family, tmp_path / "other", asked, 4))
+
+
 @pytest.mark.parametrize(
     ("fault", "family"),
     [

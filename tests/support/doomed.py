@@ -98,8 +98,13 @@ class Doomed:
 
 @contextmanager
 def doomed() -> Iterator[Doomed]:
+    one = {"OPENBLAS_NUM_THREADS": "1"}  # a pool of threads does not survive a fork
     child = subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | one,
     )
     try:
         yield Doomed(child)
