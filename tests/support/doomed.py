@@ -2,10 +2,12 @@
 
     python doomed.py     one line of JSON in for each job; what the engine says out, a line each
 
-    {"family", "root", "tokens", "max_tokens"} -> "pid N", "cached N", "read N", "token N", "end"
+    {"family", "root", "tokens", "max_tokens", "fault"}
+        -> "pid N", "cached N", "read N", "lead N", "token N", "end N", "dead 0"
 
 An oracle's family runs on the engine's own thread with the oracle's words; any other is a model of
 `zoo`. Both are slowed down to `PACE_S` a token, so that the disk keeps up as it does with a model.
+`fault` names one that is planted in the cache (`_faults`).
 """
 
 from __future__ import annotations
@@ -30,12 +32,23 @@ MODEL = bytes(range(32))
 
 @dataclass
 class Told:
-    """What an engine said of one job until it ended or was killed."""
+    """What an engine said of one job until it ended or was killed.
+
+    `leads`: by how much each token led over the next one, in millionths.
+    """
 
     cached: int = 0
     read: int = 0
     reply: list[int] = field(default_factory=list)
+    leads: list[int] = field(default_factory=list)
     is_over: bool = False
+
+    def agrees(self, cold: Told) -> bool:
+        """Whether the replies are equal up to a tie, which rounding may decide."""
+        for ours, theirs, lead in zip(self.reply, cold.reply, cold.leads, strict=True):
+            if ours != theirs:
+                return lead < 1000
+        return True
 
     def length(self, asked: int) -> int:
         """How many tokens are known to have been read of a prompt of this length."""
@@ -52,11 +65,11 @@ class Doomed:
 
     def run(
         self, family: str, root: Path, tokens: list[int], max_tokens: int, *,
-        kill_at: int | None = None, wait_s: float = 0.0,
+        kill_at: int | None = None, wait_s: float = 0.0, fault: str = "",
     ) -> Told:  # fmt: skip
         """One job in an engine of its own, killed `wait_s` after it has read `kill_at` tokens."""
         job = {"family": family, "root": str(root), "tokens": tokens, "max_tokens": max_tokens}
-        self._in.write(json.dumps(job) + "\n")
+        self._in.write(json.dumps(job | {"fault": fault}) + "\n")
         self._in.flush()
         told, pid = Told(), 0
         for line in self._out:
@@ -68,6 +81,8 @@ class Doomed:
                     told.cached = told.read = int(n)
                 case "read":
                     told.read = int(n)
+                case "lead":
+                    told.leads.append(int(n))
                 case "token":
                     told.reply.append(int(n))
                 case "end":
@@ -83,8 +98,13 @@ class Doomed:
 
 @contextmanager
 def doomed() -> Iterator[Doomed]:
+    one = {"OPENBLAS_NUM_THREADS": "1"}  # a pool of threads does not survive a fork
     child = subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | one,
     )
     try:
         yield Doomed(child)
@@ -126,7 +146,7 @@ def _say(what: str, n: int) -> None:
     os.write(1, f"{what} {n}\n".encode())
 
 
-def _answer(family: str, root: str, tokens: list[int], max_tokens: int) -> None:
+def _answer(family: str, root: str, tokens: list[int], max_tokens: int, fault: str) -> None:
     from turn_requests import marks_of
 
     from everwarm.engine.thread import EngineThread
@@ -135,9 +155,9 @@ def _answer(family: str, root: str, tokens: list[int], max_tokens: int) -> None:
     from everwarm.tokens import tokens_of
 
     outputs: queue.SimpleQueue[Output] = queue.SimpleQueue()
-    engine = EngineThread(lambda wake: _parts(family, Path(root), wake))
+    engine = EngineThread(lambda wake: _parts(family, Path(root), wake, fault))
     engine.begin()
-    job = Job("j", tokens_of(tokens), tuple(marks_of(tokens)), Sampling(), max_tokens)
+    job = Job("j", tokens_of(tokens), tuple(marks_of(tokens)), Sampling(), max_tokens, logprobs=2)
     engine.submit(job, outputs.put)
     while True:
         match outputs.get():
@@ -145,7 +165,8 @@ def _answer(family: str, root: str, tokens: list[int], max_tokens: int) -> None:
                 _say("cached", n)
             case Prefilled(n):
                 _say("read", n)
-            case Token(id=n):
+            case Token(id=n, top=top):
+                _say("lead", round(1e6 * (top[0][1] - top[1][1])))
                 _say("token", n)
             case last:
                 _say("end", type(last).__name__ == "Ended")
@@ -153,10 +174,9 @@ def _answer(family: str, root: str, tokens: list[int], max_tokens: int) -> None:
     engine.stop()
 
 
-def _parts(family: str, root: Path, wake: Callable[[], None]) -> Any:
+def _parts(family: str, root: Path, wake: Callable[[], None], fault: str) -> Any:
     from turn_requests import NoText
 
-    from everwarm.cache.cache import Cache
     from everwarm.cache.disk.disk_store import DiskStore
     from everwarm.cache.disk.tier import DiskTier
     from everwarm.engine.model import LoadedModel
@@ -171,8 +191,41 @@ def _parts(family: str, root: Path, wake: Callable[[], None]) -> Any:
     info = ModelInfo(family, 1 << 20, 4096, 0, 0, family)
     loaded = LoadedModel(None, codec, grammars, info, {}, root)
     tier = DiskTier(DiskStore.open(root), MODEL, wake)
-    cache = Cache(_new_state(family), budget=1 << 34, tier=tier)
+    cache = _faults()[fault](_new_state(family), budget=1 << 34, tier=tier)
     return EngineParts(loaded, cache, tier, 512)
+
+
+def _faults() -> dict[str, Any]:
+    """Caches by what is wrong with them."""
+    from everwarm.cache.cache import Cache
+    from everwarm.cache.tree import Holder, catch_up
+
+    class NeverFollows(Cache):
+        def spill(self, holder: Holder) -> None:
+            if not holder.busy:
+                super().spill(holder)
+
+    class RowsAlone(Cache):
+        def spill(self, holder: Holder) -> None:
+            catch_up(holder)
+            checkpoint, holder.node.checkpoint = holder.node.checkpoint, holder  # type: ignore
+            super().spill(holder)
+            holder.node.checkpoint = checkpoint
+
+    class FilesItElsewhere(Cache):
+        older: Any = None
+
+        def spill(self, holder: Holder) -> None:
+            super().spill(holder)
+            node, own = holder.node, holder.node.checkpoint
+            node.checkpoint, self.older = self.older or own, own
+
+    return {
+        "": Cache,
+        "never follows": NeverFollows,
+        "rows alone": RowsAlone,
+        "files it elsewhere": FilesItElsewhere,
+    }
 
 
 def _new_state(family: str) -> Callable[[], Any]:
