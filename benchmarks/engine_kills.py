@@ -24,7 +24,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,10 +145,7 @@ def watch(run: Run, url: str) -> None:
     """Ask for `/health` all the time."""
     while not run.is_over.is_set():
         began = time.perf_counter()
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=30).read()
-        except urllib.error.HTTPError as e:
-            e.read()  # 503: it says why
+        urllib.request.urlopen(f"{url}/health", timeout=30).read()
         run.health_s.append(time.perf_counter() - began)
         time.sleep(0.02)
 
@@ -179,13 +175,12 @@ def kill_all(run: Run, server: KillableServer, kills: int, stop_s: float, r: ran
 
 
 def wait_ready(url: str) -> None:
+    """Wait until the engine takes jobs."""
     while True:
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=30).read()
-            return
-        except urllib.error.HTTPError as e:
-            e.read()
-            time.sleep(0.1)
+        with urllib.request.urlopen(f"{url}/health", timeout=30) as response:
+            if json.load(response)["status"] == "ok":
+                return
+        time.sleep(0.1)
 
 
 def ends_s(run: Run, kinds: set[str]) -> list[float]:

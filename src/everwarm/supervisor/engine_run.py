@@ -40,7 +40,8 @@ class EngineRun:
         words, pipe = os.pipe()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, str(theirs.fileno())],
+                # -P: nothing of the directory that we happen to be in is imported
+                [sys.executable, "-P", "-m", module, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=pipe,
                 stderr=pipe,
