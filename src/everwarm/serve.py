@@ -1,7 +1,7 @@
 """Serve a model: listen at once, load on a thread beside it, and end all of it cleanly.
 
     main thread    listen -> HTTP, from `server/starting.py` at first
-    loading        find the model -> its text side -> the engine's process -> the whole app -> ready
+    loading        find the model -> the engine's process -> its text side -> the whole app -> ready
 
 Nothing here imports MLX: the engine is a process of its own. Heavy imports happen while loading.
 """
@@ -139,28 +139,31 @@ class Loading:
         """Load all of it. False: we were told to end before that."""
         self._starting.say("The model is being looked for. The first start fetches it, once.")
         path = self._find_model()
-        self._starting.say("The model's tokenizer is being loaded.")
         # Imported here, while requests are taken already: these take seconds.
-        from everwarm.compose import create_app
         from everwarm.history.database import Database
-        from everwarm.history.reply_table import ReplyTable
+        from everwarm.models.found import find
         from everwarm.supervisor.engine_process import EngineProcess
-        from everwarm.text.load import load_text
 
         settings = self._settings
-        text = load_text(path, model_id=settings.model_id, context_length=settings.context_length)
-        named = replace(settings, model_id=text.info.id)
-        engine = EngineProcess(str(text.directory), named, text.info)
+        found = find(path, model_id=settings.model_id, context_length=settings.context_length)
+        named = replace(settings, model_id=found.info.id)
+        engine = EngineProcess(str(found.directory), named, found.info)
         history = Database(settings.home / "history.db")
         with self._lock:
             if self._is_stopping:
                 return False
             self._history, self._engine = history, engine
-            engine.begin()
+            engine.begin()  # it loads the weights beside what follows
+        self._starting.say("The model is being loaded.")
+        from everwarm.compose import create_app
+        from everwarm.history.reply_table import ReplyTable
+        from everwarm.text.load import text_of
+
+        codec = text_of(found).codec
         if settings.remember or settings.record:
             history.open()
-        store = ReplyTable(history, text.codec.fingerprint) if settings.remember else None
-        app = create_app(engine, text.codec, settings, store, history)
+        store = ReplyTable(history, codec.fingerprint) if settings.remember else None
+        app = create_app(engine, codec, settings, store, history)
         self._starting.go_on(app.app, engine)
         _settle_interpreter()
         return self._wait(engine)

@@ -15,7 +15,8 @@ from everwarm.codec import Codec
 from everwarm.engine.compiled_grammar import Grammars
 from everwarm.errors import EverwarmError
 from everwarm.job import ModelInfo
-from everwarm.text.load import TextSide, load_text, unloadable
+from everwarm.models.found import unloadable
+from everwarm.text.load import TextSide, load_text
 
 TellLoaded = Callable[[int, int], None]
 

@@ -10,9 +10,7 @@ from transformers import AutoTokenizer
 
 from everwarm.errors import ConfigError, EverwarmError
 from everwarm.job import ModelInfo
-from everwarm.models.directory import check_directory
-from everwarm.models.fetch import find_model
-from everwarm.models.info import info_of, read_config
+from everwarm.models.found import FoundModel, find, unloadable
 from everwarm.text.newlines import register_tokenizers
 from everwarm.text.notation import Notation, tool_parser_of
 from everwarm.text.text_codec import TextCodec
@@ -44,46 +42,34 @@ class TextSide:
 def load_text(path_or_id: str, *, model_id: str | None, context_length: int | None) -> TextSide:
     """Load a directory's text side, or a Hugging Face id's, which is fetched where it is not here.
 
-    Takes seconds: the first call imports transformers. Raises ConfigError with one sentence
-    saying what to do.
+    Raises ConfigError with one sentence saying what to do.
+    """
+    return text_of(find(path_or_id, model_id=model_id, context_length=context_length))
+
+
+def text_of(found: FoundModel) -> TextSide:
+    """Load the text side of a model. Takes seconds: the first call imports transformers.
+
+    Raises ConfigError with one sentence saying what to do.
     """
     try:
-        directory = find_model(path_or_id)
-        check_directory(directory)
-        is_local = Path(path_or_id).expanduser().exists()
-        own_id = directory.resolve().name if is_local else path_or_id
-        return _load(directory, model_id or own_id, context_length)
+        return _load(found)
     except EverwarmError:
         raise
     # A tokenizer's files are foreign data: loaders raise anything.
     except Exception as e:
-        raise unloadable(path_or_id, e) from e
+        raise unloadable(str(found.directory), e) from e
 
 
-def unloadable(path_or_id: str, error: Exception) -> ConfigError:
-    """What a person is told where a loader fails on a model's files."""
-    words = str(error).splitlines()
-    detail = f"{type(error).__name__}: {words[0] if words else 'no detail'}"
-    return ConfigError(
-        f"The model {path_or_id} cannot be loaded ({detail}); check its name and files, "
-        "or fetch it again."
-    )
-
-
-def _load(directory: Path, model_id: str, context_length: int | None) -> TextSide:
-    config = read_config(directory)
+def _load(found: FoundModel) -> TextSide:
+    directory, info = found.directory, found.info
     register_tokenizers()
     # Code that comes with a model is never run; without the argument we would be asked on stdin.
     tokenizer: Any = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-    codec = TextCodec(tokenizer, notation_of(tokenizer, config))
-    info = info_of(directory, config, model_id)
+    codec = TextCodec(tokenizer, notation_of(tokenizer, found.config))
     _check_vocabulary(tokenizer, info.vocab_size, directory)
     codec.check_template(str(directory))
-    info = replace(
-        info,
-        context_length=context_length or info.context_length,
-        vocab_size=info.vocab_size or len(tokenizer),
-    )
+    info = replace(info, vocab_size=info.vocab_size or len(tokenizer))
     return TextSide(codec, info, directory, tokenizer)
 
 
