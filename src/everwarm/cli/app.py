@@ -54,8 +54,12 @@ def serve(
     These are chat completions, completions and responses of OpenAI, and messages of Anthropic. The
     web chat and the dashboard are at the same address.
     """
-    chosen = settings(config, **flags)
+    from everwarm.models.found import check_name
     from everwarm.serve import serve as run
+
+    chosen = settings(config, **flags)
+    if chosen.model:
+        check_name(chosen.model)
 
     def find_model() -> str:
         from everwarm.cli.models import model_path

@@ -15,15 +15,20 @@ FILES: Final = (
 mlx-lm fetched for a whole model where there is no network."""
 
 
+def is_local(path_or_id: str) -> bool:
+    """Whether this names a directory of this computer, there or not, and no repository."""
+    is_path = path_or_id.startswith((".", "/", "~"))
+    return is_path or Path(path_or_id).expanduser().exists()
+
+
 def find_model(path_or_id: str) -> Path:
     """The directory of a model: as it was named, or Hugging Face's copy of it on this computer.
 
     Raises ConfigError where the hub does not give it. Blocks while it downloads; progress is shown
     on stderr.
     """
-    path = Path(path_or_id).expanduser()
-    if path.exists() or path_or_id.startswith((".", "/", "~")):
-        return path
+    if is_local(path_or_id):
+        return Path(path_or_id).expanduser()
     return fetch_from_hub(path_or_id)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from everwarm.errors import ConfigError, EverwarmError
 from everwarm.job import ModelInfo
 from everwarm.models.directory import check_directory
-from everwarm.models.fetch import find_model
+from everwarm.models.fetch import find_model, is_local
 from everwarm.models.info import info_of, read_config
 
 
@@ -30,8 +30,7 @@ def find(path_or_id: str, *, model_id: str | None, context_length: int | None) -
     try:
         directory = find_model(path_or_id)
         check_directory(directory)
-        is_local = Path(path_or_id).expanduser().exists()
-        own_id = directory.resolve().name if is_local else path_or_id
+        own_id = directory.resolve().name if is_local(path_or_id) else path_or_id
         config = read_config(directory)
         info = info_of(directory, config, model_id or own_id)
     except EverwarmError:
@@ -41,6 +40,13 @@ def find(path_or_id: str, *, model_id: str | None, context_length: int | None) -
         raise unloadable(path_or_id, e) from e
     context_length = context_length or info.context_length
     return FoundModel(directory, config, replace(info, context_length=context_length))
+
+
+def check_name(path_or_id: str) -> None:
+    """Raise ConfigError, at once, where a name cannot be a model's; `find` looks further."""
+    path = Path(path_or_id).expanduser()
+    if is_local(path_or_id) and not (path / "config.json").is_file():
+        check_directory(path)
 
 
 def unloadable(path_or_id: str, error: Exception) -> ConfigError:
