@@ -38,6 +38,16 @@ from everwarm.models import ensure_default
 EVERY_S, TREE_AT_LEAST_S = 2.0, 30.0
 TREE = ("/api/cache/tree", "/api/sessions?limit=64")
 
+GROWING = {
+    "memory_bytes",
+    "memory_cached_bytes",
+    "cache_bytes",
+    "cache_promised_bytes",
+    "cache_in_flight_bytes",
+    "written_today_bytes",
+}
+"""As in `chat/web/js/dashboard.js`: what changes while a reply is written."""
+
 
 class Page:
     """An open dashboard."""
@@ -70,10 +80,9 @@ class Page:
 
 def _mark(board: dict[str, Any]) -> str:
     """As the page's own: what tells one tree from another."""
-    held = {k: v for k, v in board["memory"].items() if k not in ("memory_bytes", "cache_bytes")}
-    kept = {k: v for k, v in board["disk"].items() if k != "written_today_bytes"}
+    counts = {k: v for k, v in (board["memory"] | board["disk"]).items() if k not in GROWING}
     ids = [t["id"] for t in board["running"]]
-    return json.dumps([held, kept, ids, board["totals"]["turns"]])
+    return json.dumps([counts, ids, board["totals"]["turns"]])
 
 
 class Counted:

@@ -203,3 +203,31 @@ def test_another_arrangement_is_another_model_on_disk(smollm2: Path, tmp_path: P
     assert len(set(prints)) == len(wanted)
     plain = load_model(str(path), model_id=None, context_length=None)
     assert fingerprint(plain.model, plain.config, path, tmp_path / "s") == prints[-1]
+
+
+class ShrinkingCache:
+    """A cache of no known class that holds less the longer it gets."""
+
+    def __init__(self) -> None:
+        self.state = [mx.zeros((1, 1, 1000, 4))]
+
+    def read(self, n: int) -> None:
+        left = max(1, self.state[0].shape[-2] - n)
+        self.state = [self.state[0][..., :left, :]]
+
+
+class ShrinkingModel:
+    """A model of one such layer."""
+
+    def make_cache(self) -> list[ShrinkingCache]:
+        return [ShrinkingCache()]
+
+    def __call__(self, ids: mx.array, cache: list[ShrinkingCache]) -> mx.array:
+        cache[0].read(ids.shape[1])
+        return mx.zeros((1, ids.shape[1], 8))
+
+
+def test_a_state_that_shrinks_is_counted_at_its_largest() -> None:
+    most = bytes_at(ShrinkingModel(), 32)
+    largest = 999 * 4 * 4  # behind the first token
+    assert [most(n) for n in (1, 100, 10_000)] == [largest] * 3

@@ -196,7 +196,8 @@ def bytes_at(model: Any, chunk: int) -> Callable[[int], int]:
     """The most bytes that a state of n tokens takes, from a trial with one token.
 
     That includes the room that buffers keep ahead. `chunk`: how many tokens one call reads at most.
-    Caches of unknown classes are tried with some more tokens, since they may grow with each.
+    Caches of unknown classes are tried with some more tokens, since they may grow with each; one
+    that shrinks counts as it was at its largest.
     """
     state = ModelState(model)
     state.read(tokens_of([0]))
@@ -207,7 +208,8 @@ def bytes_at(model: Any, chunk: int) -> Callable[[int], int]:
     if unknown:
         state.read(tokens_of([0] * TRIAL))
         state.settle()
-        growth = -(-(sum(a.nbytes for a in layers.arrays(unknown)) - fixed) // TRIAL)
+        later = sum(a.nbytes for a in layers.arrays(unknown))
+        growth = max(0, -(-(later - fixed) // TRIAL))
 
     def most(rows: int) -> int:
         room = rows + max(LEAST_ROOM, rows // RESERVE)

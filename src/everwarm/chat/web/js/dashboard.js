@@ -26,7 +26,7 @@ function show(error) {
 }
 
 // With each token of a reply.
-const GROWING = new Set(["memory_bytes", "cache_bytes", "cache_promised_bytes", "cache_in_flight_bytes", "written_today_bytes"]);
+const GROWING = new Set(["memory_bytes", "memory_cached_bytes", "cache_bytes", "cache_promised_bytes", "cache_in_flight_bytes", "written_today_bytes"]);
 
 /** What tells one tree from another: its counts, whose turns run, how many have ended. */
 function mark({ memory, disk, running, totals }) {
