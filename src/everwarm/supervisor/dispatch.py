@@ -148,12 +148,13 @@ class Dispatch:
         sent.since = time.monotonic()
         if (refusal := self._strikes.refusal(sent.job.tokens, sent.since)) is not None:
             return refusal
+        self._running[sent.job.id] = sent  # `take` may hear of it before `post` returns
         try:
             self._link.post(sent.job, sent.job.id)
         except BadPacket as e:
+            del self._running[sent.job.id]
             log.error("job=%s not_sent=%s", sent.job.id, e)
             return EngineError("This turn could not be sent to the engine.")
-        self._running[sent.job.id] = sent
         return None
 
     def _take_last(self, job_id: str, output: Ended | Failed) -> None:
