@@ -67,6 +67,13 @@ def test_silence_is_a_hang_even_without_a_job() -> None:
     assert ticks(ready(), 29, is_busy=False, beats=False) == ""
 
 
+def test_a_missing_heartbeat_is_no_silence_however_short_the_bound_is() -> None:
+    watch = ready(1)
+    for _ in range(20):
+        assert ticks(watch, 1.5, is_busy=False, beats=False) == ""
+        watch.beat(1)
+
+
 def test_a_model_gets_longer_to_be_loaded() -> None:
     assert ticks(HangWatch(60), 590, is_busy=False, beats=False) == ""
     assert "heartbeat" in ticks(HangWatch(60), 610, is_busy=False, beats=False)
