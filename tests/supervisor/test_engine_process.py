@@ -52,9 +52,11 @@ def test_how_much_of_the_weights_is_loaded_is_told(engine: EngineProcess) -> Non
 def test_a_job_is_cancelled(engine: EngineProcess) -> None:
     heard = Heard(engine, job("talk", 5, 30, max_tokens=100_000))
     heard.until(Token)
+    answered = engine._dispatch.good_turns
     engine.cancel("talk")
     ended = heard.end()
     assert isinstance(ended, Ended) and ended.reason == "cancelled"
+    assert engine._dispatch.good_turns == answered + 1, "a stop text ends a turn by a cancel"
 
 
 def test_calls_are_answered(engine: EngineProcess) -> None:

@@ -85,9 +85,16 @@ def test_with_0_nothing_is_a_hang() -> None:
 
 def test_restarts_wait_longer_until_a_turn_is_answered() -> None:
     restarts = Restarts()
-    assert [restarts.wait_s(0) for _ in range(9)] == [0, 1, 2, 4, 8, 16, 32, 60, 60]
-    assert [restarts.wait_s(1) for _ in range(3)] == [0, 1, 2]
+    assert [restarts.wait_s(0, 5) for _ in range(9)] == [0, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert [restarts.wait_s(1, 5) for _ in range(3)] == [0, 1, 2]
     assert restarts.count == 12
+
+
+def test_an_engine_that_lived_longer_than_any_wait_starts_again_at_once() -> None:
+    """All that came were long prefills: no turn was answered, and nothing is wrong with it."""
+    restarts = Restarts()
+    assert [restarts.wait_s(0, 61) for _ in range(3)] == [0, 0, 0]
+    assert [restarts.wait_s(0, 5) for _ in range(2)] == [1, 2]
 
 
 def died(strikes: Strikes, *prompts: Tokens[int], ran_s: float = 1, now: float = 0) -> None:

@@ -34,7 +34,8 @@ class SentJob:
 
 
 class Dispatch:
-    """Live: any thread. Sinks are called without a lock. `good_turns`: how many were answered."""
+    """Live: any thread. Sinks are called without a lock. `good_turns`: how many were answered,
+    also those that were cancelled behind a token, as all are that end at a stop text."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -162,9 +163,11 @@ class Dispatch:
             sent = self._running.pop(job_id, None)
             if sent is None:
                 return
-            if isinstance(output, Ended) and output.reason != "cancelled":
-                self.good_turns += 1
-                self._strikes.answered(sent.job.tokens)
+            if isinstance(output, Ended):
+                is_whole = output.reason != "cancelled"
+                self.good_turns += is_whole or output.completion_tokens > 0
+                if is_whole:
+                    self._strikes.answered(sent.job.tokens)
         tell(sent.sink, output)
         if self._waiting:
             self.send_waiting()

@@ -159,7 +159,7 @@ class Supervisor:
     def _took_note(self, death: Death) -> float:
         """Tell everybody of a death; gives how long to wait before the next life."""
         error = death.error()
-        wait_s = self._restarts.wait_s(self._dispatch.good_turns)
+        wait_s = self._restarts.wait_s(self._dispatch.good_turns, death.lived_s)
         is_for_memory = self._memory.note(death, self.health.budget_bytes or None)
         why = self._unusable.error.message if self._unusable else f"The engine {death.how}."
         with self._changed:
