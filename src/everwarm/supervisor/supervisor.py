@@ -171,7 +171,9 @@ class Supervisor:
                 last_words=death.words,
                 lowered_why=self._memory.says,
             )
-        self._dispatch.lost(error, by_fault=not death.is_from_outside)
+        # Where a client's grammar was being compiled, that may be to blame, and no job.
+        by_fault = not (death.is_from_outside or self._calls.is_compiling)
+        self._dispatch.lost(error, by_fault=by_fault)
         self._calls.lost(error)
         log.error(
             "engine=died how=%r lived_s=%.1f restarts=%d next_in_s=%.0f",
