@@ -118,6 +118,16 @@ def test_a_neighbour_is_never_refused() -> None:
     assert strikes.refusal(A, 0) is None and strikes.refusal(B, 0) is None
 
 
+def test_several_replies_to_one_prompt_are_one_suspect() -> None:
+    strikes = Strikes()
+    died(strikes, A, A, A, B, ran_s=7)
+    assert strikes.alone_s(A, 0) == strikes.alone_s(B, 0) == 0
+    died(strikes, A)
+    assert strikes.alone_s(A, 0) and strikes.refusal(A, 0) is None
+    died(strikes, A, A)
+    assert strikes.refusal(A, 0) is not None
+
+
 def test_a_suspect_runs_alone_for_a_little_longer_than_it_lived() -> None:
     strikes = Strikes()
     died(strikes, A, B, ran_s=7)
