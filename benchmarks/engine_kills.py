@@ -4,10 +4,14 @@
         [--stop-s 60] [--seed 0] [--out FILE]
 
 Kinds: SIGKILL, SIGABRT, SIGSTOP, an exit code, an exception in a thread. Each client holds its own
-conversation and asks again where a turn failed. Reported: how long `/health` took throughout; for
-each turn that was running at a death and failed, how long after the death it ended (SIGSTOP: after
-the signal); answers that differ from those of a server without a cache; the most tokens that a turn
-read beyond what was new in it; what was refused; the time from a death to the next first token.
+conversation and asks again where a turn failed. Of ten kills seven wait until a turn was answered
+behind the last one and another streams, so that they meet running turns and the server's growing
+waits do not pile up; two come soon after a start, one at any time. Reported: how many turns were
+asked and streaming at the kills of each kind; how long `/health` took throughout; for each turn
+that was running at a death and failed, how long after the death it ended (SIGSTOP: after the
+signal); answers that differ from those of a server without a cache; the most tokens that a turn
+read beyond what was new in it; what was refused; the time from a death to the next first token of
+a turn asked behind it, where the server started the engine again at once, and where it waited.
 Run it with EVERWARM_BLAS=reference, where equal prompts give equal bits. Without MODEL: a tiny one.
 """
 
@@ -17,6 +21,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import statistics
 import subprocess
@@ -50,7 +55,8 @@ class KillableServer:
 
     def __init__(self, model: Path, home: Path, *flags: str) -> None:
         path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
-        self.words = (home.parent / f"{home.name}.log").open("w")
+        self.log = home.parent / f"{home.name}.log"
+        self.words = self.log.open("w")
         self.child = subprocess.Popen(
             [sys.executable, "-m", "killable", "serve", str(model), "--port", "0", *flags],
             stdout=subprocess.PIPE,
@@ -76,6 +82,13 @@ class KillableServer:
                 return int(pid)
         return None
 
+    def waits_s(self) -> list[float]:
+        """For each death that the server saw, how long it waited before the next start."""
+        return [
+            float(n)
+            for n in re.findall(r"^engine=died .*next_in_s=(\d+)", self.log.read_text(), re.M)
+        ]
+
     def end(self) -> int:
         self.child.terminate()
         code = self.child.wait(60)
@@ -98,13 +111,28 @@ class AskedTurn:
 
 
 @dataclass
+class Kill:
+    """One kill, and how many turns were asked and not over, and of these streaming, at it."""
+
+    kind: str
+    at: float
+    asked: int
+    streaming: int
+
+
+@dataclass
 class Run:
     """What happened. Lists are appended to by one thread each, or by any."""
 
     turns: list[AskedTurn] = field(default_factory=list)
-    deaths: list[tuple[str, float]] = field(default_factory=list)
+    deaths: list[Kill] = field(default_factory=list)
     health_s: list[float] = field(default_factory=list)
     is_over: threading.Event = field(default_factory=threading.Event)
+
+    def killed(self, kind: str) -> Kill:
+        """What is so at a kill now."""
+        asked = [t for t in self.turns.copy() if not t.ended]
+        return Kill(kind, time.monotonic(), len(asked), sum(1 for t in asked if t.first))
 
 
 def talk(run: Run, url: str, n: int, n_tokens: int) -> None:
@@ -151,16 +179,19 @@ def watch(run: Run, url: str) -> None:
 
 
 def kill_all(run: Run, server: KillableServer, kills: int, stop_s: float, r: random.Random) -> None:
-    """Kill at random moments: mostly while turns run, at times while the engine starts."""
+    """Kill at random moments: mostly while turns stream, at times soon after a start or in one."""
     kinds = [list(KINDS)[n % len(KINDS)] for n in range(kills)]
     r.shuffle(kinds)
     for n, kind in enumerate(kinds):
-        if r.random() < 0.9:
+        when = r.random()
+        if when < 0.9:
             wait_ready(server.url)
-        time.sleep(r.uniform(0, 4))
+        if when < 0.7:
+            wait_streaming(run)
+        time.sleep(r.uniform(0, 0.5 if when < 0.7 else 4))
         while (pid := server.engine()) is None:
             time.sleep(0.05)
-        run.deaths.append((kind, time.monotonic()))
+        run.deaths.append(run.killed(kind))
         try:
             os.kill(pid, KINDS[kind])
             if kind == "SIGSTOP":
@@ -172,6 +203,16 @@ def kill_all(run: Run, server: KillableServer, kills: int, stop_s: float, r: ran
             pass
         print(f"{n + 1}/{kills} {kind}", file=sys.stderr, flush=True)
     wait_ready(server.url)
+
+
+def wait_streaming(run: Run) -> None:
+    """Wait until a turn was answered since the last kill, and another streams; not for ever, since
+    all may be refused."""
+    since, until = run.deaths[-1].at if run.deaths else 0.0, time.monotonic() + 60
+    while time.monotonic() < until:
+        if run.killed("").streaming and any(t.reply and t.ended > since for t in run.turns.copy()):
+            return
+        time.sleep(0.02)
 
 
 def wait_ready(url: str) -> None:
@@ -186,22 +227,41 @@ def wait_ready(url: str) -> None:
 def ends_s(run: Run, kinds: set[str]) -> list[float]:
     """From each death to the end of the turns that it broke."""
     found = []
-    for at, (kind, death) in enumerate(run.deaths):
-        after = run.deaths[at + 1][1] if at + 1 < len(run.deaths) else float("inf")
-        broken = (t for t in run.turns if t.error and t.began <= death <= t.ended < after)
-        if kind in kinds:
-            found += [t.ended - death for t in broken]
+    for kill, after in spans(run):
+        broken = (t for t in run.turns if t.error and t.began <= kill.at <= t.ended < after)
+        if kill.kind in kinds:
+            found += [t.ended - kill.at for t in broken]
     return found
 
 
-def first_tokens_s(run: Run) -> list[float]:
-    """From each death to the first token that any client got behind it."""
-    found = []
-    for at, (_, death) in enumerate(run.deaths):
-        after = run.deaths[at + 1][1] if at + 1 < len(run.deaths) else float("inf")
-        began = sorted(t.first for t in run.turns if t.began > death and death < t.first < after)
-        found += [began[0] - death] if began else []
+def spans(run: Run) -> list[tuple[Kill, float]]:
+    """Each kill, and when the next one was."""
+    return list(zip(run.deaths, [*[k.at for k in run.deaths[1:]], float("inf")], strict=True))
+
+
+def first_tokens_s(run: Run, waits_s: list[float]) -> dict[str, list[float]]:
+    """From each death to the first token of a turn that was asked behind it, by whether the server
+    waited before it started the engine again. Without SIGSTOP, which is noticed late."""
+    found: dict[str, list[float]] = {"at_once": [], "waited": []}
+    if len(waits_s) != len(run.deaths):
+        print(f"{len(waits_s)} deaths seen of {len(run.deaths)} kills", file=sys.stderr)
+        return found
+    for (kill, after), wait_s in zip(spans(run), waits_s, strict=True):
+        first = [t.first for t in run.turns if t.began > kill.at and kill.at < t.first < after]
+        if first and kill.kind != "SIGSTOP":
+            found["waited" if wait_s else "at_once"].append(min(first) - kill.at)
     return found
+
+
+def met(run: Run, kind: str) -> dict[str, int]:
+    """What the kills of a kind met."""
+    kills = [k for k in run.deaths if k.kind == kind]
+    return {
+        "n": len(kills),
+        "asked": sum(k.asked for k in kills),
+        "streaming": sum(k.streaming for k in kills),
+        "met_none_streaming": sum(1 for k in kills if not k.streaming),
+    }
 
 
 def wrong(run: Run, model: Path, tmp: Path, most: int) -> dict[str, int]:
@@ -250,20 +310,22 @@ def measured(a: argparse.Namespace, model: Path, tmp: Path) -> dict[str, Any]:
     with ChatClient(server.url) as client:
         records = client.get("/api/turns?limit=1000")["turns"]
     code = server.end()
+    waits_s = server.waits_s()
     failed = [t for t in run.turns if t.error]
     texts: dict[str, int] = {}
     for turn in failed:
         texts[turn.error[:90]] = texts.get(turn.error[:90], 0) + 1
     return {
         "model": model.name,
-        "kills": {k: sum(1 for x, _ in run.deaths if x == k) for k in KINDS},
+        "kills": {kind: met(run, kind) for kind in KINDS},
+        "waits_s": spread(waits_s),
         "turns": len(run.turns),
         "answered": sum(1 for t in run.turns if t.reply is not None),
         "errors": texts,
         "health_s": spread(run.health_s),
         "death_to_end_s": spread(ends_s(run, set(KINDS) - {"SIGSTOP"})),
         "stop_to_end_s": spread(ends_s(run, {"SIGSTOP"})),
-        "death_to_first_token_s": spread(first_tokens_s(run)),
+        "death_to_first_token_s": {k: spread(v) for k, v in first_tokens_s(run, waits_s).items()},
         "beyond_new_tokens": spread([r["again"] for r in records if r["finish"] != "error"]),
         "exit_code": code,
     } | wrong(run, model, tmp, a.compared)

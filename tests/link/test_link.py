@@ -148,6 +148,24 @@ def test_a_closed_link_leaves_nothing_open() -> None:
     assert (len(os.listdir("/dev/fd")), threading.active_count()) == before
 
 
+def test_a_link_whose_other_end_is_gone_before_it_starts_ends_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+
+    def lose_the_processor(thread: threading.Thread) -> None:
+        start(thread)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(threading.Thread, "start", lose_the_processor)
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    end = End(ours)
+    assert end.has_ended.wait(WAIT_S)
+    end.link.join(WAIT_S)
+    assert end.reasons == [None] and ours.fileno() == -1
+
+
 HELLO = joined([encode(Hello(VERSION, 1))])
 
 

@@ -153,3 +153,18 @@ def test_nothing_is_left_behind_by_restarts(engine: EngineProcess) -> None:
     for _ in range(3):
         dies(engine, "kill", "SIGKILL", 2.5)
     assert held() == before
+
+
+def test_a_grammar_that_ends_the_engine_is_asked_once_and_no_job_is_blamed(
+    engine: EngineProcess,
+) -> None:
+    for _ in range(3):
+        restarts = engine.health().restarts
+        heard = Heard(engine, job("innocent", 3, 40, 100_000))
+        assert isinstance(heard.until(Token), Token)
+        with pytest.raises(EngineDied):
+            engine.check("abort")
+        assert isinstance(heard.end(2), Failed)
+        engine.wait_ready(90)
+        assert engine.health().restarts == restarts + 1
+    assert isinstance(Heard(engine, job("innocent", 3, 40)).end(), Ended)

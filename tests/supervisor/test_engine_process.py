@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from engine_jobs import INFO, WAIT_S, Heard, eventually, job
 from everwarm.config import Settings
 from everwarm.errors import ConfigError, EngineError, Overloaded
 from everwarm.job import Ended, Failed, Job, Leased, Output, Token
+from everwarm.link.packets import Packet
 from everwarm.supervisor.engine_process import EngineProcess
 
 
@@ -50,9 +52,11 @@ def test_how_much_of_the_weights_is_loaded_is_told(engine: EngineProcess) -> Non
 def test_a_job_is_cancelled(engine: EngineProcess) -> None:
     heard = Heard(engine, job("talk", 5, 30, max_tokens=100_000))
     heard.until(Token)
+    answered = engine._dispatch.good_turns
     engine.cancel("talk")
     ended = heard.end()
     assert isinstance(ended, Ended) and ended.reason == "cancelled"
+    assert engine._dispatch.good_turns == answered + 1, "a stop text ends a turn by a cancel"
 
 
 def test_calls_are_answered(engine: EngineProcess) -> None:
@@ -77,6 +81,26 @@ def test_a_sink_that_fails_ends_its_own_job(engine: EngineProcess) -> None:
     engine.submit(job("deaf", 3, 30, max_tokens=100_000), sink)
     assert isinstance(ask(engine, job("other", 4, 30))[-1], Ended)
     assert isinstance(heard[-1], Failed) and sum(isinstance(o, Token) for o in heard) == 1
+
+
+def test_an_answer_that_is_quicker_than_the_return_of_submit_is_heard_whole(
+    engine: EngineProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = job("slow", 11, 30)
+    told = ask(engine, slow)
+    run = engine._supervisor._run
+    assert run is not None
+    post = run.link.post
+
+    def lose_the_processor(packet: Packet, about: str = "") -> None:
+        post(packet, about)
+        time.sleep(1)
+
+    monkeypatch.setattr(run.link, "post", lose_the_processor)
+    again = ask(engine, slow)
+    assert [type(o) for o in again if isinstance(o, (Leased, Token))] == [
+        type(o) for o in told if isinstance(o, (Leased, Token))
+    ]
 
 
 def test_a_job_that_comes_before_the_model_waits_for_it(model: Path) -> None:

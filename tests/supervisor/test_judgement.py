@@ -67,6 +67,13 @@ def test_silence_is_a_hang_even_without_a_job() -> None:
     assert ticks(ready(), 29, is_busy=False, beats=False) == ""
 
 
+def test_a_missing_heartbeat_is_no_silence_however_short_the_bound_is() -> None:
+    watch = ready(1)
+    for _ in range(20):
+        assert ticks(watch, 1.5, is_busy=False, beats=False) == ""
+        watch.beat(1)
+
+
 def test_a_model_gets_longer_to_be_loaded() -> None:
     assert ticks(HangWatch(60), 590, is_busy=False, beats=False) == ""
     assert "heartbeat" in ticks(HangWatch(60), 610, is_busy=False, beats=False)
@@ -78,9 +85,16 @@ def test_with_0_nothing_is_a_hang() -> None:
 
 def test_restarts_wait_longer_until_a_turn_is_answered() -> None:
     restarts = Restarts()
-    assert [restarts.wait_s(0) for _ in range(9)] == [0, 1, 2, 4, 8, 16, 32, 60, 60]
-    assert [restarts.wait_s(1) for _ in range(3)] == [0, 1, 2]
+    assert [restarts.wait_s(0, 5) for _ in range(9)] == [0, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert [restarts.wait_s(1, 5) for _ in range(3)] == [0, 1, 2]
     assert restarts.count == 12
+
+
+def test_an_engine_that_lived_longer_than_any_wait_starts_again_at_once() -> None:
+    """All that came were long prefills: no turn was answered, and nothing is wrong with it."""
+    restarts = Restarts()
+    assert [restarts.wait_s(0, 61) for _ in range(3)] == [0, 0, 0]
+    assert [restarts.wait_s(0, 5) for _ in range(2)] == [1, 2]
 
 
 def died(strikes: Strikes, *prompts: Tokens[int], ran_s: float = 1, now: float = 0) -> None:
@@ -102,6 +116,16 @@ def test_a_neighbour_is_never_refused() -> None:
     for _ in range(50):
         died(strikes, A, B)
     assert strikes.refusal(A, 0) is None and strikes.refusal(B, 0) is None
+
+
+def test_several_replies_to_one_prompt_are_one_suspect() -> None:
+    strikes = Strikes()
+    died(strikes, A, A, A, B, ran_s=7)
+    assert strikes.alone_s(A, 0) == strikes.alone_s(B, 0) == 0
+    died(strikes, A)
+    assert strikes.alone_s(A, 0) and strikes.refusal(A, 0) is None
+    died(strikes, A, A)
+    assert strikes.refusal(A, 0) is not None
 
 
 def test_a_suspect_runs_alone_for_a_little_longer_than_it_lived() -> None:

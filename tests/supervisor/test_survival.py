@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -86,6 +87,24 @@ def test_a_server_that_was_stopped_for_a_while_finds_its_engine_alive(
     front.wait(WAIT_S)
     front.stdout.close()
     assert eventually(lambda: not is_running(pid), 15)
+
+
+def test_an_engine_that_aborts_writes_no_core(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold all conversations, and the death would not be seen before it is written."""
+    monkeypatch.chdir(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        engine = begun(model, Settings(disk=False))
+        heard = Heard(engine, job("talk", 1, 30, 100_000))
+        heard.until(Token)
+        os.kill(pid_of(engine), signal.SIGABRT)
+        assert isinstance(heard.end(2), Failed) and not list(tmp_path.iterdir())
+        assert engine.stop()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
 
 
 def test_a_job_is_told_nothing_twice_when_the_server_stops(model: Path) -> None:

@@ -1,6 +1,7 @@
 """An engine process with planted faults: `python -m broken_engine FD`.
 
 A job whose id begins with the name of a fault meets it at its first token, on the engine's thread.
+The grammar "abort" ends the process that compiles it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import socket
 import sys
 import threading
 import time
+from typing import Any
 
 from everwarm.engine.process import EngineHost
 from everwarm.job import Output, Token
+from everwarm.link.packets import CheckGrammar
 
 
 class Fatal(BaseException):
@@ -77,6 +80,11 @@ class BrokenHost(EngineHost):
             elif name in FAULTS:
                 FAULTS[name]()
         super()._tell(job_id, output)
+
+    def _answer(self, number: str, call: Any, engine: Any) -> None:
+        if isinstance(call, CheckGrammar) and call.grammar == "abort":
+            os.abort()
+        super()._answer(number, call, engine)
 
 
 if __name__ == "__main__":

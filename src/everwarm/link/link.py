@@ -52,8 +52,8 @@ class Link:
         """Say hello, and begin to read and write."""
         self._receive, self._on_end = receive, on_end
         self.post(Hello(VERSION, os.getpid()))
+        self._writer.start()  # the reader waits for its end, which may be now
         self._reader.start()
-        self._writer.start()
 
     def post(self, packet: Packet, about: str = "") -> None:
         """Have a packet written; never waits. Raises BadPacket for one that cannot be sent."""

@@ -1,7 +1,8 @@
 """EngineCalls that wait for an answer of the engine.
 
 A call waits until there is an engine. One that its engine's death interrupted is asked once more
-where asking twice does no harm; a node of the tree has another number in the next engine.
+where asking twice does no harm: a node of the tree has another number in the next engine, and a
+grammar may be what ended this one.
 """
 
 from __future__ import annotations
@@ -15,9 +16,16 @@ from typing import Final
 
 from everwarm.errors import EverwarmError, Overloaded
 from everwarm.link.link import Link
-from everwarm.link.packets import Call, CallAnswer, CallRefused, DeleteNode, PinNode
+from everwarm.link.packets import (
+    Call,
+    CallAnswer,
+    CallRefused,
+    CheckGrammar,
+    DeleteNode,
+    PinNode,
+)
 
-_NOT_TWICE: Final = (PinNode, DeleteNode)
+_NOT_TWICE: Final = (PinNode, DeleteNode, CheckGrammar)
 
 
 class _EngineLost(Exception):
@@ -37,6 +45,7 @@ class EngineCalls:
         self._refusal: EverwarmError | None = None
         self._numbers = itertools.count()
         self._asked: dict[str, Future[CallAnswer]] = {}
+        self._compiling: set[str] = set()
 
     def ask(self, call: Call, timeout_s: float) -> CallAnswer:
         """The engine's answer. Raises what the engine raised, Overloaded where that takes longer,
@@ -50,6 +59,11 @@ class EngineCalls:
                     raise lost.why from None
         raise AssertionError("the last attempt returns or raises")
 
+    @property
+    def is_compiling(self) -> bool:
+        """Whether the engine makes something of a text that a client wrote."""
+        return bool(self._compiling)
+
     def opened(self, link: Link) -> None:
         """An engine takes calls."""
         with self._changed:
@@ -60,6 +74,7 @@ class EngineCalls:
         """Settle a call; one that nobody waits for any more is ignored."""
         with self._changed:
             future = self._asked.pop(number, None)
+            self._compiling.discard(number)
         if future is not None:
             future.set_result(answer)
 
@@ -68,6 +83,7 @@ class EngineCalls:
         with self._changed:
             self._link = None
             asked, self._asked = list(self._asked.values()), {}
+            self._compiling.clear()
         for future in asked:
             future.set_exception(_EngineLost(why))
 
@@ -104,8 +120,10 @@ class EngineCalls:
             if self._link is None:
                 raise _too_long(timeout_s)
             number, future = str(next(self._numbers)), Future[CallAnswer]()
+            self._link.post(call, number)  # `take` waits for us: it needs the same lock
             self._asked[number] = future
-            self._link.post(call, number)
+            if isinstance(call, CheckGrammar):
+                self._compiling.add(number)
             return number, future
 
 

@@ -34,7 +34,8 @@ class SentJob:
 
 
 class Dispatch:
-    """Live: any thread. Sinks are called without a lock. `good_turns`: how many were answered."""
+    """Live: any thread. Sinks are called without a lock. `good_turns`: how many were answered,
+    also those that were cancelled behind a token, as all are that end at a stop text."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -148,12 +149,13 @@ class Dispatch:
         sent.since = time.monotonic()
         if (refusal := self._strikes.refusal(sent.job.tokens, sent.since)) is not None:
             return refusal
+        self._running[sent.job.id] = sent  # `take` may hear of it before `post` returns
         try:
             self._link.post(sent.job, sent.job.id)
         except BadPacket as e:
+            del self._running[sent.job.id]
             log.error("job=%s not_sent=%s", sent.job.id, e)
             return EngineError("This turn could not be sent to the engine.")
-        self._running[sent.job.id] = sent
         return None
 
     def _take_last(self, job_id: str, output: Ended | Failed) -> None:
@@ -161,9 +163,11 @@ class Dispatch:
             sent = self._running.pop(job_id, None)
             if sent is None:
                 return
-            if isinstance(output, Ended) and output.reason != "cancelled":
-                self.good_turns += 1
-                self._strikes.answered(sent.job.tokens)
+            if isinstance(output, Ended):
+                is_whole = output.reason != "cancelled"
+                self.good_turns += is_whole or output.completion_tokens > 0
+                if is_whole:
+                    self._strikes.answered(sent.job.tokens)
         tell(sent.sink, output)
         if self._waiting:
             self.send_waiting()

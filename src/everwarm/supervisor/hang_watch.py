@@ -11,6 +11,8 @@ from collections import deque
 from typing import Final
 
 TIMES_LONGEST: Final = 20.0
+LEAST_SILENT_S: Final = 3.0
+"""Six heartbeats: shorter, and a moment without the processor would be a hang."""
 LOADING: Final = 10.0
 """While a model is loaded, libraries may keep all threads from running."""
 _RECENT: Final = 64
@@ -20,7 +22,8 @@ _MOST_PATIENCE: Final = 64.0
 class HangWatch:
     """Live: `tick` on the supervisor's thread, the others on the link's; single values cross.
 
-    `timeout_s` 0: nothing is ever a hang. Without a heartbeat an engine hangs after half of it.
+    `timeout_s` 0: nothing is ever a hang. Without a heartbeat an engine hangs after half of it, but
+    not before `LEAST_SILENT_S`.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -66,6 +69,7 @@ class HangWatch:
 
     def _verdict(self) -> str | None:
         most_silent_s = self._timeout_s * (LOADING if self._is_loading else 0.5)
+        most_silent_s = max(most_silent_s, LEAST_SILENT_S)
         if self._silent_s > most_silent_s:
             return f"no heartbeat for {self._silent_s:.0f} s"
         if self._step_s > self.longest_step_s:

@@ -8,7 +8,8 @@ LONGEST_S: Final = 60.0
 
 
 class Restarts:
-    """Growing waits: 0, 1, 2, 4 and so on seconds, up to a minute. A good turn begins anew.
+    """Growing waits: 0, 1, 2, 4 and so on seconds, up to a minute. A good turn begins anew, and so
+    does a life that was longer than any wait.
 
     Live: the supervisor's thread; anybody may ask how many there were.
     """
@@ -18,9 +19,10 @@ class Restarts:
         self._in_a_row = 0
         self._good_turns = 0
 
-    def wait_s(self, good_turns: int) -> float:
-        """What to wait now. `good_turns`: how many turns were answered whole, ever."""
-        if good_turns > self._good_turns:
+    def wait_s(self, good_turns: int, lived_s: float) -> float:
+        """What to wait now. `good_turns`: how many turns were answered, ever. `lived_s`: how long
+        the process that died had lived."""
+        if good_turns > self._good_turns or lived_s > LONGEST_S:
             self._in_a_row = 0
         self._good_turns = good_turns
         wait_s = 2.0 ** (self._in_a_row - 1) if self._in_a_row else 0.0

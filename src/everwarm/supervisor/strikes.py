@@ -43,13 +43,19 @@ class Strikes:
         self._suspicions: OrderedDict[bytes, Suspicion] = OrderedDict()
 
     def died(self, ran: Mapping[str, tuple[Tokens[int], float]], now: float) -> None:
-        """The engine died by a fault while these jobs were with it, for so many seconds."""
+        """The engine died by a fault while these jobs were with it, for so many seconds.
+
+        Several jobs of one prompt are one suspect: a request may ask for several replies.
+        """
+        longest: dict[bytes, float] = {}
         for tokens, ran_s in ran.values():
             name = _name(tokens)
+            longest[name] = max(ran_s, longest.get(name, 0.0))
+        for name, ran_s in longest.items():
             known = self._suspicions.setdefault(name, Suspicion())
             known.deaths, known.at = known.deaths + 1, now
             known.ran_s = max(known.ran_s, ran_s)
-            known.is_culprit = len(ran) == 1 and known.deaths >= DEATHS_OF_A_CULPRIT
+            known.is_culprit = len(longest) == 1 and known.deaths >= DEATHS_OF_A_CULPRIT
             self._suspicions.move_to_end(name)
         while len(self._suspicions) > _MOST:
             self._suspicions.popitem(last=False)

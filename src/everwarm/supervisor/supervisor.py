@@ -159,7 +159,7 @@ class Supervisor:
     def _took_note(self, death: Death) -> float:
         """Tell everybody of a death; gives how long to wait before the next life."""
         error = death.error()
-        wait_s = self._restarts.wait_s(self._dispatch.good_turns)
+        wait_s = self._restarts.wait_s(self._dispatch.good_turns, death.lived_s)
         is_for_memory = self._memory.note(death, self.health.budget_bytes or None)
         why = self._unusable.error.message if self._unusable else f"The engine {death.how}."
         with self._changed:
@@ -171,7 +171,9 @@ class Supervisor:
                 last_words=death.words,
                 lowered_why=self._memory.says,
             )
-        self._dispatch.lost(error, by_fault=not death.is_from_outside)
+        # Where a client's grammar was being compiled, that may be to blame, and no job.
+        by_fault = not (death.is_from_outside or self._calls.is_compiling)
+        self._dispatch.lost(error, by_fault=by_fault)
         self._calls.lost(error)
         log.error(
             "engine=died how=%r lived_s=%.1f restarts=%d next_in_s=%.0f",
