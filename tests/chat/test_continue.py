@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
+import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,7 +14,9 @@ from typing import Any
 
 import pytest
 import zoo
+from engines import engines_of
 from held import Client, done, holding
+from serving import sse
 
 from everwarm.chat.new_turn import go_on, send
 from everwarm.chat.session import Choices, Entry
@@ -107,6 +113,61 @@ def test_only_a_cut_reply_of_this_server_can_go_on(model: Path, tmp_path: Path) 
 
 
 # --- the engine ends in the middle ---
+
+
+def killed(client: Client, path: str, body: object = None, behind: int = 3000) -> list[Any]:
+    """The events of a turn whose engine is killed when so many bytes of them have come."""
+    raw = json.dumps(body or {}).encode()
+    request = urllib.request.Request(client.url + path, raw, method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        came = answer.read(behind)
+        (engine,) = engines_of(client.pid)
+        os.kill(engine, signal.SIGKILL)
+        return sse(came + answer.read())
+
+
+def test_a_reply_of_a_killed_engine_goes_on_over_http(model: Path, tmp_path: Path) -> None:
+    with holding(model, tmp_path) as client:
+        session = client.new(max_tokens=1500)
+        path, before = f"/api/sessions/{session}", ""
+        for action, body in (("send", {"text": LONG}), ("continue", {})):
+            name, said = killed(client, f"{path}/{action}", body)[-1]
+            assert name == "error" and said["error"]["code"] == "engine_died"
+            user, last = client.get(path)["messages"]
+            assert (last["parent"], last["finish"]) == (user["id"], "engine_died")
+            assert last["text"].startswith(before) and last["text"] != before
+            before = last["text"]
+        client.ask("PATCH", path, {"settings": {"temperature": 0.0, "max_tokens": 10}})
+        last = done(client.stream(f"{path}/continue"))["message"]
+        n = last["turn"]["prompt_tokens"] + 10 - len_of_prompt(client)
+        assert last["text"] == whole(client, LONG, n)
+
+
+def len_of_prompt(client: Client) -> int:
+    """The tokens before a reply."""
+    copy = client.new(max_tokens=1)
+    return int(client.say(copy, LONG)["message"]["turn"]["prompt_tokens"])
+
+
+def test_a_clients_reply_of_a_killed_engine_is_found_again(model: Path, tmp_path: Path) -> None:
+    with holding(model, tmp_path) as client:
+        says = [{"role": "user", "content": LONG}]
+        body = {"messages": says, "temperature": 0, "max_tokens": 1500, "stream": True}
+        events = killed(client, "/v1/chat/completions", body, 12_000)
+        told = [d for _, d in events if isinstance(d, dict) and d.get("choices")]
+        text = "".join(d["choices"][0]["delta"].get("content") or "" for d in told)
+        assert text
+        says += [{"role": "assistant", "content": text}, {"role": "user", "content": "Go on."}]
+        status, _ = client.ask(
+            "POST",
+            "/v1/chat/completions",
+            body | {"messages": says, "max_tokens": 2, "stream": False},
+        )
+        assert status == 200
+        again, cut = client.get("/api/turns?limit=2")["turns"]
+        assert cut["finish"] == "engine_died"
+        assert again["new_tokens"] < 40, "the reply is known, token by token"
+        assert again["prompt_tokens"] > cut["prompt_tokens"] + cut["completion_tokens"]
 
 
 class Dies:
