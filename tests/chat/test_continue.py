@@ -8,6 +8,7 @@ import os
 import signal
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from everwarm.job import Failed, Job, Output, Sink, Token
 from everwarm.messages import Message, Text
 from everwarm.server.turn import Turn
 from everwarm.server.turns import Turns
+from everwarm.tokens import tokens_of
 
 FAMILIES = ["llama", "qwen3_5"]
 LONG = "Tell me of lakes. " * 30
@@ -41,6 +43,21 @@ MOST_READ = 10 + 8
 @pytest.fixture(scope="module", params=FAMILIES)
 def model(request: Any, tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Path:
     return zoo.save(request.param, tmp_path_factory.mktemp("continued") / "model", smollm2)
+
+
+@pytest.fixture(scope="module")
+def engine(model: Path) -> Iterator[EngineThread]:
+    made = EngineThread.start(str(model), Settings(disk=False, prefill_step=64))
+    yield made
+    made.stop()
+
+
+async def took(talking: SessionTurns, session: str, make: Any) -> list[Entry]:
+    """The present branch behind one turn."""
+    live = await talking.start(session, make)
+    await asyncio.wait_for(live.over.wait(), 60)
+    stored, tree = await talking.store.get(session)
+    return tree.path(stored.head)
 
 
 # --- over HTTP ---
@@ -110,6 +127,42 @@ def test_only_a_cut_reply_of_this_server_can_go_on(model: Path, tmp_path: Path) 
         if name == "error":  # its tokens are not this session's: nothing has changed
             assert said["error"]["code"] == "reply_not_remembered"
             assert client.get(f"/api/sessions/{other}")["messages"] == before
+
+
+class Dictates:
+    """An engine whose replies, one after the other, are the pieces of one text."""
+
+    def __init__(self, engine: EngineThread, text: str) -> None:
+        self.engine, self.ids = engine, tokens_of(engine.codec.encode(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def submit(self, job: Job, sink: Sink) -> None:
+        self.engine.submit(replace(job, forced=self.ids), sink)
+        self.ids = self.ids[job.max_tokens :]
+
+
+def test_half_a_character_becomes_the_whole_one(engine: EngineThread, tmp_path: Path) -> None:
+    db = Database(tmp_path / "history.db")
+    llamas = "\N{LLAMA}" * 4
+
+    async def talk(n: int) -> tuple[str, str]:
+        dictates: Any = Dictates(engine, llamas)
+        talking = SessionTurns(SessionStore(db), Turns(dictates, engine.codec, Settings()), "")
+        session = (await talking.store.create("", Choices(max_tokens=n))).id
+        ask = partial(send, text="Draw.", parent=None)
+        cut = (await took(talking, session, ask))[-1].message.text
+        live = await talking.start(session, partial(go_on, message=None))
+        events = sse(b"".join([frames async for frames in live.follow(60)]))
+        done(events)
+        return cut, "".join(d["text"] for name, d in events if name == "text")
+
+    replies = [asyncio.run(talk(n)) for n in range(1, 6)]
+    db.close()
+    assert any("\ufffd" in cut for cut, _ in replies), "none was cut within a character"
+    for _, said in replies:
+        assert llamas.startswith(said.rstrip("\ufffd"))
 
 
 # --- the engine ends in the middle ---
@@ -193,21 +246,6 @@ class Dies:
                 sink(Failed(EngineError("The engine ended (signal 9). Ask again.")))
 
         self.engine.submit(job, pass_on)
-
-
-@pytest.fixture(scope="module")
-def engine(model: Path) -> Iterator[EngineThread]:
-    made = EngineThread.start(str(model), Settings(disk=False, prefill_step=64))
-    yield made
-    made.stop()
-
-
-async def took(talking: SessionTurns, session: str, make: Any) -> list[Entry]:
-    """The present branch behind one turn."""
-    live = await talking.start(session, make)
-    await asyncio.wait_for(live.over.wait(), 60)
-    stored, tree = await talking.store.get(session)
-    return tree.path(stored.head)
 
 
 def test_a_reply_that_the_engines_end_cut_off_stays_and_goes_on(
