@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
+import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zoo
+from engines import engines_of
 from held import Client, done, holding
+from serving import sse
 
 from everwarm.chat.new_turn import go_on, send
 from everwarm.chat.session import Choices, Entry
@@ -25,6 +32,7 @@ from everwarm.job import Failed, Job, Output, Sink, Token
 from everwarm.messages import Message, Text
 from everwarm.server.turn import Turn
 from everwarm.server.turns import Turns
+from everwarm.tokens import tokens_of
 
 FAMILIES = ["llama", "qwen3_5"]
 LONG = "Tell me of lakes. " * 30
@@ -35,6 +43,21 @@ MOST_READ = 10 + 8
 @pytest.fixture(scope="module", params=FAMILIES)
 def model(request: Any, tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Path:
     return zoo.save(request.param, tmp_path_factory.mktemp("continued") / "model", smollm2)
+
+
+@pytest.fixture(scope="module")
+def engine(model: Path) -> Iterator[EngineThread]:
+    made = EngineThread.start(str(model), Settings(disk=False, prefill_step=64))
+    yield made
+    made.stop()
+
+
+async def took(talking: SessionTurns, session: str, make: Any) -> list[Entry]:
+    """The present branch behind one turn."""
+    live = await talking.start(session, make)
+    await asyncio.wait_for(live.over.wait(), 60)
+    stored, tree = await talking.store.get(session)
+    return tree.path(stored.head)
 
 
 # --- over HTTP ---
@@ -106,7 +129,98 @@ def test_only_a_cut_reply_of_this_server_can_go_on(model: Path, tmp_path: Path) 
             assert client.get(f"/api/sessions/{other}")["messages"] == before
 
 
+class Dictates:
+    """An engine whose replies, one after the other, are the pieces of one text."""
+
+    def __init__(self, engine: EngineThread, text: str) -> None:
+        self.engine, self.ids = engine, tokens_of(engine.codec.encode(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def submit(self, job: Job, sink: Sink) -> None:
+        self.engine.submit(replace(job, forced=self.ids), sink)
+        self.ids = self.ids[job.max_tokens :]
+
+
+def test_half_a_character_becomes_the_whole_one(engine: EngineThread, tmp_path: Path) -> None:
+    db = Database(tmp_path / "history.db")
+    llamas = "\N{LLAMA}" * 4
+
+    async def talk(n: int) -> tuple[str, str]:
+        dictates: Any = Dictates(engine, llamas)
+        talking = SessionTurns(SessionStore(db), Turns(dictates, engine.codec, Settings()), "")
+        session = (await talking.store.create("", Choices(max_tokens=n))).id
+        ask = partial(send, text="Draw.", parent=None)
+        cut = (await took(talking, session, ask))[-1].message.text
+        live = await talking.start(session, partial(go_on, message=None))
+        events = sse(b"".join([frames async for frames in live.follow(60)]))
+        done(events)
+        return cut, "".join(d["text"] for name, d in events if name == "text")
+
+    replies = [asyncio.run(talk(n)) for n in range(1, 6)]
+    db.close()
+    assert any("\ufffd" in cut for cut, _ in replies), "none was cut within a character"
+    for _, said in replies:
+        assert llamas.startswith(said.rstrip("\ufffd"))
+
+
 # --- the engine ends in the middle ---
+
+
+def killed(client: Client, path: str, body: object = None, behind: int = 3000) -> list[Any]:
+    """The events of a turn whose engine is killed when so many bytes of them have come."""
+    raw = json.dumps(body or {}).encode()
+    request = urllib.request.Request(client.url + path, raw, method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        came = answer.read(behind)
+        (engine,) = engines_of(client.pid)
+        os.kill(engine, signal.SIGKILL)
+        return sse(came + answer.read())
+
+
+def test_a_reply_of_a_killed_engine_goes_on_over_http(model: Path, tmp_path: Path) -> None:
+    with holding(model, tmp_path) as client:
+        session = client.new(max_tokens=1500)
+        path, before = f"/api/sessions/{session}", ""
+        for action, body in (("send", {"text": LONG}), ("continue", {})):
+            name, said = killed(client, f"{path}/{action}", body)[-1]
+            assert name == "error" and said["error"]["code"] == "engine_died"
+            user, last = client.get(path)["messages"]
+            assert (last["parent"], last["finish"]) == (user["id"], "engine_died")
+            assert last["text"].startswith(before) and last["text"] != before
+            before = last["text"]
+        client.ask("PATCH", path, {"settings": {"temperature": 0.0, "max_tokens": 10}})
+        last = done(client.stream(f"{path}/continue"))["message"]
+        n = last["turn"]["prompt_tokens"] + 10 - len_of_prompt(client)
+        assert last["text"] == whole(client, LONG, n)
+
+
+def len_of_prompt(client: Client) -> int:
+    """The tokens before a reply."""
+    copy = client.new(max_tokens=1)
+    return int(client.say(copy, LONG)["message"]["turn"]["prompt_tokens"])
+
+
+def test_a_clients_reply_of_a_killed_engine_is_found_again(model: Path, tmp_path: Path) -> None:
+    with holding(model, tmp_path) as client:
+        says = [{"role": "user", "content": LONG}]
+        body = {"messages": says, "temperature": 0, "max_tokens": 1500, "stream": True}
+        events = killed(client, "/v1/chat/completions", body, 12_000)
+        told = [d for _, d in events if isinstance(d, dict) and d.get("choices")]
+        text = "".join(d["choices"][0]["delta"].get("content") or "" for d in told)
+        assert text
+        says += [{"role": "assistant", "content": text}, {"role": "user", "content": "Go on."}]
+        status, _ = client.ask(
+            "POST",
+            "/v1/chat/completions",
+            body | {"messages": says, "max_tokens": 2, "stream": False},
+        )
+        assert status == 200
+        again, cut = client.get("/api/turns?limit=2")["turns"]
+        assert cut["finish"] == "engine_died"
+        assert again["new_tokens"] < 40, "the reply is known, token by token"
+        assert again["prompt_tokens"] > cut["prompt_tokens"] + cut["completion_tokens"]
 
 
 class Dies:
@@ -132,21 +246,6 @@ class Dies:
                 sink(Failed(EngineError("The engine ended (signal 9). Ask again.")))
 
         self.engine.submit(job, pass_on)
-
-
-@pytest.fixture(scope="module")
-def engine(model: Path) -> Iterator[EngineThread]:
-    made = EngineThread.start(str(model), Settings(disk=False, prefill_step=64))
-    yield made
-    made.stop()
-
-
-async def took(talking: SessionTurns, session: str, make: Any) -> list[Entry]:
-    """The present branch behind one turn."""
-    live = await talking.start(session, make)
-    await asyncio.wait_for(live.over.wait(), 60)
-    stored, tree = await talking.store.get(session)
-    return tree.path(stored.head)
 
 
 def test_a_reply_that_the_engines_end_cut_off_stays_and_goes_on(

@@ -22,9 +22,10 @@ Events = list[tuple[str, Any]]
 
 @dataclass
 class Client:
-    """Where a server listens. Bodies and answers are JSON."""
+    """Where a server listens, and its process. Bodies and answers are JSON."""
 
     url: str
+    pid: int = 0
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
         """Status and answer."""
@@ -94,7 +95,7 @@ def holding(model: Path, home: Path, *flags: str) -> Iterator[Client]:
     )
     assert process.stdout is not None
     try:
-        yield Client(process.stdout.readline().split()[-1].removesuffix("/v1"))
+        yield Client(process.stdout.readline().split()[-1].removesuffix("/v1"), process.pid)
     finally:
         process.terminate()
         code = process.wait(30)

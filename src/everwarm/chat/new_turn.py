@@ -33,7 +33,7 @@ class NewTurn:
     continued: Entry | None = None
 
 
-CUT: Final = frozenset(("length", "cancelled", "error"))
+CUT: Final = frozenset(("length", "cancelled", "error", "engine_died"))
 """How replies end that can be written on: at a limit, stopped, or where the engine ended."""
 TurnMaker = Callable[[SessionStore, str], Awaitable[NewTurn]]
 """Makes the turn of the session with this id."""

@@ -161,7 +161,7 @@ class SessionTurns:
 
     def _is_full(self, session: Session, tree: Tree, turn: Turn) -> bool:
         """Whether the conversation is summed up without being asked to."""
-        if turn.record is None or turn.record.finish in ("cancelled", "error"):
+        if turn.record is None or turn.record.finish in ("cancelled", "error", "engine_died"):
             return False
         own, usual = session.choices.compact_at, self.turns.settings.compact_at
         part = usual if own is None else own

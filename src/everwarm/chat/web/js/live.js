@@ -59,7 +59,7 @@ async function listen(painter, method, path, body, on, signal) {
       if (name === "error") {
         painter.end();
         on.failed(new ApiError(data.error?.message ?? "The turn failed.", -1, data.error?.code));
-        on.lost();
+        setTimeout(on.lost); // once nothing is followed any more: the page is busy until then
         return true;
       }
       if (name === "start") on.started(data);

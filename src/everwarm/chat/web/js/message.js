@@ -102,7 +102,7 @@ export function UserMessage({ message, isEdited, edit }) {
   </article>`;
 }
 
-const ENDS = { length: "Cut at the limit of tokens.", cancelled: "Stopped.", error: "The engine ended here." };
+const ENDS = { length: "Cut at the limit of tokens.", cancelled: "Stopped.", error: "Ended by a fault.", engine_died: "The engine ended here." };
 
 export function Reply({ message, isLast }) {
   const isBusy = store.busy.value;

@@ -170,8 +170,14 @@ async function catchUp() {
   if (session && current.value?.id === id) take(session);
 }
 
-function join(id) {
-  return follow(id, "GET", at(id, "stream"), undefined, handlers(id));
+/** Follow the turn that runs. One that was over before we came left its words in the session. */
+async function join(id) {
+  try {
+    await follow(id, "GET", at(id, "stream"), undefined, handlers(id));
+  } catch (e) {
+    if (e.status !== 404) throw e;
+    await reload();
+  }
 }
 
 async function turn(path, body) {

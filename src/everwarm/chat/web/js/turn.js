@@ -76,7 +76,7 @@ export function Record({ turn }) {
     ["First token after", seconds(turn.ttft_s ?? NaN)],
     ["Speed", Number.isFinite(rate) && rate > 0 ? `${rate.toFixed(1)} tokens/s` : "–"],
     ["Whole turn", seconds(turn.total_s)],
-    ["Ended", { stop: "by itself", length: "at the limit of tokens", cancelled: "stopped", tool_calls: "with tool calls" }[turn.finish] ?? turn.finish],
+    ["Ended", { stop: "by itself", length: "at the limit of tokens", cancelled: "stopped", tool_calls: "with tool calls", error: "by a fault", engine_died: "where the engine ended" }[turn.finish] ?? turn.finish],
     ["Model", turn.model],
   ];
   return html`<${Split} warm=${turn.cached_tokens} read=${turn.prefilled_tokens} />
