@@ -6,8 +6,9 @@ Agents go on with conversations, branch off, ask again, leave in mid-reply and b
 engine is killed at random moments of the first half (`--kills-throughout`: of all of it); from each
 kill it is measured when the engine is ready again, and when the first token of the next turn comes.
 Every two seconds memory, open files and threads of both processes are looked at, with MLX's own
-bytes and the number of the cache's arrays. A quantity is level where its growth over the second
-half is no more than twice the error of that growth, or 1% of its mean: `level` in the result.
+bytes and the number of the buffers that the cache holds. A quantity is level where its growth over
+the second half is no more than twice the error of that growth, or 1% of its mean: `level` in the
+result.
 """
 
 from __future__ import annotations

@@ -52,10 +52,15 @@ def test_little_memory_left_is_pressure_and_says_how_much_is_missing(tmp_path: P
 
 
 def test_waiting_for_memory_is_pressure(tmp_path: Path) -> None:
-    assert linux_pressure(machine(tmp_path, stall=9.9)).level == "none"
-    found = linux_pressure(machine(tmp_path, stall=12))
+    left = 3 * GB
+    assert linux_pressure(machine(tmp_path, available=left, stall=9.9)).level == "none"
+    found = linux_pressure(machine(tmp_path, available=left, stall=12))
     assert (found.level, found.missing_bytes) == ("warning", None)
-    assert linux_pressure(machine(tmp_path, stall=55)).level == "critical"
+    assert linux_pressure(machine(tmp_path, available=left, stall=55)).level == "critical"
+
+
+def test_waits_at_the_limit_of_another_group_are_no_pressure(tmp_path: Path) -> None:
+    assert linux_pressure(machine(tmp_path, available=8 * GB, stall=80)) == Pressure()
 
 
 def test_the_limit_of_a_group_above_counts(tmp_path: Path) -> None:

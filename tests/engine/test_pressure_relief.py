@@ -26,6 +26,7 @@ from everwarm.engine.state import ModelState, bytes_at
 from everwarm.engine.thread import EngineThread
 from everwarm.job import Ended, Job, Leased, Output
 from everwarm.request import Sampling
+from everwarm.testing import ORACLES, OraclePiece, OracleRun, OracleState
 from everwarm.tokens import Mark, tokens_of
 
 WAIT_S = 60
@@ -225,6 +226,33 @@ def test_a_running_state_is_never_dropped(engine: Engine) -> None:
     engine.ask(job("another", 901, 40))
     ended = until(talking, Ended)[-1]
     assert isinstance(ended, Ended) and ended.completion_tokens > 1
+
+
+class Unwritable(OracleState):
+    """A state of a class that cannot be written down."""
+
+    def checkpoint_out(self, piece: OraclePiece, at: int) -> None:
+        return None
+
+
+def test_a_state_that_no_disk_takes_is_waited_for_once(tmp_path: Path) -> None:
+    tier = DiskTier(DiskStore.open(tmp_path, files=QuickFiles()), bytes(32), lambda: None)
+    cache = Cache(lambda: Unwritable(ORACLES["hybrid"]), budget=1 << 24, tier=tier)
+    run = OracleRun(cache, tokens_of(range(1, 400)), ())
+    while not run.over:
+        run.step()
+    machine = Machine()
+    machine.says = Pressure("warning", EVERYTHING, "told so")
+    relief = PressureRelief(cache, machine.read, lambda: 100.0)
+    until_s = time.monotonic() + WAIT_S
+    n_waits = 0
+    while n_waits < 5 and not relief.may_begin([job("x", 1, 10)]):
+        n_waits += 1
+        while not tier.is_idle:
+            tier.step()
+            assert time.monotonic() < until_s
+    assert n_waits <= 1
+    assert tier.close(5)
 
 
 def test_the_machine_is_asked_once_a_second(engine: Engine) -> None:

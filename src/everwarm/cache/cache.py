@@ -213,7 +213,8 @@ class Cache:
         if holder.busy:
             tree.catch_up(holder)
             holder.spill = holder.node.end
-            if not self.is_cuttable and stopgap.is_wanted(node := holder.node):
+            node, nbytes = holder.node, holder.sequence.live.checkpoint_nbytes
+            if nbytes and stopgap.is_wanted(node, nbytes, self.tier.stats()):
                 self._take_checkpoint(holder, node)
                 node.is_stopgap = node.checkpoint is not None
         self.tier.keep(holder, self.memory.namespace(holder))
@@ -377,7 +378,7 @@ class Cache:
         before = max((n.end for n in node.path()[:-1] if n.checkpoint is not None), default=0)
         worth = policy.value((node.end - before) * policy.chance(node.kind), nbytes, 0)
         if nbytes and self.memory.make_room(nbytes, spare=[holder], below=worth):
-            node.checkpoint = holder.sequence.checkpoint()
+            node.checkpoint, node.is_stopgap = holder.sequence.checkpoint(), False
             self.memory.weigh(node.checkpoint)
 
     def _drop_doubles(self, holder: Holder) -> None:

@@ -29,10 +29,13 @@ class Relief:
     is_coming: bool
 
 
-def relieve(cache: Cache, nbytes: int, waiting: Iterable[Job], *, may_lose: bool) -> Relief:
+def relieve(
+    cache: Cache, nbytes: int, waiting: Iterable[Job], *, may_lose: bool, may_write: bool = True
+) -> Relief:
     """Drop idle states and pieces until `nbytes` are free.
 
-    `waiting`: jobs that are about to begin. `may_lose`: also what is not on disk.
+    `waiting`: jobs that are about to begin. `may_lose`: also what is not on disk. `may_write`: have
+    the disk take what it does not have; not again what it has refused.
     """
     memory = cache.memory
     spared = _spared(cache, waiting)
@@ -42,7 +45,7 @@ def relieve(cache: Cache, nbytes: int, waiting: Iterable[Job], *, may_lose: bool
         found = [c for c in _idle(cache) if id(_held_by(c)) not in spared]
         ready = [c for c in found if may_lose or is_on_disk(c, is_cuttable=cache.is_cuttable)]
         if not ready:
-            is_coming = bool(found) and _is_writing(cache, found)
+            is_coming = bool(found) and _is_writing(cache, found, may_write)
             break
         for c in ready:
             memory.discard(c)
@@ -93,13 +96,12 @@ def _spared(cache: Cache, waiting: Iterable[Job]) -> set[int]:
     return out - {id(None)}
 
 
-def _is_writing(cache: Cache, found: list[Candidate]) -> bool:
-    """Have the disk write these states. False: it is in no condition to."""
+def _is_writing(cache: Cache, found: list[Candidate], may_write: bool) -> bool:
+    """Have the disk write these states. False: it is in no condition to, or is done."""
     tier = cache.tier
     if tier is None or tier.is_stuck or tier.stats().state != "ok":
         return False
     states = [c.victim for c in found if isinstance(c.victim, Holder)]
-    if tier.is_idle:
-        for holder in states:
-            cache.spill(holder)
+    for holder in states if may_write else ():
+        cache.spill(holder)
     return bool(states) and not tier.is_idle

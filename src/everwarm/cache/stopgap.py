@@ -13,15 +13,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from everwarm.cache.disk.health import DiskStats
 from everwarm.cache.tree import Node
 
 MOST_WAITING: Final = 2
 """Stopgaps of one busy state that wait in memory for the disk."""
+DAY_SHARE: Final = 4
+"""Stopgaps are taken within one part in this many of the day's write budget, which conversations
+that are over use as well: most stopgaps are deleted soon, and may not keep these from the disk."""
 
 
-def is_wanted(node: Node) -> bool:
-    """Whether a busy state that ends at this node should take one: not where the disk lags."""
-    if node.checkpoint is not None:
+def is_wanted(node: Node, nbytes: int, disk: DiskStats) -> bool:
+    """Whether a busy state that ends at this node should take one of so many bytes: not where the
+    disk lags, nor where the day's writes are for others."""
+    coming = disk.written_today_bytes + disk.queued_bytes + nbytes
+    if node.checkpoint is not None or coming > disk.write_budget_bytes // DAY_SHARE:
         return False
     stopgaps = [n for n in node.path() if n.is_stopgap and n.checkpoint is not None]
     return sum(n.shelved_checkpoint is None for n in stopgaps) < MOST_WAITING

@@ -23,6 +23,9 @@ CRITICAL_SHARE: Final = 0.02
 WARNING_STALL: Final = 10.0
 CRITICAL_STALL: Final = 40.0
 """Percent of the last ten seconds in which some task waited for memory."""
+STALL_SHARE: Final = 0.25
+"""With more free than this, it is at some other group's limit that tasks wait: the kernel counts
+these for the whole machine."""
 _MAC_LEVELS: Final[dict[int, Level]] = {2: "warning", 4: "critical"}
 _UNLIMITED: Final = 1 << 60
 """Groups without a limit have one of about this size in version 1."""
@@ -70,8 +73,11 @@ def mac_pressure(level: int | None, missing_pages: int | None) -> Pressure:
 def linux_pressure(root: Path) -> Pressure:
     """The worst of what the machine and each control group say."""
     worst = Pressure()
-    for s in supplies(root):
+    found = list(supplies(root))
+    for s in found:
         worst = _worse(worst, _of_supply(s))
+    if found and all(s.free > STALL_SHARE * s.total for s in found):
+        return worst
     return _worse(worst, _of_stall(_stalled(root)))
 
 

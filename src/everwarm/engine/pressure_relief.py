@@ -55,10 +55,14 @@ class PressureRelief:
         if self.pressure.level == "none":
             self._since = None
             return True
+        is_first = self._since is None
         if self._since is None:
             self._since, self._freed = now, 0
         wanted = self._wanted()
-        found = relieve(self._cache, wanted - self._freed, waiting, may_lose=False)
+        # Asked once: the disk never takes some states, and would be waited for in vain.
+        found = relieve(
+            self._cache, wanted - self._freed, waiting, may_lose=False, may_write=is_first
+        )
         self._note(found.freed)
         if self._freed < wanted and found.is_coming and now - self._since < WAIT_S:
             return False

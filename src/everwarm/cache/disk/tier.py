@@ -300,8 +300,9 @@ class DiskTier:
             return
         if write.kind == "segment":
             shelve_rows(steps, Segment(piece, write.start, write.start, end))
-        elif steps[-1].node.end == end:
-            node = steps[-1].node
+        else:
+            # Its node may have grown since, where memory has dropped the checkpoint meanwhile.
+            node = tree.node_at(steps[-1])
             node.shelved_checkpoint = piece
             self._drop_stopgaps(node)
             path = of.node.path()
