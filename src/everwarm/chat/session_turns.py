@@ -24,6 +24,7 @@ from everwarm.chat.new_turn import NewTurn, TurnMaker
 from everwarm.chat.session import Entry, Session, Tree, context_used, messages_of
 from everwarm.chat.session_store import SessionStore
 from everwarm.errors import Cancelled, Conflict, EverwarmError, NotFound, RequestError
+from everwarm.events import Started
 from everwarm.history.database import Connection
 from everwarm.messages import Message, MessageId, Text
 from everwarm.server.read_ahead import AheadState
@@ -134,10 +135,11 @@ class SessionTurns:
             request = summary_request(request)
         if new.continued is not None:
             request = replace(request, continued=new.continued.message)
-            live.push(*wire.told(new.continued.message))
         frames = wire.TurnFrames(time.monotonic)
         async for event in self.turns.answer(request, live.turn):
             live.push(*frames.of(event))
+            if new.continued is not None and isinstance(event, Started):
+                live.push(*wire.told(live.turn.reply))  # not what the cut made of half a character
             await asyncio.sleep(0)  # a burst of events must not keep other tasks waiting
 
     async def _keep(self, live: LiveTurn, new: NewTurn) -> None:
