@@ -148,6 +148,10 @@ def test_without_mlx_it_serves_the_pages_and_says_what_is_missing(
                 assert status == 503 and "retry-after" in headers
                 assert answer["error"]["message"] == health["why"]
         assert server.call("GET", "/api/ps")[1]["engine"]["state"] == "missing"
+        # What the disk has of a session cannot be deleted, so nothing of it is.
+        session = f"/api/sessions/{server.call('POST', '/api/sessions', {})[1]['id']}"
+        assert server.call("DELETE", session)[0] == 503
+        assert server.call("GET", session)[0] == 200
         assert ended(server, signal.SIGTERM) == 0
 
 

@@ -27,6 +27,7 @@ from everwarm.errors import Cancelled, Conflict, EverwarmError, NotFound, Reques
 from everwarm.events import Started
 from everwarm.history.database import Connection
 from everwarm.messages import Message, MessageId, Text
+from everwarm.server.engine_state import is_broken, not_yet
 from everwarm.server.read_ahead import AheadState
 from everwarm.server.turn import Turn
 from everwarm.server.turns import Turns
@@ -80,7 +81,10 @@ class SessionTurns:
 
     async def delete(self, session_id: str) -> int:
         """Delete a session for good: its rows, its remembered replies, and what the cache holds of
-        it alone. How many bytes that were."""
+        it alone. How many bytes that were. Raises Overloaded where there is no engine to ask: then
+        nothing is deleted."""
+        if is_broken(now := self.turns.engine.health()):
+            raise not_yet(now)
         while await self.stop(session_id):  # a turn may be followed by its summary
             pass
         self.check_idle(session_id)
