@@ -106,5 +106,9 @@ class ConfigError(EverwarmError):
     """A setting, a flag or a model directory cannot be used. The command line exits with 2."""
 
 
+class MissingMlx(ConfigError):
+    """MLX is not installed, or cannot be loaded on this computer: no model runs, all else does."""
+
+
 class Cancelled(EverwarmError):
     """The work was stopped on purpose. What was read so far is kept."""

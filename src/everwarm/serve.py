@@ -9,7 +9,6 @@ Nothing here imports MLX: the engine is a process of its own. Heavy imports happ
 from __future__ import annotations
 
 import gc
-import importlib.util
 import logging
 import os
 import secrets
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from everwarm.chat.pages import Pages, page_or
 from everwarm.config import Settings
-from everwarm.errors import EverwarmError
+from everwarm.errors import EverwarmError, MissingMlx
 from everwarm.server.descriptors import raise_limit
 from everwarm.server.guard import Guard, is_loopback
 from everwarm.server.listening import HttpServer, listen, url_of
@@ -171,7 +170,7 @@ class Loading:
     def _is_missing_mlx(self, error: EverwarmError) -> bool:
         """Whether nothing can be loaded for want of MLX: then the pages are served all the same,
         and say so."""
-        is_missing = importlib.util.find_spec("mlx") is None
+        is_missing = isinstance(error, MissingMlx)
         self._starting.give_up(error, is_missing=is_missing)
         if is_missing:
             log.error("%s", error.message)

@@ -10,7 +10,7 @@ import pytest
 from engine_jobs import INFO, WAIT_S, Heard, eventually, job
 
 from everwarm.config import Settings
-from everwarm.errors import ConfigError, EngineError, Overloaded
+from everwarm.errors import ConfigError, EngineError, MissingMlx, Overloaded
 from everwarm.job import Ended, Failed, Job, Leased, Output, Token
 from everwarm.link.packets import Packet
 from everwarm.supervisor.engine_process import EngineProcess
@@ -125,10 +125,17 @@ def test_a_model_that_cannot_be_used_ends_it_with_the_reason(tmp_path: Path) -> 
     engine.stop()
 
 
-def test_where_mlx_is_not_installed_it_says_so(model: Path) -> None:
-    engine = EngineProcess(str(model), Settings(disk=False), INFO, "engine_without_mlx")
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("engine_without_mlx", "the package mlx is not installed"),
+        ("engine_with_broken_mlx", "the package mlx cannot be loaded .*shared object"),
+    ],
+)
+def test_where_mlx_cannot_be_had_it_says_so(model: Path, module: str, said: str) -> None:
+    engine = EngineProcess(str(model), Settings(disk=False), INFO, module)
     engine.begin()
-    with pytest.raises(ConfigError, match="mlx is not installed"):
+    with pytest.raises(MissingMlx, match=said):
         engine.wait_ready(WAIT_S)
     assert engine.health().state == "missing"
     assert isinstance(ask(engine, job("late", 1, 30))[-1], Failed)

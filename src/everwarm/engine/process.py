@@ -23,7 +23,7 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from everwarm.errors import ConfigError, EngineError, EverwarmError
+from everwarm.errors import EngineError, EverwarmError, MissingMlx
 from everwarm.job import Ended, EngineHealth, Failed, Job, Output
 from everwarm.link.link import Link
 from everwarm.link.packets import (
@@ -97,20 +97,14 @@ class EngineHost:
         level = wanted.settings.log_level.upper()
         logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
         try:
-            from everwarm.engine.thread import EngineThread
-
+            EngineThread = _engine_class()
             engine = EngineThread.start(
                 wanted.model_path,
                 wanted.settings,
                 lambda done, total: self.link.post(LoadProgress(done, total)),
             )
-        except ModuleNotFoundError as e:
-            if e.name is None or e.name.split(".")[0] not in ("mlx", "mlx_lm"):
-                raise
-            self.link.post(Unusable("missing", _missing(e.name)))
-            self._leave(UNUSABLE)
         except EverwarmError as e:
-            self.link.post(Unusable("ended", e))
+            self.link.post(Unusable("missing" if isinstance(e, MissingMlx) else "ended", e))
             self._leave(UNUSABLE)
         _settle_interpreter()
         self._engine = engine
@@ -223,11 +217,20 @@ def _settle_interpreter() -> None:
     sys.setswitchinterval(0.001)
 
 
-def _missing(name: str) -> ConfigError:
-    return ConfigError(
-        f"No model can run here: the package {name.split('.')[0]} is not installed. Install "
-        "everwarm with its dependencies: pip install everwarm."
-    )
+def _engine_class() -> type[EngineThread]:
+    """Import MLX. Raises MissingMlx where it is not there, or does not fit this computer."""
+    try:
+        from everwarm.engine.thread import EngineThread
+    except ImportError as e:
+        package = (e.name or "mlx").split(".")[0]
+        if package not in ("mlx", "mlx_lm"):
+            raise
+        if isinstance(e, ModuleNotFoundError) and e.name == package:
+            said = f"the package {package} is not installed. Install everwarm with its dependencies"
+        else:
+            said = f"the package {package} cannot be loaded ({e}). Install it again"
+        raise MissingMlx(f"No model can run here: {said}: pip install everwarm.") from e
+    return EngineThread
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from everwarm.errors import ConfigError
+from everwarm.errors import ConfigError, MissingMlx
 
 _MODULE: Final = "everwarm.engine.convert"
 
@@ -27,7 +27,7 @@ def convert_apart(gguf: Path, out: Path) -> None:
         return
     lines = said.strip().splitlines()
     if lines and lines[-1].startswith("ModuleNotFoundError: No module named 'mlx"):
-        raise ConfigError(
+        raise MissingMlx(
             "The default model has to be converted once, and the package mlx, which does it, is "
             "not installed. Install everwarm with its dependencies: pip install everwarm."
         )

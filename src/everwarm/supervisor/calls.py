@@ -25,6 +25,8 @@ from everwarm.link.packets import (
     PinNode,
 )
 
+ENGINE_S: Final = 15.0
+"""How long a call waits for an engine that loads or starts again: a thread waits with it."""
 _NOT_TWICE: Final = (PinNode, DeleteNode, CheckGrammar)
 
 
@@ -109,16 +111,21 @@ class EngineCalls:
         raise ValueError(answer.reason)
 
     def _asking(self, call: Call, until: float, timeout_s: float) -> tuple[str, Future[CallAnswer]]:
-        """Send a call as soon as there is an engine."""
+        """Send a call as soon as there is an engine.
+
+        A grammar is part of a request, which waits for as long as the model is loaded; a person
+        who deletes something, or looks, is told to come back.
+        """
+        most_s = timeout_s if isinstance(call, CheckGrammar) else ENGINE_S
         with self._changed:
             self._changed.wait_for(
                 lambda: self._link is not None or self._refusal is not None,
-                max(0.0, until - time.monotonic()),
+                max(0.0, min(most_s, until - time.monotonic())),
             )
             if self._refusal is not None:
                 raise self._refusal
             if self._link is None:
-                raise _too_long(timeout_s)
+                raise _too_long(min(most_s, timeout_s))
             number, future = str(next(self._numbers)), Future[CallAnswer]()
             self._link.post(call, number)  # `take` waits for us: it needs the same lock
             self._asked[number] = future

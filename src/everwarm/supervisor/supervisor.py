@@ -32,6 +32,10 @@ from everwarm.supervisor.hang_watch import HangWatch
 from everwarm.supervisor.memory_deaths import MemoryDeaths
 from everwarm.supervisor.restarts import Restarts
 
+_OURS: Final = (
+    "why", "state", "loaded_bytes", "total_bytes", "restarts", "last_words", "lowered_why",
+)  # fmt: skip
+"""What of `EngineHealth` the supervisor knows; the rest its engine says with each heartbeat."""
 TICK_S: Final = 0.25
 _KILL_S: Final = 2.0
 """Beyond twice the grace: what a process that was told to stop gets before it is killed."""
@@ -233,14 +237,11 @@ class Supervisor:
         self._dispatch.opened(run.link)
 
     def _beat(self, beat: Heartbeat) -> None:
-        now, is_ready = beat.health, self.health.state == "ready"
-        self._hangs.beat(beat.step if is_ready else None)
-        self._note(
-            step_s=now.step_s,
-            disk_state=now.disk_state,
-            disk_why=now.disk_why,
-            budget_bytes=now.budget_bytes,
-        )
+        self._hangs.beat(beat.step if self.health.state == "ready" else None)
+        with self._changed:
+            ours = {name: getattr(self.health, name) for name in _OURS}
+            self.health = replace(beat.health, **ours)
+            self._changed.notify_all()
 
     def _note(self, **changes: object) -> None:
         with self._changed:
