@@ -225,7 +225,7 @@ def _engine_class() -> type[EngineThread]:
         package = (e.name or "mlx").split(".")[0]
         if package not in ("mlx", "mlx_lm"):
             raise
-        if isinstance(e, ModuleNotFoundError) and e.name == package:
+        if isinstance(e, ModuleNotFoundError):
             said = f"the package {package} is not installed. Install everwarm with its dependencies"
         else:
             said = f"the package {package} cannot be loaded ({e}). Install it again"
