@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from everwarm.cache import tree
 from everwarm.cache.cache import Cache
-from everwarm.cache.disk.next_write import written
+from everwarm.cache.disk.tier import DiskTier
 from everwarm.cache.evict import Candidate, candidates
 from everwarm.cache.restore import plan
 from everwarm.cache.store import OnDisk
@@ -62,7 +62,7 @@ def is_on_disk(c: Candidate, *, is_cuttable: bool) -> bool:
     if not isinstance(c.victim, Holder) and not c.is_segment:
         return node.shelved_checkpoint is not None
     end = c.victim.sequence.length if isinstance(c.victim, Holder) else node.end
-    if written(node.path()) < end:
+    if DiskTier.written(node) < end:
         return False
     return is_cuttable or c.is_segment or node.shelved_checkpoint is not None
 

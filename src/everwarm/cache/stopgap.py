@@ -11,9 +11,8 @@ goes on from, or that another conversation may still need, is a checkpoint like 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
-from everwarm.cache.disk.health import DiskStats
 from everwarm.cache.tree import Node
 
 MOST_WAITING: Final = 2
@@ -23,7 +22,20 @@ DAY_SHARE: Final = 4
 that are over use as well: most stopgaps are deleted soon, and may not keep these from the disk."""
 
 
-def is_wanted(node: Node, nbytes: int, disk: DiskStats) -> bool:
+class DayOfWrites(Protocol):
+    """What the disk tier says of its day, in bytes."""
+
+    @property
+    def written_today_bytes(self) -> int: ...
+
+    @property
+    def queued_bytes(self) -> int: ...
+
+    @property
+    def write_budget_bytes(self) -> int: ...
+
+
+def is_wanted(node: Node, nbytes: int, disk: DayOfWrites) -> bool:
     """Whether a busy state that ends at this node should take one of so many bytes: not where the
     disk lags, nor where the day's writes are for others."""
     coming = disk.written_today_bytes + disk.queued_bytes + nbytes

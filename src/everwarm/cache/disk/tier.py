@@ -39,6 +39,7 @@ from everwarm.cache.disk.next_write import (
     next_at_rest,
     next_of_state,
     next_together,
+    written,
 )
 from everwarm.cache.disk.restoring import MOST_AT_ONCE, PATIENCE_S, Restoring
 from everwarm.cache.identity import Trail
@@ -121,6 +122,10 @@ class DiskTier:
         return cls(store, fingerprint(), wake)
 
     # What it has and does now
+
+    @staticmethod
+    def written(node: Node) -> int:
+        return written(node.path())  # how far its rows are on disk without a hole
 
     def stats(self) -> DiskStats:
         """Any thread. Never waits."""
