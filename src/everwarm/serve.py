@@ -59,7 +59,7 @@ def serve(settings: Settings, find_model: Callable[[], str]) -> int:
         },
     )
     loading = Loading(settings, find_model, starting, url_of(listening))
-    server = HttpServer(Guard(starting, settings), allowed, loading.start)
+    server = HttpServer(Guard(starting, settings), allowed, loading.start, _end_now)
     loading.on_failure = lambda: setattr(server, "should_exit", True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, server.handle_exit)
@@ -68,8 +68,6 @@ def serve(settings: Settings, find_model: Callable[[], str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is being done
         signal.signal(signal.SIGINT, _end_now)
-        if server.force_exit:
-            _end_now()
         is_ended = loading.stop()
     if loading.error is not None and loading.has_failed:
         raise loading.error

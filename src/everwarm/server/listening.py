@@ -53,10 +53,17 @@ class HttpServer(uvicorn.Server):
     """A uvicorn server whose clean stop is exit code 0; uvicorn raises the signal again.
 
     `on_listening` is called on the event loop once requests are taken and our signal handlers are
-    installed.
+    installed. `end_now` is called in the signal's handler when a second interrupt comes: asyncio
+    waits for open connections from Python 3.12 on, whatever uvicorn is told.
     """
 
-    def __init__(self, app: ASGIApp, allowed: int, on_listening: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        allowed: int,
+        on_listening: Callable[[], None],
+        end_now: Callable[[], None],
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -69,6 +76,7 @@ class HttpServer(uvicorn.Server):
             )
         )
         self._on_listening = on_listening
+        self._end_now = end_now
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to take requests."""
@@ -79,5 +87,6 @@ class HttpServer(uvicorn.Server):
         self._on_listening()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit and sig == signal.SIGINT
+        if self.should_exit and sig == signal.SIGINT:
+            self._end_now()
         self.should_exit = True
