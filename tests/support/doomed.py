@@ -2,12 +2,13 @@
 
     python doomed.py     one line of JSON in for each job; what the engine says out, a line each
 
-    {"family", "root", "tokens", "max_tokens", "fault"}
-        -> "pid N", "cached N", "read N", "lead N", "token N", "end N", "dead 0"
+    {"family", "root", "tokens", "max_tokens", "kill_at", "wait_s", "fault"}
+        -> "cached N", "read N", "lead N", "token N", "end N", "dead 0"
 
 An oracle's family runs on the engine's own thread with the oracle's words; any other is a model of
 `zoo`. Both are slowed down to `PACE_S` a token, so that the disk keeps up as it does with a model.
-`fault` names one that is planted in the cache (`_faults`).
+An engine kills itself, so that a busy machine does not let it go on for long. `fault` names one
+that is planted in the cache (`_faults`).
 """
 
 from __future__ import annotations
@@ -43,6 +44,20 @@ class Told:
     leads: list[int] = field(default_factory=list)
     is_over: bool = False
 
+    def note(self, what: str, n: int) -> None:
+        """Take in one line of what it said."""
+        match what:
+            case "cached":
+                self.cached = self.read = n
+            case "read":
+                self.read = n
+            case "lead":
+                self.leads.append(n)
+            case "token":
+                self.reply.append(n)
+            case "end":
+                self.is_over = True
+
     def agrees(self, cold: Told) -> bool:
         """Whether the replies are equal up to a tie, which rounding may decide."""
         for ours, theirs, lead in zip(self.reply, cold.reply, cold.leads, strict=True):
@@ -68,31 +83,20 @@ class Doomed:
         kill_at: int | None = None, wait_s: float = 0.0, fault: str = "",
     ) -> Told:  # fmt: skip
         """One job in an engine of its own, killed `wait_s` after it has read `kill_at` tokens."""
-        job = {"family": family, "root": str(root), "tokens": tokens, "max_tokens": max_tokens}
-        self._in.write(json.dumps(job | {"fault": fault}) + "\n")
+        job = {
+            "family": family, "root": str(root), "tokens": tokens, "max_tokens": max_tokens,
+            "kill_at": kill_at, "wait_s": wait_s, "fault": fault,
+        }  # fmt: skip
+        self._in.write(json.dumps(job) + "\n")
         self._in.flush()
-        told, pid = Told(), 0
+        told = Told()
         for line in self._out:
             what, n = line.split()
             match what:
-                case "pid":
-                    pid = int(n)
-                case "cached":
-                    told.cached = told.read = int(n)
-                case "read":
-                    told.read = int(n)
-                case "lead":
-                    told.leads.append(int(n))
-                case "token":
-                    told.reply.append(int(n))
-                case "end":
-                    told.is_over = True
                 case "dead":
                     return told
-            if kill_at is not None and told.length(len(tokens)) >= kill_at and pid:
-                time.sleep(wait_s)
-                os.kill(pid, signal.SIGKILL)
-                kill_at = None
+                case _:
+                    told.note(what, int(n))
         raise AssertionError("the process that forks engines has ended")
 
 
@@ -137,7 +141,6 @@ def _main() -> None:
                 _answer(**json.loads(line))
             finally:
                 os._exit(0)
-        _say("pid", pid)
         os.waitpid(pid, 0)
         _say("dead", 0)
 
@@ -146,7 +149,10 @@ def _say(what: str, n: int) -> None:
     os.write(1, f"{what} {n}\n".encode())
 
 
-def _answer(family: str, root: str, tokens: list[int], max_tokens: int, fault: str) -> None:
+def _answer(
+    family: str, root: str, tokens: list[int], max_tokens: int, kill_at: int | None, wait_s: float,
+    fault: str,
+) -> None:  # fmt: skip
     from turn_requests import marks_of
 
     from everwarm.engine.thread import EngineThread
@@ -159,18 +165,27 @@ def _answer(family: str, root: str, tokens: list[int], max_tokens: int, fault: s
     engine.begin()
     job = Job("j", tokens_of(tokens), tuple(marks_of(tokens)), Sampling(), max_tokens, logprobs=2)
     engine.submit(job, outputs.put)
-    while True:
+    told, is_over = Told(), False
+
+    def tell(what: str, n: int) -> None:
+        _say(what, n)
+        told.note(what, n)
+
+    while not is_over:
         match outputs.get():
             case Leased(cached_tokens=n):
-                _say("cached", n)
+                tell("cached", n)
             case Prefilled(n):
-                _say("read", n)
+                tell("read", n)
             case Token(id=n, top=top):
-                _say("lead", round(1e6 * (top[0][1] - top[1][1])))
-                _say("token", n)
+                tell("lead", round(1e6 * (top[0][1] - top[1][1])))
+                tell("token", n)
             case last:
-                _say("end", type(last).__name__ == "Ended")
-                break
+                tell("end", int(type(last).__name__ == "Ended"))
+                is_over = True
+        if kill_at is not None and told.length(len(tokens)) >= kill_at:
+            time.sleep(wait_s)
+            os.kill(os.getpid(), signal.SIGKILL)
     engine.stop()
 
 
