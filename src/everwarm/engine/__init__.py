@@ -1,5 +1,6 @@
 """The only importer of mlx and mlx_lm; what `compat.py` mends is mended before either is loaded."""
 
+import everwarm.text  # noqa: F401  (quickens the import of transformers, which mlx_lm needs)
 from everwarm.engine.compat import enable_fast_blas, keep_file_limits
 
 keep_file_limits()

@@ -5,4 +5,7 @@ transformers would otherwise say at its import that there is no PyTorch, which n
 
 import os
 
+from everwarm.text.transformers_import import quicken
+
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+quicken()
