@@ -146,14 +146,13 @@ LONGER = {
     "cache/disk/disk_store.py": "one directory, and the order of all changes in it",
     "cache/disk/tier.py": "the one door of the disk",
     "config.py": "every setting, each written once",
-    "engine/job_run.py": "one job's life from lease to commit",
     "lab/compare.py": "one benchmark, its questions and its table",
     "prompt/dialects/call_reader.py": "one grammar of calls with its streaming reader",
     "testing.py": "the oracle: state, cache operations and a job that drives them",
 }
 """Files that may have up to 400 lines, each with its reason."""
 ANNEXES = ("prompt/dialects/", "prompt/grammars/", "cache/disk/")
-MOST_LINES_OF_CORE = 22_100
+MOST_LINES_OF_CORE = 22_700
 """Only a capability that comes may raise it. The aim is 10,000.
 
 11,745 were counted the same way before memory became a promise, dialects were derived, every field

@@ -97,6 +97,12 @@ class Settings:
         values.share(),
         "Part of the engine's time that a prefill may take while other replies are written.",
     )
+    decode_width: int | None = _setting(
+        None,
+        values.between(1, 64),
+        "Rows of every decode step: with a fixed number, a reply has the same bits in any company. "
+        "Unset: as many as replies are being written, which is quickest.",
+    )
     context_length: int | None = _setting(
         None,
         values.between(1, 2**24),

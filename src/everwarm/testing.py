@@ -147,12 +147,15 @@ class OracleState:
             window = tokens_of(self.ring[p % WINDOW] for p in last)
         return _token_of(self.rows, window, self.fold)
 
-    def hold(self) -> None:
-        """Make the next read of one token undoable."""
-        self._held = self.fold
+    @staticmethod
+    def read_together(states: Many[OracleState], tokens: Many[Any]) -> list[Any]:
+        """Let each read one token, undoably."""
+        for s in states:
+            s._held = s.fold
+        return [s.read(t) for s, t in zip(states, tokens, strict=True)]
 
     def undo(self) -> None:
-        """Take back the one token read since `hold`. Its slot in the ring is written next."""
+        """Take back the one token that was read. Its slot in the ring is written next."""
         self.length -= 1
         del self.rows[self.length :]
         self.fold = self._held

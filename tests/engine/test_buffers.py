@@ -26,7 +26,7 @@ def cache_of(family: str) -> tuple[Cache, int]:
     model: Any = zoo.build(family)[0]
     cache = Cache(lambda: ModelState(model), budget=1 << 34)
     turn(cache, asked := words(9999, 60), marks_of(asked))
-    own = len(layers.arrays(cache.memory.states[0].sequence.live._leaves))  # type: ignore[attr-defined]
+    own = len(layers.arrays(cache.memory.states[0].sequence.live.leaves))  # type: ignore[attr-defined]
     return Cache(lambda: ModelState(model), budget=1 << 34), own
 
 

@@ -130,7 +130,7 @@ def test_a_fault_while_putting_right_drops_the_cache_but_not_the_others(
     engine: EngineThread, fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
     (cold,) = ask(engine, fault, job("cold", LONG))
-    fault.also, fault.only, fault.at, fault.is_armed = "cache.mend", "state.hold", 9, True
+    fault.also, fault.only, fault.at, fault.is_armed = "cache.mend", "state.settle", 2, True
     one, two = ask(engine, fault, job("one", words(4, 90)), job("two", words(5, 90), max_tokens=9))
     assert sorted(type(t.last).__name__ for t in (one, two)) == ["Ended", "Failed"]
     assert "the cache in memory was dropped" in caplog.text

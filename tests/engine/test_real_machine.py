@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zoo  # isort: skip  (chooses the BLAS before mlx)
@@ -17,6 +17,7 @@ from engine_conversations import Codec, OnTheEngine
 from turn_requests import Reply, turn
 
 from everwarm.cache.cache import Cache
+from everwarm.engine.lane_trial import can_take_lanes
 from everwarm.engine.state import ModelState, bytes_at
 from everwarm.testing import VOCABULARY, Trap
 
@@ -31,6 +32,11 @@ def model_of(family: str) -> Any:
     for own in (config, config.get("text_config", {})):
         own.update({name: VOCABULARY for name in own if "vocab_size" in name})
     return zoo.make(config)
+
+
+@functools.lru_cache(maxsize=64)
+def width_of(family: str) -> int | None:
+    return 0 if can_take_lanes(model_of(family)) else None
 
 
 @functools.lru_cache(maxsize=8)
@@ -57,9 +63,16 @@ def _trapped(name: str) -> Callable[..., Any]:
 class Trapped(ModelState):
     """A real state whose calls a test may break."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
+    def __init__(self, model: Any, *, width: int | None = None) -> None:
+        super().__init__(model, width=width)
         self.trap = Trap()
+
+    @staticmethod
+    def read_together(states: Sequence[Any], tokens: Sequence[Any]) -> list[Any]:
+        out = ModelState.read_together(states, tokens)
+        for s in states:
+            s.trap("read")
+        return out
 
 
 for _name in set(CALLS):
@@ -75,7 +88,8 @@ class OnRealModels(OnTheEngine):
         return family
 
     def new_state(self, model: int) -> Any:
-        made = Trapped(model_of(self.layers[model]))
+        family = self.layers[model]
+        made = Trapped(model_of(family), width=width_of(family))
         made.trap = self.traps[model]
         self.states[model].add(made)
         return made
@@ -98,4 +112,4 @@ def cold(family: str, tokens: tuple[int, ...]) -> Reply:
 
 
 def test_warm_replies_of_real_models_are_cold_replies_whatever_happens() -> None:
-    explore(OnRealModels, STEPS, examples=10)
+    assert explore(OnRealModels, STEPS, examples=10)["together"]

@@ -11,4 +11,4 @@ STEPS = int(os.environ.get("EVERWARM_MACHINE_STEPS", 20_000)) // 10
 
 
 def test_the_engines_loop_gives_cold_replies_whatever_happens() -> None:
-    explore(OnTheEngine, STEPS)
+    assert explore(OnTheEngine, STEPS)["together"]

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import pytest
 
-from everwarm.engine.schedule import Schedule
+from everwarm.engine.schedule import PASSED, Schedule
 
 DECODE_MS, CHUNK_MS = 20, 250
+CHUNK = 512
 
 
 def simulate(share: float, total_ms: int) -> tuple[int, int]:
-    """Tokens and chunks within a time, when one job decodes while another prefills."""
+    """Steps of lanes and chunks within a time, when replies are written while a prompt is read."""
     schedule = Schedule(share)
-    schedule.add("reply")
-    schedule.add("prompt")
-    now_ms, tokens, chunks = 0, 0, 0
+    now_ms, steps, chunks = 0, 0, 0
+    left = {"prompt": 1 << 20}
     while now_ms < total_ms:
-        if schedule.next(["reply", "prompt"]) == "reply":
-            now_ms, tokens = now_ms + DECODE_MS, tokens + 1
-            schedule.charge("reply", DECODE_MS / 1000, prefilling=False)
+        if schedule.next(left, decoding=True) is None:
+            now_ms, steps = now_ms + DECODE_MS, steps + 1
+            schedule.decoded(DECODE_MS / 1000)
         else:
             now_ms, chunks = now_ms + CHUNK_MS, chunks + 1
-            schedule.charge("prompt", CHUNK_MS / 1000, prefilling=True)
-    return tokens, chunks
+            schedule.prefilled("prompt", CHUNK, CHUNK_MS / 1000, left)
+    return steps, chunks
 
 
-def test_a_reply_keeps_half_of_its_tokens_while_another_prompt_is_read() -> None:
+def test_replies_keep_half_of_their_steps_while_a_prompt_is_read() -> None:
     alone = 60_000 // DECODE_MS
-    tokens, chunks = simulate(0.5, 60_000)
-    assert tokens >= alone / 2 - CHUNK_MS / DECODE_MS
+    steps, chunks = simulate(0.5, 60_000)
+    assert steps >= alone / 2 - CHUNK_MS / DECODE_MS
     assert chunks * CHUNK_MS >= 0.48 * 60_000
 
 
@@ -38,23 +38,40 @@ def test_the_share_is_a_setting(share: float) -> None:
     assert chunks * CHUNK_MS == pytest.approx(share * 60_000, rel=0.1)
 
 
-def test_a_newcomer_is_next_and_does_not_catch_up_on_the_past() -> None:
+def test_time_without_company_is_not_owed() -> None:
     schedule = Schedule(0.5)
-    schedule.add("old")
-    schedule.charge("old", 100.0, prefilling=False)
-    schedule.add("new")
-    schedule.charge("old", 0.01, prefilling=False)
-    assert schedule.next(["old", "new"]) == "new"
-    schedule.charge("new", 0.02, prefilling=False)
-    assert schedule.next(["old", "new"]) == "old"
+    for _ in range(100):
+        assert schedule.next({"a": 9000}, decoding=False) == "a"
+        schedule.prefilled("a", CHUNK, 1.0, {"a": 9000})
+    chosen = [schedule.next({"a": 9000}, decoding=True)]
+    schedule.prefilled("a", CHUNK, 0.1, {"a": 9000})
+    for _ in range(10):
+        chosen.append(schedule.next({"a": 9000}, decoding=True))
+        schedule.decoded(0.02)
+    assert chosen == ["a", *[None] * 5, *["a"] * 5]
 
 
-def test_who_waits_is_no_company_and_is_not_charged() -> None:
-    schedule = Schedule(0.25)
-    schedule.add("prompt")
-    schedule.charge("prompt", 1.0, prefilling=True)
-    assert not schedule.has_company
-    schedule.add("begins late")
-    assert schedule.has_company
-    schedule.charge("begins late", 0.1, prefilling=False)
-    assert schedule.next(["prompt", "begins late"]) == "prompt"
+def test_the_shortest_prefill_is_next() -> None:
+    schedule = Schedule(0.5)
+    assert schedule.next({"long": 60_000, "short": 40}, decoding=False) == "short"
+
+
+def test_a_long_prompt_waits_for_some_tokens_of_others_and_not_for_ever() -> None:
+    schedule = Schedule(0.5)
+    long, n, passed = 60_000, 2000, 0
+    while True:
+        left = {"long": long, f"short {passed}": n}
+        job_id = schedule.next(left, decoding=False)
+        assert job_id is not None
+        if job_id == "long":
+            break
+        schedule.prefilled(job_id, n, 0.5, left)
+        passed += n
+    assert passed <= long / PASSED
+
+
+def test_who_has_ended_is_forgotten() -> None:
+    schedule = Schedule(0.5)
+    schedule.prefilled("b", 10_000, 1.0, {"a": 5000, "b": 0})
+    assert schedule.next({"b": 100}, decoding=False) == "b"
+    assert schedule.next({"a": 5000, "b": 100}, decoding=False) == "b"

@@ -79,8 +79,8 @@ class Trace(ModelState):
 
     calls: Calls
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
+    def __init__(self, model: Any, *, width: int | None = None) -> None:
+        super().__init__(model, width=width)
         self.calls = []
 
     def read(self, tokens: Any) -> mx.array:

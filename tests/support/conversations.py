@@ -429,7 +429,7 @@ class Conversations(RuleBasedStateMachine):
 
     def note(self, into: list[dict[str, list[Tokens[int]]]], job: Job) -> None:
         run = job.run
-        seen = run.tokens[: run.start + run.prefilled] + tokens_of(run.reply)
+        seen = run.tokens[: run.start + run.prefilled] + tokens_of(read_reply(run))
         into[job.talk.model].setdefault(job.talk.namespace, []).append(seen)
 
     def check_start(self, job: Job, lease: Lease | None) -> None:
@@ -446,7 +446,7 @@ class Conversations(RuleBasedStateMachine):
         known = self.read[model].get(space, []) + [
             j.run.lease.sequence.tokens
             if j.run.lease is not None
-            else j.run.tokens + tokens_of(j.run.reply)  # parked: it was filed so far
+            else j.run.tokens + tokens_of(read_reply(j.run))  # parked: it was filed so far
             for j in self.jobs
             if j is not job and (j.run.lease is not None or j.run.reply)
             if (j.talk.model, j.talk.namespace) == (model, space)
@@ -501,6 +501,12 @@ class Conversations(RuleBasedStateMachine):
                     found |= {id(h): h for h in node.holders}
             states = {id(h) for h in cache.memory.states if h.node.parent is not None}
             assert states == set(found), "a state that nobody can find, or that nobody counts"
+
+
+def read_reply(run: Any) -> list[int]:
+    """The tokens of a reply that are read, too: an engine tells its first token before that."""
+    reply: list[int] = getattr(run, "read_reply", run.reply)
+    return reply
 
 
 def check_node(node: Node) -> None:

@@ -7,10 +7,14 @@ from typing import Any
 
 import everwarm.engine  # isort: skip  # noqa: F401  (chooses the BLAS before mlx)
 import mlx.core as mx
-from conversations import Conversations, Talk
+from conversations import Conversations, Talk, steps
+from conversations import Job as ConversationsJob
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
 
 from everwarm.cache.cache import Cache, Lease
 from everwarm.engine.job_run import JobRun
+from everwarm.engine.lane import Lane, decode
 from everwarm.errors import EngineError
 from everwarm.job import Ended, Job, Leased, Output, Token
 from everwarm.request import Sampling
@@ -29,6 +33,10 @@ class LogitsState(OracleState):
         return (mx.arange(VOCABULARY) == self.says()).astype(mx.float32)[None, None]
 
 
+LONGEST_PREFILL = 40
+"""Steps."""
+
+
 class Codec:
     eos_ids = EOS_IDS
 
@@ -44,7 +52,15 @@ class EngineRun:
         job = Job("j", self.tokens, marks, Sampling(), n, namespace=talk.namespace)
         codec: Any = Codec()
         self._run = JobRun(job, cache, codec, self._out.append, chunk, likely_reply=2)
+        self._run.has_company = n % 2 == 0
         self._steps: Iterator[None] | None = None
+
+    @property
+    def lane(self) -> Lane | None:
+        """Its reply, where its next step may be one of several lanes."""
+        run = self._run
+        may_step = self.is_reading and run.phase == "decode" and run.can_go_on()
+        return run.lane if may_step else None
 
     @property
     def lease(self) -> Lease | None:
@@ -70,6 +86,12 @@ class EngineRun:
     @property
     def reply(self) -> list[int]:
         return [o.id for o in self._out if isinstance(o, Token)]
+
+    @property
+    def read_reply(self) -> list[int]:
+        """The reply, but a first token that was told before it was read."""
+        lane = self._run.lane
+        return self.reply[:-1] if lane is not None and lane.is_told else self.reply
 
     def step(self) -> bool:
         if self._steps is None or self._run.is_parked:
@@ -112,3 +134,23 @@ class OnTheEngine(Conversations):
 
     def new_run(self, cache: Cache, talk: Talk, n: int, chunk: int) -> Any:
         return EngineRun(cache, talk, n, chunk)
+
+    @precondition(lambda self: len(self.jobs) > 1)
+    @rule(model=st.sampled_from([0, 1]), n=st.sampled_from([1, 2, 5]))
+    def they_decode_together(self, model: int, n: int) -> None:
+        """All of a model's jobs that get as far."""
+        for job in [j for j in self.jobs if j.talk.model == model]:
+            for _ in range(LONGEST_PREFILL):
+                if job.run.over or job.run.lane is not None or not self.step(job):
+                    break
+        for _ in range(n):
+            lanes = self.lanes(model)
+            steps["together"] += len(lanes) > 1
+            decode([job.run.lane for job in lanes])
+            for job in lanes:
+                self.step(job)
+
+    def lanes(self, model: int) -> list[ConversationsJob]:
+        """Jobs of a model whose replies are being written."""
+        of = [j for j in getattr(self, "jobs", ()) if j.talk.model == model]
+        return [j for j in of if j.run.lane is not None and not j.run.lease.holder.ending]

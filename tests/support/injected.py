@@ -17,6 +17,7 @@ from everwarm.cache.cache import Cache
 from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.engine import layers
+from everwarm.engine.lane_trial import can_take_lanes
 from everwarm.engine.model import LoadedModel
 from everwarm.engine.parts import EngineParts
 from everwarm.engine.state import ModelState, bytes_at
@@ -113,7 +114,7 @@ class Counted:
 
 
 STATE_CALLS = (
-    "read", "settle", "hold", "undo", "cut", "release", "checkpoint", "rewind", "recover", "extend",
+    "read", "settle", "undo", "cut", "release", "checkpoint", "rewind", "recover", "extend",
     "put_back", "fork", "reserve", "reserve_to", "rows_out", "piece_rows_out", "rows_in",
     "checkpoint_out", "checkpoint_in",
 )  # fmt: skip
@@ -153,7 +154,13 @@ def faulty_state(fault: Fault) -> type[ModelState]:
 
         return call
 
-    return type("FaultyState", (ModelState,), {name: counted(name) for name in STATE_CALLS})
+    def read_together(states: Any, tokens: Any) -> Any:
+        call = "state.read_together"
+        return fault.around(call, lambda: ModelState.read_together(states, tokens))
+
+    calls: dict[str, Any] = {name: counted(name) for name in STATE_CALLS}
+    calls["read_together"] = staticmethod(read_together)
+    return type("FaultyState", (ModelState,), calls)
 
 
 def engine_of(
@@ -162,12 +169,13 @@ def engine_of(
     """A running engine of a loaded model, with everything it calls counted."""
 
     state_of = faulty_state(fault)
+    width = 0 if can_take_lanes(loaded.model) else None
 
     def open_(wake: Callable[[], None]) -> EngineParts:
         store: Any = Counted(DiskStore.open(home / "cache"), "store", fault)
         tier: Any = Counted(DiskTier(store, bytes(range(32)), wake), "tier", fault)
         cache: Any = Cache(
-            lambda: state_of(loaded.model),
+            lambda: state_of(loaded.model, width=width),
             budget=budget,
             bytes_at=bytes_at(loaded.model, chunk),
             tier=tier,

@@ -82,10 +82,7 @@ class Sequence:
 
     def read_ahead(self, token: Any) -> Any:
         """Read one token that nobody has looked at yet; `look` or `undo` must follow."""
-        self._live.hold()
-        out = self._feed(token)
-        self._is_ahead = True
-        return out
+        return read_together([self], [token])[0]
 
     def look(self, token: int) -> None:
         """Note which token `read_ahead` has read."""
@@ -211,3 +208,16 @@ class Sequence:
     def reserve_to(self, rows: int) -> None:
         """Make room for so many rows at once."""
         self._live.reserve_to(rows)
+
+
+def read_together(sequences: Many[Sequence], tokens: Many[Any]) -> list[Any]:
+    """`read_ahead` of several sequences of one model, in one call where the model can do that."""
+    for s in sequences:
+        assert s._end == s.length, "only a whole sequence can be read on"
+    for s in sequences:
+        s._end = None
+    states = [s.live for s in sequences]
+    out = states[0].read_together(states, tokens) if states else []
+    for s in sequences:
+        s._is_ahead = True
+    return out

@@ -61,11 +61,12 @@ class State(Protocol):
     def settle(self) -> None:
         """Evaluate what was read."""
 
-    def hold(self) -> None:
-        """Make the next `read` of one token undoable."""
+    @staticmethod
+    def read_together(states: Sequence[Any], tokens: Sequence[Any]) -> list[Any]:
+        """Let each state of one model read one token, undoably; what the model makes of each."""
 
     def undo(self) -> None:
-        """Take back the one token read since `hold`."""
+        """Take back the one token that `read_together` has read."""
 
     def cut(self, start: int, end: int) -> Piece:
         """Copy the cuttable layers' rows [start, end) out."""

@@ -1,6 +1,7 @@
 """Run one job: lease, prefill, decode, commit. A synchronous generator of steps.
 
-`steps` yields after each prefill chunk and each token; its caller decides who is next. An error of
+`steps` yields after each prefill chunk and each token; its caller decides who is next, and may take
+a step of several lanes at once (`lane.decode`) before it goes on with each of them. An error of
 the model leaves its layers uneven, and the state goes back to where the lease began; after any
 other, such as a grammar's or a sampler's, what was read is kept.
 """
@@ -9,8 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import mlx.core as mx
 
@@ -19,32 +19,20 @@ from everwarm.cache.sequence import Sequence
 from everwarm.codec import Codec
 from everwarm.engine.compiled_grammar import Grammars
 from everwarm.engine.guide import Guide
-from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
+from everwarm.engine.lane import SPILL_EVERY, JobCounts, Lane, decode, int_of
+from everwarm.job import Ended, Job, Leased, Output, Prefilled
 from everwarm.tokens import tokens_of
 
 Phase = Literal["wait", "prefill", "decode", "stalled"]
 CLEAR_EVERY = 256
-SPILL_EVERY = 2048
-"""Tokens. Should the engine die, these are lost at most, and as many that are being written."""
 TELLING_PREFILL = 256
 LIKELY_REPLY = 4096
 """Room set aside for a reply, and again whenever it is used up: hardly any gets that long."""
 
 
-@dataclass(slots=True)
-class JobCounts:
-    """What a job has done so far."""
-
-    prefilled: int = 0
-    completion: int = 0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    reason: Literal["stop", "length", "cancelled"] = "cancelled"
-    thinking_cut: bool = False
-
-
 class JobRun:
-    """One job on its way. Live: engine thread only. `chunk` may be changed between steps.
+    """One job on its way. Live: engine thread only. `chunk` may be changed between steps, and
+    `has_company`: whether others run beside it. `lane`: its reply, once one is being written.
 
     `grammars` is needed by jobs that have one. `likely_reply`: tokens of room asked for at a time.
     A reply that needs more than there is beside the others is `stalled`; where they are stalled
@@ -70,7 +58,8 @@ class JobRun:
         self.cancelled = False
         self.waits_for_room = False
         self.lease: Lease | None = None
-        self._unread: mx.array | None = None
+        self.lane: Lane | None = None
+        self.has_company = False
         self.submitted = self.leasing = time.perf_counter()
         self.counts = JobCounts()
 
@@ -139,6 +128,11 @@ class JobRun:
         length = lease.sequence.length
         return length < lease.holder.rows or self.cache.extend(lease, self._rows(length))
 
+    @property
+    def n_left(self) -> int:
+        """Tokens of the prompt that are not read yet."""
+        return len(self._tokens) - (self.lease.sequence.length if self.lease else 0)
+
     def park(self) -> None:
         """Give a stalled reply's state back, so that others can end and make room."""
         self.give_back()
@@ -150,7 +144,7 @@ class JobRun:
 
     def _stall(self, y: mx.array) -> Iterator[None]:
         """Wait for room. A state that was parked comes back without what was let go meanwhile."""
-        self._tokens = self.sequence.tokens + tokens_of([_int(y)])
+        self._tokens = self.sequence.tokens + tokens_of([int_of(y)])
         self.phase = "stalled"
         yield
         while not self.can_go_on():
@@ -180,8 +174,8 @@ class JobRun:
 
     def _look_behind(self, sequence: Sequence) -> None:
         """After an error: know every token that was read, and whether the model has failed too."""
-        if sequence.is_ahead and self._unread is not None:
-            sequence.look(_int(self._unread))
+        if sequence.is_ahead and self.lane is not None:
+            sequence.look(int_of(self.lane.unread))
         if sequence.end is not None:
             sequence.settle()
 
@@ -224,81 +218,28 @@ class JobRun:
             yield
 
     def _decode(self) -> Iterator[None]:
-        """Double-buffered: the next step is on its way before this one's token is looked at.
-
-        The first token is told at once, with nothing else on its way before it. Where the guide
-        waits, only the draw comes after the look.
-        """
-        job, c = self.job, self.counts
-        began = time.perf_counter()
-        guide = Guide(job, self.codec, self.grammars)
-        logits = self.sequence.read(job.tokens[-1:])
-        c.prefilled += 1
-        y, logprobs = guide.draw(logits)
-        _async_eval(y, logprobs)
+        """Yields behind each step, and where others decode, also before the first one."""
+        guide = Guide(self.job, self.codec, self.grammars)
+        self.lane = Lane(
+            self.job, self.codec, guide, self.counts, self._present, self._spill, self.sink
+        )
+        if self.has_company:
+            yield
         while True:
-            ahead = self._ahead(y) if c.completion and self.sequence.live.can_undo else None
-            if ahead is not None and guide.waits:
-                _async_eval(ahead)
-            drawn = self._draw(guide, ahead) if ahead is not None and not guide.waits else None
-            token = _int(y)  # what was begun ahead may fail here
-            if c.completion == 0:
-                now = time.perf_counter()
-                c.prefill_s, began = c.prefill_s + now - began, now
-            if token in self.codec.eos_ids:
-                c.reason = "stop"
-                if ahead is not None:
-                    self.sequence.undo()
-                break
-            c.completion += 1
-            self.sink(self._token(token, logprobs))
-            guide.take(token)
-            ahead = self._ahead(y) if ahead is None else ahead
-            next_y, next_logprobs = drawn or self._draw(guide, ahead)
-            c.thinking_cut = guide.thinking_cut
-            self.sequence.look(token)
-            if self.lease is not None and self.sequence.length % SPILL_EVERY == 0:
-                self.cache.spill(self.lease.holder)
-            c.decode_s = time.perf_counter() - began
-            if c.completion == job.max_tokens:
-                c.reason = "length"
+            if not self.lane.has_stepped:
+                decode([self.lane])
+            self.lane.end_step()
+            if self.lane.is_over:
                 break
             yield
-            if c.completion % CLEAR_EVERY == 0:
+            if self.counts.completion % CLEAR_EVERY == 0:
                 mx.clear_cache()
-            y, logprobs = next_y, next_logprobs
             if self.lease is not None and self.sequence.length >= self.lease.holder.rows:
-                yield from self._stall(y)
+                yield from self._stall(self.lane.unread)
 
-    def _ahead(self, y: mx.array) -> mx.array:
-        """The logits behind `y`, which nobody has looked at."""
-        self._unread = y
-        logits: mx.array = self.sequence.read_ahead(y)
-        return logits
+    def _present(self) -> Lease:
+        assert self.lease is not None
+        return self.lease
 
-    def _draw(self, guide: Guide, logits: mx.array) -> tuple[mx.array, mx.array]:
-        after, logprobs = guide.draw(logits)
-        _async_eval(after, logprobs)
-        return after, logprobs
-
-    def _token(self, token: int, logprobs: mx.array) -> Token:
-        k = self.job.logprobs
-        if k is None:
-            return Token(token)
-        top: tuple[tuple[int, float], ...] = ()
-        if k:
-            ids = mx.argpartition(-logprobs, kth=k - 1)[:k]
-            pairs: Any = zip(ids.tolist(), logprobs[ids].tolist(), strict=True)  # type: ignore
-            top = tuple(sorted(pairs, key=lambda p: -p[1]))
-        chosen: Any = logprobs[token].item()
-        return Token(token, float(chosen), top)
-
-
-def _int(token: mx.array) -> int:
-    value: Any = token.item()
-    return int(value)
-
-
-def _async_eval(*arrays: mx.array) -> None:
-    start: Any = mx.async_eval
-    start(*arrays)
+    def _spill(self, lease: Lease) -> None:
+        self.cache.spill(lease.holder)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from everwarm.cache.cache import Cache, Lease
 from everwarm.engine.admission_order import AdmissionOrder, Begin
 from everwarm.engine.chunk import ChunkSize
 from everwarm.engine.job_run import JobRun
+from everwarm.engine.lane import Lane, decode
 from everwarm.engine.pressure_relief import PressureRelief
 from everwarm.engine.schedule import Schedule
 from everwarm.errors import EngineError, EverwarmError, RequestError
@@ -37,6 +38,11 @@ class _StartedRun:
     def waits(self) -> bool:
         """It has to be taken up, for the first time or again."""
         return self.steps is None or self.run.is_parked
+
+    @property
+    def lane(self) -> Lane | None:
+        """Its reply, where the next step is one of decoding."""
+        return self.run.lane if self.run.phase == "decode" else None
 
 
 class Jobs:
@@ -75,20 +81,25 @@ class Jobs:
                 r.run.lease.holder.ending = True
 
     def step(self) -> bool:
-        """Let those begin who can, then one step of whoever has had the least. False: nobody can
+        """Let those begin who can, then one step of the lanes or of a prefill. False: nobody can
         take one."""
         self._line.offer([k for k, r in self._jobs.items() if r.waits], self._begin)
-        begun = {k: r for k, r in self._jobs.items() if not r.waits}
-        ready = [k for k, r in begun.items() if r.run.cancelled or r.run.can_go_on()]
-        if ready:
-            self._step(self._jobs[self._schedule.next(ready)])
+        for r in [r for r in self._jobs.values() if r.run.cancelled and not r.waits]:
+            self._end(r)
+        begun = [r for r in self._jobs.values() if not r.waits]
+        ready = [r for r in begun if r.run.can_go_on()]
+        lanes = [r for r in ready if r.lane is not None]
+        left = {r.run.job.id: r.run.n_left for r in ready if r.lane is None}
+        if (job_id := self._schedule.next(left, decoding=bool(lanes))) is not None:
+            self._prefill(self._jobs[job_id], left, is_shared=len(begun) > 1)
+        elif lanes:
+            self._decode(lanes)
         elif begun:
-            self._park(self._jobs[list(begun)[-1]])
+            self._park(begun[-1])
         return bool(ready) or self.is_idle
 
     def _park(self, r: _StartedRun) -> None:
         """All that run need more room than there is: the latest gives its state back."""
-        self._schedule.remove(r.run.job.id)
         if (error := self._attempt(r, r.run.park)) is not None:
             self._fail(r, error)
 
@@ -147,30 +158,35 @@ class Jobs:
             return
         if r.run.try_lease():
             r.steps = r.steps or r.run.steps()
-            self._schedule.add(r.run.job.id)
 
     def _waiting(self, first: _StartedRun) -> list[Job]:
         """What has not begun, this job first."""
         others = (r for r in self._jobs.values() if r.waits and r is not first)
         return [r.run.job for r in (first, *others)]
 
-    def _step(self, r: _StartedRun) -> None:
-        if r.run.cancelled:
-            self._end(r)
-            return
+    def _prefill(self, r: _StartedRun, left: Mapping[str, int], *, is_shared: bool) -> None:
         began, before = time.perf_counter(), r.run.counts.prefilled
-        was_prefilling = r.run.phase == "prefill"
-        r.run.chunk = self._chunk.size(is_shared=self._schedule.has_company)
+        r.run.chunk, r.run.has_company = self._chunk.size(is_shared=is_shared), is_shared
+        self._go_on(r)
+        took_s, n = time.perf_counter() - began, r.run.counts.prefilled - before
+        self._schedule.prefilled(r.run.job.id, n, took_s, left)
+        if r.run.phase == "prefill" and n:
+            self._chunk.learn(n, took_s)
+
+    def _decode(self, runs: list[_StartedRun]) -> None:
+        """One step of all lanes; then each of them is told what became of its part."""
+        began = time.perf_counter()
+        decode([r.lane for r in runs if r.lane is not None])
+        for r in runs:
+            self._go_on(r)
+        self._schedule.decoded(time.perf_counter() - began)
+
+    def _go_on(self, r: _StartedRun) -> None:
+        """Let a run go on until its next step. One that is over ends, one that fails is told."""
         if (error := self._attempt(r, lambda: self._next(r))) is not None:
             self._fail(r, error)
-            return
-        if r.is_over:
+        elif r.is_over:
             self._end(r)
-            return
-        took_s = time.perf_counter() - began
-        self._schedule.charge(r.run.job.id, took_s, prefilling=was_prefilling)
-        if r.run.phase == "prefill":
-            self._chunk.learn(r.run.counts.prefilled - before, took_s)
 
     def _next(self, r: _StartedRun) -> None:
         assert r.steps is not None
@@ -195,7 +211,6 @@ class Jobs:
         tell(r.run.sink, output)
         self._jobs.pop(r.run.job.id, None)
         self._line.remove(r.run.job.id)
-        self._schedule.remove(r.run.job.id)
         self.idle_since = time.monotonic()
 
     def _attempt(self, r: _StartedRun, action: Callable[[], None]) -> Exception | None:

@@ -15,6 +15,7 @@ from everwarm.cache.disk.files import Files
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
 from everwarm.engine.kv import Arrangement, arrange
+from everwarm.engine.lane_trial import can_take_lanes
 from everwarm.engine.machine_memory import default_budget, limit_mlx, machine_pressure
 from everwarm.engine.memory_pressure import Pressure
 from everwarm.engine.model import LoadedModel, TellLoaded, load_model, tell_nobody
@@ -33,7 +34,8 @@ log = logging.getLogger("everwarm.engine")
 class EngineParts:
     """`step`: how many tokens a prefill reads at once where that is quick.
 
-    `pressure`: asks the machine how short it is of memory.
+    `pressure`: asks the machine how short it is of memory. `takes_lanes`: several replies are
+    decoded in one forward.
     """
 
     loaded: LoadedModel
@@ -41,6 +43,7 @@ class EngineParts:
     tier: DiskTier | None
     step: int
     pressure: Callable[[], Pressure] = machine_pressure
+    takes_lanes: bool = False
 
 
 def open_parts(
@@ -67,10 +70,16 @@ def open_parts(
     step = s.prefill_step or (STEP_ON_GPU if on_gpu else STEP_ON_CPU)
     room = bytes_at(loaded.model, step)
     loaded = _bounded(loaded, longest(room, budget, loaded.info.context_length), budget)
+    takes_lanes = can_take_lanes(loaded.model)
+    width = (s.decode_width or 0) if takes_lanes else None
     cache = Cache(
-        lambda: ModelState(loaded.model), budget=budget, keep=s.cache, bytes_at=room, tier=tier
+        lambda: ModelState(loaded.model, width=width),
+        budget=budget,
+        keep=s.cache,
+        bytes_at=room,
+        tier=tier,
     )
-    return EngineParts(loaded, cache, tier, step)
+    return EngineParts(loaded, cache, tier, step, takes_lanes=takes_lanes)
 
 
 def _bounded(loaded: LoadedModel, longest_rows: int, budget: int) -> LoadedModel:

@@ -1,42 +1,51 @@
-"""Who is next on the engine's thread: by seconds used, not by steps taken. No MLX here.
+"""Whose turn it is on the engine's thread: all that decode, or one prefill. No MLX here.
 
-A step of a long prefill takes many times a decode step, so turns counted in steps would starve
-whoever decodes. Each job is charged the seconds of its steps; the least charged one is next.
+Lanes step together, so they are one party; prefills are the other, and share the time with it by
+seconds, since a chunk takes many times a decode step. Of several prefills the shortest is next, and
+whoever it passes ages: a long prompt waits for some others' tokens, never for ever.
+
+    lanes     [step][step][step][step]             [step][step][step][step]
+    prefills                          [ one chunk ]                        [ one chunk ]
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Final
+
+PASSED: Final = 0.5
+"""What a passed prefill is given credit for: this part of the tokens that others read meanwhile."""
 
 
 class Schedule:
-    """Charges per running job, in seconds; who waits is not in it. Live: engine thread only.
+    """Seconds of both parties, and credits of those that prefill. Live: engine thread only.
 
-    `prefill_share`: the part of the time that a prefill may take while another job decodes.
+    `prefill_share`: the part of the time that prefills may take while others decode.
     """
 
     def __init__(self, prefill_share: float) -> None:
-        self._prefill_weight = (1 - prefill_share) / prefill_share
-        self._used_s: dict[str, float] = {}
+        self._weight = (1 - prefill_share) / prefill_share
+        self._ahead_s = 0.0
+        self._is_shared = False
+        self._credit: dict[str, float] = {}
 
-    def add(self, job_id: str) -> None:
-        """A job that begins is level with the least charged one: it neither waits nor hogs."""
-        self._used_s[job_id] = min(self._used_s.values(), default=0.0)
+    def next(self, left: Mapping[str, int], *, decoding: bool) -> str | None:
+        """The prefill that is next, of the tokens that each has `left`; None: the lanes are."""
+        for job_id in self._credit.keys() - left.keys():
+            del self._credit[job_id]
+        self._is_shared = bool(left) and decoding
+        if not self._is_shared:
+            self._ahead_s = 0.0
+        if not left or (decoding and self._ahead_s > 0):
+            return None
+        return min(left, key=lambda k: left[k] - self._credit.get(k, 0.0))
 
-    def remove(self, job_id: str) -> None:
-        """The job has ended; one that never began is no mistake."""
-        self._used_s.pop(job_id, None)
+    def decoded(self, took_s: float) -> None:
+        """Note a step of the lanes."""
+        self._ahead_s -= took_s if self._is_shared else 0.0
 
-    @property
-    def has_company(self) -> bool:
-        """Whether several jobs run."""
-        return len(self._used_s) > 1
-
-    def next(self, ready: Iterable[str]) -> str:
-        """The least charged of the jobs that can take a step."""
-        return min(ready, key=self._used_s.__getitem__)
-
-    def charge(self, job_id: str, took_s: float, *, prefilling: bool) -> None:
-        """Book a step. Only a prefill that has company is weighed."""
-        weighed = prefilling and self.has_company
-        self._used_s[job_id] += took_s * (self._prefill_weight if weighed else 1.0)
+    def prefilled(self, job_id: str, n_tokens: int, took_s: float, left: Mapping[str, int]) -> None:
+        """Note a chunk of one prefill; the others of those `left` were passed."""
+        self._ahead_s += took_s * self._weight if self._is_shared else 0.0
+        for other in left.keys() - {job_id}:
+            self._credit[other] = self._credit.get(other, 0.0) + PASSED * n_tokens

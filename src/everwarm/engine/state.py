@@ -12,6 +12,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from everwarm.cache.disk.blob import Layer
 from everwarm.cache.store import Bytes
 from everwarm.engine import layers, transfer
+from everwarm.engine.lanes import Company, read_on
 from everwarm.engine.packing import packed
 from everwarm.tokens import Tokens, tokens_of
 
@@ -44,47 +45,105 @@ class ArrayPiece:
 class ModelState:
     """Per-layer caches that have read exactly `length` tokens. Live: engine thread only."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, *, width: int | None = None) -> None:
+        """`width`: rows of a forward in which several states read on, filled up where there are
+        fewer; 0: as many as there are states; None: this model reads on one state at a time."""
+        self.model, self.width = model, width
         self.caches: list[Any] = make_prompt_cache(model)
         self.length = 0
-        self._leaves = layers.leaves(self.caches)
-        kinds = [layers.kind(c) for c in self._leaves]
-        self._cuttable = [c for c, k in zip(self._leaves, kinds, strict=True) if k == "cuttable"]
-        self._others = [c for c, k in zip(self._leaves, kinds, strict=True) if k != "cuttable"]
+        self.leaves = layers.leaves(self.caches)
+        kinds = [layers.kind(c) for c in self.leaves]
+        self._cuttable = [c for c, k in zip(self.leaves, kinds, strict=True) if k == "cuttable"]
+        self._others = [c for c, k in zip(self.leaves, kinds, strict=True) if k != "cuttable"]
+        self._recurrent = [c for c, k in zip(self.leaves, kinds, strict=True) if k == "opaque"]
         self.is_cuttable = not self._others
         self.can_undo = "unknown" not in kinds
         self._held: list[Any] = []
+        self.company: Company | None = None  # whoever it reads on with; holds `_recurrent`'s
+        self._joined_nbytes = 0
 
     @property
     def nbytes(self) -> int:
-        return sum(a.nbytes for a in layers.arrays(self._leaves))
+        return sum(a.nbytes for a in layers.arrays(self.leaves)) + self._joined_nbytes
 
     @property
     def checkpoint_nbytes(self) -> int:
-        return sum(a.nbytes for a in layers.arrays(self._others))
+        return sum(a.nbytes for a in layers.arrays(self._others)) + self._joined_nbytes
+
+    @property
+    def may_join(self) -> bool:
+        """Whether it can read on with others: each recurrent layer has something to join."""
+        if self.width is None or self.company is not None:
+            return self.width is not None
+        return all(a is not None for a in self._recurrent_arrays())
 
     def rows_nbytes(self, n: int) -> int:
         return sum(layers.row_nbytes(c) for c in self._cuttable) * n
 
     def read(self, tokens: Tokens[int] | mx.array) -> mx.array:
         """Feed tokens; logits of shape (1, n, vocabulary), lazy."""
+        self.leave()
         ids = tokens if isinstance(tokens, mx.array) else mx.array(list(tokens))
         self.length += ids.size
         out: mx.array = self.model(ids[None], cache=self.caches)
         return out
 
+    @staticmethod
+    def read_together(states: Sequence[ModelState], tokens: Sequence[mx.array]) -> list[mx.array]:
+        """Feed each state one token, shape (1,), undoably; logits of shape (1, 1, vocabulary)."""
+        out: dict[int, mx.array] = {}
+        width = states[0].width
+        joining = [i for i, s in enumerate(states) if s.may_join]
+        if len(joining) == 1 and not width:
+            joining = []
+        for i in set(range(len(states))) - set(joining):
+            out[i] = states[i]._read_undoably(tokens[i])
+        step = width or max(len(joining), 1)
+        for at in range(0, len(joining), step):
+            some = joining[at : at + step]
+            read = read_on([states[i] for i in some], [tokens[i] for i in some])
+            out.update(zip(some, read, strict=True))
+        return [out[i] for i in range(len(states))]
+
+    def enter(self, company: Company) -> None:
+        """Let go of what is the company's now."""
+        self.company = company
+        self._joined_nbytes = sum(a.nbytes for a in self._recurrent_arrays() if a is not None)
+        for c in self._recurrent:
+            c.cache = [None] * len(c.cache)
+
+    def leave(self, *, before: bool = False) -> None:
+        """Take back what is its own from the company that it reads with, if there is one.
+
+        `before`: as it was before the last token.
+        """
+        if self.company is None:
+            return
+        for c, arrays in zip(self._recurrent, self.company.part(self, before=before), strict=True):
+            c.cache = arrays
+        begin: Any = mx.async_eval
+        begin([c.cache for c in self._recurrent])  # else they keep the company's alive
+        self.company, self._joined_nbytes = None, 0
+
+    def _recurrent_arrays(self) -> list[Any]:
+        return [a for c in self._recurrent for a in c.cache]
+
     def settle(self) -> None:
         """Evaluate what was fed."""
-        mx.eval(layers.arrays(self._leaves))
+        self.leave()
+        mx.eval(layers.arrays(self.leaves))
 
-    def hold(self) -> None:
-        """Make the next single-token `read` undoable."""
-        self._held = [layers.hold(c) for c in self._leaves]
+    def _read_undoably(self, token: mx.array) -> mx.array:
+        self.leave()
+        self._held = [layers.hold(c) for c in self.leaves]
+        return self.read(token)
 
     def undo(self) -> None:
-        """Take back the one token read since `hold`."""
-        for c, held in zip(self._leaves, self._held, strict=True):
+        """Take back the one token that `read_together` has read."""
+        if self.company is not None:
+            self.leave(before=True)
+            self._held = [layers.hold(c) for c in self.leaves]
+        for c, held in zip(self.leaves, self._held, strict=True):
             layers.undo(c, held)
         self.length -= 1
 
@@ -107,6 +166,7 @@ class ModelState:
     def checkpoint(self) -> ArrayPiece | None:
         if not self._others:
             return None
+        self.leave()
         return ArrayPiece.packed([layers.snapshot(c) for c in self._others])
 
     def rewind(self, at: int, checkpoint: ArrayPiece | None) -> None:
@@ -148,6 +208,7 @@ class ModelState:
         mx.eval([(c.keys, c.values) for c in self._cuttable])
 
     def put_back(self, checkpoint: ArrayPiece | None) -> None:
+        self.leave()
         if checkpoint is not None:
             for c, held in zip(self._others, checkpoint.held, strict=True):
                 layers.put_back(c, held)
@@ -173,7 +234,7 @@ class ModelState:
         return ArrayPiece(transfer.checkpoint_in(held, buffers))
 
     def fork(self, at: int, checkpoint: ArrayPiece | None) -> Self:
-        other = type(self)(self.model)
+        other = type(self)(self.model, width=self.width)
         if at and self._cuttable:
             other.extend(self.lend(0, at), 0, at, 0)
         other.length = at
@@ -202,8 +263,8 @@ def bytes_at(model: Any, chunk: int) -> Callable[[int], int]:
     state = ModelState(model)
     state.read(tokens_of([0]))
     state.settle()
-    known = [c for c in state._leaves if layers.kind(c) != "unknown"]
-    unknown = [c for c in state._leaves if layers.kind(c) == "unknown"]
+    known = [c for c in state.leaves if layers.kind(c) != "unknown"]
+    unknown = [c for c in state.leaves if layers.kind(c) == "unknown"]
     fixed, growth = sum(a.nbytes for a in layers.arrays(unknown)), 0
     if unknown:
         state.read(tokens_of([0] * TRIAL))

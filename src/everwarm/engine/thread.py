@@ -1,4 +1,4 @@
-"""The one thread that touches MLX. It takes one step of each running job in turn, by seconds.
+"""The one thread that touches MLX. It steps all replies together, and prefills in between.
 
 No exception of a job (`jobs.py`), a call or the disk tier ends the thread. If it ends all the same,
 whoever waits is told, and `health` says why.
@@ -126,6 +126,7 @@ class EngineThread:
         counts: dict[str, int | float | str] = self._ask(self._counts)
         return counts | {
             "jobs": len(self._jobs),
+            "lanes": "together" if self._takes_lanes else "one at a time",
             "memory_bytes": mx.get_active_memory(),
             "memory_cached_bytes": mx.get_cache_memory(),
             "memory_pressure": self._relief.pressure.level,
@@ -215,6 +216,7 @@ class EngineThread:
         parts = self._open(self._inbox.wake)
         self._cache, self._tier = parts.cache, parts.tier
         self._budget_bytes = parts.cache.memory.budget
+        self._takes_lanes = parts.takes_lanes
         schedule = Schedule(self._prefill_share)
         self._relief = PressureRelief(parts.cache, parts.pressure)
         self._jobs = Jobs(parts.cache, ChunkSize(parts.step), schedule, self._relief)

@@ -1,0 +1,76 @@
+"""Attention over each lane's own rows: what MLX's function cannot do yet, put before it.
+
+An upstream shim, like those in `compat.py`, which come before MLX is loaded. It dies when MLX's
+attention takes rows of several lengths in one call.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.base import quantized_scaled_dot_product_attention as quantised
+
+
+class LaneRows:
+    """Keys, or values, of several lanes: an array, or a quantised triple, of shape (1, …) each.
+
+    `fill`: how many rows of the step are nobody's, and get what the first lane gets. `quantised`:
+    (group_size, bits) where they are.
+    """
+
+    def __init__(self, of: list[Any], fill: int, quantised: tuple[int, int] | None) -> None:
+        self.of, self.fill, self.quantised = of, fill, quantised
+
+    def swapaxes(self, a: int, b: int) -> TurnedRows:
+        return TurnedRows([rows.swapaxes(a, b) for rows in self.of])
+
+
+class TurnedRows(mx.array):
+    """Rows that queries are multiplied with, as multi-head latent attention does for its mask.
+
+    An array only so that Python asks it first: MLX's own product takes nothing but arrays.
+    """
+
+    def __init__(self, of: list[Any]) -> None:
+        super().__init__(0)
+        self.of = of
+
+    def __rmatmul__(self, queries: Any) -> LaneMasks:
+        return LaneMasks([queries[i : i + 1] @ rows for i, rows in enumerate(self.of)])
+
+
+class LaneMasks:
+    """A mask, or None, for each lane."""
+
+    def __init__(self, of: list[Any]) -> None:
+        self.of = of
+
+
+def attend_by_lane() -> None:
+    """Let attention take `LaneRows`: each lane's query meets its own rows. Idempotent.
+
+    Everything else goes to MLX's function as it came.
+    """
+    fast: Any = mx.fast
+    original = fast.scaled_dot_product_attention
+    if hasattr(original, "by_lane"):
+        return
+
+    def attend(queries: Any, keys: Any, values: Any, **others: Any) -> Any:
+        if not isinstance(keys, LaneRows):
+            return original(queries, keys, values, **others)
+        mask = others.pop("mask", None)
+        masks = mask.of if isinstance(mask, LaneMasks) else [mask] * len(keys.of)
+        each = original
+        if keys.quantised is not None:
+            group_size, bits = keys.quantised
+            others.pop("sinks", None)  # mlx-lm refuses those with quantised rows
+            each = partial(quantised, group_size=group_size, bits=bits)
+        rows = zip(keys.of, values.of, masks, strict=True)
+        out = [each(queries[i : i + 1], k, v, mask=m, **others) for i, (k, v, m) in enumerate(rows)]
+        return mx.concatenate(out + out[:1] * keys.fill)
+
+    attend.by_lane = True  # type: ignore[attr-defined]
+    fast.scaled_dot_product_attention = attend
