@@ -9,7 +9,7 @@ import typer
 
 from everwarm import __version__
 from everwarm.cli.options import DEFAULT_URL, AsJson, Key, Url, settings, takes_settings
-from everwarm.lab.commands import recorded
+from everwarm.lab.commands import recorded, several_servers
 from everwarm.lab.commands.bench import bench
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+several_servers.add_to(bench)
 recorded.add_to(bench)
 
 

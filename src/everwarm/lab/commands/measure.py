@@ -15,6 +15,7 @@ from everwarm.client import ChatClient
 from everwarm.errors import ConfigError
 from everwarm.lab import (
     compare,
+    parallel_report,
     result,
     session_report,
     strategies_report,
@@ -27,6 +28,7 @@ from everwarm.lab.commands.terminal import Benchmark, Order
 from everwarm.lab.compare import ComparePlan, CompareRun
 from everwarm.lab.inside import context_length
 from everwarm.lab.long_session import SessionPlan, SessionRun
+from everwarm.lab.parallel import ParallelPlan, ParallelRun
 from everwarm.lab.result import Result, machine
 from everwarm.lab.strategies import Serve, StrategiesPlan, StrategiesRun, Strategy
 from everwarm.lab.traced import TracedRun, TracePlan
@@ -61,6 +63,14 @@ COMPARE = Benchmark(
     name="compare",
     summary=lambda r: {"summary": compare.summary(r.rows)},
     report=compare.compare_report,
+    can_resume=False,
+)
+
+PARALLEL = Benchmark(
+    name="parallel",
+    summary=lambda r: {"summary": parallel_report.parallel_summary(r.rows)},
+    report=parallel_report.parallel_report,
+    line=parallel_report.parallel_line,
     can_resume=False,
 )
 
@@ -171,18 +181,34 @@ def comparison(
     `restarted`: only ask the last prompt of the run in `out` again. `models` names the model where
     a server takes another name than the first it lists.
     """
-    if unknown := [n for n in models if n not in urls]:
-        raise ConfigError(f"--model-name names {unknown[0]}, which is not among the servers.")
     old = result.load(order.out / "compare.json", "compare") if restarted else None
     if old is not None:
         plan = ComparePlan(**{f: old.plan[f] for f in ComparePlan.__dataclass_fields__})
     with ExitStack() as stack:
-        clients = {
-            n: stack.enter_context(ChatClient(u, api_key=order.api_key)) for n, u in urls.items()
-        }
-        chosen = {n: models.get(n) or c.models()[0] for n, c in clients.items()}
+        clients, chosen = _opened(stack, urls, models, order)
         run = CompareRun(clients, chosen, plan, old or compare.new_result(chosen, plan))
         return COMPARE.follow(run, run.restarted() if restarted else run.measured(), order)
+
+
+def at_once(urls: dict[str, str], models: dict[str, str], plan: ParallelPlan, order: Order) -> int:
+    """Hold several sessions at once on several servers; the exit code. `models` as above."""
+    order.started("parallel")
+    with ExitStack() as stack:
+        clients, chosen = _opened(stack, urls, models, order)
+        run = ParallelRun(clients, chosen, plan, parallel_report.new_parallel(chosen, plan))
+        return PARALLEL.follow(run, run.measured(), order)
+
+
+def _opened(
+    stack: ExitStack, urls: dict[str, str], models: dict[str, str], order: Order
+) -> tuple[dict[str, ChatClient], dict[str, str]]:
+    """A client of each server, and what it calls the model. Raises ConfigError."""
+    if unknown := [n for n in models if n not in urls]:
+        raise ConfigError(f"--model-name names {unknown[0]}, which is not among the servers.")
+    clients = {
+        n: stack.enter_context(ChatClient(u, api_key=order.api_key)) for n, u in urls.items()
+    }
+    return clients, {n: models.get(n) or c.models()[0] for n, c in clients.items()}
 
 
 def named(servers: Sequence[str]) -> dict[str, str]:
@@ -198,3 +224,11 @@ def named(servers: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"There are two servers called {name}.")
         out[name] = url
     return out
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """How many sessions at once, of a text such as 1,2,4. Raises ConfigError."""
+    found = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and 1 <= int(part) <= 64 for part in found):
+        raise ConfigError(f"--sessions takes numbers from 1 to 64, such as 1,2,4,8; not {text}.")
+    return tuple(int(part) for part in found)
