@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked
 from openai import BadRequestError, NotFoundError, OpenAI
 from tokenizers import Tokenizer
 
@@ -25,7 +26,7 @@ FRAME = 11
 
 @dataclass
 class Server:
-    process: subprocess.Popen[str]
+    process: Forked
     url: str
 
     def __post_init__(self) -> None:
@@ -40,9 +41,7 @@ def start(model: Path, *flags: str, env: dict[str, str] | None = None) -> Server
     if "--remember" not in flags:
         flags = (*flags, "--no-remember", "--no-disk")
     command = [sys.executable, "-m", "everwarm", "serve", str(model), "--port", "0", *flags]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
-    )
+    process = Forked(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
     assert process.stdout is not None
     line = process.stdout.readline()
     return Server(process, line.split()[-1])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import zoo
+from forked import Forked
 from prompt_templates import DROPS_REASONING
 from recordings import NOTE, Habits, session
 from tokenizers import Tokenizer
@@ -65,7 +66,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, smollm2: Path) -> Ite
     (texts / "tokenizer_config.json").write_text(json.dumps(about))
     path = zoo.save("qwen3_5", tmp_path / "model", texts)
     command = [sys.executable, "-m", "everwarm", "serve", str(path), "--port", "0", "--no-disk"]
-    process = subprocess.Popen(
+    process = Forked(
         [*command, "--forced-replies", "--no-remember", *getattr(request, "param", ())],
         stdout=subprocess.PIPE, text=True, env={**os.environ},
     )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import zoo
+from forked import Forked
 
 REPLY = "The lake is deep,\n\nand its water is 4°C cold."
 
@@ -23,7 +24,7 @@ def url(
     path = tmp_path_factory.mktemp("models") / "tiny"
     zoo.save(request.param, path, smollm2)
     command = [sys.executable, "-m", "everwarm", "serve", str(path), "--port", "0"]
-    process = subprocess.Popen(
+    process = Forked(
         [*command, "--forced-replies", "--no-remember", "--no-disk"],
         stdout=subprocess.PIPE,
         text=True,

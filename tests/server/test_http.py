@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import zoo
+from forked import Forked
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def port(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[in
     path = tmp_path_factory.mktemp("models") / "tiny"
     zoo.save("llama", path, smollm2)
     command = [sys.executable, "-m", "everwarm", "serve", str(path), "--port", "0"]
-    process = subprocess.Popen(
+    process = Forked(
         [*command, "--prefill-step", "64", "--no-remember", "--no-disk"],
         stdout=subprocess.PIPE,
         text=True,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked
 from serving import Server
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -45,7 +46,7 @@ def running(model: Path, home: Path, *flags: str, port: int = 0) -> Iterator[Ser
         "EVERWARM_DISK": "true",
         "EVERWARM_REMEMBER": "true",
     }
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    process = Forked(command, stdout=subprocess.PIPE, text=True, env=env)
     assert process.stdout is not None
     try:
         yield Server(int(process.stdout.readline().split(":")[-1].split("/")[0]))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+from forked import Forked
 from serving import sse
 
 Events = list[tuple[str, Any]]
@@ -87,7 +88,7 @@ def holding(model: Path, home: Path, *flags: str) -> Iterator[Client]:
     """A server whose home is this one, with everything on; it must end cleanly."""
     command = [sys.executable, "-m", "everwarm", "serve", str(model), "--port", "0", *flags]
     on = {"EVERWARM_DISK": "true", "EVERWARM_REMEMBER": "true", "EVERWARM_RECORD": "true"}
-    process = subprocess.Popen(
+    process = Forked(
         command,
         stdout=subprocess.PIPE,
         text=True,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import zoo
+from forked import Forked
 from transformers import AutoTokenizer
 
 TEMPLATE = (
@@ -86,7 +87,7 @@ def serving(model: Path, *flags: str) -> Iterator[Server]:
         "0",
         "--no-remember",
     ]
-    process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True)
+    process = Forked([*command, *flags], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     port = int(process.stdout.readline().split(":")[-1].split("/")[0])
     try:
