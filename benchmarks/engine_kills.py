@@ -10,8 +10,10 @@ waits do not pile up; two come soon after a start, one at any time. Reported: ho
 asked and streaming at the kills of each kind; how long `/health` took throughout; for each turn
 that was running at a death and failed, how long after the death it ended (SIGSTOP: after the
 signal); answers that differ from those of a server without a cache; the most tokens that a turn
-read beyond what was new in it; what was refused; the time from a death to the next first token of
-a turn asked behind it, where the server started the engine again at once, and where it waited.
+had to read although an earlier attempt at its conversation had read them (`lost_tokens`: each
+client has a length of its own, by which its records are told apart); what was refused; the time
+from a death to the next first token of a turn asked behind it, where the server started the engine
+again at once, and where it waited.
 Run it with EVERWARM_BLAS=reference, where equal prompts give equal bits. Without MODEL: a tiny one.
 """
 
@@ -46,6 +48,8 @@ KINDS = {
     "thread": signal.SIGUSR1,
     "exit": signal.SIGUSR2,
 }
+APART = 3000
+"""Tokens by which the conversations of one client are longer than those of the one before."""
 HANG_S = 8
 REPLY_TOKENS = 120
 
@@ -242,15 +246,38 @@ def spans(run: Run) -> list[tuple[Kill, float]]:
 def first_tokens_s(run: Run, waits_s: list[float]) -> dict[str, list[float]]:
     """From each death to the first token of a turn that was asked behind it, by whether the server
     waited before it started the engine again. Without SIGSTOP, which is noticed late."""
-    found: dict[str, list[float]] = {"at_once": [], "waited": []}
-    if len(waits_s) != len(run.deaths):
-        print(f"{len(waits_s)} deaths seen of {len(run.deaths)} kills", file=sys.stderr)
-        return found
-    for (kill, after), wait_s in zip(spans(run), waits_s, strict=True):
+    found: dict[str, list[float]] = {"at_once": [], "waited": [], "any": []}
+    are_paired = len(waits_s) == len(run.deaths)  # else a kill met an engine that was dying anyway
+    for n, (kill, after) in enumerate(spans(run)):
         first = [t.first for t in run.turns if t.began > kill.at and kill.at < t.first < after]
         if first and kill.kind != "SIGSTOP":
-            found["waited" if wait_s else "at_once"].append(min(first) - kill.at)
+            took_s = min(first) - kill.at
+            found["any"].append(took_s)
+            if are_paired:
+                found["waited" if waits_s[n] else "at_once"].append(took_s)
     return found
+
+
+def lost_tokens(records: list[dict[str, Any]], n_tokens: int) -> list[float]:
+    """For each turn, how much it read of what an earlier one of its conversation had read."""
+    by_client: dict[int, list[dict[str, Any]]] = {}
+    for r in sorted(records, key=lambda r: r["at"]):
+        if r["prompt_tokens"]:
+            by_client.setdefault((r["prompt_tokens"] - n_tokens) // APART, []).append(r)
+    lost = []
+    for own in by_client.values():
+        known = prompt = 0
+        for r in own:
+            # A conversation only grows; another one begins with a shorter prompt, all of it new.
+            if r["prompt_tokens"] < prompt or (r["new_tokens"] > n_tokens / 2 and known > n_tokens):
+                known = 0
+            prompt = r["prompt_tokens"]
+            if r["cached_tokens"] or r["prefilled_tokens"]:
+                lost.append(max(0, min(known, prompt - 1) - r["cached_tokens"]))
+                known = max(known, r["cached_tokens"] + r["prefilled_tokens"])
+                if r["finish"] in ("stop", "length"):
+                    known = prompt + r["completion_tokens"]
+    return [float(n) for n in lost]
 
 
 def met(run: Run, kind: str) -> dict[str, int]:
@@ -296,7 +323,8 @@ def measured(a: argparse.Namespace, model: Path, tmp: Path) -> dict[str, Any]:
     run, server = Run(), KillableServer(model, tmp / "home")
     threads = [threading.Thread(target=watch, args=(run, server.url))]
     threads += [
-        threading.Thread(target=talk, args=(run, server.url, n, a.tokens)) for n in range(a.clients)
+        threading.Thread(target=talk, args=(run, server.url, n, a.tokens + APART * n))
+        for n in range(a.clients)
     ]
     for thread in threads:
         thread.start()
@@ -326,7 +354,7 @@ def measured(a: argparse.Namespace, model: Path, tmp: Path) -> dict[str, Any]:
         "death_to_end_s": spread(ends_s(run, set(KINDS) - {"SIGSTOP"})),
         "stop_to_end_s": spread(ends_s(run, {"SIGSTOP"})),
         "death_to_first_token_s": {k: spread(v) for k, v in first_tokens_s(run, waits_s).items()},
-        "beyond_new_tokens": spread([r["again"] for r in records if r["finish"] != "error"]),
+        "lost_tokens": spread(lost_tokens(records, a.tokens)),
         "exit_code": code,
     } | wrong(run, model, tmp, a.compared)
 

@@ -231,11 +231,12 @@ class JobRun:
             self.lane.end_step()
             if self.lane.is_over:
                 break
-            yield
             if self.counts.completion % CLEAR_EVERY == 0:
                 mx.clear_cache()
-            if self.lease is not None and self.sequence.length >= self.lease.holder.rows:
+            if self.sequence.length >= self._present().holder.rows:
                 yield from self._stall(self.lane.unread)
+            else:
+                yield
 
     def _present(self) -> Lease:
         assert self.lease is not None

@@ -208,7 +208,7 @@ class ModelState:
         mx.eval([(c.keys, c.values) for c in self._cuttable])
 
     def put_back(self, checkpoint: ArrayPiece | None) -> None:
-        self.leave()
+        self.company, self._joined_nbytes = None, 0  # what it had there may not be computable
         if checkpoint is not None:
             for c, held in zip(self._others, checkpoint.held, strict=True):
                 layers.put_back(c, held)
@@ -242,6 +242,7 @@ class ModelState:
         return other
 
     def reserve(self) -> None:
+        self.leave()  # at rest it holds its own, and nobody else's
         need = self.length + max(256, self.length // RESERVE // 2)
         for c in self._cuttable:
             if layers.capacity(c) < need:
