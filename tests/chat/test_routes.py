@@ -247,7 +247,7 @@ def test_a_message_that_is_refused_was_never_there(client: Client) -> None:
 def test_sessions_are_listed_searched_renamed_and_pinned(client: Client) -> None:
     client.new()
     session = client.new()
-    client.say(session, "Where does the kingfisher nest? <script>alert(1)</script>")
+    client.say(session, "Where does the kingfisher zqnest? <script>alert(1)</script>")
     client.say(session, "Thanks")
     client.ask("PATCH", f"/api/sessions/{session}", {"title": "Xqbirds", "pinned": True})
     other = client.new()
@@ -256,11 +256,11 @@ def test_sessions_are_listed_searched_renamed_and_pinned(client: Client) -> None
     assert listed["more"]
     for words in (
         "kingf",
-        "kingfisher nest",
+        "kingfisher zqnest",
         "xqbirds",
         '"kingfisher',
         "kingfisher?",
-        "%00nest%00",
+        "%00zqnest%00",
     ):
         found = client.get("/api/sessions?q=" + words.replace(" ", "%20").replace('"', "%22"))
         assert [s["id"] for s in found["sessions"]] == [session]

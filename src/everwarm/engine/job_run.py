@@ -105,6 +105,8 @@ class JobRun:
             yield from self._decode()
         except GeneratorExit:
             self.counts.reason = "cancelled"
+            if self.lane is not None and self.phase == "decode":
+                self.lane.read_told()
             raise
         # A model raises anything. What was read before is kept, and the caller hears of it.
         except Exception:

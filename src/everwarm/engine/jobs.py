@@ -87,7 +87,8 @@ class Jobs:
         for r in [r for r in self._jobs.values() if r.run.cancelled and not r.waits]:
             self._end(r)
         begun = [r for r in self._jobs.values() if not r.waits]
-        ready = [r for r in begun if r.run.can_go_on()]
+        ready = [r for r in begun if self._can_go_on(r)]
+        begun = [r for r in begun if r.run.job.id in self._jobs]
         lanes = [r for r in ready if r.lane is not None]
         left = {r.run.job.id: r.run.n_left for r in ready if r.lane is None}
         if (job_id := self._schedule.next(left, decoding=bool(lanes))) is not None:
@@ -97,6 +98,14 @@ class Jobs:
         elif begun:
             self._park(begun[-1])
         return bool(ready) or self.is_idle
+
+    def _can_go_on(self, r: _StartedRun) -> bool:
+        """Whether a run can take a step; one that fails at asking for room is told so."""
+        found: list[bool] = []
+        error = self._attempt(r, lambda: found.append(r.run.can_go_on()))
+        if error is not None:
+            self._fail(r, error)
+        return error is None and found[0]
 
     def _park(self, r: _StartedRun) -> None:
         """All that run need more room than there is: the latest gives its state back."""

@@ -24,6 +24,7 @@ from everwarm.cache.cache import Lease
 from everwarm.codec import Codec
 from everwarm.engine.guide import Guide
 from everwarm.job import Job, Output, Token
+from everwarm.tokens import tokens_of
 
 _T = TypeVar("_T")
 SPILL_EVERY: Final = 2048
@@ -142,6 +143,12 @@ class Lane:
     def tell_at_once(self) -> None:
         """Tell what was drawn; nothing is read behind it yet."""
         self.is_told = self._tell()
+
+    def read_told(self) -> None:
+        """Read a token that was told before it was read: what a client has is filed, too."""
+        if self.is_told and self._counts.completion and not self.is_over:
+            self.is_told = False
+            self.sequence.read(tokens_of([self._token]))
 
     def _tell(self) -> bool:
         """Wait for the token, and tell it. False: it ends the reply."""
