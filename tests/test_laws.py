@@ -152,7 +152,7 @@ LONGER = {
 }
 """Files that may have up to 400 lines, each with its reason."""
 ANNEXES = ("prompt/dialects/", "prompt/grammars/", "cache/disk/")
-MOST_LINES_OF_CORE = 22_700
+MOST_LINES_OF_CORE = 22_640
 """Only a capability that comes may raise it. The aim is 10,000.
 
 11,745 were counted the same way before memory became a promise, dialects were derived, every field

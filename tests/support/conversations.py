@@ -429,7 +429,7 @@ class Conversations(RuleBasedStateMachine):
 
     def note(self, into: list[dict[str, list[Tokens[int]]]], job: Job) -> None:
         run = job.run
-        seen = run.tokens[: run.start + run.prefilled] + tokens_of(read_reply(run))
+        seen = run.tokens[: run.start + run.prefilled] + tokens_of(run.reply)
         into[job.talk.model].setdefault(job.talk.namespace, []).append(seen)
 
     def check_start(self, job: Job, lease: Lease | None) -> None:

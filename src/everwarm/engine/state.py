@@ -12,6 +12,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from everwarm.cache.disk.blob import Layer
 from everwarm.cache.store import Bytes
 from everwarm.engine import layers, transfer
+from everwarm.engine.lane import async_eval
 from everwarm.engine.lanes import Company, read_on
 from everwarm.engine.packing import packed
 from everwarm.tokens import Tokens, tokens_of
@@ -121,8 +122,7 @@ class ModelState:
             return
         for c, arrays in zip(self._recurrent, self.company.part(self, before=before), strict=True):
             c.cache = arrays
-        begin: Any = mx.async_eval
-        begin([c.cache for c in self._recurrent])  # else they keep the company's alive
+        async_eval(*self._recurrent_arrays())  # else they keep the company's alive
         self.company, self._joined_nbytes = None, 0
 
     def _recurrent_arrays(self) -> list[Any]:
