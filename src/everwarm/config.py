@@ -94,7 +94,7 @@ class Settings:
     )
     prefill_share: float = _setting(
         0.5,
-        values.share(),
+        values.number(0.05, 1),
         "Part of the engine's time that a prefill may take while other replies are written.",
     )
     decode_width: int | None = _setting(
@@ -102,6 +102,12 @@ class Settings:
         values.between(1, 64),
         "Rows of every decode step: with a fixed number, a reply has the same bits in any company. "
         "Unset: as many as replies are being written, which is quickest.",
+    )
+    least_tokens_per_s: float = _setting(
+        0.0,
+        values.number(0, 1000),
+        "Where one more reply at once would leave each of them fewer tokens a second than this, it "
+        "waits for another to end. 0: none waits.",
     )
     context_length: int | None = _setting(
         None,
@@ -180,7 +186,7 @@ class Settings:
     )
     compact_at: float = _setting(
         0.85,
-        values.share(),
+        values.number(0.05, 1),
         "Part of the context that a session of the web chat may fill before it is summarized and "
         "goes on from the summary. 1: only when asked. A session can have its own.",
     )

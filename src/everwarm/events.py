@@ -44,11 +44,15 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` prompt tokens are read, or were in the cache."""
+    """`done` of `total` prompt tokens are read, or were in the cache.
+
+    `waits`: what the turn waits for, for people; "" where it does not.
+    """
 
     done: int
     total: int
     cached: int
+    waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)

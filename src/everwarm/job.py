@@ -121,6 +121,13 @@ class TreeNode:
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """The job has not begun, and why: a part of a sentence for people. Said again now and then."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Leased:
     """The job begins: this much of its prompt need not be read."""
 
@@ -202,7 +209,7 @@ class EngineHealth:
     lowered_why: str = ""
 
 
-Output = Leased | Prefilled | Token | Ended | Failed
+Output = Waits | Leased | Prefilled | Token | Ended | Failed
 Sink = Callable[[Output], None]
 
 

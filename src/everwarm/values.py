@@ -60,13 +60,13 @@ def size(example: str) -> ValueReader[int]:
     return ValueReader(_nbytes, f"a size such as {example}")
 
 
-def share() -> ValueReader[float]:
+def number(low: float, high: float) -> ValueReader[float]:
     def read(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ValueError
-        return _within(float(value), 0.05, 1.0)
+        return _within(float(value), low, high)
 
-    return ValueReader(read, "a number from 0.05 to 1", float)
+    return ValueReader(read, f"a number from {low:g} to {high:g}", float)
 
 
 def number_of(*allowed: int, expects: str = "") -> ValueReader[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from everwarm.cache import tree
+from everwarm.cache.admission import NoRoom
 from everwarm.cache.cache import Cache, Lease
 from everwarm.errors import RequestError
 from everwarm.tokens import Mark, Tokens, common_length, tokens_of
@@ -210,7 +211,7 @@ def test_a_second_state_waits_until_both_fit() -> None:
     cache = Cache(lambda: Literal(True), budget=3000, bytes_at=lambda rows: 10 * rows)
     busy = cache.lease(seq((1, 100)), rows=200)
     assert isinstance(busy, Lease)
-    assert cache.lease(seq((2, 100)), rows=150) == "room"  # 2000 + 1500
+    assert cache.lease(seq((2, 100)), rows=150) == NoRoom(1500, 1000)
     beside = cache.lease(seq((3, 50)), rows=100)
     assert isinstance(beside, Lease)
     cache.abandon(busy)

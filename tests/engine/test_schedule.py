@@ -56,6 +56,23 @@ def test_the_shortest_prefill_is_next() -> None:
     assert schedule.next({"long": 60_000, "short": 40}, decoding=False) == "short"
 
 
+def test_a_short_one_waits_for_one_step_and_what_it_took_is_owed() -> None:
+    schedule = Schedule(0.5)
+    left = {"long": 9000, "short": 40}
+    schedule.next({"long": 9000}, decoding=True)
+    schedule.prefilled("long", CHUNK, 0.25, {"long": 9000})
+    assert schedule.next(left, decoding=True, short=100) is None
+    schedule.decoded(0.02)
+    assert schedule.next(left, decoding=True, short=39) is None
+    assert schedule.next(left, decoding=True, short=40) == "short"
+    schedule.prefilled("short", 40, 0.1, left)
+    steps = 0
+    while schedule.next({"long": 9000}, decoding=True, short=40) is None:
+        schedule.decoded(0.02)
+        steps += 1
+    assert steps == pytest.approx((0.25 - 0.02 + 0.1) / 0.02, abs=1)
+
+
 def test_a_long_prompt_waits_for_some_tokens_of_others_and_not_for_ever() -> None:
     schedule = Schedule(0.5)
     long, n, passed = 60_000, 2000, 0

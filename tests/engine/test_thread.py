@@ -17,9 +17,9 @@ from everwarm.cache.disk.disk_store import DiskStore
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.config import Settings
 from everwarm.engine.parts import EngineParts, open_parts
-from everwarm.engine.state import ModelState
+from everwarm.engine.state import ModelState, bytes_at
 from everwarm.engine.thread import EngineThread
-from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token
+from everwarm.job import Ended, Job, Leased, Output, Prefilled, Token, Waits
 from everwarm.request import Sampling
 from everwarm.tokens import tokens_of
 
@@ -85,6 +85,50 @@ def test_cancelled_decode_stops_within_a_token(engine: EngineThread) -> None:
     engine.cancel("talk")
     rest = until(outputs, Ended)
     assert isinstance(rest[-1], Ended) and rest[-1].completion_tokens < 1000
+
+
+def test_who_waits_for_memory_is_told_how_much(tmp_path: Path, smollm2: Path) -> None:
+    zoo.save("llama", tmp_path / "model", smollm2)
+    talk, other = job("talk", 1, 30, max_tokens=2000), job("other", 2, 2000, max_tokens=8)
+    asked = [talk, other]
+
+    def open_(wake: Callable[[], None]) -> EngineParts:
+        parts = open_parts(str(tmp_path / "model"), Settings(prefill_step=64, disk=False), wake)
+        model = parts.loaded.model
+        room = bytes_at(model, 64)
+        budget = max(room(len(j.tokens) + j.max_tokens) for j in asked) * 3 // 2
+        cache = Cache(lambda: ModelState(model, width=0), budget=budget, bytes_at=room)
+        return replace(parts, cache=cache)
+
+    told(asked, EngineThread(open_), "waits for memory: needs ")
+
+
+def test_who_waits_for_a_lane_is_told_why(tmp_path: Path, smollm2: Path) -> None:
+    zoo.save("llama", tmp_path / "model", smollm2)
+    settings = Settings(prefill_step=64, disk=False)
+
+    def open_(wake: Callable[[], None]) -> EngineParts:
+        return open_parts(str(tmp_path / "model"), settings, wake)
+
+    asked = [job("talk", 1, 30, max_tokens=2000), job("other", 2, 20)]
+    engine = EngineThread(open_, Settings(least_tokens_per_s=1e9))
+    told(asked, engine, "waits for another reply to end: ")
+
+
+def told(asked: list[Job], engine: EngineThread, why: str) -> None:
+    """The second job waits while the first one runs, hears why, and begins behind it."""
+    engine.begin()
+    outputs: list[queue.SimpleQueue[Output]] = [queue.SimpleQueue(), queue.SimpleQueue()]
+    try:
+        engine.submit(asked[0], outputs[0].put)
+        until(outputs[0], Token)
+        engine.submit(asked[1], outputs[1].put)
+        waits = outputs[1].get(timeout=WAIT_S)
+        assert isinstance(waits, Waits) and waits.why.startswith(why)
+        engine.cancel(asked[0].id)
+        assert until(outputs[1], Ended)
+    finally:
+        assert engine.stop()
 
 
 def test_one_job_fails_and_the_engine_lives_on(engine: EngineThread) -> None:

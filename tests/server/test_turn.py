@@ -12,7 +12,7 @@ from talk import user
 from everwarm.codec import Codec
 from everwarm.errors import Cancelled, EngineError
 from everwarm.events import Event, Progress, Started
-from everwarm.job import Ended, Failed, Leased, Prefilled, Token
+from everwarm.job import Ended, Failed, Leased, Prefilled, Token, Waits
 from everwarm.prompt.parse import ReplyParser
 from everwarm.prompt.render import Renderer
 from everwarm.request import Request
@@ -63,7 +63,18 @@ def test_its_reply_grows_with_its_events(begun: tuple[Turn, Codec, list[Event]])
         "done": n,
         "total": n,
         "completion": len(ids),
+        "waits": "",
     }
+
+
+def test_what_it_waits_for_is_said_until_it_begins(begun: tuple[Turn, Codec, list[Event]]) -> None:
+    turn, _, _ = begun
+    n = len(turn.tokens)
+    waits = "waits for memory: needs 3.10 GB, 2.20 GB are free"
+    assert turn.take(Waits(waits)) == [Progress(0, n, 0, waits)]
+    assert turn.progress()["waits"] == waits
+    assert turn.take(LEASED) == [Progress(2, n, 2)]
+    assert turn.progress()["waits"] == ""
 
 
 def test_who_leaves_keeps_what_was_said(begun: tuple[Turn, Codec, list[Event]]) -> None:

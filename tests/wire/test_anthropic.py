@@ -243,6 +243,8 @@ def test_a_whole_message() -> None:
 def test_signs_of_life_are_content_and_say_how_far_it_is() -> None:
     encoder = Encoder(HEAD)
     assert encoder.chunks(Started(100)) == []
+    waits = Progress(0, 100, 0, "waits for memory")
+    assert encoder.chunks(waits) == []  # how much is cached is not known yet
     alive = encoder.keepalive(Progress(50, 100, 20))
     kinds = [c["type"] for c in alive]
     assert kinds == ["message_start", "content_block_start", "ping", "content_block_delta"]

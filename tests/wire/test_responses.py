@@ -225,6 +225,8 @@ def test_the_events_that_codex_waits_for() -> None:
 def test_a_sign_of_life_is_in_progress_and_says_how_far_it_is() -> None:
     stream = encoder()
     stream.chunks(Started(100))
+    (waits,) = stream.keepalive(Progress(0, 100, 0, "waits for memory"))
+    assert waits["everwarm"]["progress"]["waits"] == "waits for memory"
     (alive,) = stream.keepalive(Progress(50, 100, 20))
     EVENTS.validate_python(alive)
     assert alive["type"] == "response.in_progress"

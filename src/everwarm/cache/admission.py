@@ -19,6 +19,17 @@ from everwarm.errors import TooLong
 
 
 @dataclass(frozen=True, slots=True)
+class NoRoom:
+    """Wait for room: this needs `nbytes`, and `free` could be had beside what runs."""
+
+    nbytes: int
+    free: int
+
+    def __str__(self) -> str:
+        return f"needs {self.nbytes / 1e9:,.2f} GB, {self.free / 1e9:,.2f} GB are free"
+
+
+@dataclass(frozen=True, slots=True)
 class Need:
     """A prompt of `n_tokens` whose state may grow to `rows`, which takes `bytes_at(rows)`."""
 
@@ -42,8 +53,8 @@ class Need:
 
 def admit(
     memory: Memory, steps: list[tree.PathStep], chosen: RestorePlan, need: Need
-) -> RestorePlan | None:
-    """The plan to carry out, with room made for it; None: wait for room.
+) -> RestorePlan | NoRoom:
+    """The plan to carry out, with room made for it.
 
     TooLong: it can never fit.
     """
@@ -52,7 +63,7 @@ def admit(
         if memory.make_room(need.beyond(way), spare=[way.holder, *pieces]):
             return way
         if memory.can_change:
-            return None
+            return NoRoom(need.beyond(chosen), memory.free)
     raise TooLong(
         f"The prompt has {need.n_tokens:,} tokens; with its reply that takes "
         f"{need.nbytes / 1e6:,.1f} MB of memory, and the budget is {memory.budget / 1e6:,.1f} MB. "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from everwarm.cache import policy, sequence, stopgap, tree
-from everwarm.cache.admission import Need, admit
+from everwarm.cache.admission import Need, NoRoom, admit
 from everwarm.cache.disk.restoring import Restoring
 from everwarm.cache.disk.tier import DiskTier
 from everwarm.cache.drop import drop_path
@@ -30,7 +30,7 @@ from everwarm.events import CachedFrom
 from everwarm.job import Path, TreeNode
 from everwarm.tokens import Mark, MarkKind, Tokens
 
-Wait = Literal["others", "room"]
+Wait = Literal["others"] | NoRoom
 MAX_TREE_TOKENS: Final = 16_000_000
 RESET_WAIT_S: Final = 5.0
 PRODUCT: Final = CachePolicy()
@@ -101,8 +101,8 @@ class Cache:
     ) -> Lease | Wait:
         """Take up a prompt whose state may grow to `rows` tokens.
 
-        `others`: wait for a busy state that is about to hold what this prompt needs. `room`: wait
-        until the busy states leave room. RequestError: there is no room for it even alone.
+        `others`: wait for a busy state that is about to hold what this prompt needs. `NoRoom`:
+        wait until the busy states leave room. RequestError: there is no room for it even alone.
         """
         memory = self.memory
         root = memory.root(namespace)
@@ -113,8 +113,8 @@ class Cache:
         if should_wait(memory.states, tokens, chosen, root, is_cuttable=self.is_cuttable):
             return "others"
         admitted = admit(memory, steps, chosen, Need(len(tokens), rows, self._bytes_at))
-        if admitted is None:
-            return "room"
+        if isinstance(admitted, NoRoom):
+            return admitted
         chosen = admitted
         memory.clock += 1
         seen = steps[-1].upto if steps else 0

@@ -79,6 +79,13 @@ class Memory:
         is_writing = tier is not None and tier.will_free > 0 and not tier.is_stuck
         return bool(self.busy) or is_writing
 
+    @property
+    def free(self) -> int:
+        """What a state could have beside those that run: all else that is held can be dropped."""
+        account = self._account()
+        idle = sum(h.nbytes for h in self.states if not h.busy)
+        return max(self.budget - account.total + idle + account.pieces, 0)
+
     # The account
 
     def account(self) -> Account:

@@ -239,8 +239,8 @@ class TurnFrames:
     def of(self, event: Event) -> list[bytes]:
         """The frames of an event; none where a session's client need not see it."""
         match event:
-            case ev.Progress(done, total):
-                return [frame("progress", self._progress(done, total))]
+            case ev.Progress(done, total, waits=waits):
+                return [frame("progress", self._progress(done, total) | {"waits": waits})]
             case ev.ReasoningDelta(text) if text:
                 return [frame("reasoning", {"text": text})]
             case ev.TextDelta(text) if text:

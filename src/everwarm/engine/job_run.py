@@ -14,17 +14,19 @@ from typing import Literal
 
 import mlx.core as mx
 
+from everwarm.cache.admission import NoRoom
 from everwarm.cache.cache import Cache, Lease
 from everwarm.cache.sequence import Sequence
 from everwarm.codec import Codec
 from everwarm.engine.compiled_grammar import Grammars
 from everwarm.engine.guide import Guide
 from everwarm.engine.lane import SPILL_EVERY, JobCounts, Lane, decode, int_of
-from everwarm.job import Ended, Job, Leased, Output, Prefilled
+from everwarm.job import Ended, Job, Leased, Output, Prefilled, Waits
 from everwarm.tokens import tokens_of
 
 Phase = Literal["wait", "prefill", "decode", "stalled"]
 CLEAR_EVERY = 256
+TELL_WAIT_EVERY_S = 5.0
 TELLING_PREFILL = 256
 LIKELY_REPLY = 4096
 """Room set aside for a reply, and again whenever it is used up: hardly any gets that long."""
@@ -57,6 +59,7 @@ class JobRun:
         self.phase: Phase = "wait"
         self.cancelled = False
         self.waits_for_room = False
+        self._tell_wait_at = 0.0
         self.lease: Lease | None = None
         self.lane: Lane | None = None
         self.has_company = False
@@ -71,7 +74,9 @@ class JobRun:
             self.leasing = time.perf_counter()
             rows = self._rows(len(self._tokens))
             found = self.cache.lease(self._tokens, job.marks, job.namespace, rows=rows)
-            self.waits_for_room = found == "room"
+            self.waits_for_room = isinstance(found, NoRoom)
+            if isinstance(found, NoRoom):
+                self.tell_wait(f"waits for memory: {found}")
             self.lease = found if isinstance(found, Lease) else None
         if self.lease is None:
             return False
@@ -87,6 +92,13 @@ class JobRun:
         wait_s, restore_s = self.leasing - self.submitted, time.perf_counter() - self.leasing
         self.sink(Leased(lease.start, lease.unseen, lease.cached_from, wait_s, restore_s))
         return True
+
+    def tell_wait(self, why: str) -> None:
+        """Say what the job waits for, now and then: the engine asks between any two steps."""
+        now = time.perf_counter()
+        if now >= self._tell_wait_at:
+            self._tell_wait_at = now + TELL_WAIT_EVERY_S
+            self.sink(Waits(why))
 
     @property
     def sequence(self) -> Sequence:

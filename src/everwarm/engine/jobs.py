@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from everwarm.cache.cache import Cache, Lease
+from everwarm.config import Settings
 from everwarm.engine.admission_order import AdmissionOrder, Begin
 from everwarm.engine.chunk import ChunkSize
 from everwarm.engine.job_run import JobRun
 from everwarm.engine.lane import Lane, decode
+from everwarm.engine.lane_limit import LaneLimit
 from everwarm.engine.pressure_relief import PressureRelief
 from everwarm.engine.schedule import Schedule
 from everwarm.errors import EngineError, EverwarmError, RequestError
@@ -49,10 +51,11 @@ class Jobs:
     """In order of arrival. Live: engine thread only; anybody may ask how many there are."""
 
     def __init__(
-        self, cache: Cache, chunk: ChunkSize, schedule: Schedule, relief: PressureRelief
+        self, cache: Cache, chunk: ChunkSize, relief: PressureRelief, settings: Settings
     ) -> None:
-        self._cache, self._chunk, self._schedule = cache, chunk, schedule
-        self._relief = relief
+        self._cache, self._chunk, self._relief = cache, chunk, relief
+        self._schedule = Schedule(settings.prefill_share)
+        self._limit = LaneLimit(settings.least_tokens_per_s)
         self._line = AdmissionOrder()
         self._jobs: dict[str, _StartedRun] = {}
         self.idle_since = time.monotonic()
@@ -91,7 +94,9 @@ class Jobs:
         begun = [r for r in begun if r.run.job.id in self._jobs]
         lanes = [r for r in ready if r.lane is not None]
         left = {r.run.job.id: r.run.n_left for r in ready if r.lane is None}
-        if (job_id := self._schedule.next(left, decoding=bool(lanes))) is not None:
+        short = self._chunk.size(is_shared=False)
+        job_id = self._schedule.next(left, decoding=bool(lanes), short=short)
+        if job_id is not None:
             self._prefill(self._jobs[job_id], left, is_shared=len(begun) > 1)
         elif lanes:
             self._decode(lanes)
@@ -163,10 +168,17 @@ class Jobs:
         return "waits" if had_room else "begun"
 
     def _take_up(self, r: _StartedRun) -> None:
-        if r.run.lease is None and not self._relief.may_begin(self._waiting(r)):
+        if r.run.lease is None and not self._may_begin(r):
             return
         if r.run.try_lease():
             r.steps = r.steps or r.run.steps()
+
+    def _may_begin(self, r: _StartedRun) -> bool:
+        n_begun = sum(not other.waits for other in self._jobs.values())
+        if why_not := self._limit.why_not(n_begun + 1):
+            r.run.tell_wait(why_not)
+            return False
+        return self._relief.may_begin(self._waiting(r))
 
     def _waiting(self, first: _StartedRun) -> list[Job]:
         """What has not begun, this job first."""
@@ -188,7 +200,9 @@ class Jobs:
         decode([r.lane for r in runs if r.lane is not None])
         for r in runs:
             self._go_on(r)
-        self._schedule.decoded(time.perf_counter() - began)
+        took_s = time.perf_counter() - began
+        self._schedule.decoded(took_s)
+        self._limit.learn(len(runs), took_s)
 
     def _go_on(self, r: _StartedRun) -> None:
         """Let a run go on until its next step. One that is over ends, one that fails is told."""

@@ -68,8 +68,8 @@ def attend_by_lane() -> None:
             group_size, bits = keys.quantised
             others.pop("sinks", None)  # mlx-lm refuses those with quantised rows
             each = partial(quantised, group_size=group_size, bits=bits)
-        rows = zip(keys.of, values.of, masks, strict=True)
-        out = [each(queries[i : i + 1], k, v, mask=m, **others) for i, (k, v, m) in enumerate(rows)]
+        rows = zip(mx.split(queries, len(queries)), keys.of, values.of, masks, strict=False)
+        out = [each(q, k, v, mask=m, **others) for q, k, v, m in rows]
         return mx.concatenate(out + out[:1] * keys.fill)
 
     attend.by_lane = True  # type: ignore[attr-defined]

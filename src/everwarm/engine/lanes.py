@@ -145,9 +145,8 @@ class _RowsOfLanes:
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[LaneRows, LaneRows]:
         self._read_at = self._offsets.before
-        pairs = [
-            c.update_and_fetch(keys[i : i + 1], values[i : i + 1]) for i, c in enumerate(self.of)
-        ]
+        own = zip(self.of, mx.split(keys, len(keys)), mx.split(values, len(values)), strict=False)
+        pairs = [c.update_and_fetch(k, v) for c, k, v in own]
         first = self.of[0]
         quantised = (first.group_size, first.bits) if hasattr(first, "bits") else None
         return (

@@ -28,7 +28,6 @@ from everwarm.engine.jobs import Jobs, said, tell
 from everwarm.engine.model import TellLoaded, tell_nobody
 from everwarm.engine.parts import EngineParts, open_parts
 from everwarm.engine.pressure_relief import PressureRelief
-from everwarm.engine.schedule import Schedule
 from everwarm.errors import ConfigError, EngineError, EverwarmError, Overloaded
 from everwarm.job import EngineHealth, Failed, Job, ModelInfo, Path, Sink, TreeNode
 
@@ -52,9 +51,9 @@ class EngineThread:
     codec: Codec
     model: ModelInfo
 
-    def __init__(self, open_: Open, prefill_share: float = 0.5) -> None:
-        """`start` begins it. `open_` is called on the engine's thread."""
-        self._open, self._prefill_share = open_, prefill_share
+    def __init__(self, open_: Open, settings: Settings | None = None) -> None:
+        """`begin` begins it. `open_` is called on the engine's thread."""
+        self._open, self._settings = open_, settings or Settings()
         self.answer_s = ANSWER_S
         self._inbox = Inbox()
         self._is_stopping = False
@@ -80,7 +79,7 @@ class EngineThread:
         def open_own(wake: Callable[[], None]) -> EngineParts:
             return open_parts(model_path, settings, wake, progress=progress)
 
-        engine = cls(open_own, settings.prefill_share)
+        engine = cls(open_own, settings)
         engine.begin()
         return engine
 
@@ -217,9 +216,8 @@ class EngineThread:
         self._cache, self._tier = parts.cache, parts.tier
         self._budget_bytes = parts.cache.memory.budget
         self._takes_lanes = parts.takes_lanes
-        schedule = Schedule(self._prefill_share)
         self._relief = PressureRelief(parts.cache, parts.pressure)
-        self._jobs = Jobs(parts.cache, ChunkSize(parts.step), schedule, self._relief)
+        self._jobs = Jobs(parts.cache, ChunkSize(parts.step), self._relief, self._settings)
         self.codec = parts.loaded.codec
         self.model = parts.loaded.info
         self._grammars = parts.loaded.grammars

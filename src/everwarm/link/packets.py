@@ -21,6 +21,7 @@ from everwarm.job import (
     Prefilled,
     Token,
     TreeNode,
+    Waits,
 )
 
 VERSION: Final = 1
@@ -171,6 +172,7 @@ FromEngine = (
     | Opened
     | Unusable
     | Heartbeat
+    | Waits
     | Leased
     | Prefilled
     | Token

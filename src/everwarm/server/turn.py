@@ -23,7 +23,7 @@ from everwarm.events import (
     TurnRecord,
     beyond_new,
 )
-from everwarm.job import Ended, Failed, Leased, Output, Prefilled, Token
+from everwarm.job import Ended, Failed, Leased, Output, Prefilled, Token, Waits
 from everwarm.messages import Message, MessageId
 from everwarm.prompt.parse import ReplyParser
 from everwarm.replies import reply_id
@@ -45,6 +45,7 @@ class Turn:
         self.id = id
         self.is_cancelled = self.is_over = False
         self.completion = 0
+        self._waits = ""
         self.prompt: Prompt | None = None
         self.tokens: Tokens[int] = tokens_of()
         self.record: TurnRecord | None = None
@@ -88,7 +89,11 @@ class Turn:
     def take(self, output: Output) -> Sequence[Event]:
         """The engine says something of the turn's job. Raises the error of a job that failed."""
         assert self._parser is not None, "a turn has a prompt before it has a job"
+        self._waits = ""
         match output:
+            case Waits(why):
+                self._waits = why
+                return [Progress(self._done, self._draft.prompt_tokens, 0, self._waits)]
             case Leased(cached):
                 self._leased(output)
                 return [Progress(cached, self._draft.prompt_tokens, cached)]
@@ -194,6 +199,7 @@ class Turn:
             "done": self._done,
             "total": self._total,
             "completion": self.completion,
+            "waits": self._waits,
         }
 
     # --- within ---

@@ -58,7 +58,7 @@ class Encoder:
                 self._prompt_tokens = prompt_tokens
                 return []
             case ev.Progress():
-                return self._begin(event.cached)
+                return [] if event.waits else self._begin(event.cached)
             case ev.TextDelta(text):
                 return self._block_text("text", text)
             case ev.ReasoningDelta(text):

@@ -86,8 +86,9 @@ class Format:
 
 
 def progress_field(progress: Progress | None) -> Chunk:
-    """everwarm's own field in a keepalive: how far the prompt is read."""
+    """everwarm's own field in a keepalive: how far the prompt is read, and what is waited for."""
     if progress is None:
         return {}
     done = {"done": progress.done, "total": progress.total, "cached": progress.cached}
-    return {"everwarm": {"progress": done}}
+    waits = {"waits": progress.waits} if progress.waits else {}
+    return {"everwarm": {"progress": done | waits}}

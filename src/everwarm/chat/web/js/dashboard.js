@@ -132,7 +132,7 @@ function Running({ running }) {
   return html`<ul class="plain running">${running.map((t) => html`<li key=${t.id}>
     <div class="row"><code>${t.id}</code><span class="grow"></span><span class="num">${t.completion ? `${plural(t.completion, "token")} written` : ""}</span>
       <button type="button" disabled=${t.is_cancelled} onClick=${() => act(`/api/turns/${encodeURIComponent(t.id)}/cancel`, {})}>${t.is_cancelled ? "Stopping" : "Cancel"}</button></div>
-    ${!t.completion && html`<${Progress} progress=${{ done: t.done, total: t.total, seconds_left: null }} />`}
+    ${(t.waits || !t.completion) && html`<${Progress} progress=${{ done: t.done, total: t.total, seconds_left: null, waits: t.waits }} />`}
   </li>`)}</ul>`;
 }
 
