@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import everwarm.engine  # isort: skip  # noqa: F401  (chooses the BLAS before mlx)
-from everwarm.engine.shapes import SHAPES, TEMPLATE, make_model
 from everwarm.lab.conversation import TOOLS, WORDS, code, prose, tool_call
+from everwarm.lab.shapes import SHAPES, TEMPLATE, make_model
 
 __all__ = ["SHAPES", "TEMPLATE", "TOOLS", "conversation", "make_model", "no_convert", "question"]
 

@@ -38,8 +38,8 @@ MAY = {
 }
 """What a room may import besides itself. `serve.py`, `compose.py` and `cli/` may import all."""
 ONLY_IN: dict[str, set[str]] = {
-    "mlx": {"engine"},
-    "mlx_lm": {"engine"},
+    "mlx": {"engine", "lab"},
+    "mlx_lm": {"engine", "lab"},
     "matplotlib": {"lab"},
     "pydantic": {"wire", "chat"},
     "fastapi": set(),

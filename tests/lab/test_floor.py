@@ -13,10 +13,11 @@ import zoo
 from typer.testing import CliRunner
 
 from everwarm.cli import app
-from everwarm.engine import floor, layers, shapes
+from everwarm.engine import layers
 from everwarm.engine.model import load_model
 from everwarm.engine.state import ModelState
 from everwarm.errors import ConfigError
+from everwarm.lab import floor, shapes
 from everwarm.lab.commands.floor_command import points_of
 from everwarm.prompt.dialects import families
 

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from everwarm.cli import app
 from everwarm.client import ChatClient
-from everwarm.engine.shapes import make_model
 from everwarm.errors import EngineError
 from everwarm.lab import report, session_report
 from everwarm.lab.result import new
+from everwarm.lab.shapes import make_model
 from everwarm.lab.traced import TracedRun, TracePlan, words
 from everwarm.lab.traces import TracedTurn
 from everwarm.tokens import Mark, Tokens, tokens_of

@@ -1,4 +1,4 @@
-"""The only importer of mlx and mlx_lm; what `compat.py` mends is mended before either is loaded."""
+"""The importer of mlx and mlx_lm. What `compat.py` mends is mended before either is loaded."""
 
 import everwarm.text  # noqa: F401  (quickens the import of transformers, which mlx_lm needs)
 from everwarm.engine.compat import enable_fast_blas, keep_file_limits

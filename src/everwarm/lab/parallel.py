@@ -17,8 +17,8 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from everwarm.client import ChatClient, ChatReply, Delta
 from everwarm.errors import EverwarmError
+from everwarm.lab.asked_server import AskedServer, Heard, together
 from everwarm.lab.conversation import code, prose
 from everwarm.lab.result import Result
 
@@ -42,28 +42,17 @@ class ParallelPlan:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What one streamed reply was like: `gaps_s` between two pieces of it."""
-
-    ttft_s: float
-    tokens: int
-    gaps_s: tuple[float, ...]
-    text: str
-
-
 class ParallelRun:
     """All servers in turns. Live: `measured()` is one thread's, and starts one for each session."""
 
     def __init__(
         self,
-        clients: dict[str, ChatClient],
-        models: dict[str, str],
+        servers: Sequence[AskedServer],
         plan: ParallelPlan,
         result: Result,
     ) -> None:
         self.plan, self.result = plan, result
-        self._clients, self._models = clients, models
+        self._servers = servers
         self._round = 0
         self.doing = "starting"
 
@@ -89,15 +78,16 @@ class ParallelRun:
             talks = [self._opening(server, kind, i, n) for i, n in enumerate(contexts)]
             yield self._row(kind, server, partial(self._sessions, server, talks))
 
-    def _in_turn(self) -> list[str]:
+    def _in_turn(self) -> list[AskedServer]:
         """Another one begins in each round."""
-        names = list(self._clients)
-        at = self._round % len(names)
-        return names[at:] + names[:at]
+        at = self._round % len(self._servers)
+        return [*self._servers[at:], *self._servers[:at]]
 
-    def _row(self, kind: str, server: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        self.doing = f"round {self._round + 1} of {self.plan.rounds}: {kind}, {server}"
-        row: dict[str, Any] = {"kind": kind, "server": server, "round": self._round}
+    def _row(
+        self, kind: str, server: AskedServer, measure: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        self.doing = f"round {self._round + 1} of {self.plan.rounds}: {kind}, {server.name}"
+        row: dict[str, Any] = {"kind": kind, "server": server.name, "round": self._round}
         try:
             row |= measure()
         except EverwarmError as error:
@@ -105,7 +95,7 @@ class ParallelRun:
         self.result.rows.append(row)
         return row
 
-    def _sessions(self, server: str, talks: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    def _sessions(self, server: AskedServer, talks: list[list[dict[str, Any]]]) -> dict[str, Any]:
         """Every conversation's turns, all of them side by side; only whole turns are counted."""
         ask = [partial(self._turns, server, i, talk) for i, talk in enumerate(talks)]
         first = self._warm(server, talks)
@@ -123,25 +113,19 @@ class ParallelRun:
             "cold_s": first,
         }
 
-    def _warm(self, server: str, talks: list[list[dict[str, Any]]]) -> float:
+    def _warm(self, server: AskedServer, talks: list[list[dict[str, Any]]]) -> float:
         """Let the server read every conversation once: it is decoding that is compared."""
         began = time.perf_counter()
         for talk in talks:
-            self._ask(server, self._clients[server], talk, 1)
+            server.ask(talk, 1)
         return time.perf_counter() - began
 
-    def _turns(self, server: str, session: int, talk: list[dict[str, Any]]) -> list[Heard]:
+    def _turns(self, server: AskedServer, session: int, talk: list[dict[str, Any]]) -> list[Heard]:
         heard = []
-        with self._clients[server].again(read_timeout=600) as client:
+        with server.another() as own:
             for turn in range(self.plan.turns):
-                one = self._ask(server, client, talk, self.plan.reply_tokens)
-                heard.append(one)
-                question = prose(self._random(f"{session} {turn}"), 12) + "?"
-                talk = [
-                    *talk,
-                    {"role": "assistant", "content": one.text},
-                    {"role": "user", "content": question},
-                ]
+                heard.append(own.ask(talk, self.plan.reply_tokens))
+                talk = [*talk, heard[-1].message, self._question(f"{session} {turn}")]
         return heard
 
     def _short_beside_long(self) -> Iterator[dict[str, Any]]:
@@ -149,91 +133,64 @@ class ParallelRun:
         for server in self._in_turn():
             yield self._row(kind, server, partial(self._beside, server))
 
-    def _beside(self, server: str) -> dict[str, Any]:
-        """A reply is being written; a long prompt comes; a short question comes behind that."""
-        plan, client = self.plan, self._clients[server]
-        asked = [self._opening(server, f"beside {i}", i, plan.context) for i in range(3)]
+    def _beside(self, server: AskedServer) -> dict[str, Any]:
+        """A reply is being written; a long prompt comes; a short question comes behind that, in a
+        conversation that was read before."""
+        plan = self.plan
+        writing, alone, beside = (
+            self._opening(server, f"beside {i}", i, plan.context) for i in range(3)
+        )
         long = self._opening(server, "beside long", 3, plan.long)
-        self._ask(server, client, asked[0], 1)
-        alone = self._ask(server, client, asked[1], SHORT_TOKENS)
+        server.ask(writing, 1)
+        alone, beside = (
+            [*talk, server.ask(talk, SHORT_TOKENS).message, self._question(f"beside {i}")]
+            for i, talk in enumerate((alone, beside))
+        )
+        lone = server.ask(alone, SHORT_TOKENS)
         is_read = threading.Event()
 
         def write() -> Heard:
-            with client.again(read_timeout=600) as own:
-                return self._ask(server, own, asked[0], 8 * plan.reply_tokens)
+            with server.another() as own:
+                return own.ask(writing, 8 * plan.reply_tokens)
 
         def read() -> Heard:
             time.sleep(0.2)
-            with client.again(read_timeout=600) as own:
+            with server.another() as own:
                 try:
-                    return self._ask(server, own, long, SHORT_TOKENS)
+                    return own.ask(long, SHORT_TOKENS)
                 finally:
                     is_read.set()
 
         def short() -> Heard:
             time.sleep(0.5)
-            with client.again(read_timeout=600) as own:
-                one = self._ask(server, own, asked[2], SHORT_TOKENS)
+            with server.another() as own:
+                one = own.ask(beside, SHORT_TOKENS)
             if is_read.is_set():
                 self.result.remarks.append(
-                    f"{server}: the long prompt was read before the short question was answered; "
-                    "take a longer one with --long."
+                    f"{server.name}: the long prompt was read before the short question was "
+                    "answered; take a longer one with --long."
                 )
             return one
 
-        written, _, beside = together([write, read, short])
+        written, _, answered = together([write, read, short])
         return {
-            "alone_ttft_s": alone.ttft_s,
-            "ttft_s": beside.ttft_s,
+            "alone_ttft_s": lone.ttft_s,
+            "ttft_s": answered.ttft_s,
             "longest_gap_s": max(written.gaps_s, default=0.0),
         }
 
-    def _ask(self, server: str, client: ChatClient, talk: Sequence[Any], n_tokens: int) -> Heard:
-        began = last = time.perf_counter()
-        gaps, ttft, reply = [], None, None
-        stream = client.chat(talk, model=self._models[server], max_tokens=n_tokens, temperature=0)
-        for part in stream:
-            now = time.perf_counter()
-            if isinstance(part, Delta):
-                if ttft is None:
-                    ttft = now - began
-                else:
-                    gaps.append(now - last)
-                last = now
-            else:
-                reply = part
-        assert isinstance(reply, ChatReply)
-        first_s = ttft if ttft is not None else reply.total_s
-        return Heard(first_s, reply.completion_tokens, tuple(gaps), reply.text)
-
-    def _opening(self, server: str, kind: str, session: int, n_tokens: int) -> list[dict[str, Any]]:
+    def _opening(
+        self, server: AskedServer, kind: str, session: int, n_tokens: int
+    ) -> list[dict[str, Any]]:
         """A conversation that no server has met; a few words tell it from other rounds and runs."""
         r = self._random(f"{kind} {session}")
         lines = code(r, max(1, n_tokens // TOKENS_A_LINE))
         system = f"{self.result.started} {self._round}. You are a coding agent."
-        about = f"{server} {kind} {session}. {lines}\n{prose(r, 10)}?"
+        about = f"{server.name} {kind} {session}. {lines}\n{prose(r, 10)}?"
         return [{"role": "system", "content": system}, {"role": "user", "content": about}]
+
+    def _question(self, what: str) -> dict[str, Any]:
+        return {"role": "user", "content": prose(self._random(what), 12) + "?"}
 
     def _random(self, what: str) -> Random:
         return Random(f"{self.plan.seed} {self._round} {what}")
-
-
-def together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """All calls at once, each on a thread of its own. Raises what the first of them raised."""
-    out: list[Any] = [None] * len(calls)
-
-    def run(i: int) -> None:
-        try:
-            out[i] = calls[i]()
-        except EverwarmError as error:
-            out[i] = error
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for found in out:
-        if isinstance(found, EverwarmError):
-            raise found
-    return out

@@ -8,12 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from everwarm.lab import plots
+from everwarm.lab.day import DayPlan
 from everwarm.lab.parallel import ParallelPlan
-from everwarm.lab.report import Report, Table, report_on, seconds
+from everwarm.lab.report import Figure, Report, Table, missing_plots, report_on, seconds
 from everwarm.lab.result import Result
 
 
-def new_parallel(models: dict[str, str], plan: ParallelPlan) -> Result:
+def new_parallel(models: dict[str, str], plan: ParallelPlan | DayPlan) -> Result:
     """An empty result for these servers, each with its model's id."""
     names = ", ".join(sorted(set(models.values())))
     return Result(benchmark="parallel", model=names, plan=asdict(plan) | {"servers": models})
@@ -38,12 +40,12 @@ def _medians(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def parallel_report(result: Result, out: Path) -> Report:
-    """The report: tokens a second over all sessions, first tokens, silences."""
+    """Tokens a second over all sessions, first tokens, silences. The plot is in `out`."""
     found, servers = parallel_summary(result.rows), list(result.plan["servers"])
     base = servers[0]
 
     def table(title: str, figure: str, cell: Callable[[float], str]) -> Table:
-        rows = []
+        rows = list[tuple[str, ...]]()
         for f in (f for f in found if any(figure in s for s in f["servers"].values())):
             own = {s: f["servers"].get(s, {}).get(figure) for s in servers}
             ratio = {
@@ -58,18 +60,39 @@ def parallel_report(result: Result, out: Path) -> Report:
         result,
         "Medians over the rounds. In brackets: times that of the first server.",
         "Conversations were read once before; a reply's length is what the server says it was.",
+        *missing_plots(),
         facts=f"; {result.started}",
         title="Several sessions at once",
         headline=", ".join(f"{n} ({m})" for n, m in result.plan["servers"].items()),
+        figures=_plotted(result, found, out),
         tables=[
-            table("Tokens a second, over all sessions", "tokens_per_s", lambda v: f"{v:.1f}"),
-            table("Time to the first token", "ttft_s", seconds),
-            table("Worst time to the first token", "worst_ttft_s", seconds),
-            table("The short question alone", "alone_ttft_s", seconds),
-            table("Longest silence of a reply", "longest_gap_s", seconds),
-            *([Table("Errors", ("server", "what ran", "its answer"), errors)] if errors else []),
+            t
+            for t in (
+                table("Tokens a second, over all sessions", "tokens_per_s", lambda v: f"{v:.1f}"),
+                table("Wall time of the whole", "wall_s", seconds),
+                table("Of that: the restart", "restart_s", seconds),
+                table("Time to the first token", "ttft_s", seconds),
+                table("Worst time to the first token", "worst_ttft_s", seconds),
+                table("The short question alone", "alone_ttft_s", seconds),
+                table("Longest silence of a reply", "longest_gap_s", seconds),
+                Table("Errors", ("server", "what ran", "its answer"), errors),
+            )
+            if t.rows
         ],
     )
+
+
+def _plotted(result: Result, found: Sequence[dict[str, Any]], out: Path) -> list[Figure]:
+    """Tokens a second by the number of sessions, where several numbers were measured."""
+    widths = {f"{n} at once": n for n in result.plan.get("sessions", ())}
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for f in (f for f in found if f["kind"] in widths):
+        for server, own in f["servers"].items():
+            lines.setdefault(server, []).append((widths[f["kind"]], own["tokens_per_s"]))
+    if len(widths) < 2 or not (lines and plots.available()):
+        return []
+    plots.save(out, "parallel-rates", plots.rates(lines))
+    return [Figure("parallel-rates", "Tokens a second over all sessions, by their number")]
 
 
 def parallel_line(_: Any, row: dict[str, Any], watched: bool) -> str | None:

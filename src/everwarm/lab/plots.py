@@ -5,7 +5,7 @@ matplotlib is the optional extra `bench`; without it a report has its tables and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -173,6 +173,27 @@ def strategies(lines: Sequence[dict[str, Any]], facts: int) -> Draw:
         axes.set_xlim(0, 1.42 * facts)
         axes.spines[["bottom", "left"]].set_visible(False)
         axes.tick_params(length=0)
+
+    return draw
+
+
+def rates(by_server: Mapping[str, Sequence[tuple[int, float]]]) -> Draw:
+    """Tokens a second over all sessions, against how many there are: a line for each server."""
+
+    def draw(axes: Any, theme: Theme) -> None:
+        axes.set_title("Tokens a second, over all sessions")
+        colours, dashes = (theme.warm, theme.cold, theme.floor), ("-", "--", ":")
+        for i, (name, points) in enumerate(by_server.items()):
+            x, y = zip(*points, strict=True)
+            style, colour = dashes[i // len(colours) % len(dashes)], colours[i % len(colours)]
+            axes.plot(x, y, style, color=colour, marker="o", markersize=5, linewidth=2)
+            axes.annotate(name, (x[-1], y[-1]), (8, 0), textcoords="offset points", va="center",
+                          color=colour, fontsize=10, annotation_clip=False)  # fmt: skip
+        axes.set_xticks(sorted({n for points in by_server.values() for n, _ in points}))
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("sessions at once")
+        axes.grid(axis="y")
+        axes.margins(x=0.12)
 
     return draw
 

@@ -32,7 +32,7 @@ def make_model(
     nonsense.
     """
     from everwarm.cli.models import fetch
-    from everwarm.engine import shapes
+    from everwarm.lab import shapes
 
     if shape not in shapes.SHAPES:
         raise ConfigError(f"There is no shape {shape}; there are {', '.join(shapes.SHAPES)}.")

@@ -24,8 +24,8 @@ def points_of(at: Sequence[str]) -> list[tuple[int, int]]:
 
 def run(model: str, points: Sequence[tuple[int, int]], rounds: int, *, as_json: bool) -> None:
     """Measure every point in this process and print what came out."""
-    from everwarm.engine.floor import measure
     from everwarm.engine.model import load_model
+    from everwarm.lab.floor import measure
 
     loaded = load_model(model, model_id=None, context_length=None)
     floors = [measure(loaded.model, depth, suffix, rounds=rounds) for depth, suffix in points]
@@ -40,8 +40,8 @@ def run(model: str, points: Sequence[tuple[int, int]], rounds: int, *, as_json: 
 
 def answer(model: str) -> None:
     """Read one DEPTH:SUFFIX a line, answer with the seconds of one reading, until the end."""
-    from everwarm.engine.floor import Bare
     from everwarm.engine.model import load_model
+    from everwarm.lab.floor import Bare
 
     bare = Bare(load_model(model, model_id=None, context_length=None).model)
     for line in sys.stdin:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,10 +22,12 @@ from everwarm.lab import (
     traces,
     turns_report,
 )
+from everwarm.lab.asked_server import AskedServer
 from everwarm.lab.commands import replay_command
 from everwarm.lab.commands.floor_command import FloorProcess
 from everwarm.lab.commands.terminal import Benchmark, Order
 from everwarm.lab.compare import ComparePlan, CompareRun
+from everwarm.lab.day import DayPlan, DayRun
 from everwarm.lab.inside import context_length
 from everwarm.lab.long_session import SessionPlan, SessionRun
 from everwarm.lab.parallel import ParallelPlan, ParallelRun
@@ -190,12 +192,35 @@ def comparison(
         return COMPARE.follow(run, run.restarted() if restarted else run.measured(), order)
 
 
-def at_once(urls: dict[str, str], models: dict[str, str], plan: ParallelPlan, order: Order) -> int:
-    """Hold several sessions at once on several servers; the exit code. `models` as above."""
+def at_once(
+    urls: dict[str, str],
+    models: dict[str, str],
+    plan: ParallelPlan | DayPlan,
+    order: Order,
+    *,
+    ends: Sequence[int] = (),
+    restarts: Mapping[str, str] | None = None,
+) -> int:
+    """Hold several sessions at once on several servers; the exit code.
+
+    `models` as above, `ends` as in `AskedServer`. `restarts`: the command that restarts a server.
+    """
+    restarts = restarts or {}
+    if unknown := [n for n in restarts if n not in urls]:
+        raise ConfigError(f"--restart names {unknown[0]}, which is not among the servers.")
     order.started("parallel")
     with ExitStack() as stack:
         clients, chosen = _opened(stack, urls, models, order)
-        run = ParallelRun(clients, chosen, plan, parallel_report.new_parallel(chosen, plan))
+        servers = [
+            AskedServer(name=n, client=c, model=chosen[n], ends=ends, restart=restarts.get(n, ""))
+            for n, c in clients.items()
+        ]
+        made = parallel_report.new_parallel(chosen, plan)
+        run = (
+            DayRun(servers, plan, made)
+            if isinstance(plan, DayPlan)
+            else ParallelRun(servers, plan, made)
+        )
         return PARALLEL.follow(run, run.measured(), order)
 
 
@@ -231,4 +256,12 @@ def widths(text: str) -> tuple[int, ...]:
     found = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() and 1 <= int(part) <= 64 for part in found):
         raise ConfigError(f"--sessions takes numbers from 1 to 64, such as 1,2,4,8; not {text}.")
+    return tuple(int(part) for part in found)
+
+
+def token_ids(text: str) -> tuple[int, ...]:
+    """The ids of a text such as 2,0. Raises ConfigError."""
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdigit() for part in found):
+        raise ConfigError(f"--end-ids takes ids of tokens, such as 2,0; not {text}.")
     return tuple(int(part) for part in found)

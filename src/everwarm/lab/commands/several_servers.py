@@ -21,6 +21,29 @@ ModelNames = Annotated[
         show_default=False,
     ),
 ]
+EndIds = Annotated[
+    str,
+    typer.Option(
+        help="Ids of the tokens that end a reply, such as 2,0. They are forbidden, so that "
+        "replies get the same length on every server.",
+        show_default=False,
+    ),
+]
+Day = Annotated[
+    bool,
+    typer.Option(
+        "--day",
+        help="Instead: a day of agents: questions, loops of tool calls, a subagent "
+        "each, a restart in the middle, a reply asked for again and an edit.",
+    ),
+]
+RestartCommands = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="With --day: NAME=COMMAND, a shell command that restarts a server and returns.",
+        show_default=False,
+    ),
+]
 
 
 def add_to(bench: typer.Typer) -> None:
@@ -71,10 +94,14 @@ def parallel(
     turns: Annotated[int, typer.Option(min=1, help="Turns of each session.")] = 2,
     context: Annotated[int, typer.Option(min=30, help="Tokens a session begins with.")] = 150,
     reply_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each reply.")] = 32,
+    end_ids: EndIds = "",
     long: Annotated[
         int, typer.Option(min=0, help="Tokens of one long prompt beside the others; 0: none.")
     ] = 6000,
     rounds: Annotated[int, typer.Option(min=1, help="How often all of it is measured.")] = 3,
+    day: Day = False,
+    agents: Annotated[int, typer.Option(min=1, max=64, help="With --day: how many.")] = 4,
+    restart: RestartCommands = None,
     model_name: ModelNames = None,
     api_key: TargetKey = None,
     out: Out = Path("everwarm-bench"),
@@ -90,13 +117,22 @@ def parallel(
     """
     from everwarm.lab.commands import measure
     from everwarm.lab.commands.terminal import Order
+    from everwarm.lab.day import DayPlan
     from everwarm.lab.parallel import ParallelPlan
 
-    widths = measure.widths(sessions)
-    models = dict(text.partition("=")[::2] for text in model_name or [])
-    plan = ParallelPlan(
-        sessions=widths, turns=turns, context=context, reply_tokens=reply_tokens, long=long,
-        rounds=rounds,
+    plan = (
+        DayPlan(
+            agents=agents, turns=turns, context=context, reply_tokens=reply_tokens, rounds=rounds
+        )
+        if day
+        else ParallelPlan(
+            sessions=measure.widths(sessions), turns=turns, context=context,
+            reply_tokens=reply_tokens, long=long, rounds=rounds,
+        )
     )  # fmt: skip
+    models, restarts = (
+        dict(text.partition("=")[::2] for text in given or []) for given in (model_name, restart)
+    )
     order = Order(settings(), out, as_json, api_key=api_key)
-    raise typer.Exit(measure.at_once(measure.named(servers), models, plan, order))
+    urls, ends = measure.named(servers), measure.token_ids(end_ids)
+    raise typer.Exit(measure.at_once(urls, models, plan, order, ends=ends, restarts=restarts))
