@@ -44,13 +44,14 @@ class Forked:
         assert command[:3] == [sys.executable, "-m", "everwarm"] and text
         self.args = command
         self.stdout, out = _end(stdout, 1)
-        self.stderr, err = _end(stderr, 2)
+        is_one = stderr == subprocess.STDOUT
+        self.stderr, err = (None, os.dup(out)) if is_one else _end(stderr, 2)
         self.returncode: int | None = None
         self._ended = threading.Event()
         job = {"argv": command[2:], "env": dict(os.environ if env is None else env)}
         self.pid = _parent().start(job | {"cwd": str(cwd or Path.cwd())}, [out, err], self._note)
         for fd, given in ((out, stdout), (err, stderr)):
-            if given in (subprocess.PIPE, subprocess.DEVNULL):
+            if given in (subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT):
                 os.close(fd)
 
     def _note(self, code: int) -> None:

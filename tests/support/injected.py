@@ -164,18 +164,18 @@ def faulty_state(fault: Fault) -> type[ModelState]:
 
 
 def engine_of(
-    loaded: LoadedModel, fault: Fault, home: Path, *, budget: int, chunk: int = 32
+    loaded: LoadedModel, fault: Fault, home: Path, *, budget: int, chunk: int = 32, width: int = 0
 ) -> EngineThread:
     """A running engine of a loaded model, with everything it calls counted."""
 
     state_of = faulty_state(fault)
-    width = 0 if can_take_lanes(loaded.model) else None
+    of_states = width if can_take_lanes(loaded.model) else None
 
     def open_(wake: Callable[[], None]) -> EngineParts:
         store: Any = Counted(DiskStore.open(home / "cache"), "store", fault)
         tier: Any = Counted(DiskTier(store, bytes(range(32)), wake), "tier", fault)
         cache: Any = Cache(
-            lambda: state_of(loaded.model, width=width),
+            lambda: state_of(loaded.model, width=of_states),
             budget=budget,
             bytes_at=bytes_at(loaded.model, chunk),
             tier=tier,
@@ -224,10 +224,10 @@ def ask(engine: EngineThread, fault: Fault, *jobs: Job) -> list[Turn]:
     boxes: list[queue.SimpleQueue[Output]] = [queue.SimpleQueue() for _ in jobs]
     for job, box in zip(jobs, boxes, strict=True):
         engine.submit(job, lambda o, put=box.put: fault.around("sink", lambda: put(o)))  # type: ignore[misc]
-    return [Turn(_until_over(box)) for box in boxes]
+    return [Turn(until_over(box)) for box in boxes]
 
 
-def _until_over(box: queue.SimpleQueue[Output]) -> list[Output]:
+def until_over(box: queue.SimpleQueue[Output]) -> list[Output]:
     outputs: list[Output] = []
     while not outputs or not isinstance(outputs[-1], Ended | Failed):
         outputs.append(box.get(timeout=WAIT_S))
