@@ -320,7 +320,7 @@ class Conversations(RuleBasedStateMachine):
         disk.power_off()
         for job in [j for j in self.jobs if j.talk.model == model]:
             self.jobs.remove(job)
-            job.run.close()
+            self.raises(job.run.close)
             if job.run.lease is not None:
                 seen = self.torn[model].setdefault(job.talk.namespace, [])
                 seen.append(job.run.lease.sequence.tokens)

@@ -11,6 +11,8 @@ import struct
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
+
 from everwarm.errors import ConfigError
 
 _OBJECTS: Final = ("text_config", "quantization", "quantization_config", "rope_scaling")
@@ -48,7 +50,11 @@ def check_directory(directory: Path) -> None:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        try:
+            value = orjson.loads(text)  # a tokenizer's file has megabytes
+        except orjson.JSONDecodeError:
+            value = json.loads(text)  # which also takes NaN, as some configs have it
     except (OSError, ValueError, RecursionError) as e:
         raise ConfigError(f"{path} cannot be read as JSON ({type(e).__name__}). {_AGAIN}") from e
     if not isinstance(value, dict):

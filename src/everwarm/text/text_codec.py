@@ -132,11 +132,7 @@ class TextCodec:
             source = None if self._custom else self._source(bool(tools))
             if source is None:
                 return self._custom_render(messages, tools, scaffold=scaffold, args=args)
-            template = self._templates.get(source)
-            if template is None:
-                template = ChatTemplate(source, self._tokenizer.special_tokens_map)
-                self._templates[source] = template
-            return template.render(
+            return self._template(source).render(
                 messages,
                 tools,
                 scaffold=scaffold,
@@ -153,7 +149,7 @@ class TextCodec:
         try:
             for text in texts:
                 if isinstance(text, str):
-                    ChatTemplate(text, self._tokenizer.special_tokens_map)
+                    self._template(text)
             self.render([{"role": "user", "content": "hello"}], None, scaffold=True, args={})
         except jinja2.TemplateSyntaxError as e:
             raise ConfigError(
@@ -164,6 +160,13 @@ class TextCodec:
             raise ConfigError(f"The chat template in {where} cannot be used. {e}") from e
         except RequestError:
             pass  # it may want other messages than these
+
+    def _template(self, source: str) -> ChatTemplate:
+        """Compiled, once."""
+        if source not in self._templates:
+            made = ChatTemplate(source, self._tokenizer.special_tokens_map)
+            self._templates[source] = made
+        return self._templates[source]
 
     def _source(self, has_tools: bool) -> str | None:
         """The template's text; some models have one of their own for tools."""
