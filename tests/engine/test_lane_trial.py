@@ -11,7 +11,7 @@ import zoo
 
 import mlx.core as mx  # isort: skip
 
-from everwarm.engine.lane_attention import attend_by_lane
+from everwarm.engine.lane_attention import attend_by_lane, of_one_query
 from everwarm.engine.lane_trial import can_take_lanes
 from everwarm.engine.lanes import Company
 from everwarm.engine.state import ModelState
@@ -64,3 +64,19 @@ def test_states_of_a_model_without_lanes_read_one_by_one() -> None:
     assert not any(s.may_join for s in states)
     one, two = ModelState.read_together(states, [mx.array([4]), mx.array([4])])
     assert mx.array_equal(one, two) and [s.length for s in states] == [4, 4]
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(9, 3), (8, 1), (4, 4)])
+@pytest.mark.parametrize("length", [1, 3])
+def test_heads_that_share_keys_see_what_each_sees_alone(
+    heads: int, groups: int, length: int
+) -> None:
+    """MLX's own function: fails where it orders heads otherwise."""
+    plain = mx.fast.scaled_dot_product_attention
+    q = mx.random.normal((2, heads, length, 16))
+    k, v = (mx.random.normal((2, groups, 70, 16)) for _ in range(2))
+    whole = of_one_query(plain)(q, k, v, scale=0.25)
+    for h in range(heads):
+        g = h // (heads // groups)
+        own = plain(q[:, h : h + 1], k[:, g : g + 1], v[:, g : g + 1], scale=0.25)
+        assert mx.allclose(whole[:, h : h + 1], own, atol=1e-5)
