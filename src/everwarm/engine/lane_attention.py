@@ -7,10 +7,13 @@ attention takes rows of several lengths in one call.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import mlx.core as mx
 from mlx_lm.models.base import quantized_scaled_dot_product_attention as quantised
+
+_MORE: Final = ("mask", "sinks")
+"""Arguments of attention that are a head's own."""
 
 
 class LaneRows:
@@ -56,7 +59,7 @@ def attend_by_lane() -> None:
     fast: Any = mx.fast
     if hasattr(fast.scaled_dot_product_attention, "by_lane"):
         return
-    original = of_one_query(fast.scaled_dot_product_attention)
+    original = fast.scaled_dot_product_attention
 
     def attend(queries: Any, keys: Any, values: Any, **others: Any) -> Any:
         if not isinstance(keys, LaneRows):
@@ -72,27 +75,24 @@ def attend_by_lane() -> None:
         out = [each(q, k, v, mask=m, **others) for q, k, v, m in rows]
         return mx.concatenate(out + out[:1] * keys.fill)
 
-    attend.by_lane = True  # type: ignore[attr-defined]
-    fast.scaled_dot_product_attention = attend
+    fast.scaled_dot_product_attention = of_one_query(attend)
+    fast.scaled_dot_product_attention.by_lane = True
 
 
 def of_one_query(original: Any) -> Any:
-    """MLX's attention, with heads that share keys taken at once where there is one query.
+    """Attention, alone or by lane, with heads that share keys taken at once for one query.
 
     On the CPU MLX multiplies the keys with one head after the other, and reads them as often: to it
     the heads of a group are several queries of one head. Half of the time at 60,000 rows.
     """
-    if mx.default_device() != mx.Device(mx.cpu):
-        return original
+    on_cpu = mx.default_device() == mx.Device(mx.cpu)
 
     def attend(queries: Any, keys: Any, values: Any, **others: Any) -> Any:
         n, heads, length, size = queries.shape
-        groups = keys.shape[1]
-        if (
-            length > 1
-            or heads == groups
-            or any(others.get(k) is not None for k in ("mask", "sinks"))
-        ):
+        rows = keys.of[0] if isinstance(keys, LaneRows) else keys
+        is_plain = isinstance(rows, mx.array) and all(others.get(x) is None for x in _MORE)
+        groups = rows.shape[1] if is_plain and on_cpu and length == 1 else heads
+        if groups == heads:
             return original(queries, keys, values, **others)
         grouped = queries.reshape(n, groups, heads // groups, size)
         out = original(grouped, keys, values, **others)
