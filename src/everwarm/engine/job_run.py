@@ -203,7 +203,10 @@ class JobRun:
         )
 
     def _prefill(self) -> Iterator[None]:
-        """Read all but the last prompt token, cut on an absolute grid and at checkpoints."""
+        """Read all but the last prompt token, cut on an absolute grid and at checkpoints.
+
+        What is no more than a chunk is read at once: a call has its own price.
+        """
         tokens, end = self._tokens, len(self._tokens) - 1
         lease, sequence = self.lease, self.sequence
         assert lease is not None
@@ -213,7 +216,8 @@ class JobRun:
             began = time.perf_counter()
             at = sequence.length
             stop = next((c for c in stops if c > at), end)
-            to = min((at // self.chunk + 1) * self.chunk, stop, end)
+            grid = (at // self.chunk + 1) * self.chunk
+            to = min(stop, end if end - at <= self.chunk else grid)
             sequence.prefill(tokens[at:to])
             if self.phase == "prefill":
                 self.counts.prefilled += to - at
