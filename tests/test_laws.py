@@ -81,6 +81,16 @@ def wrong_imports(own: str, tree: ast.AST) -> Iterator[str]:
                 yield f"{own} imports {name}"
 
 
+def test_of_the_lab_only_what_makes_and_times_models_imports_mlx() -> None:
+    found = {
+        path.name
+        for path in FILES
+        if home(path) == "lab"
+        and any(n.split(".")[0] in ("mlx", "mlx_lm") for n in imports(ast.parse(path.read_text())))
+    }
+    assert found == {"floor.py", "shapes.py"}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
 def test_imports_point_one_way(path: Path) -> None:
     assert [*wrong_imports(home(path), ast.parse(path.read_text()))] == []

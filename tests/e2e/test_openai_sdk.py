@@ -89,10 +89,10 @@ def ask(server: Server, messages: list[Any], *, stream: bool) -> tuple[str, Any]
     return text, usage
 
 
-def test_turns_read_only_new_tokens(warm: Server, cold: Server, smollm2: Path) -> None:
+def test_ten_turns_read_only_new_tokens(warm: Server, cold: Server, smollm2: Path) -> None:
     tokenizer = Tokenizer.from_file(str(smollm2 / "tokenizer.json"))
     messages: list[Any] = [{"role": "system", "content": "You are a short, friendly helper."}]
-    for n in range(5):
+    for n in range(10):
         messages.append({"role": "user", "content": f"Tell me one thing about number {n}."})
         text, usage = ask(warm, messages, stream=n % 2 == 0)
         same, plain = ask(cold, messages, stream=n % 2 == 1)

@@ -92,7 +92,7 @@ def test_a_call_that_is_asked_for_is_made(oai: openai.OpenAI, choice: Any, paral
         {"type": "function", "function": {"name": "other", "parameters": SCHEMA}},
     ]
     answer = oai.chat.completions.create(
-        model="default", messages=ASK, tools=tools, tool_choice=choice, max_tokens=700,
+        model="default", messages=ASK, tools=tools, tool_choice=choice, max_tokens=1500,
         parallel_tool_calls=parallel,
     )  # fmt: skip
     said = answer.choices[0]

@@ -14,7 +14,7 @@ from everwarm.engine.lane_trial import can_take_lanes
 from everwarm.engine.state import ModelState
 from everwarm.tokens import tokens_of
 
-WIDTH, STEPS = 4, 16
+WIDTH, STEPS = 4, 24
 
 
 def begun(model: Any, prompt: list[int], width: int) -> tuple[ModelState, mx.array]:

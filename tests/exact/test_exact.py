@@ -24,19 +24,8 @@ def model(family: str) -> Any:
     return zoo.make(zoo.small(family))
 
 
-WHOLE = {"llama", "gemma3_text", "gpt_oss", "llama4_text", "qwen3_5", "kimi_linear", "mamba",
-         "recurrent_gemma", "deepseek_v3", "deepseek_v41"}  # fmt: skip
-"""One family, or two, of each combination of caches: every operation. The others get every second
-one, in turns; `EVERWARM_EVERY_FAMILY=1` gives them all."""
-
-
-def cases() -> list[tuple[str, str]]:
-    every = bool(os.environ.get("EVERWARM_EVERY_FAMILY"))
-    pairs = [(f, o, i + n) for i, f in enumerate(zoo.FAMILIES) for n, o in enumerate(OPERATIONS)]
-    return [(f, o) for f, o, turn in pairs if every or f in WHOLE or turn % 2 == 0]
-
-
-@pytest.mark.parametrize(("family", "operation"), cases())
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("family", zoo.FAMILIES)
 def test_warm_is_cold(family: str, operation: str) -> None:
     warm = Warm(model(family))
     OPERATIONS[operation](warm)

@@ -33,9 +33,9 @@ def test_a_session_reads_hardly_more_than_what_is_new(
     shape: str, smollm2: Path, tmp_path: Path
 ) -> None:
     model = make_model(shape, tmp_path / shape, smollm2)
-    told = hold(model, tmp_path, "--messages", "24", "--to", "2600", "--seed", "45")
+    told = hold(model, tmp_path, "--messages", "40", "--to", "4000", "--seed", "10")
     summary, rows = told["summary"], told["rows"]
-    assert told["complete"] and summary["messages"] >= 23
+    assert told["complete"] and summary["messages"] >= 39
     assert {"user", "tool", "side", "subagent", "edit"} <= set(summary["kinds"])
     assert summary["hit_rate_by_request"] >= 0.98 and summary["misses"] == []
     assert summary["cache_ratio"] <= 1.02
@@ -49,8 +49,8 @@ def test_a_session_reads_hardly_more_than_what_is_new(
 
 
 def test_equal_seeds_make_equal_sessions(smollm2: Path, tmp_path: Path) -> None:
-    model = make_model("llama-2x1", tmp_path / "m", smollm2)
-    flags = ["--messages", "10", "--to", "1200"]
+    model = make_model("gemma3-4x1", tmp_path / "m", smollm2)
+    flags = ["--messages", "16", "--to", "2000"]
     one, two = (hold(model, tmp_path / n, *flags)["rows"] for n in ("a", "b"))
     counts = ("kind", "prompt_tokens", "prefilled_tokens", "completion_tokens")
     assert [[r[c] for c in counts] for r in one] == [[r[c] for c in counts] for r in two]
